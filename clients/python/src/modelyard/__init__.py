@@ -1,0 +1,1 @@
+"""Modelyard: a self-hosted model registry platform."""

@@ -1,0 +1,1 @@
+"""The services of the Modelyard suite, one package each."""
