@@ -1,0 +1,221 @@
+"""Resource names: the only identifiers of the API, parsed strictly.
+
+A name is a pattern such as `projects/{project}/models/{model}`; ids match
+`[a-z]([a-z0-9-]{0,61}[a-z0-9])?`, version numbers `[1-9][0-9]{0,18}`, artifacts
+are 64 lowercase hex digits. Nothing else is a name, so no name can be a path, a
+shell word or SQL.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import astuple, dataclass, fields
+from typing import Any, ClassVar, Self
+
+from services.common.errors import Reason, ServiceError, Violation
+
+ID = r"[a-z](?:[a-z0-9-]{0,61}[a-z0-9])?"
+NUMBER = r"[1-9][0-9]{0,18}"
+DIGEST = r"[0-9a-f]{64}"
+WILDCARD = "-"
+
+_SYNTAX = {"version": NUMBER, "artifact": DIGEST}
+_ID = re.compile(ID)
+
+
+def invalid_name(field: str, problem: str) -> ServiceError:
+    """Say that a request field does not hold a resource name of the right form."""
+    return ServiceError(
+        Reason.INVALID_NAME,
+        f"{field} {problem}",
+        violations=[Violation(field, problem)],
+        field=field,
+    )
+
+
+def check_id(text: str, field: str) -> str:
+    """Return an id that a caller chose, or refuse it with INVALID_NAME."""
+    if not _ID.fullmatch(text):
+        raise invalid_name(field, f"must match {ID.replace('?:', '')}")
+    return text
+
+
+@dataclass(frozen=True, slots=True)
+class ResourceName:
+    """A parsed resource name; its text is `str(name)`."""
+
+    pattern: ClassVar[str]
+    expression: ClassVar[re.Pattern[str]]
+    open_expression: ClassVar[re.Pattern[str]]
+
+    def __init_subclass__(cls, *, pattern: str = "") -> None:
+        if pattern:
+            cls.pattern = pattern
+            cls.expression = re.compile(_expression(pattern, ""))
+            cls.open_expression = re.compile(_expression(pattern, f"|{WILDCARD}"))
+
+    @classmethod
+    def parse(cls, text: str, field: str = "name", *, wildcard: bool = False) -> Self:
+        """Parse a name, or refuse it with INVALID_NAME; `wildcard` allows `-` for ids."""
+        match = (cls.open_expression if wildcard else cls.expression).fullmatch(text)
+        if match is None:
+            raise invalid_name(field, f"must have the form {cls.pattern}")
+        values: dict[str, Any] = match.groupdict()
+        for key in ("version",):
+            if key in values and values[key] != WILDCARD:
+                values[key] = int(values[key])
+        return cls(**values)
+
+    def __str__(self) -> str:
+        parts = dict(zip((f.name for f in fields(self)), astuple(self), strict=True))
+        return self.pattern.format(**parts)
+
+
+def _expression(pattern: str, alternative: str) -> str:
+    return re.sub(
+        r"\{(\w+)\}",
+        lambda found: f"(?P<{found[1]}>{_SYNTAX.get(found[1], ID)}{alternative})",
+        pattern,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class ProjectName(ResourceName, pattern="projects/{project}"):
+    """Name a project."""
+
+    project: str
+
+
+@dataclass(frozen=True, slots=True)
+class ModelName(ResourceName, pattern="projects/{project}/models/{model}"):
+    """Name a model."""
+
+    project: str
+    model: str
+
+    def version(self, number: int) -> VersionName:
+        """Name a version of the model."""
+        return VersionName(self.project, self.model, number)
+
+    def alias(self, alias: str) -> AliasName:
+        """Name an alias of the model."""
+        return AliasName(self.project, self.model, alias)
+
+
+@dataclass(frozen=True, slots=True)
+class VersionName(ResourceName, pattern="projects/{project}/models/{model}/versions/{version}"):
+    """Name a version of a model."""
+
+    project: str
+    model: str
+    version: int
+
+    @property
+    def parent(self) -> ModelName:
+        """Name the model."""
+        return ModelName(self.project, self.model)
+
+
+@dataclass(frozen=True, slots=True)
+class AliasName(ResourceName, pattern="projects/{project}/models/{model}/aliases/{alias}"):
+    """Name an alias of a model."""
+
+    project: str
+    model: str
+    alias: str
+
+    @property
+    def parent(self) -> ModelName:
+        """Name the model."""
+        return ModelName(self.project, self.model)
+
+
+@dataclass(frozen=True, slots=True)
+class RunName(ResourceName, pattern="projects/{project}/models/{model}/runs/{run}"):
+    """Name a run of a model."""
+
+    project: str
+    model: str
+    run: str
+
+    @property
+    def parent(self) -> ModelName:
+        """Name the model."""
+        return ModelName(self.project, self.model)
+
+
+@dataclass(frozen=True, slots=True)
+class DatasetName(ResourceName, pattern="projects/{project}/datasets/{dataset}"):
+    """Name a dataset."""
+
+    project: str
+    dataset: str
+
+
+@dataclass(frozen=True, slots=True)
+class DatasetVersionName(
+    ResourceName, pattern="projects/{project}/datasets/{dataset}/versions/{version}"
+):
+    """Name a version of a dataset."""
+
+    project: str
+    dataset: str
+    version: int
+
+
+@dataclass(frozen=True, slots=True)
+class ArtifactName(ResourceName, pattern="projects/{project}/artifacts/{artifact}"):
+    """Name an artifact by its digest."""
+
+    project: str
+    artifact: str
+
+
+@dataclass(frozen=True, slots=True)
+class BuildName(ResourceName, pattern="projects/{project}/builds/{build}"):
+    """Name a build."""
+
+    project: str
+    build: str
+
+
+@dataclass(frozen=True, slots=True)
+class EnvironmentName(ResourceName, pattern="projects/{project}/environments/{environment}"):
+    """Name an environment."""
+
+    project: str
+    environment: str
+
+
+@dataclass(frozen=True, slots=True)
+class DeploymentName(
+    ResourceName, pattern="projects/{project}/environments/{environment}/deployments/{deployment}"
+):
+    """Name a deployment in an environment."""
+
+    project: str
+    environment: str
+    deployment: str
+
+    @property
+    def parent(self) -> EnvironmentName:
+        """Name the environment."""
+        return EnvironmentName(self.project, self.environment)
+
+
+@dataclass(frozen=True, slots=True)
+class TokenName(ResourceName, pattern="tokens/{token}"):
+    """Name a token."""
+
+    token: str
+
+
+_PROJECT_OF = re.compile(rf"projects/({ID}|{WILDCARD})(?:/.*)?")
+
+
+def project_of(text: str, field: str) -> str:
+    """Read the project's id from any resource name, or refuse it with INVALID_NAME."""
+    match = _PROJECT_OF.fullmatch(text)
+    if match is None:
+        raise invalid_name(field, "must begin with projects/{project}")
+    return match[1]
