@@ -1,0 +1,224 @@
+"""Events on their way: Redis Streams carry ledgers' events between processes.
+
+Redis is a doorbell and a fast lane, never the truth: an event that was lost on
+the way is read from the ledger, so Redis may be absent, killed or wiped at the
+cost of delay only. One reader a process fans out to all followers in it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import secrets
+from collections import defaultdict
+from collections.abc import AsyncIterator, Iterator
+from datetime import timedelta
+from typing import Any
+
+import redis.asyncio as redis
+
+from services.common.database import Database
+from services.common.outbox import EPOCH, Event, last_sequence, read_events
+
+logger = logging.getLogger(__name__)
+
+STREAM_LENGTH = 2_000
+STREAM_SECONDS = 3_600
+QUEUE_LENGTH = 1_000
+POLL_SECONDS = 1.0
+RETRY_SECONDS = 0.5
+BLOCK_MILLISECONDS = 5_000
+HEARTBEAT_SECONDS = 10.0
+PAGE = 200
+PENDING = 10_000
+
+
+class EventBus:
+    """A process's connection to Redis Streams, for one service's topics."""
+
+    def __init__(self, url: str | None, *, service: str) -> None:
+        self._client = redis.Redis.from_url(url) if url else None
+        self._prefix = f"modelyard:{service}:"
+        # An entry to a stream of our own ends a blocked read, to add a topic to it.
+        self._doorbell = f"{self._prefix}doorbell:{secrets.token_hex(8)}"
+        self._followers: dict[str, set[asyncio.Queue[Event]]] = defaultdict(set)
+        self._positions: dict[str, str] = {}
+        self._outgoing: asyncio.Queue[Event] = asyncio.Queue(PENDING)
+
+    def publish(self, events: list[Event]) -> None:
+        """Send committed events on their way; what cannot be sent is left to the ledger."""
+        for event in events:
+            self._deliver(event)
+            if self._client is not None and not self._outgoing.full():
+                self._outgoing.put_nowait(event)
+
+    @contextlib.contextmanager
+    def follow(self, topic: str) -> Iterator[asyncio.Queue[Event]]:
+        """Receive a topic's events from now on; a full queue drops, the ledger has them."""
+        queue: asyncio.Queue[Event] = asyncio.Queue(QUEUE_LENGTH)
+        self._followers[topic].add(queue)
+        if len(self._followers[topic]) == 1:
+            self._positions[self._prefix + topic] = "$"
+            self._ring()
+        try:
+            yield queue
+        finally:
+            self._followers[topic].discard(queue)
+            if not self._followers[topic]:
+                del self._followers[topic]
+                self._positions.pop(self._prefix + topic, None)
+
+    async def run(self) -> None:
+        """Send and receive until cancelled."""
+        if self._client is None:
+            return
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                tasks.create_task(self._send_forever())
+                tasks.create_task(self._receive_forever())
+        finally:
+            await self._client.aclose()
+
+    async def _send_forever(self) -> None:
+        assert self._client is not None  # noqa: S101 - run() checked
+        while True:
+            batch = [await self._outgoing.get()]
+            while not self._outgoing.empty() and len(batch) < PAGE:
+                batch.append(self._outgoing.get_nowait())
+            try:
+                async with self._client.pipeline(transaction=False) as pipeline:
+                    for event in batch:
+                        key = self._prefix + event.topic
+                        pipeline.xadd(key, _fields(event), maxlen=STREAM_LENGTH, approximate=True)
+                        pipeline.expire(key, STREAM_SECONDS)
+                    await pipeline.execute()
+            except (redis.RedisError, OSError) as error:
+                logger.warning("events not sent, followers poll", extra={"error": str(error)})
+                await asyncio.sleep(RETRY_SECONDS)
+
+    async def _receive_forever(self) -> None:
+        self._positions[self._doorbell] = "$"
+        while True:
+            try:
+                await self._receive()
+            except (redis.RedisError, OSError) as error:
+                logger.warning("events not received, polling", extra={"error": str(error)})
+                await asyncio.sleep(RETRY_SECONDS)
+                for key in self._positions:
+                    self._positions[key] = "$"
+
+    async def _receive(self) -> None:
+        assert self._client is not None  # noqa: S101 - run() checked
+        answer = await self._client.xread(
+            dict(self._positions), block=BLOCK_MILLISECONDS, count=PAGE
+        )
+        for key, entries in _pairs(answer):
+            for entry_id, fields in entries:
+                if key in self._positions:
+                    self._positions[key] = entry_id
+                if key != self._doorbell:
+                    self._deliver(_event(key.removeprefix(self._prefix), fields))
+
+    def _deliver(self, event: Event) -> None:
+        for queue in self._followers.get(event.topic, ()):
+            if not queue.full():
+                queue.put_nowait(event)
+
+    def _ring(self) -> None:
+        if self._client is not None:
+            task = asyncio.ensure_future(self._ring_doorbell())
+            _RINGING.add(task)
+            task.add_done_callback(_RINGING.discard)
+
+    async def _ring_doorbell(self) -> None:
+        assert self._client is not None  # noqa: S101 - _ring() checked
+        with contextlib.suppress(redis.RedisError, OSError):  # the next block timeout does it too
+            await self._client.xadd(self._doorbell, {"ring": b"1"}, maxlen=1)
+            await self._client.expire(self._doorbell, STREAM_SECONDS)
+
+
+# A task nobody refers to may be collected before it ran.
+_RINGING: set[asyncio.Task[None]] = set()
+
+
+async def tail(
+    database: Database, bus: EventBus, topic: str, after: int
+) -> AsyncIterator[list[Event]]:
+    """Yield a topic's events after a sequence, in order, without gap or repeat, for ever.
+
+    An empty list is yielded when the topic has been quiet for a while. Following
+    begins before the ledger is read, so nothing falls between the two.
+    """
+    with bus.follow(topic) as queue:
+        quiet_since = asyncio.get_running_loop().time()
+        while True:
+            events = await _from_ledger(database, topic, after)
+            while events:
+                after = events[-1].sequence
+                yield events
+                quiet_since = asyncio.get_running_loop().time()
+                events = await _next_live(queue, after, POLL_SECONDS)
+            if asyncio.get_running_loop().time() - quiet_since >= HEARTBEAT_SECONDS:
+                quiet_since = asyncio.get_running_loop().time()
+                yield []
+            live = await _next_live(queue, after, POLL_SECONDS)
+            if live:
+                after = live[-1].sequence
+                yield live
+                quiet_since = asyncio.get_running_loop().time()
+
+
+async def _from_ledger(database: Database, topic: str, after: int) -> list[Event]:
+    return await database.read(lambda tx: read_events(tx.connection, topic, after, PAGE))
+
+
+async def _next_live(queue: asyncio.Queue[Event], after: int, timeout: float) -> list[Event]:
+    """Take what has arrived and follows on without a gap; nothing when the ledger must be asked."""
+    arrived: list[Event] = []
+    try:
+        async with asyncio.timeout(timeout):
+            arrived.append(await queue.get())
+    except TimeoutError:
+        return []
+    while not queue.empty():
+        arrived.append(queue.get_nowait())
+    following: list[Event] = []
+    for event in sorted(arrived, key=lambda event: event.sequence):
+        if event.sequence == after + 1:
+            following.append(event)
+            after = event.sequence
+        elif event.sequence > after:
+            break
+    return following
+
+
+async def newest(database: Database, topic: str) -> int:
+    """Return the sequence of a topic's newest event."""
+    return await database.read(lambda tx: last_sequence(tx.connection, topic))
+
+
+def _fields(event: Event) -> dict[Any, Any]:
+    return {
+        "s": event.sequence,
+        "t": (event.time - EPOCH) // timedelta(microseconds=1),
+        "k": event.kind,
+        "p": event.payload,
+    }
+
+
+def _event(topic: str, fields: dict[bytes, bytes]) -> Event:
+    return Event(
+        topic=topic,
+        sequence=int(fields[b"s"]),
+        time=EPOCH + timedelta(microseconds=int(fields[b"t"])),
+        kind=fields[b"k"].decode(),
+        payload=fields[b"p"],
+    )
+
+
+def _pairs(answer: Any) -> Iterator[tuple[str, list[tuple[str, dict[bytes, bytes]]]]]:
+    """Read XREAD's answer, a list of pairs in RESP2 and a map in RESP3."""
+    for key, entries in answer.items() if isinstance(answer, dict) else answer or ():
+        flat = entries[0] if entries and isinstance(entries[0], list) else entries
+        yield key.decode(), [(entry_id.decode(), fields) for entry_id, fields in flat]

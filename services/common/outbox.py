@@ -1,0 +1,109 @@
+"""The outbox: per topic a ledger of events, written with the change they tell of.
+
+An event's sequence is allotted in commit order: its topic's counter row is
+locked last in the transaction and until its end, so no reader can ever see
+sequence 8 and later a 7. The database is the ledger; Redis only carries.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+
+import sqlalchemy as sa
+from sqlalchemy.engine import Connection
+
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """One entry of a topic's ledger."""
+
+    topic: str
+    sequence: int
+    time: datetime
+    kind: str
+    payload: bytes
+
+
+def tables(metadata: sa.MetaData) -> tuple[sa.Table, sa.Table]:
+    """Define the outbox's tables in a service's own schema."""
+    counters = sa.Table(
+        "event_counters",
+        metadata,
+        sa.Column("topic", sa.Text, primary_key=True),
+        sa.Column("sequence", sa.BigInteger, nullable=False),
+    )
+    events = sa.Table(
+        "events",
+        metadata,
+        sa.Column("topic", sa.Text, primary_key=True),
+        sa.Column("sequence", sa.BigInteger, primary_key=True, autoincrement=False),
+        sa.Column("time_us", sa.BigInteger, nullable=False),
+        sa.Column("kind", sa.Text, nullable=False),
+        sa.Column("payload", sa.LargeBinary, nullable=False),
+    )
+    return counters, events
+
+
+_COUNTERS, _EVENTS = tables(sa.MetaData())
+
+_ADVANCE = sa.text(
+    "INSERT INTO event_counters (topic, sequence) VALUES (:topic, :count)"
+    " ON CONFLICT (topic) DO UPDATE SET sequence = event_counters.sequence + :count"
+    " RETURNING sequence"
+)
+
+
+def append(connection: Connection, entries: Sequence[tuple[str, str, bytes]]) -> list[Event]:
+    """Append (topic, kind, payload) entries; must be the last thing a transaction does."""
+    now = datetime.now(UTC)
+    events: list[Event] = []
+    # Topics are locked in one order, so that two transactions cannot deadlock.
+    for topic in sorted({topic for topic, _, _ in entries}):
+        own = [(kind, payload) for t, kind, payload in entries if t == topic]
+        last = connection.execute(_ADVANCE, {"topic": topic, "count": len(own)}).scalar_one()
+        first = last - len(own) + 1
+        events += [
+            Event(topic, first + index, now, kind, payload)
+            for index, (kind, payload) in enumerate(own)
+        ]
+    if events:
+        connection.execute(_EVENTS.insert(), [_row(event) for event in events])
+    return events
+
+
+def read_events(connection: Connection, topic: str, after: int, limit: int = 100) -> list[Event]:
+    """Read a topic's events after a sequence, in order."""
+    query = (
+        sa.select(_EVENTS)
+        .where(_EVENTS.c.topic == topic, _EVENTS.c.sequence > after)
+        .order_by(_EVENTS.c.sequence)
+        .limit(limit)
+    )
+    return [
+        Event(row.topic, row.sequence, _time(row.time_us), row.kind, row.payload)
+        for row in connection.execute(query)
+    ]
+
+
+def last_sequence(connection: Connection, topic: str) -> int:
+    """Return the sequence of a topic's newest event; 0 when it has none."""
+    query = sa.select(_COUNTERS.c.sequence).where(_COUNTERS.c.topic == topic)
+    return connection.execute(query).scalar() or 0
+
+
+def _row(event: Event) -> dict[str, object]:
+    return {
+        "topic": event.topic,
+        "sequence": event.sequence,
+        "time_us": (event.time - EPOCH) // timedelta(microseconds=1),
+        "kind": event.kind,
+        "payload": event.payload,
+    }
+
+
+def _time(time_us: int) -> datetime:
+    return EPOCH + timedelta(microseconds=time_us)
