@@ -1,0 +1,225 @@
+"""Bundles: the folder that holds a model, its code, its environment and its example.
+
+This file owns reading a bundle and loading the model in it; `modelyard.packing` writes bundles.
+Loading runs the model's code: only `modelyard.serving` and the smoke test do it, in the model's
+own environment. numpy is needed to predict, nothing else.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import pickle
+import re
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING, Any, Protocol
+
+from modelyard.model import Model
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    Tensors = dict[str, NDArray[Any]]
+
+FORMAT = 1
+FACTS_FILE = "modelyard.json"
+MODEL_FOLDER = "model"
+CODE_FOLDER = "code"
+LOCK_FILE = "environment/requirements.lock"
+EXAMPLE_FILE = "example.json"
+PICKLE_FILE = "model.pkl"
+_ENTRY = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*")
+
+
+class BundleError(ValueError):
+    """A bundle cannot be written, read or loaded; the text says what to do."""
+
+
+class Loader(StrEnum):
+    """How the model in a bundle is brought to life."""
+
+    MODEL_CLASS = "model-class"
+    SKLEARN = "sklearn"
+
+
+@dataclass(frozen=True, slots=True)
+class Bundle:
+    """What a bundle says about itself."""
+
+    directory: Path
+    loader: Loader
+    entry: str
+    model: str
+    python: str
+    environment_digest: str
+    example: dict[str, Any] | None
+
+    @property
+    def model_directory(self) -> Path:
+        """Return the folder with the model's own files."""
+        return self.directory / MODEL_FOLDER
+
+    @property
+    def code_directory(self) -> Path:
+        """Return the folder with the source snapshot; it need not exist."""
+        return self.directory / CODE_FOLDER
+
+
+class Predictor(Protocol):
+    """A loaded model."""
+
+    def predict(self, inputs: Tensors) -> Tensors:
+        """Answer one batch, name → array in and out."""
+        ...
+
+
+def read(directory: str | Path) -> Bundle:
+    """Read what a bundle says about itself; raise BundleError when it is none."""
+    root = Path(directory)
+    facts = _read_object(root / FACTS_FILE)
+    if facts.get("format") != FORMAT:
+        raise BundleError(f"{root / FACTS_FILE}: format must be {FORMAT}")
+    texts = {key: _text(facts, key, root) for key in ("loader", "entry", "model", "python")}
+    loader = _loader(texts["loader"], root)
+    if loader is Loader.MODEL_CLASS and not _ENTRY.fullmatch(texts["entry"]):
+        raise BundleError(f"{root / FACTS_FILE}: entry must be `module:Class`")
+    example = root / EXAMPLE_FILE
+    return Bundle(
+        directory=root,
+        loader=loader,
+        entry=texts["entry"],
+        model=texts["model"],
+        python=texts["python"],
+        environment_digest=_text(facts, "environment_digest", root),
+        example=_read_object(example) if example.exists() else None,
+    )
+
+
+def load(bundle: Bundle | str | Path) -> Predictor:
+    """Bring a bundle's model to life; what the model's own code raises passes through."""
+    found = bundle if isinstance(bundle, Bundle) else read(bundle)
+    if found.code_directory.is_dir():
+        _put_first(found.code_directory)
+    if found.loader is Loader.MODEL_CLASS:
+        return _ModelPredictor(_load_model(found))
+    with (found.model_directory / PICKLE_FILE).open("rb") as file:
+        return _EstimatorPredictor(pickle.load(file))  # noqa: S301 - see the module's docstring
+
+
+def normalise_outputs(outputs: Any) -> Tensors:
+    """Name a model's outputs: an array is `output-0`, a tuple `output-0`, `output-1` and so on."""
+    import numpy as np  # noqa: PLC0415 - the tracking side runs without numpy
+
+    if isinstance(outputs, Mapping):
+        return {str(name): np.asarray(value) for name, value in outputs.items()}
+    parts = outputs if isinstance(outputs, tuple) else (outputs,)
+    return {f"output-{index}": np.asarray(value) for index, value in enumerate(parts)}
+
+
+def import_entry_module(name: str, folder: Path) -> ModuleType:
+    """Import a module from a code folder, also when another one of its name is loaded."""
+    _put_first(folder)
+    top = name.partition(".")[0]
+    loaded = sys.modules.get(top)
+    origin = getattr(loaded, "__file__", None)
+    here = (folder / f"{top}.py").exists() or (folder / top).is_dir()
+    if loaded is not None and here and not (origin and _is_inside(Path(origin), folder)):
+        for module in [m for m in sys.modules if m == top or m.startswith(f"{top}.")]:
+            del sys.modules[module]
+    importlib.invalidate_caches()
+    return importlib.import_module(name)
+
+
+class _ModelPredictor:
+    """A `modelyard.Model` behind the common face."""
+
+    def __init__(self, model: Model) -> None:
+        self.model = model
+
+    def predict(self, inputs: Tensors) -> Tensors:
+        return normalise_outputs(self.model.predict(inputs))
+
+
+class _EstimatorPredictor:
+    """An estimator with `predict(X)` behind the common face."""
+
+    def __init__(self, estimator: Any) -> None:
+        self.estimator = estimator
+
+    def predict(self, inputs: Tensors) -> Tensors:
+        return normalise_outputs(self.estimator.predict(self._matrix(inputs)))
+
+    def _matrix(self, inputs: Tensors) -> Any:
+        """Return the one input as it is, or several as the columns the estimator was fitted on."""
+        if len(inputs) == 1:
+            return next(iter(inputs.values()))
+        names = [str(name) for name in getattr(self.estimator, "feature_names_in_", inputs)]
+        if set(names) != set(inputs):
+            raise ValueError(f"the inputs must be {', '.join(names)}")
+        columns = {name: _column(inputs[name]) for name in names}
+        try:
+            import pandas as pd  # type: ignore[import-untyped,unused-ignore]  # noqa: PLC0415
+        except ModuleNotFoundError:
+            import numpy as np  # noqa: PLC0415 - see normalise_outputs
+
+            return np.column_stack(list(columns.values()))
+        return pd.DataFrame(columns)
+
+
+def _column(array: NDArray[Any]) -> NDArray[Any]:
+    """Return a column as one dimension, also when it came as n x 1."""
+    return array.reshape(-1)
+
+
+def _load_model(bundle: Bundle) -> Model:
+    module_name, _, class_name = bundle.entry.partition(":")
+    module = import_entry_module(module_name, bundle.code_directory)
+    found = getattr(module, class_name, None)
+    if not (isinstance(found, type) and issubclass(found, Model)):
+        raise BundleError(f"{bundle.entry} is not a modelyard.Model")
+    model = found()
+    model.load(bundle.model_directory)
+    return model
+
+
+def _put_first(folder: Path) -> None:
+    text = str(folder.resolve())
+    if text in sys.path:
+        sys.path.remove(text)
+    sys.path.insert(0, text)
+
+
+def _is_inside(path: Path, folder: Path) -> bool:
+    return path.resolve().is_relative_to(folder.resolve())
+
+
+def _read_object(path: Path) -> dict[str, Any]:
+    try:
+        value = json.loads(path.read_bytes())
+    except FileNotFoundError:
+        raise BundleError(f"{path} is missing: this is not a bundle") from None
+    except ValueError as error:
+        raise BundleError(f"{path} is not JSON: {error}") from None
+    if not isinstance(value, dict):
+        raise BundleError(f"{path} is not a JSON object")
+    return value
+
+
+def _text(facts: Mapping[str, Any], key: str, root: Path) -> str:
+    value = facts.get(key, "")
+    if not isinstance(value, str):
+        raise BundleError(f"{root / FACTS_FILE}: {key} must be text")
+    return value
+
+
+def _loader(text: str, root: Path) -> Loader:
+    try:
+        return Loader(text)
+    except ValueError:
+        known = ", ".join(Loader)
+        raise BundleError(f"{root / FACTS_FILE}: loader must be one of {known}") from None

@@ -1,0 +1,56 @@
+"""The class users write: a model that can be built, saved, loaded and asked.
+
+It runs in the model's own environment only; no service ever imports or unpickles a model.
+"""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, ClassVar
+
+STATE_FILE = "state.pkl"
+
+
+@dataclass(frozen=True, slots=True)
+class Context:
+    """What `Model.build` is given: the parameters of this build."""
+
+    params: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}))
+
+    def param(self, name: str, default: Any = None) -> Any:
+        """Return a parameter, or the default when the build does not set it."""
+        return self.params.get(name, default)
+
+
+class Model:
+    """Subclass this to let Modelyard build, test and serve a model.
+
+    `build` trains and keeps what it learnt in attributes; `predict` uses them. The class must be
+    constructible without arguments: building and serving both start from `Class()`.
+    """
+
+    example: ClassVar[Mapping[str, Any] | None] = None
+    """Inputs of one request, by name, for the smoke test and the schema."""
+
+    def build(self, context: Context) -> None:
+        """Train; `modelyard.log_metric` and its like work in here."""
+        raise NotImplementedError(f"{type(self).__name__} does not define build(self, context)")
+
+    def predict(self, inputs: dict[str, Any]) -> Any:
+        """Answer a batch: name → numpy array in; array, tuple of arrays or dict of arrays out."""
+        raise NotImplementedError(f"{type(self).__name__} does not define predict(self, inputs)")
+
+    def save(self, path: Path) -> None:
+        """Write what `predict` needs into the folder `path`; by default, the attributes."""
+        from modelyard.packing.pickling import dump  # noqa: PLC0415 - serving needs only `load`
+
+        dump(self.__dict__, path / STATE_FILE)
+
+    def load(self, path: Path) -> None:
+        """Take up what `save` wrote into the folder `path`."""
+        with (path / STATE_FILE).open("rb") as file:
+            self.__dict__.update(pickle.load(file))  # noqa: S301 - see the module's docstring

@@ -1,0 +1,1 @@
+"""Writing bundles: pickles, requirements, code snapshots and examples."""
