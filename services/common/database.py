@@ -253,7 +253,8 @@ def _translated() -> Iterator[None]:
         yield
     except sa.exc.OperationalError as error:
         if getattr(error.orig, "sqlstate", None) in ("40001", "40P01"):
-            raise _ConflictError(Reason.SERVICE_UNAVAILABLE, "the database is busy; retry") from error
+            message = "the database is busy; retry"
+            raise _ConflictError(Reason.SERVICE_UNAVAILABLE, message) from error
         if "disk is full" in str(error.orig):
             message = "the database's disk is full"
             raise ServiceError(Reason.LIMIT_EXCEEDED, message, limit="disk", maximum="") from error

@@ -110,9 +110,8 @@ class EventBus:
 
     async def _receive(self) -> None:
         assert self._client is not None  # noqa: S101 - run() checked
-        answer = await self._client.xread(
-            dict(self._positions), block=BLOCK_MILLISECONDS, count=PAGE
-        )
+        positions: dict[Any, Any] = dict(self._positions)
+        answer = await self._client.xread(positions, block=BLOCK_MILLISECONDS, count=PAGE)
         for key, entries in _pairs(answer):
             for entry_id, fields in entries:
                 if key in self._positions:
@@ -150,34 +149,28 @@ async def tail(
     An empty list is yielded when the topic has been quiet for a while. Following
     begins before the ledger is read, so nothing falls between the two.
     """
+    clock = asyncio.get_running_loop().time
     with bus.follow(topic) as queue:
-        quiet_since = asyncio.get_running_loop().time()
+        quiet_since = clock()
+        events = await _from_ledger(database, topic, after)
         while True:
-            events = await _from_ledger(database, topic, after)
-            while events:
-                after = events[-1].sequence
+            if events or clock() - quiet_since >= HEARTBEAT_SECONDS:
+                after = events[-1].sequence if events else after
+                quiet_since = clock()
                 yield events
-                quiet_since = asyncio.get_running_loop().time()
-                events = await _next_live(queue, after, POLL_SECONDS)
-            if asyncio.get_running_loop().time() - quiet_since >= HEARTBEAT_SECONDS:
-                quiet_since = asyncio.get_running_loop().time()
-                yield []
-            live = await _next_live(queue, after, POLL_SECONDS)
-            if live:
-                after = live[-1].sequence
-                yield live
-                quiet_since = asyncio.get_running_loop().time()
+            # Nothing live, or a gap: the ledger knows.
+            events = await _next_live(queue, after) or await _from_ledger(database, topic, after)
 
 
 async def _from_ledger(database: Database, topic: str, after: int) -> list[Event]:
     return await database.read(lambda tx: read_events(tx.connection, topic, after, PAGE))
 
 
-async def _next_live(queue: asyncio.Queue[Event], after: int, timeout: float) -> list[Event]:
-    """Take what has arrived and follows on without a gap; nothing when the ledger must be asked."""
+async def _next_live(queue: asyncio.Queue[Event], after: int) -> list[Event]:
+    """Take what arrives and follows on without a gap; nothing when the ledger must be asked."""
     arrived: list[Event] = []
     try:
-        async with asyncio.timeout(timeout):
+        async with asyncio.timeout(POLL_SECONDS):
             arrived.append(await queue.get())
     except TimeoutError:
         return []

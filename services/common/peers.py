@@ -1,0 +1,103 @@
+"""Calls to the suite's other services, with the user's own credential."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import grpc
+from modelyard.common.v1 import access_pb2
+from modelyard.metadata.v1 import project_service_pb2, project_service_pb2_grpc
+
+from services.common import status, telemetry
+from services.common.auth import Identity, Right, current_call
+
+Stub = TypeVar("Stub")
+
+DEFAULT_SECONDS = 10.0
+MARGIN_SECONDS = 0.05
+
+OPTIONS = (
+    ("grpc.max_receive_message_length", -1),
+    ("grpc.max_send_message_length", -1),
+    ("grpc.keepalive_time_ms", 60_000),
+)
+
+
+class Peer:
+    """The suite's one address, as seen by a service of the suite."""
+
+    def __init__(self, target: str, *, root_certificates: str = "") -> None:
+        self._target = target
+        self._root_certificates = root_certificates
+        self._channel: grpc.aio.Channel | None = None
+
+    def stub(self, make: Callable[[grpc.aio.Channel], Stub]) -> Stub:
+        """Make a generated stub on the peer's channel."""
+        if self._channel is None:
+            self._channel = self._connect()
+        return make(self._channel)
+
+    async def call(
+        self, method: Any, request: Any, *, credential: str, seconds: float = DEFAULT_SECONDS
+    ) -> Any:
+        """Call a stub's unary method; what it refuses is raised as the same ServiceError."""
+        metadata = telemetry.inject([("authorization", f"Bearer {credential}")])
+        try:
+            return await method(
+                request,
+                metadata=metadata,
+                timeout=seconds,
+                wait_for_ready=seconds > DEFAULT_SECONDS,
+            )
+        except grpc.aio.AioRpcError as error:
+            raise status.decode(error) from error
+
+    async def close(self) -> None:
+        """Close the channel."""
+        if self._channel is not None:
+            await self._channel.close()
+
+    def _connect(self) -> grpc.aio.Channel:
+        if self._root_certificates:
+            certificates = Path(self._root_certificates).read_bytes()
+            credentials = grpc.ssl_channel_credentials(certificates)
+            return grpc.aio.secure_channel(self._target, credentials, OPTIONS)
+        return grpc.aio.insecure_channel(self._target, OPTIONS)
+
+
+def remaining() -> float:
+    """Return the seconds a downstream call may take, within the caller's deadline."""
+    return max(current_call().remaining - MARGIN_SECONDS, MARGIN_SECONDS)
+
+
+class RemoteAuthenticator:
+    """Asks metadata whom a credential stands for, with that very credential."""
+
+    def __init__(self, peer: Peer) -> None:
+        self._peer = peer
+
+    async def introspect(self, credential: str) -> Identity:
+        """Return whom a credential stands for."""
+        stub = self._peer.stub(project_service_pb2_grpc.ProjectServiceStub)
+        answer = await self._peer.call(
+            stub.IntrospectCredential,
+            project_service_pb2.IntrospectCredentialRequest(),
+            credential=credential,
+        )
+        return Identity(
+            principal=answer.principal,
+            credential=credential,
+            project_rights={
+                entry.project.removeprefix("projects/"): _rights(entry.rights)
+                for entry in answer.project_rights
+            },
+            installation_rights=_rights(answer.installation_rights),
+            delegated_resource=answer.delegated_resource,
+        )
+
+
+def _rights(values: Any) -> frozenset[Right]:
+    names = (access_pb2.Right.Name(value).removeprefix("RIGHT_") for value in values)
+    return frozenset(Right(name) for name in names)

@@ -1,0 +1,150 @@
+"""The one gRPC interceptor: it parses requests and runs the list around each handler.
+
+Requests are parsed here and not by grpcio, which answers UNKNOWN or INTERNAL to
+bytes that are no message. All four kinds of RPC go the same way.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import AsyncExitStack
+from typing import TYPE_CHECKING, Any
+
+import grpc
+from google.protobuf.message import DecodeError, Message
+
+from services.common.auth import Call, enter_call
+from services.common.errors import Reason, ServiceError
+from services.common.interceptors import INTERCEPTORS, STREAM_SECONDS, UNARY_SECONDS, Chain
+from services.common.methods import Method
+
+Context = grpc.aio.ServicerContext[Any, Any]
+if TYPE_CHECKING:  # grpc's own class takes no parameters at run time
+    Handler = grpc.RpcMethodHandler[Any, Any]
+    Continuation = Callable[[grpc.HandlerCallDetails], Awaitable[Handler | None]]
+
+
+class Pipeline(grpc.aio.ServerInterceptor):
+    """Wraps each declared method's handler; others (health, reflection) pass untouched."""
+
+    def __init__(self, chain: Chain, methods: Mapping[str, Method]) -> None:
+        self._chain = chain
+        self._methods = methods
+
+    async def intercept_service(
+        self,
+        continuation: Continuation,
+        handler_call_details: grpc.HandlerCallDetails,
+    ) -> Handler | None:
+        """Wrap the handler of one call."""
+        handler = await continuation(handler_call_details)
+        method = self._methods.get(handler_call_details.method)
+        if handler is None or method is None:
+            return handler
+        return self._wrap(handler, method)
+
+    def _wrap(self, handler: Handler, method: Method) -> Handler:
+        chain = self._chain
+        serialise = handler.response_serializer
+
+        async def unary(raw: Any, context: Context) -> Any:
+            incoming = _Incoming(method, context, raw)
+            async with AsyncExitStack() as stack:
+                request = await incoming.enter(stack, chain)
+                return await _unary_handler(handler)(request, context)
+            return b""
+
+        async def stream(raw: Any, context: Context) -> AsyncIterator[Any]:
+            incoming = _Incoming(method, context, raw)
+            async with AsyncExitStack() as stack:
+                request = await incoming.enter(stack, chain)
+                async for response in _stream_handler(handler)(request, context):
+                    yield response
+
+        make = {
+            (False, False): grpc.unary_unary_rpc_method_handler,
+            (False, True): grpc.unary_stream_rpc_method_handler,
+            (True, False): grpc.stream_unary_rpc_method_handler,
+            (True, True): grpc.stream_stream_rpc_method_handler,
+        }[method.client_streaming, method.server_streaming]
+        return make(
+            stream if method.server_streaming else unary,
+            request_deserializer=None,
+            response_serializer=lambda response: _serialised(response, serialise),
+        )
+
+
+def _serialised(response: Any, serialise: Callable[[Any], bytes] | None) -> bytes:
+    """Pass bytes on as they are: stored messages need no second encoding."""
+    if isinstance(response, bytes) or serialise is None:
+        return bytes(response)
+    return serialise(response)
+
+
+def _unary_handler(handler: Any) -> Callable[[Any, Context], Awaitable[Any]]:
+    found: Callable[[Any, Context], Awaitable[Any]] = handler.unary_unary or handler.stream_unary
+    return found
+
+
+def _stream_handler(handler: Any) -> Callable[[Any, Context], AsyncIterator[Any]]:
+    found: Callable[[Any, Context], AsyncIterator[Any]] = (
+        handler.unary_stream or handler.stream_stream
+    )
+    return found
+
+
+class _Incoming:
+    """One call on its way through the interceptors."""
+
+    def __init__(self, method: Method, context: Context, raw: Any) -> None:
+        self.method = method
+        self.context = context
+        self.call = _call(method, context)
+        self._raw = raw
+        self._first: Message | None = None
+        enter_call(self.call)
+
+    async def enter(self, stack: AsyncExitStack, chain: Chain) -> Any:
+        """Enter every interceptor, in order; return what the handler takes.
+
+        What one of them raises passes those entered before it, like an error of
+        the handler.
+        """
+        for interceptor in INTERCEPTORS:
+            await stack.enter_async_context(interceptor(chain, self))
+        return self._stream() if self.method.client_streaming else await self.first_request()
+
+    async def first_request(self) -> Any:
+        """Return the first request message, parsed; an empty one when there is none."""
+        if self._first is None:
+            if self.method.client_streaming:
+                raw = await anext(aiter(self._raw), b"")
+            else:
+                raw = self._raw
+            self._first = self._parse(raw)
+        return self._first
+
+    async def _stream(self) -> AsyncIterator[Any]:
+        if self._first is not None:
+            yield self._first
+        async for raw in self._raw:
+            yield self._parse(raw)
+
+    def _parse(self, raw: bytes) -> Message:
+        try:
+            return self.method.request_class.FromString(raw)
+        except DecodeError:
+            message = "the request is not a valid message"
+            raise ServiceError(Reason.MALFORMED_REQUEST, message) from None
+
+
+def _call(method: Method, context: Context) -> Call:
+    streaming = method.client_streaming or method.server_streaming
+    maximum = STREAM_SECONDS if streaming else UNARY_SECONDS
+    remaining = context.time_remaining()
+    seconds = maximum if remaining is None else min(remaining, maximum)
+    metadata = {
+        key: value for key, value in context.invocation_metadata() or () if isinstance(value, str)
+    }
+    return Call(method.full_name, metadata, time.monotonic() + seconds)

@@ -1,0 +1,157 @@
+"""The one server every service runs on: health, limits, drain, the interceptors.
+
+A stop is graceful in four steps, because grpcio's own is not: health says
+NOT_SERVING, balancers get a moment to look elsewhere (the lame duck), calls in
+progress get their grace, and only then is the rest cut off.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import grpc
+from google.protobuf import descriptor_pool
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+
+from services.common.interceptors import Chain
+from services.common.methods import Method, methods_of
+from services.common.pipeline import Pipeline
+from services.common.settings import SettingsError
+
+Register = Callable[[Any, Any], None]
+
+MAX_REQUEST_BYTES = 4 * 1024 * 1024
+MAX_METADATA_BYTES = 16 * 1024
+MAX_CONCURRENT_CALLS = 2_000
+
+OPTIONS = (
+    ("grpc.max_receive_message_length", MAX_REQUEST_BYTES),
+    ("grpc.max_send_message_length", -1),
+    ("grpc.max_metadata_size", MAX_METADATA_BYTES),
+    # A second server on the port must fail, not take every other connection.
+    ("grpc.so_reuseport", 0),
+    ("grpc.keepalive_time_ms", 60_000),
+    ("grpc.keepalive_timeout_ms", 20_000),
+    ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
+    ("grpc.server_handshake_timeout_ms", 10_000),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class ServerSettings:
+    """How a server listens; read from `MODELYARD_<SERVICE>_*`."""
+
+    listen: str = "127.0.0.1:7070"
+    """`host:port`; port 0 takes a free one."""
+    tls_certificate: str = ""
+    """A PEM file; required off loopback."""
+    tls_key: str = ""
+    """A PEM file; required off loopback."""
+    reflection: bool = False
+    """Serve reflection: for the embedded profile and development."""
+    lame_duck_seconds: float = 1.0
+    """How long to answer, NOT_SERVING, before calls are refused."""
+    grace_seconds: float = 10.0
+    """How long calls in progress may go on after that."""
+
+
+class Server:
+    """A gRPC server with everything a service needs around its servicers."""
+
+    def __init__(self, settings: ServerSettings, chain: Chain) -> None:
+        self._settings = settings
+        self._methods: dict[str, Method] = {}
+        self._names: list[str] = []
+        self._server = grpc.aio.server(
+            interceptors=[Pipeline(chain, self._methods)],
+            options=OPTIONS,
+            maximum_concurrent_rpcs=MAX_CONCURRENT_CALLS,
+        )
+        self._health = health.aio.HealthServicer()
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
+
+    def add(self, register: Register, servicer: object) -> None:
+        """Serve a servicer; refused when one of its RPCs declares no right."""
+        name = _service_name(register, servicer)
+        descriptor = descriptor_pool.Default().FindServiceByName(name)
+        self._methods.update(methods_of(descriptor))
+        self._names.append(name)
+        register(servicer, self._server)
+
+    async def start(self) -> int:
+        """Listen and answer; return the port."""
+        if self._settings.reflection:
+            self._add_reflection()
+        port = self._listen()
+        await self._server.start()
+        await self.set_serving(serving=True)
+        return port
+
+    async def set_serving(self, *, serving: bool) -> None:
+        """Say by health whether the services should be called."""
+        answer = health_pb2.HealthCheckResponse
+        state = answer.SERVING if serving else answer.NOT_SERVING
+        for name in ("", *self._names):
+            await self._health.set(name, state)
+
+    async def stop(self) -> None:
+        """Drain: NOT_SERVING, lame duck, grace, close."""
+        await self._health.enter_graceful_shutdown()
+        await asyncio.sleep(self._settings.lame_duck_seconds)
+        await self._server.stop(self._settings.grace_seconds)
+
+    def _listen(self) -> int:
+        settings = self._settings
+        if settings.tls_certificate:
+            pair = (
+                Path(settings.tls_key).read_bytes(),
+                Path(settings.tls_certificate).read_bytes(),
+            )
+            credentials = grpc.ssl_server_credentials([pair])
+            return self._server.add_secure_port(settings.listen, credentials)
+        if not is_loopback(settings.listen):
+            raise SettingsError(
+                f"{settings.listen} is a public address: it needs a TLS certificate"
+            )
+        return self._server.add_insecure_port(settings.listen)
+
+    def _add_reflection(self) -> None:
+        from grpc_reflection.v1alpha import reflection  # noqa: PLC0415 - not in production
+
+        reflection.enable_server_reflection(
+            [*self._names, health.SERVICE_NAME, reflection.SERVICE_NAME], self._server
+        )
+
+
+def is_loopback(address: str) -> bool:
+    """Say whether only this machine can reach an address (`host:port` or `unix:path`)."""
+    if address.startswith("unix:"):
+        return True
+    host = address.rpartition(":")[0].strip("[]")
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+class _Recorder:
+    """Takes what a generated `add_…_to_server` registers, to learn the service's name."""
+
+    name = ""
+
+    def add_generic_rpc_handlers(self, handlers: tuple[Any, ...]) -> None:
+        self.name = handlers[0].service_name()
+
+    def add_registered_method_handlers(self, name: str, _handlers: object) -> None:
+        self.name = name
+
+
+def _service_name(register: Register, servicer: object) -> str:
+    recorder = _Recorder()
+    register(servicer, recorder)
+    return recorder.name

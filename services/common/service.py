@@ -1,0 +1,151 @@
+"""How a service is put together and run, alone in its process or with others.
+
+Each service's `__main__.py` composes its parts into a `Service`; `run` gives one
+or several of them one server, one authenticator and one life.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import signal
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from services.common import logs
+from services.common.auth import Authenticator, CachingAuthenticator
+from services.common.database import Database
+from services.common.events import EventBus
+from services.common.interceptors import Chain
+from services.common.peers import Peer, RemoteAuthenticator
+from services.common.server import Register, Server, ServerSettings
+from services.common.telemetry import Telemetry, configure
+
+logger = logging.getLogger(__name__)
+
+Background = Callable[[], Awaitable[None]]
+
+
+@dataclass(frozen=True, slots=True)
+class SuiteSettings:
+    """What every process of the suite needs to know; read from `MODELYARD_*`."""
+
+    suite_address: str = "127.0.0.1:7070"
+    """Where the suite's services are reached: the proxy, or the embedded port."""
+    root_certificates: str = ""
+    """A PEM file with the authority of the suite's certificates; empty: plaintext."""
+    redis_url: str = ""
+    """Such as `redis://host:6379/0` or `unix:///run/valkey.sock`; empty: followers poll."""
+    otlp_endpoint: str = ""
+    """An OTLP/gRPC collector, `http://host:4317`; empty: no traces leave the process."""
+    trace_ratio: float = 1.0
+    """Which share of traces is kept when the caller did not decide."""
+    metrics_port: int = 0
+    """A loopback port for Prometheus; 0: none."""
+    log_level: str = "INFO"
+    """DEBUG, INFO, WARNING or ERROR."""
+
+
+@dataclass(frozen=True, slots=True)
+class Chassis:
+    """What a service is given to build on."""
+
+    settings: SuiteSettings
+    peer: Peer
+
+    def database(self, url: str, service: str, migrations: Path) -> tuple[Database, EventBus]:
+        """Open a service's database and the bus that carries its events."""
+        database = Database.open(url, migrations=migrations)
+        bus = EventBus(self.settings.redis_url or None, service=service)
+        database.on_commit(bus.publish)
+        return database, bus
+
+
+@dataclass(frozen=True, slots=True)
+class Service:
+    """A composed service."""
+
+    name: str
+    servicers: Sequence[tuple[Register, object]]
+    background: Sequence[Background] = ()
+    """Run from the server's start until its stop; one that fails ends the process."""
+    close: Sequence[Callable[[], None]] = ()
+    authenticator: Authenticator | None = field(default=None)
+    """Set by the one service that owns credentials."""
+
+
+Compose = Callable[[Chassis], Awaitable[Service]]
+
+
+async def run(
+    name: str,
+    composes: Sequence[Compose],
+    server_settings: ServerSettings,
+    suite: SuiteSettings,
+    *,
+    ready: Callable[[int], None] | None = None,
+) -> None:
+    """Serve until SIGTERM or SIGINT; `ready` is told the port once calls are answered."""
+    logs.configure(suite.log_level)
+    telemetry = configure(
+        f"modelyard-{name}",
+        otlp_endpoint=suite.otlp_endpoint or None,
+        sample_ratio=suite.trace_ratio,
+    )
+    telemetry.serve_metrics(suite.metrics_port)
+    peer = Peer(suite.suite_address, root_certificates=suite.root_certificates)
+    services = [await compose(Chassis(suite, peer)) for compose in composes]
+    try:
+        await _serve(services, server_settings, _authenticator(services, peer), telemetry, ready)
+    finally:
+        for service in reversed(services):
+            for close in service.close:
+                close()
+        await peer.close()
+        telemetry.close()
+
+
+async def _serve(
+    services: Sequence[Service],
+    settings: ServerSettings,
+    authenticator: Authenticator,
+    telemetry: Telemetry,
+    ready: Callable[[int], None] | None,
+) -> None:
+    server = Server(settings, Chain(CachingAuthenticator(authenticator), telemetry))
+    for service in services:
+        for register, servicer in service.servicers:
+            server.add(register, servicer)
+    port = await server.start()
+    logger.info("serving", extra={"port": port, "services": [s.name for s in services]})
+    async with asyncio.TaskGroup() as tasks:
+        running = [
+            tasks.create_task(_run_forever(background()))
+            for service in services
+            for background in service.background
+        ]
+        if ready is not None:
+            ready(port)
+        await _stop_signal()
+        logger.info("draining")
+        await server.stop()
+        for task in running:
+            task.cancel()
+
+
+async def _run_forever(background: Awaitable[None]) -> None:
+    await background
+
+
+def _authenticator(services: Sequence[Service], peer: Peer) -> Authenticator:
+    own = [service.authenticator for service in services if service.authenticator is not None]
+    return own[0] if own else RemoteAuthenticator(peer)
+
+
+async def _stop_signal() -> None:
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    await stop.wait()

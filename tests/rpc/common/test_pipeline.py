@@ -1,0 +1,198 @@
+"""The chassis on a real channel: rights, errors, malformed bytes, deadlines, drain."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Any
+
+import grpc
+import pytest
+from google.rpc import error_details_pb2, status_pb2
+from modelyard.builder.v1 import build_service_pb2, build_service_pb2_grpc
+from modelyard.metadata.v1 import run_service_pb2, run_service_pb2_grpc
+
+from services.common import status
+from services.common.auth import Identity, Right, current_call, invalid_credential
+from services.common.errors import Reason, ServiceError
+from services.common.interceptors import Chain
+from services.common.server import Server, ServerSettings
+from services.common.telemetry import Telemetry
+
+READER = Identity("user:reader", "reader", {"p": frozenset({Right.READ})})
+WRITER = Identity("user:writer", "writer", {"p": frozenset({Right.READ, Right.WRITE})})
+BUILD = "projects/p/builds/b"
+
+
+class Tokens:
+    async def introspect(self, credential: str) -> Identity:
+        for identity in (READER, WRITER):
+            if identity.credential == credential:
+                return identity
+        raise invalid_credential()
+
+
+class Builds(build_service_pb2_grpc.BuildServiceServicer):
+    async def GetBuild(self, request: Any, context: Any) -> Any:
+        if request.name.endswith("missing"):
+            raise ServiceError(Reason.RESOURCE_NOT_FOUND, "it is not there", resource=request.name)
+        if request.name.endswith("bug"):
+            raise RuntimeError("secret=/etc/x")
+        if request.name.endswith("slow"):
+            await asyncio.sleep(30)
+        response = build_service_pb2.GetBuildResponse()
+        response.build.name, response.build.creator = request.name, current_call().caller.principal
+        return response
+
+    async def StreamBuildEvents(self, request: Any, context: Any) -> AsyncIterator[Any]:
+        for number in range(3):
+            yield build_service_pb2.StreamBuildEventsResponse(cursor=str(number))
+        if request.build.endswith("missing"):
+            raise ServiceError(Reason.RESOURCE_NOT_FOUND, "gone", resource=request.build)
+        yield b"\x12\x03raw"
+
+
+class Runs(run_service_pb2_grpc.RunServiceServicer):
+    async def IngestRunData(self, requests: Any, context: Any) -> AsyncIterator[Any]:
+        async for request in requests:
+            yield run_service_pb2.IngestRunDataResponse(
+                acknowledged_sequence=request.end_sequence
+            )
+
+
+@pytest.fixture
+async def server() -> AsyncIterator[tuple[Server, int]]:
+    settings = ServerSettings(listen="127.0.0.1:0", lame_duck_seconds=0.05, grace_seconds=0.2)
+    server = Server(settings, Chain(Tokens(), Telemetry()))
+    server.add(build_service_pb2_grpc.add_BuildServiceServicer_to_server, Builds())
+    server.add(run_service_pb2_grpc.add_RunServiceServicer_to_server, Runs())
+    yield server, await server.start()
+    await server.stop()
+
+
+@pytest.fixture
+async def channel(server: tuple[Server, int]) -> AsyncIterator[grpc.aio.Channel]:
+    async with grpc.aio.insecure_channel(f"127.0.0.1:{server[1]}") as channel:
+        yield channel
+
+
+def bearer(credential: str) -> list[tuple[str, str]]:
+    return [("authorization", f"Bearer {credential}")]
+
+
+def reason_of(error: grpc.aio.AioRpcError) -> str:
+    wire = dict(error.trailing_metadata() or ())[status.DETAILS_KEY]
+    details = status_pb2.Status.FromString(wire).details
+    info = error_details_pb2.ErrorInfo()
+    assert [detail.Unpack(info) for detail in details].count(True) == 1
+    assert info.domain == "modelyard.dev"
+    return info.reason
+
+
+async def refused(channel: grpc.aio.Channel, name: str, **call: Any) -> grpc.aio.AioRpcError:
+    stub = build_service_pb2_grpc.BuildServiceStub(channel)
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await stub.GetBuild(build_service_pb2.GetBuildRequest(name=name), **call)
+    return caught.value
+
+
+async def test_a_good_call_knows_its_caller(channel: grpc.aio.Channel) -> None:
+    stub = build_service_pb2_grpc.BuildServiceStub(channel)
+    request = build_service_pb2.GetBuildRequest(name=BUILD)
+    response = await stub.GetBuild(request, metadata=bearer("reader"))
+    assert response.build.name == BUILD
+    assert response.build.creator == "user:reader"
+
+
+@pytest.mark.parametrize("metadata", [[], bearer("forged"), [("authorization", "Basic reader")]])
+async def test_no_valid_credential(channel: grpc.aio.Channel, metadata: Any) -> None:
+    error = await refused(channel, BUILD, metadata=metadata)
+    assert error.code() is grpc.StatusCode.UNAUTHENTICATED
+    assert reason_of(error) == "INVALID_CREDENTIAL"
+
+
+async def test_rights_are_the_same_refusal_for_every_resource(channel: grpc.aio.Channel) -> None:
+    there = await refused(channel, "projects/q/builds/b", metadata=bearer("reader"))
+    missing = await refused(channel, "projects/q/builds/missing", metadata=bearer("reader"))
+    assert there.code() is missing.code() is grpc.StatusCode.PERMISSION_DENIED
+    assert there.details() == missing.details()
+
+
+async def test_bad_names_are_invalid_arguments(channel: grpc.aio.Channel) -> None:
+    error = await refused(channel, "../etc/passwd", metadata=bearer("reader"))
+    assert error.code() is grpc.StatusCode.INVALID_ARGUMENT
+    assert reason_of(error) == "INVALID_NAME"
+
+
+async def test_documented_errors_keep_their_reason(channel: grpc.aio.Channel) -> None:
+    error = await refused(channel, "projects/p/builds/missing", metadata=bearer("reader"))
+    assert error.code() is grpc.StatusCode.NOT_FOUND
+    assert reason_of(error) == "RESOURCE_NOT_FOUND"
+
+
+async def test_bugs_say_nothing(channel: grpc.aio.Channel) -> None:
+    error = await refused(channel, "projects/p/builds/bug", metadata=bearer("reader"))
+    assert error.code() is grpc.StatusCode.INTERNAL
+    assert error.details() == "internal error"
+    assert b"secret" not in dict(error.trailing_metadata() or ())[status.DETAILS_KEY]
+
+
+async def test_malformed_bytes_are_invalid_arguments(channel: grpc.aio.Channel) -> None:
+    call = channel.unary_unary("/modelyard.builder.v1.BuildService/GetBuild")
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await call(b"\xff\xff\xff", metadata=bearer("reader"))
+    assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+    assert reason_of(caught.value) == "MALFORMED_REQUEST"
+
+
+async def test_deadlines_end_the_work(channel: grpc.aio.Channel) -> None:
+    started = asyncio.get_running_loop().time()
+    error = await refused(
+        channel, "projects/p/builds/slow", metadata=bearer("reader"), timeout=0.3
+    )
+    assert error.code() is grpc.StatusCode.DEADLINE_EXCEEDED
+    assert asyncio.get_running_loop().time() - started < 5
+
+
+async def test_server_streams_and_stored_bytes(channel: grpc.aio.Channel) -> None:
+    stub = build_service_pb2_grpc.BuildServiceStub(channel)
+    request = build_service_pb2.StreamBuildEventsRequest(build=BUILD)
+    cursors = [m.cursor async for m in stub.StreamBuildEvents(request, metadata=bearer("reader"))]
+    assert cursors == ["0", "1", "2", "raw"]
+
+
+async def test_a_stream_that_fails_midway_says_why(channel: grpc.aio.Channel) -> None:
+    stub = build_service_pb2_grpc.BuildServiceStub(channel)
+    request = build_service_pb2.StreamBuildEventsRequest(build="projects/p/builds/missing")
+    seen = []
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        async for message in stub.StreamBuildEvents(request, metadata=bearer("reader")):
+            seen.append(message)
+    assert len(seen) == 3
+    assert caught.value.code() is grpc.StatusCode.NOT_FOUND
+
+
+async def test_client_streams_are_authorised_by_their_first_message(
+    channel: grpc.aio.Channel,
+) -> None:
+    stub = run_service_pb2_grpc.RunServiceStub(channel)
+
+    async def batches() -> AsyncIterator[Any]:
+        for end in (1, 2, 3):
+            yield run_service_pb2.IngestRunDataRequest(
+                run="projects/p/models/m/runs/r", end_sequence=end
+            )
+
+    call = stub.IngestRunData(batches(), metadata=bearer("writer"))
+    assert [answer.acknowledged_sequence async for answer in call] == [1, 2, 3]
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        _ = [answer async for answer in stub.IngestRunData(batches(), metadata=bearer("reader"))]
+    assert caught.value.code() is grpc.StatusCode.PERMISSION_DENIED
+
+
+async def test_a_public_address_needs_tls() -> None:
+    from services.common.settings import SettingsError
+
+    server = Server(ServerSettings(listen="0.0.0.0:0"), Chain(Tokens(), Telemetry()))  # noqa: S104
+    with pytest.raises(SettingsError, match="TLS"):
+        await server.start()
