@@ -1,4 +1,4 @@
-"""Generate the typed stubs under clients/python/src/modelyard from protos/.
+"""Generate the typed stubs under clients/python/src/modelyard from protos/ and open_inference/.
 
 Run as `uv run python -m scripts.generate_stubs`; with `--check` it generates
 into a temporary folder and fails if the checked-in stubs differ.
@@ -19,6 +19,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 PROTOS = ROOT / "protos"
+OPEN_INFERENCE = ROOT / "clients" / "python" / "open_inference"  # the public inference protocol
 STUBS = ROOT / "clients" / "python" / "src"
 DESCRIPTORS = PROTOS / "modelyard.binpb"
 GRPCIO_TOOLS = "grpcio-tools==1.66.2"
@@ -27,23 +28,30 @@ GENERATED_SUFFIXES = ("_pb2.py", "_pb2.pyi", "_pb2_grpc.py", "_pb2_grpc.pyi")
 
 
 def generate(stubs: Path, descriptors: Path) -> None:
-    """Write stubs and the descriptor set of every proto to the given places."""
-    protos = sorted(str(path.relative_to(PROTOS)) for path in PROTOS.rglob("*.proto"))
+    """Write the stubs of every proto, and the descriptor set of protos/, to the given places."""
+    described = ("--include_imports", "--include_source_info")
+    compile_protos(PROTOS, stubs, *described, f"--descriptor_set_out={descriptors}")
+    compile_protos(OPEN_INFERENCE, stubs)
+    for path in generated(stubs):
+        if path.name.endswith(("_pb2_grpc.py", "_pb2_grpc.pyi")) and "_service_" not in path.name:
+            path.unlink()
+
+
+def compile_protos(folder: Path, stubs: Path, *options: str) -> None:
+    """Run protoc over every proto of a folder."""
+    protos = sorted(str(path.relative_to(folder)) for path in folder.rglob("*.proto"))
     subprocess.run(
         [
             *("uv", "run", "--no-project", "--quiet", "--python", "3.11"),
             *("--with", GRPCIO_TOOLS, "--with", MYPY_PROTOBUF, "--with", "setuptools<81"),
-            *("python", "-m", "grpc_tools.protoc", f"--proto_path={PROTOS}"),
+            *("python", "-m", "grpc_tools.protoc", f"--proto_path={folder}"),
             *(f"--python_out={stubs}", f"--grpc_python_out={stubs}"),
             *(f"--mypy_out=quiet:{stubs}", f"--mypy_grpc_out=quiet:{stubs}"),
-            *("--include_imports", "--include_source_info", f"--descriptor_set_out={descriptors}"),
+            *options,
             *protos,
         ],
         check=True,
     )
-    for path in generated(stubs):
-        if path.name.endswith(("_pb2_grpc.py", "_pb2_grpc.pyi")) and "_service_" not in path.name:
-            path.unlink()
 
 
 def generated(stubs: Path) -> list[Path]:
@@ -74,7 +82,7 @@ def main() -> int:
         drift = differences(fresh)
         if (fresh / "modelyard.binpb").read_bytes() != DESCRIPTORS.read_bytes():
             drift.append(str(DESCRIPTORS.relative_to(ROOT)))
-    print("\n".join(f"drifted: {name}" for name in drift) or "stubs match protos/")
+    print("\n".join(f"drifted: {name}" for name in drift) or "stubs match the protos")
     return 1 if drift else 0
 
 
