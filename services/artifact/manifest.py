@@ -82,6 +82,11 @@ class Manifest:
             raise invalid_manifest("it is not in canonical form, sorted by path")
         return manifest
 
+    @staticmethod
+    def load(data: bytes) -> Manifest:
+        """Read a manifest that was parsed strictly before it was committed."""
+        return Manifest(tuple(_DECODER.decode(data)))
+
     def encode(self) -> bytes:
         """Return the canonical bytes, whose SHA-256 is the artifact's digest."""
         ordered = sorted(self.entries, key=lambda entry: sort_key(entry.path))
@@ -141,24 +146,31 @@ def check_path(path: str) -> None:
 
 
 def _path_problem(path: str) -> str:
-    if not path:
-        return "it is empty"
-    if any(unicodedata.category(letter) in _REFUSED_CATEGORIES for letter in path):
-        return "it has a control character"
-    if "\\" in path:
-        return "it has a backslash"
-    if not path.isascii() and unicodedata.normalize("NFC", path) != path:
-        return "it is not normalised (NFC)"
-    if len(path.encode()) > PATH_BYTES:
-        return f"it is longer than {PATH_BYTES} bytes"
     parts = path.split("/")
-    if not parts[0]:
-        return "it is absolute"
-    if "" in parts or "." in parts or ".." in parts:
-        return "it has an empty part, '.' or '..'"
-    if any(len(part.encode()) > PART_BYTES for part in parts):
-        return f"a part of it is longer than {PART_BYTES} bytes"
-    return ""
+    problems = (
+        (not path, "it is empty"),
+        (_has_control(path), "it has a control character"),
+        ("\\" in path, "it has a backslash"),
+        (unicodedata.normalize("NFC", path) != path, "it is not normalised (NFC)"),
+        (_length(path) > PATH_BYTES, f"it is longer than {PATH_BYTES} bytes"),
+        (not parts[0], "it is absolute"),
+        (not {"", ".", ".."}.isdisjoint(parts), "it has an empty part, '.' or '..'"),
+        (
+            any(_length(part) > PART_BYTES for part in parts),
+            f"a part of it is longer than {PART_BYTES} bytes",
+        ),
+    )
+    return next((text for found, text in problems if found), "")
+
+
+def _has_control(path: str) -> bool:
+    if path.isascii():
+        return not path.isprintable()
+    return any(unicodedata.category(letter) in _REFUSED_CATEGORIES for letter in path)
+
+
+def _length(text: str) -> int:
+    return len(text.encode("utf-8", "surrogatepass"))
 
 
 def check_paths(paths: Iterable[str]) -> None:

@@ -1,0 +1,85 @@
+"""The artifact service's composition root: `python -m services.artifact`."""
+
+from __future__ import annotations
+
+import asyncio
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from modelyard.artifact.v1 import artifact_service_pb2_grpc
+
+from services.artifact.blobs import BlobStore
+from services.artifact.blobs.disk import DiskBlobs
+from services.artifact.blobs.s3 import S3Blobs
+from services.artifact.committing import FileCommitter
+from services.artifact.depot import Depot
+from services.artifact.holds import Holds
+from services.artifact.packs import PackFolder
+from services.artifact.reading import ContentReader
+from services.artifact.servicer import ArtifactServicer
+from services.artifact.settings import PREFIX, ArtifactSettings
+from services.artifact.uploads import Uploads
+from services.common.server import ServerSettings
+from services.common.service import Chassis, Service, SuiteSettings, run
+from services.common.settings import SettingsError, load_or_exit
+
+MIGRATIONS = Path(__file__).parent / "migrations"
+THREADS = 8
+
+
+async def compose(chassis: Chassis, settings: ArtifactSettings) -> Service:
+    """Put the service together."""
+    folder = PackFolder(settings.folder / "unfinished")
+    folder.sweep(older_than_seconds=settings.temporary_seconds)
+    blobs = open_blobs(settings)
+    database, _ = chassis.database(settings.url, "artifact", MIGRATIONS)
+    threads = ThreadPoolExecutor(THREADS, thread_name_prefix="artifact")
+    content = ContentReader(database=database, blobs=blobs, threads=threads)
+    depot = Depot(database=database, content=content, threads=threads, clock=now)
+    servicer = ArtifactServicer(
+        uploads=Uploads(database=database, blobs=blobs, folder=folder, threads=threads, clock=now),
+        committer=FileCommitter(database=database, content=content, threads=threads, clock=now),
+        depot=depot,
+        holds=Holds(database=database, blobs=blobs, depot=depot, threads=threads, clock=now),
+    )
+    return Service(
+        name="artifact",
+        servicers=[(artifact_service_pb2_grpc.add_ArtifactServiceServicer_to_server, servicer)],
+        close=[database.close, threads.shutdown],
+    )
+
+
+def open_blobs(settings: ArtifactSettings) -> BlobStore:
+    """Open the place that packs lie in."""
+    if not settings.s3_endpoint:
+        return DiskBlobs(settings.folder / "packs")
+    endpoint = urlsplit(settings.s3_endpoint)
+    if endpoint.scheme not in {"http", "https"} or not endpoint.netloc:
+        raise SettingsError(f"{PREFIX}S3_ENDPOINT: must be http://host:port or https://host")
+    return S3Blobs(
+        endpoint=endpoint.netloc,
+        bucket=settings.s3_bucket,
+        access_key=settings.s3_access_key,
+        secret_key=settings.s3_secret_key,
+        region=settings.s3_region,
+        secure=endpoint.scheme == "https",
+    )
+
+
+def now() -> datetime:
+    """Return the present moment."""
+    return datetime.now(UTC)
+
+
+def main() -> None:
+    """Run the service in its own process."""
+    settings = load_or_exit(ArtifactSettings, PREFIX)
+    server = load_or_exit(ServerSettings, PREFIX)
+    suite = load_or_exit(SuiteSettings, "MODELYARD_")
+    asyncio.run(run("artifact", [lambda chassis: compose(chassis, settings)], server, suite))
+
+
+if __name__ == "__main__":
+    main()

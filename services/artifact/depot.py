@@ -1,0 +1,151 @@
+"""The depot: artifacts, made of committed files and read back by path."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import OrderedDict
+from collections.abc import AsyncIterator, Callable, Sequence
+from concurrent.futures import Executor
+from datetime import datetime
+
+from services.artifact import store
+from services.artifact.domain import (
+    FILES_PER_ARTIFACT,
+    LEASE,
+    LEASE_SLACK,
+    MANIFEST_BYTES,
+    Artifact,
+    bytes_missing,
+    limit_exceeded,
+)
+from services.artifact.manifest import (
+    Manifest,
+    ManifestEntry,
+    check_path,
+    invalid_manifest,
+)
+from services.artifact.reading import ContentReader
+from services.common.database import Database
+from services.common.errors import Reason, ServiceError, not_found
+from services.common.names import ArtifactName
+
+
+class Depot:
+    """Commit artifacts and read them."""
+
+    def __init__(
+        self,
+        *,
+        database: Database,
+        content: ContentReader,
+        threads: Executor,
+        clock: Callable[[], datetime],
+    ) -> None:
+        self._database = database
+        self._content = content
+        self._threads = threads
+        self._clock = clock
+        self._manifests: OrderedDict[ArtifactName, Manifest] = OrderedDict()
+        self._loading = asyncio.Lock()
+
+    async def create(self, name: ArtifactName, *, creator: str) -> Artifact:
+        """Commit a tree by its manifest; return the artifact, an earlier one if there is one.
+
+        Raises:
+            ServiceError: BYTES_MISSING, INVALID_PATH, INVALID_MANIFEST, LIMIT_EXCEEDED.
+        """
+        existing = await self._find(name)
+        if existing is not None:
+            return existing
+        manifest = await self._parse(name)
+        await self._check_files(name.project, manifest)
+        now = self._clock()
+        artifact = Artifact(name, len(manifest.entries), manifest.size, creator, now)
+        lease = now + LEASE + LEASE_SLACK
+        return await self._database.write(
+            lambda tx: store.add_artifact(tx.connection, artifact, lease=lease)
+        )
+
+    async def get(self, name: ArtifactName) -> Artifact:
+        """Return an artifact, or refuse with RESOURCE_NOT_FOUND."""
+        artifact = await self._find(name)
+        if artifact is None:
+            raise not_found(name)
+        return artifact
+
+    async def list_files(
+        self, name: ArtifactName, *, prefix: str, after: str | None, limit: int
+    ) -> Sequence[ManifestEntry]:
+        """Return the artifact's files, by path, from after a path on."""
+        await self.get(name)
+        manifest = await self.manifest(name)
+        return manifest.page(prefix=prefix, after=after, limit=limit)
+
+    async def open_file(
+        self, name: ArtifactName, path: str, *, offset: int, limit: int | None
+    ) -> tuple[ManifestEntry, AsyncIterator[bytes]]:
+        """Return a file of an artifact and the range of its content.
+
+        Raises:
+            ServiceError: RESOURCE_NOT_FOUND, INVALID_PATH, OFFSET_OUT_OF_RANGE; CORRUPT_BYTES.
+        """
+        check_path(path)
+        await self.get(name)
+        entry = (await self.manifest(name)).find(path)
+        if entry is None:
+            raise not_found(f"{name}/{path}")
+        if offset > entry.size:
+            raise ServiceError(
+                Reason.OFFSET_OUT_OF_RANGE,
+                f"the offset {offset} is past the end; the file has {entry.size} bytes",
+                size_bytes=str(entry.size),
+            )
+        file = await self._content.find(name.project, entry.digest)
+        return entry, self._content.read(name.project, file, offset=offset, limit=limit)
+
+    async def manifest(self, name: ArtifactName) -> Manifest:
+        """Return the manifest of a committed artifact."""
+        # One at a time: of many readers of a large tree, the first one's work serves all.
+        async with self._loading:
+            manifest = self._manifests.get(name)
+            if manifest is None:
+                loop = asyncio.get_running_loop()
+                data = await self._manifest_bytes(name)
+                manifest = await loop.run_in_executor(self._threads, Manifest.load, data)
+                self._manifests[name] = manifest
+            self._manifests.move_to_end(name)
+            self._trim()
+            return manifest
+
+    def _trim(self) -> None:
+        """Forget the manifests that were not used for longest, so that memory stays bounded."""
+        count = sum(len(manifest.entries) + 1 for manifest in self._manifests.values())
+        while count > FILES_PER_ARTIFACT and len(self._manifests) > 1:
+            _, oldest = self._manifests.popitem(last=False)
+            count -= len(oldest.entries) + 1
+
+    async def _find(self, name: ArtifactName) -> Artifact | None:
+        return await self._database.read(lambda tx: store.find_artifact(tx.connection, name))
+
+    async def _parse(self, name: ArtifactName) -> Manifest:
+        data = await self._manifest_bytes(name)
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self._threads, Manifest.parse, data)
+
+    async def _manifest_bytes(self, name: ArtifactName) -> bytes:
+        file = await self._content.find(name.project, bytes.fromhex(name.artifact))
+        if file.size > MANIFEST_BYTES:
+            raise limit_exceeded("manifest_bytes", MANIFEST_BYTES)
+        return await self._content.read_all(name.project, file)
+
+    async def _check_files(self, project: str, manifest: Manifest) -> None:
+        digests = list({entry.digest for entry in manifest.entries})
+        sizes = await self._database.read(
+            lambda tx: store.file_sizes(tx.connection, project, digests)
+        )
+        for entry in manifest.entries:
+            size = sizes.get(entry.digest)
+            if size is None:
+                raise bytes_missing(entry.digest)
+            if size != entry.size:
+                raise invalid_manifest(f"a file is said to have {entry.size} bytes and has {size}")

@@ -1,0 +1,1 @@
+"""The artifact service's schema, as Alembic migrations."""

@@ -1,0 +1,108 @@
+"""The gRPC edge of the artifact service: check, one call, encode."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from typing import Any
+
+import grpc
+from modelyard.artifact.v1 import artifact_service_pb2 as pb
+from modelyard.artifact.v1 import artifact_service_pb2_grpc
+
+from services.artifact import codec
+from services.artifact.committing import FileCommitter
+from services.artifact.depot import Depot
+from services.artifact.holds import Holds
+from services.artifact.uploads import Uploads
+from services.common import pagination
+from services.common.auth import current_call
+from services.common.names import ArtifactName, ProjectName
+
+Context = grpc.aio.ServicerContext[Any, Any]
+
+
+class ArtifactServicer(artifact_service_pb2_grpc.ArtifactServiceServicer):
+    """Serve `modelyard.artifact.v1.ArtifactService`."""
+
+    def __init__(
+        self, *, uploads: Uploads, committer: FileCommitter, depot: Depot, holds: Holds
+    ) -> None:
+        self._uploads = uploads
+        self._committer = committer
+        self._depot = depot
+        self._holds = holds
+
+    async def FindMissing(
+        self, request: pb.FindMissingRequest, context: Context
+    ) -> pb.FindMissingResponse:
+        """Say which files and chunks a project lacks."""
+        project = ProjectName.parse(request.parent, "parent").project
+        files, chunks = codec.wanted_digests(request)
+        return codec.missing(await self._uploads.find_missing(project, files=files, chunks=chunks))
+
+    async def WriteChunks(
+        self, requests: AsyncIterator[pb.WriteChunksRequest], context: Context
+    ) -> AsyncIterator[pb.WriteChunksResponse]:
+        """Store chunks."""
+        async for count in self._uploads.write_chunks(codec.chunk_messages(requests)):
+            yield pb.WriteChunksResponse(durable_chunk_count=count)
+
+    async def CommitFiles(
+        self, request: pb.CommitFilesRequest, context: Context
+    ) -> pb.CommitFilesResponse:
+        """Make files of chunks."""
+        project = ProjectName.parse(request.parent, "parent").project
+        await self._committer.commit(project, codec.recipes(request))
+        return pb.CommitFilesResponse()
+
+    async def CreateArtifact(
+        self, request: pb.CreateArtifactRequest, context: Context
+    ) -> pb.CreateArtifactResponse:
+        """Commit a tree."""
+        creator = current_call().caller.principal
+        artifact = await self._depot.create(codec.new_artifact(request), creator=creator)
+        return pb.CreateArtifactResponse(artifact=codec.artifact(artifact))
+
+    async def GetArtifact(
+        self, request: pb.GetArtifactRequest, context: Context
+    ) -> pb.GetArtifactResponse:
+        """Return an artifact."""
+        artifact = await self._depot.get(ArtifactName.parse(request.name))
+        return pb.GetArtifactResponse(artifact=codec.artifact(artifact))
+
+    async def ListFiles(
+        self, request: pb.ListFilesRequest, context: Context
+    ) -> pb.ListFilesResponse:
+        """Return a page of an artifact's files."""
+        name = ArtifactName.parse(request.artifact, "artifact")
+        size, query = pagination.page_size(request.page_size), codec.files_query(request)
+        after = codec.after_path(request.page_token, query)
+        prefix = codec.prefix(request)
+        found = await self._depot.list_files(name, prefix=prefix, after=after, limit=size + 1)
+        return codec.files_page(found, size=size, query=query)
+
+    async def ReadFile(
+        self, request: pb.ReadFileRequest, context: Context
+    ) -> AsyncIterator[pb.ReadFileResponse]:
+        """Send a range of a file."""
+        name = ArtifactName.parse(request.artifact, "artifact")
+        offset, limit = codec.byte_range(request)
+        entry, pieces = await self._depot.open_file(name, request.path, offset=offset, limit=limit)
+        yield pb.ReadFileResponse(file=codec.file(entry))
+        async for piece in pieces:
+            yield pb.ReadFileResponse(data=piece)
+
+    async def HoldArtifact(
+        self, request: pb.HoldArtifactRequest, context: Context
+    ) -> pb.HoldArtifactResponse:
+        """Hold an artifact."""
+        name, holder = codec.hold_request(request.hold)
+        return pb.HoldArtifactResponse(hold=codec.hold(await self._holds.hold(name, holder)))
+
+    async def ReleaseArtifact(
+        self, request: pb.ReleaseArtifactRequest, context: Context
+    ) -> pb.ReleaseArtifactResponse:
+        """Release a hold."""
+        name, holder = codec.hold_request(request.hold)
+        await self._holds.release(name, holder)
+        return pb.ReleaseArtifactResponse()

@@ -1,0 +1,40 @@
+"""The artifact service's settings, read from `MODELYARD_ARTIFACT_*`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+PREFIX = "MODELYARD_ARTIFACT_"
+
+
+@dataclass(frozen=True, slots=True)
+class ArtifactSettings:
+    """Where the artifact service keeps what it owns."""
+
+    data: str = "modelyard-data/artifact"
+    """A local folder: unfinished packs, and with no S3 endpoint also packs and database."""
+    database_url: str = ""
+    """Such as `postgresql://user@host/artifact`; empty: a SQLite file in `data`."""
+    s3_endpoint: str = ""
+    """`http://host:port` or `https://host`; empty: packs lie in `data`."""
+    s3_bucket: str = "modelyard"
+    """The bucket; it must exist."""
+    s3_region: str = "us-east-1"
+    """The bucket's region."""
+    s3_access_key: str = ""
+    """The access key."""
+    s3_secret_key: str = field(default="", repr=False)
+    """The secret key."""
+    temporary_seconds: float = 3_600.0
+    """How old an unfinished pack must be at start to count as left by a killed process."""
+
+    @property
+    def folder(self) -> Path:
+        """Return the local folder."""
+        return Path(self.data).absolute()
+
+    @property
+    def url(self) -> str:
+        """Return the database's URL."""
+        return self.database_url or f"sqlite:///{self.folder / 'artifact.db'}"

@@ -1,0 +1,219 @@
+"""Uploads: what is missing, chunks into packs, chunks into files.
+
+There is no upload session and no offset: a client that was cut off asks again
+what is missing. What a stream had sent before the cut is kept.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Callable, Sequence
+from concurrent.futures import Executor
+from dataclasses import dataclass
+from datetime import datetime
+
+from services.artifact import store
+from services.artifact.blobs import BlobStore
+from services.artifact.domain import LEASE, LEASE_SLACK, Chunk
+from services.artifact.packs import PackFolder, PackWriter, verify_chunks
+from services.common.database import Database, Transaction
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class ChunkMessage:
+    """Some chunks for a project."""
+
+    project: str
+    chunks: tuple[Chunk, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Missing:
+    """What is not stored, and until when the rest is leased."""
+
+    files: tuple[bytes, ...]
+    chunks: tuple[bytes, ...]
+    lease_expire_time: datetime
+
+
+class Uploads:
+    """Take chunks into packs and say which are missing."""
+
+    def __init__(
+        self,
+        *,
+        database: Database,
+        blobs: BlobStore,
+        folder: PackFolder,
+        threads: Executor,
+        clock: Callable[[], datetime],
+    ) -> None:
+        self._database = database
+        self._blobs = blobs
+        self._folder = folder
+        self._threads = threads
+        self._clock = clock
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    async def find_missing(
+        self, project: str, *, files: Sequence[bytes], chunks: Sequence[bytes]
+    ) -> Missing:
+        """Say which files and chunks a project lacks, and lease the others."""
+        promised = self._clock() + LEASE
+
+        def find(tx: Transaction) -> tuple[dict[bytes, datetime], dict[bytes, datetime]]:
+            return (
+                store.file_leases(tx.connection, project, files),
+                store.chunk_leases(tx.connection, project, chunks),
+            )
+
+        def lease(tx: Transaction) -> tuple[dict[bytes, datetime], dict[bytes, datetime]]:
+            # A little longer than promised, so that asking again soon writes nothing.
+            until = promised + LEASE_SLACK
+            store.extend_leases(tx.connection, project, files=files, chunks=chunks, until=until)
+            return find(tx)
+
+        found_files, found_chunks = await self._database.read(find)
+        if any(time < promised for time in (*found_files.values(), *found_chunks.values())):
+            found_files, found_chunks = await self._database.write(lease)
+        return Missing(
+            files=tuple(digest for digest in files if digest not in found_files),
+            chunks=tuple(digest for digest in chunks if digest not in found_chunks),
+            lease_expire_time=promised,
+        )
+
+    async def write_chunks(self, messages: AsyncIterator[ChunkMessage]) -> AsyncIterator[int]:
+        """Store chunks; yield how many of the stream are durable, last of all when all are.
+
+        Raises:
+            ServiceError: DIGEST_MISMATCH; LIMIT_EXCEEDED or SERVICE_UNAVAILABLE by the storage.
+        """
+        stream = _Stream(self)
+        acknowledged = 0
+        try:
+            async for message in messages:
+                await stream.take(message)
+                if stream.durable > acknowledged:
+                    acknowledged = stream.durable
+                    yield acknowledged
+            yield await stream.finish()
+        finally:
+            stream.abandon()
+
+    async def fresh(self, project: str, chunks: Sequence[Chunk]) -> list[Chunk]:
+        """Return the chunks that are not stored, each once."""
+        digests = [chunk.digest for chunk in chunks]
+        found = await self._database.read(
+            lambda tx: store.find_chunks(tx.connection, project, digests)
+        )
+        return list({c.digest: c for c in chunks if c.digest not in found}.values())
+
+    async def store_pack(self, project: str, writer: PackWriter) -> None:
+        """Make a pack durable, then its chunks visible."""
+        loop = asyncio.get_running_loop()
+        pack = await loop.run_in_executor(self._threads, writer.finish, self._blobs)
+        now = self._clock()
+        lease = now + LEASE + LEASE_SLACK
+        await self._database.write(
+            lambda tx: store.add_pack(tx.connection, project, pack, now=now, lease=lease)
+        )
+
+    def create_pack(self) -> PackWriter:
+        """Begin a pack."""
+        return self._folder.create()
+
+    async def verify(self, chunks: Sequence[Chunk]) -> None:
+        """Hash chunks in a thread."""
+        await asyncio.get_running_loop().run_in_executor(self._threads, verify_chunks, chunks)
+
+    def append(self, writer: PackWriter, chunks: Sequence[Chunk]) -> asyncio.Future[None]:
+        """Append chunks to a pack in a thread."""
+        return asyncio.get_running_loop().run_in_executor(self._threads, writer.append, chunks)
+
+    def start(self, task: asyncio.Task[None]) -> asyncio.Task[None]:
+        """Keep a task alive until it is done, whatever becomes of the call it began in."""
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task
+
+    async def drain(self) -> None:
+        """Wait until what was begun is stored."""
+        if self._tasks:
+            await asyncio.wait(self._tasks)
+
+
+class _Stream:
+    """One stream of chunks: a pack being filled while the one before is made durable."""
+
+    def __init__(self, uploads: Uploads) -> None:
+        self._uploads = uploads
+        self._project = ""
+        self._writer = uploads.create_pack()
+        self._filling: set[bytes] = set()
+        self._sealed: set[bytes] = set()
+        self._received = 0
+        self._appending: asyncio.Future[None] | None = None
+        self._sealing: asyncio.Task[None] | None = None
+        self.durable = 0
+
+    async def take(self, message: ChunkMessage) -> None:
+        """Verify and append the chunks of a message that are not stored yet."""
+        self._project = message.project
+        _, fresh = await asyncio.gather(
+            self._uploads.verify(message.chunks),
+            self._uploads.fresh(message.project, message.chunks),
+        )
+        fresh = [chunk for chunk in fresh if not self._is_known(chunk.digest)]
+        if not self._writer.has_room(fresh):
+            await self._seal()
+        self._appending = self._uploads.append(self._writer, fresh)
+        await asyncio.shield(self._appending)
+        self._filling.update(chunk.digest for chunk in fresh)
+        self._received += len(message.chunks)
+        if self._sealing is not None and self._sealing.done():
+            await self._sealing
+
+    async def finish(self) -> int:
+        """Make everything durable; return how many chunks the stream had."""
+        await self._seal()
+        if self._sealing is not None:
+            await asyncio.shield(self._sealing)
+        return self._received
+
+    def abandon(self) -> None:
+        """Keep what was received before the stream was cut, without making its caller wait."""
+        if self._appending is not None:
+            salvage = self._salvage(self._writer, self._appending)
+            self._uploads.start(asyncio.create_task(salvage))
+
+    def _is_known(self, digest: bytes) -> bool:
+        return digest in self._filling or digest in self._sealed
+
+    async def _seal(self) -> None:
+        if self._sealing is not None:
+            await asyncio.shield(self._sealing)
+        if self._writer.size == 0:
+            return
+        full, self._writer = self._writer, self._uploads.create_pack()
+        self._sealed, self._filling = self._filling, set()
+        self._appending = None
+        task = asyncio.create_task(self._store(full, self._received))
+        self._sealing = self._uploads.start(task)
+
+    async def _store(self, writer: PackWriter, count: int) -> None:
+        await self._uploads.store_pack(self._project, writer)
+        self.durable = count
+
+    async def _salvage(self, writer: PackWriter, appending: asyncio.Future[None]) -> None:
+        await asyncio.wait([appending])
+        try:
+            if writer.size:
+                await self._uploads.store_pack(self._project, writer)
+            else:
+                writer.discard()
+        except Exception:
+            # Nobody waits for it and nothing was acknowledged: the client sends it again.
+            _log.exception("chunks of a broken upload were not kept")
