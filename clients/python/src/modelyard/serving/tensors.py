@@ -93,7 +93,8 @@ def from_raw(datatype: str, shape: tuple[int, ...], raw: bytes | memoryview) -> 
         expected = math.prod(shape) * dtype.itemsize
         raise TensorError(f"{datatype} of this shape takes {expected} bytes, not {len(raw)}")
     if dtype.kind == "b":
-        return (np.frombuffer(raw, dtype=np.uint8) != 0).reshape(shape)
+        flags: Array = np.frombuffer(raw, dtype=np.uint8) != 0
+        return flags.reshape(shape)
     return np.frombuffer(raw, dtype=dtype).reshape(shape).copy()
 
 
@@ -222,4 +223,7 @@ def _encoded(element: object) -> bytes:
 
 
 def _text(element: object) -> str:
-    return element.decode(errors="replace") if isinstance(element, bytes) else str(element)
+    try:
+        return element.decode() if isinstance(element, bytes) else str(element)
+    except UnicodeDecodeError:
+        raise TensorError("an output holds bytes that are no text: ask for it as raw") from None
