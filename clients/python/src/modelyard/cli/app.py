@@ -1,0 +1,67 @@
+"""The command tree, and how its failures end: one line, never a traceback."""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import Annotated
+
+import typer
+
+from modelyard.cli import builds, compare, context, deployments, files, predict, resources, setup
+from modelyard.cli.render import clean
+from modelyard.errors import ModelyardError
+
+
+def make_app() -> typer.Typer:
+    """Build the tree of commands that the client itself has."""
+    app = typer.Typer(
+        name="modelyard",
+        help="Train, register, compare, deploy and roll back models.",
+        no_args_is_help=True,
+        add_completion=False,
+        pretty_exceptions_enable=False,
+        rich_markup_mode=None,
+    )
+    app.callback()(_options)
+    for module in (builds, compare, deployments, files, predict, setup):
+        module.register(app)
+    resources.register(app)
+    return app
+
+
+def run(app: typer.Typer) -> int:
+    """Run a command; return its exit status."""
+    try:
+        status = app(standalone_mode=False)
+    except ModelyardError as error:
+        return _fail(str(error))
+    except (typer.Abort, KeyboardInterrupt):
+        return _fail("interrupted")
+    except BrokenPipeError:
+        # Whoever read our output has enough; the interpreter must not complain at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except Exception as error:
+        if hasattr(error, "show") and hasattr(error, "exit_code"):  # a usage error
+            error.show()
+            return int(error.exit_code)
+        if os.environ.get("MODELYARD_DEBUG"):
+            raise
+        return _fail(f"{type(error).__name__}: {error} (MODELYARD_DEBUG=1 shows where)")
+    return status if isinstance(status, int) else 0
+
+
+def _fail(message: str) -> int:
+    print(f"modelyard: {clean(message)}", file=sys.stderr)
+    return 1
+
+
+def _options(
+    server: Annotated[str, typer.Option(help="The suite's address, host:port.")] = "",
+    project: Annotated[str, typer.Option(help="The project; else the configured one.")] = "",
+    output: Annotated[
+        context.Output, typer.Option("--output", "-o", help="How answers are written.")
+    ] = context.Output.TABLE,
+) -> None:
+    context.configure(server=server, project=project, output=output)

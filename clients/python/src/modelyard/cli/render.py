@@ -1,0 +1,110 @@
+"""Answers for people (tables) and for programs (JSON)."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+import sys
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from datetime import UTC
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from modelyard.cli.context import as_json
+
+_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+Columns = Mapping[str, Callable[[Any], object]]
+
+
+def console() -> Console:
+    """Return a console on standard output."""
+    return Console(highlight=False, soft_wrap=not sys.stdout.isatty())
+
+
+def clean(text: str) -> str:
+    """Make control characters visible, so that no output of a build can drive the terminal."""
+    return _CONTROL.sub(lambda found: f"\\x{ord(found[0]):02x}", text)
+
+
+def show_list(messages: Iterable[Any], columns: Columns) -> None:
+    """Write messages as a table, or as a JSON list."""
+    if as_json():
+        write_json([_dict(message) for message in messages])
+        return
+    show_table(list(columns), ([pick(m) for pick in columns.values()] for m in messages))
+
+
+def show_table(
+    headings: Sequence[str], rows: Iterable[Sequence[object]], *, title: str = ""
+) -> None:
+    """Write rows as a table for people."""
+    table = Table(*headings, box=None, pad_edge=False, title=title or None, title_justify="left")
+    for row in rows:
+        table.add_row(*(cell if isinstance(cell, Text) else Text(text(cell)) for cell in row))
+    console().print(table)
+
+
+def show_one(message: Any, fields: Mapping[str, object]) -> None:
+    """Write one message as lines of `name  value`, or as a JSON object."""
+    if as_json():
+        write_json(_dict(message))
+        return
+    width = max(len(name) for name in fields)
+    for name, value in fields.items():
+        if value not in ("", None, [], {}):
+            print(f"{name:<{width}}  {text(value)}")
+
+
+def write_json(value: object) -> None:
+    """Write JSON on standard output."""
+    print(json.dumps(value, indent=2, ensure_ascii=False))
+
+
+def text(value: object) -> str:
+    """Write a value for people."""
+    if value is None:
+        return "-"
+    if isinstance(value, float):
+        return f"{value:.6g}" if math.isfinite(value) else str(value)
+    return clean(str(value))
+
+
+def leaf(name: str) -> str:
+    """Return the last part of a resource name."""
+    return name.rpartition("/")[2]
+
+
+def short_version(name: str) -> str:
+    """Write a version's name as `model/number`."""
+    parts = name.split("/")
+    return f"{parts[3]}/{parts[5]}" if len(parts) == 6 else name
+
+
+def state(enum: Any, value: int) -> str:
+    """Write an enum's value without its prefix."""
+    prefix = enum.Name(0).removesuffix("UNSPECIFIED")
+    return str(enum.Name(value).removeprefix(prefix))
+
+
+def moment(timestamp: Any) -> str:
+    """Write a moment in local time; `-` when it is unset."""
+    if not timestamp.seconds:
+        return "-"
+    return f"{timestamp.ToDatetime(tzinfo=UTC).astimezone():%Y-%m-%d %H:%M:%S}"
+
+
+def seconds_between(start: Any, end: Any) -> str:
+    """Write how long something took; `-` when it has not ended."""
+    if not (start.seconds and end.seconds):
+        return "-"
+    return f"{(end.ToNanoseconds() - start.ToNanoseconds()) / 1e9:.1f} s"
+
+
+def _dict(message: Any) -> Any:
+    from google.protobuf.json_format import MessageToDict  # noqa: PLC0415
+
+    return MessageToDict(message, preserving_proto_field_name=True)

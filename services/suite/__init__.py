@@ -1,0 +1,1 @@
+"""The embedded suite: `modelyard up` and what it supervises on one machine."""

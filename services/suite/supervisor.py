@@ -1,0 +1,156 @@
+"""The supervisor: starts the suite's processes in order, restarts what dies, stops all.
+
+Run as `python -m services.suite.supervisor DATA PORT INFERENCE_PORT`, normally
+by `modelyard up`, inside the cage.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+import sys
+import time
+from asyncio.subprocess import Process
+from pathlib import Path
+
+import grpc
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+
+from services.suite.cage import LIFE_VARIABLE, die_with_parent
+from services.suite.children import SERVICES, Child, Layout, children
+
+READY_SECONDS = 60.0
+STOP_SECONDS = 15.0
+FIRST_DELAY = 0.2
+LONGEST_DELAY = 5.0
+SETTLED_SECONDS = 10.0
+LOG_BYTES = 8 * 1024 * 1024
+
+
+class Supervisor:
+    """Keeps the suite's processes running until it is told to stop."""
+
+    def __init__(self, layout: Layout) -> None:
+        self._layout = layout
+        self._running: dict[str, Process] = {}
+        self._stopping = asyncio.Event()
+
+    async def run(self) -> int:
+        """Run the suite; return 0 after an orderly stop, 1 when it never got ready."""
+        self._layout.prepare()
+        self._layout.ready.unlink(missing_ok=True)
+        _on_stop(self._stopping)
+        keepers = []
+        try:
+            for child in children(self._layout):
+                keepers.append(asyncio.create_task(self._keep(child)))
+                if child.name == SERVICES and not await self._services_ready():
+                    return 1
+            self._layout.ready.touch()
+            _say(f"up: services on {self._layout.address}, data in {self._layout.data}")
+            await self._stopping.wait()
+            return 0
+        finally:
+            self._stopping.set()
+            await self._stop_all()
+            for keeper in keepers:
+                keeper.cancel()
+            self._layout.ready.unlink(missing_ok=True)
+
+    async def _keep(self, child: Child) -> None:
+        """Start a process again whenever it ends, ever more slowly while it keeps failing."""
+        delay = FIRST_DELAY
+        while not self._stopping.is_set():
+            started = time.monotonic()
+            self._running[child.name] = process = await self._start(child)
+            status = await process.wait()
+            if self._stopping.is_set():
+                return
+            _say(f"{child.name} ended with status {status}; starting it again")
+            delay = FIRST_DELAY if time.monotonic() - started > SETTLED_SECONDS else delay * 2
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._stopping.wait(), min(delay, LONGEST_DELAY))
+
+    async def _start(self, child: Child) -> Process:
+        path = self._layout.logs / f"{child.name}.log"
+        if path.exists() and path.stat().st_size > LOG_BYTES:
+            path.replace(path.with_suffix(".log.1"))
+        with path.open("ab") as log:
+            return await asyncio.create_subprocess_exec(
+                *child.command,
+                env={**os.environ, **child.environment},
+                stdin=asyncio.subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+                preexec_fn=die_with_parent,
+            )
+
+    async def _services_ready(self) -> bool:
+        """Wait until the services answer; say where to look when they do not."""
+        stopping = asyncio.create_task(self._stopping.wait())
+        ready = asyncio.create_task(_healthy(self._layout.address))
+        done, _ = await asyncio.wait(
+            {stopping, ready}, timeout=READY_SECONDS, return_when=asyncio.FIRST_COMPLETED
+        )
+        for task in (stopping, ready):
+            task.cancel()
+        if ready in done:
+            return True
+        if stopping not in done:
+            _say(f"the services do not start; see {self._layout.logs / 'services.log'}")
+        return False
+
+    async def _stop_all(self) -> None:
+        """Stop the processes, the ones that use others first."""
+        for name in ("worker", "agent", SERVICES, "valkey"):
+            process = self._running.get(name)
+            if process is None or process.returncode is not None:
+                continue
+            process.terminate()
+            try:
+                await asyncio.wait_for(process.wait(), STOP_SECONDS)
+            except TimeoutError:
+                os.killpg(process.pid, signal.SIGKILL)
+
+
+async def _healthy(address: str) -> None:
+    """Return once the health service says SERVING."""
+    async with grpc.aio.insecure_channel(address) as channel:
+        stub = health_pb2_grpc.HealthStub(channel)
+        while True:
+            with contextlib.suppress(grpc.aio.AioRpcError):
+                answer = await stub.Check(  # type: ignore[attr-defined]  # the stubs lack it
+                    health_pb2.HealthCheckRequest(), timeout=1
+                )
+                if answer.status == health_pb2.HealthCheckResponse.SERVING:
+                    return
+            await asyncio.sleep(0.05)
+
+
+def _on_stop(stopping: asyncio.Event) -> None:
+    """Stop on a signal, or when the cage's keeper closes the pipe of our life."""
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, stopping.set)
+    life = os.environ.pop(LIFE_VARIABLE, None)
+    if life is not None:
+        loop.add_reader(int(life), stopping.set)
+        os.set_inheritable(int(life), False)
+
+
+def _say(line: str) -> None:
+    print(f"modelyard: {line}", file=sys.stderr, flush=True)
+
+
+def main() -> int:
+    """Supervise the suite that the arguments describe."""
+    data, port, inference_port = sys.argv[1:]
+    layout = Layout(Path(data), int(port), int(inference_port))
+    return asyncio.run(Supervisor(layout).run())
+
+
+if __name__ == "__main__":
+    sys.exit(main())
