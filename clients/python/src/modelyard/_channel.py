@@ -1,0 +1,100 @@
+"""Channels to a Modelyard server, and the metadata that every call carries.
+
+Retries are gRPC's own, by AIP-194: UNAVAILABLE only, and only what is safe to
+repeat. A method that is not is named in `_NEVER_RETRIED`.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from importlib import import_module
+
+import grpc
+import grpc.aio
+
+from modelyard._config import ConnectionSettings
+
+DEFAULT_TIMEOUT = 10.0
+"""Seconds that a unary call may take unless told otherwise."""
+
+MAX_MESSAGE_BYTES = 4 * 1024 * 1024 + 64 * 1024
+"""The server's limit for a message, and some slack for what frames it."""
+
+Metadata = tuple[tuple[str, str], ...]
+
+# A second DeleteAlias would find nothing and say so: it takes no request id.
+_NEVER_RETRIED = (("modelyard.metadata.v1.ModelService", "DeleteAlias"),)
+
+_SERVICE_CONFIG = {
+    "methodConfig": [
+        {
+            "name": [{}],
+            "retryPolicy": {
+                "maxAttempts": 5,
+                "initialBackoff": "0.2s",
+                "maxBackoff": "5s",
+                "backoffMultiplier": 2,
+                "retryableStatusCodes": ["UNAVAILABLE"],
+            },
+        },
+        {"name": [{"service": service, "method": method} for service, method in _NEVER_RETRIED]},
+    ],
+    "retryThrottling": {"maxTokens": 10, "tokenRatio": 0.1},
+}
+
+_LOOPBACK = ("127.", "localhost:", "[::1]:", "unix:")
+
+
+def open_channel(settings: ConnectionSettings) -> grpc.Channel:
+    """Return a channel for blocking calls; it connects at the first one."""
+    options = _options(settings)
+    if settings.secure:
+        return grpc.secure_channel(settings.target, _credentials(settings), options)
+    return grpc.insecure_channel(settings.target, options)
+
+
+def open_async_channel(settings: ConnectionSettings) -> grpc.aio.Channel:
+    """Return a channel for asyncio; it connects at the first call."""
+    options = _options(settings)
+    if settings.secure:
+        return grpc.aio.secure_channel(settings.target, _credentials(settings), options)
+    return grpc.aio.insecure_channel(settings.target, options)
+
+
+def call_metadata(settings: ConnectionSettings) -> Metadata:
+    """Return what goes with every call: the credential and the present trace."""
+    metadata = _trace_context()
+    if settings.token:
+        metadata["authorization"] = f"Bearer {settings.token}"
+    return tuple(metadata.items())
+
+
+def _options(settings: ConnectionSettings) -> list[tuple[str, str | int]]:
+    options: list[tuple[str, str | int]] = [
+        ("grpc.service_config", json.dumps(_SERVICE_CONFIG)),
+        ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
+        ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
+        ("grpc.keepalive_time_ms", 30_000),
+        ("grpc.keepalive_timeout_ms", 10_000),
+        ("grpc.http2.max_pings_without_data", 0),
+        ("grpc.initial_reconnect_backoff_ms", 100),
+        ("grpc.max_reconnect_backoff_ms", 5_000),
+    ]
+    if settings.target.startswith(_LOOPBACK):
+        # A proxy named in the environment cannot reach this machine's own loopback.
+        options.append(("grpc.enable_http_proxy", 0))
+    return options
+
+
+def _credentials(settings: ConnectionSettings) -> grpc.ChannelCredentials:
+    return grpc.ssl_channel_credentials(root_certificates=settings.root_certificates)
+
+
+def _trace_context() -> dict[str, str]:
+    # OpenTelemetry is no dependency: a program that traces has loaded it itself.
+    if "opentelemetry.trace" not in sys.modules:
+        return {}
+    carrier: dict[str, str] = {}
+    import_module("opentelemetry.propagate").inject(carrier)
+    return carrier

@@ -1,0 +1,152 @@
+"""The two clients: `Client` blocks, `AsyncClient` is awaited; otherwise they are alike."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from modelyard._channel import DEFAULT_TIMEOUT
+from modelyard._config import ConnectionSettings, find_settings
+from modelyard._connection import AsyncConnection, Connection
+from modelyard._names import Names
+from modelyard._resources.aliases import Aliases, AsyncAliases
+from modelyard._resources.artifacts import Artifacts, AsyncArtifacts
+from modelyard._resources.builds import AsyncBuilds, Builds
+from modelyard._resources.datasets import AsyncDatasets, Datasets
+from modelyard._resources.deployments import AsyncDeployments, Deployments
+from modelyard._resources.environments import AsyncEnvironments, Environments
+from modelyard._resources.models import AsyncModels, Models
+from modelyard._resources.projects import AsyncProjects, Projects
+from modelyard._resources.runs import AsyncRuns, Runs
+from modelyard._resources.tokens import AsyncTokens, Tokens
+from modelyard._resources.versions import AsyncVersions, Versions
+
+
+class Client:
+    """A client that blocks; safe to share between threads.
+
+    Without arguments it finds its server in the environment or the config file. `timeout` is the
+    deadline of each unary call in seconds; `root_certificates` is PEM, or the path of a file.
+    """
+
+    def __init__(
+        self,
+        server: str | None = None,
+        *,
+        token: str | None = None,
+        project: str | None = None,
+        root_certificates: bytes | str | Path | None = None,
+        timeout: float = DEFAULT_TIMEOUT,
+    ) -> None:
+        settings = find_settings(
+            server, token=token, project=project, root_certificates=root_certificates
+        )
+        self._attach(Connection(settings, timeout=timeout), settings.project)
+
+    @property
+    def settings(self) -> ConnectionSettings:
+        """Where the server is, as whom and in which project."""
+        return self.connection.settings
+
+    def with_options(self, *, project: str | None = None, timeout: float | None = None) -> Client:
+        """Return a client over the same channel with another project or deadline."""
+        twin = object.__new__(Client)
+        connection = self.connection.with_timeout(timeout or self.connection.timeout)
+        twin._attach(connection, project or self.settings.project)
+        return twin
+
+    def close(self) -> None:
+        """Close the connection; whatever uses it ends with an error."""
+        self.connection.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def _attach(self, connection: Connection, project: str) -> None:
+        names = Names(project)
+        self.connection = connection
+        self.aliases = Aliases(connection, names)
+        self.artifacts = Artifacts(connection, names)
+        self.builds = Builds(connection, names)
+        self.datasets = Datasets(connection, names)
+        self.deployments = Deployments(connection, names)
+        self.environments = Environments(connection, names)
+        self.models = Models(connection, names)
+        self.projects = Projects(connection, names)
+        self.runs = Runs(connection, names)
+        self.tokens = Tokens(connection, names)
+        self.versions = Versions(connection, names)
+
+
+class AsyncClient:
+    """A client for asyncio, of the same methods; made and used in one event loop.
+
+    Its arguments are those of `Client`.
+    """
+
+    def __init__(
+        self,
+        server: str | None = None,
+        *,
+        token: str | None = None,
+        project: str | None = None,
+        root_certificates: bytes | str | Path | None = None,
+        timeout: float = DEFAULT_TIMEOUT,  # of each call, not of this one
+    ) -> None:
+        settings = find_settings(
+            server, token=token, project=project, root_certificates=root_certificates
+        )
+        self._attach(AsyncConnection(settings, timeout=timeout), settings.project)
+
+    @property
+    def settings(self) -> ConnectionSettings:
+        """Where the server is, as whom and in which project."""
+        return self.connection.settings
+
+    def with_options(
+        self, *, project: str | None = None, timeout: float | None = None
+    ) -> AsyncClient:
+        """Return a client over the same channel with another project or deadline."""
+        twin = object.__new__(AsyncClient)
+        connection = self.connection.with_timeout(timeout or self.connection.timeout)
+        twin._attach(connection, project or self.settings.project)
+        return twin
+
+    async def close(self) -> None:
+        """Close the connection; whatever uses it ends with an error."""
+        await self.connection.close()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        await self.close()
+
+    def _attach(self, connection: AsyncConnection, project: str) -> None:
+        names = Names(project)
+        self.connection = connection
+        self.aliases = AsyncAliases(connection, names)
+        self.artifacts = AsyncArtifacts(connection, names)
+        self.builds = AsyncBuilds(connection, names)
+        self.datasets = AsyncDatasets(connection, names)
+        self.deployments = AsyncDeployments(connection, names)
+        self.environments = AsyncEnvironments(connection, names)
+        self.models = AsyncModels(connection, names)
+        self.projects = AsyncProjects(connection, names)
+        self.runs = AsyncRuns(connection, names)
+        self.tokens = AsyncTokens(connection, names)
+        self.versions = AsyncVersions(connection, names)

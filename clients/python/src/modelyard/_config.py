@@ -1,0 +1,145 @@
+"""Finding the server: arguments, then the environment, then the config file.
+
+The config file is `~/.config/modelyard/config.toml` (`MODELYARD_CONFIG` names
+another) with the keys `server`, `token` or `token_file`, `project` and
+`root_certificates`. Its credential goes only to its own server.
+"""
+
+from __future__ import annotations
+
+import os
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from modelyard.errors import ConfigError
+
+DEFAULT_PROJECT = "default"
+DEFAULT_PORT = 7070
+_SCHEMES = {"https://": True, "grpcs://": True, "http://": False, "grpc://": False}
+_KEYS = ("server", "token", "token_file", "project", "root_certificates")
+
+
+@dataclass(frozen=True, slots=True)
+class ConnectionSettings:
+    """Say which server to talk to, as whom, and in which project."""
+
+    server: str
+    token: str = field(default="", repr=False)
+    project: str = DEFAULT_PROJECT
+    root_certificates: bytes | None = field(default=None, repr=False)
+
+    @property
+    def secure(self) -> bool:
+        """Whether the connection is encrypted."""
+        scheme, _ = _split(self.server)
+        return _SCHEMES.get(scheme, self.root_certificates is not None)
+
+    @property
+    def target(self) -> str:
+        """Where the server is, as gRPC writes it."""
+        scheme, address = _split(self.server)
+        if address.startswith(("unix:", "dns:", "ipv4:", "ipv6:")):
+            return address
+        host, colon, port = address.rpartition(":")
+        if colon and port.isdigit() and not (":" in host and not host.endswith("]")):
+            return address
+        return f"{address}:{443 if _SCHEMES.get(scheme) else DEFAULT_PORT}"
+
+
+def find_settings(
+    server: str | None = None,
+    *,
+    token: str | None = None,
+    project: str | None = None,
+    root_certificates: bytes | str | Path | None = None,
+    environ: Mapping[str, str] | None = None,
+) -> ConnectionSettings:
+    """Return the settings that the arguments, the environment and the file give.
+
+    Raises:
+        ConfigError: No server is named anywhere, or a named file cannot be used.
+    """
+    env = os.environ if environ is None else environ
+    file = _read_config(env)
+    address = server or env.get("MODELYARD_SERVER") or file.get("server")
+    if not address:
+        raise ConfigError(
+            "no Modelyard server is known: start one with `modelyard up`, or set "
+            f"MODELYARD_SERVER and MODELYARD_TOKEN, or write {config_path(env)}",
+            reason="NO_SERVER",
+        )
+    own = address == file.get("server")
+    certificates = (
+        root_certificates
+        or env.get("MODELYARD_ROOT_CERTIFICATES")
+        or (file.get("root_certificates") if own else None)
+    )
+    return ConnectionSettings(
+        server=address,
+        token=_find_token(token, env, file if own else {}),
+        project=project or env.get("MODELYARD_PROJECT") or file.get("project") or DEFAULT_PROJECT,
+        root_certificates=_certificates(certificates),
+    )
+
+
+def config_path(environ: Mapping[str, str] | None = None) -> Path:
+    """Return where the config file is, whether or not it exists."""
+    env = os.environ if environ is None else environ
+    named = env.get("MODELYARD_CONFIG")
+    if named:
+        return Path(named).expanduser()
+    home = env.get("XDG_CONFIG_HOME") or "~/.config"
+    return Path(home).expanduser() / "modelyard" / "config.toml"
+
+
+def _split(server: str) -> tuple[str, str]:
+    for scheme in _SCHEMES:
+        if server.startswith(scheme):
+            return scheme, server[len(scheme) :].rstrip("/")
+    return "", server
+
+
+def _read_config(env: Mapping[str, str]) -> dict[str, str]:
+    path = config_path(env)
+    try:
+        values = tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        if env.get("MODELYARD_CONFIG"):
+            raise ConfigError(
+                f"MODELYARD_CONFIG names {path}, which does not exist", reason="BAD_CONFIG"
+            ) from None
+        return {}
+    except (OSError, ValueError) as problem:
+        raise ConfigError(f"cannot read {path}: {problem}", reason="BAD_CONFIG") from problem
+    for key in _KEYS:
+        if not isinstance(values.get(key, ""), str):
+            raise ConfigError(f"{path}: `{key}` must be a text", reason="BAD_CONFIG")
+    return {key: values[key] for key in _KEYS if values.get(key)}
+
+
+def _find_token(token: str | None, env: Mapping[str, str], file: Mapping[str, str]) -> str:
+    if token is not None:
+        return token.strip()
+    for source, prefix in ((env, "MODELYARD_TOKEN"), (file, "token")):
+        literal = source.get(prefix)
+        if literal:
+            return literal.strip()
+        named = source.get(f"{prefix}_FILE" if source is env else f"{prefix}_file")
+        if named:
+            return _read(named).decode("utf-8", "replace").strip()
+    return ""
+
+
+def _certificates(source: bytes | str | Path | None) -> bytes | None:
+    if isinstance(source, bytes):
+        return source or None
+    return _read(source) if source else None
+
+
+def _read(path: str | Path) -> bytes:
+    try:
+        return Path(path).expanduser().read_bytes()
+    except OSError as problem:
+        raise ConfigError(f"cannot read {path}: {problem}", reason="BAD_CONFIG") from problem

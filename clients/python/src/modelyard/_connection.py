@@ -1,0 +1,325 @@
+"""Carrying out calls: one connection for blocking programs, one for asyncio.
+
+Both do the same with the same descriptions; the difference is who waits.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
+from contextlib import aclosing
+from typing import Any, TypeVar
+
+import grpc
+import grpc.aio
+from google.protobuf.message import Message
+
+from modelyard import _channel
+from modelyard._calls import (
+    STREAM_TIMEOUT,
+    Call,
+    Command,
+    Download,
+    Flow,
+    Pages,
+    Pause,
+    Upload,
+    path_of,
+)
+from modelyard._config import ConnectionSettings
+from modelyard._resume import Follow
+from modelyard._status import error_from
+from modelyard.errors import ModelyardError
+
+T = TypeVar("T")
+
+_Step = Callable[[], Command]
+
+
+class Connection:
+    """Carries out calls one after another, blocking the caller."""
+
+    def __init__(
+        self, settings: ConnectionSettings, *, timeout: float, channel: grpc.Channel | None = None
+    ) -> None:
+        self.settings = settings
+        self.timeout = timeout
+        self.channel = channel or _channel.open_channel(settings)
+
+    def with_timeout(self, timeout: float) -> Connection:
+        """Return a connection over the same channel with another default deadline."""
+        return Connection(self.settings, timeout=timeout, channel=self.channel)
+
+    def close(self) -> None:
+        """Close the channel."""
+        self.channel.close()
+
+    def call(self, wanted: Call[T]) -> T:
+        """Make a unary call and return what its description picks of the response."""
+        method = self.channel.unary_unary(*_unary(wanted.request, wanted.response))
+        try:
+            response = method(wanted.request, **self._options(_deadline(wanted, self.timeout)))
+        except grpc.RpcError as failure:
+            raise error_from(failure, server=self.settings.server) from failure
+        return wanted.pick(response)
+
+    def pages(self, wanted: Pages[T]) -> Iterator[T]:
+        """Read a list page by page, each when its first item is wanted."""
+        token, more = "", True
+        while more:
+            items, token = self.call(wanted.page(token))
+            yield from items
+            more = bool(token)
+
+    def follow(self, follow: Follow[T]) -> Iterator[T]:
+        """Follow a stream, opening it again where it broke."""
+        while not follow.done:
+            try:
+                for message in self._stream(follow.request, follow.response, follow.timeout):
+                    yield from follow.received(message)
+                    if follow.done:
+                        return
+                delay = follow.closed()
+            except ModelyardError as error:
+                delay = follow.failed(error)
+            if not follow.done:
+                time.sleep(delay)
+
+    def run(self, flow: Flow[T]) -> T:
+        """Carry out a flow's commands and return its result."""
+        step: _Step = flow.__next__
+        try:
+            while True:
+                step = self._perform(step(), flow)
+        except StopIteration as end:
+            result: T = end.value
+            return result
+        finally:
+            flow.close()
+
+    def _perform(self, command: Command, flow: Flow[Any]) -> _Step:
+        try:
+            answer = self._carry_out(command)
+        except ModelyardError as error:
+            return _thrower(flow, error)
+        return _sender(flow, answer)
+
+    def _carry_out(self, command: Command) -> object:
+        match command:
+            case Call():
+                answer: object = self.call(command)
+                return answer
+            case Download():
+                for message in self._stream(command.request, command.response, STREAM_TIMEOUT):
+                    command.sink(message)
+            case Upload():
+                self._upload(command)
+            case Follow():
+                for _ in self.follow(command):
+                    pass
+            case Pause():
+                if command.seconds:
+                    time.sleep(command.seconds)
+        return None
+
+    def _stream(self, request: Message, response: type[Message], timeout: float) -> Iterator[Any]:
+        stream = self.channel.unary_stream(*_unary(request, response))(
+            request, **self._options(timeout)
+        )
+        try:
+            yield from stream
+        except grpc.RpcError as failure:
+            raise error_from(failure, server=self.settings.server) from failure
+        finally:
+            stream.cancel()
+
+    def _upload(self, upload: Upload) -> None:
+        method = self.channel.stream_stream(
+            path_of(upload.request), upload.request.SerializeToString, upload.response.FromString
+        )
+        stream = method(upload.requests, **self._options(STREAM_TIMEOUT))
+        try:
+            for message in stream:
+                upload.sink(message)
+        except grpc.RpcError as failure:
+            raise upload.failed() or error_from(failure, server=self.settings.server) from failure
+        finally:
+            stream.cancel()
+
+    def _options(self, timeout: float) -> dict[str, Any]:
+        return {"timeout": timeout, "metadata": _channel.call_metadata(self.settings)}
+
+
+class AsyncConnection:
+    """Carries out calls in asyncio; what blocks on disks runs in a thread."""
+
+    def __init__(
+        self,
+        settings: ConnectionSettings,
+        *,
+        timeout: float,
+        channel: grpc.aio.Channel | None = None,
+    ) -> None:
+        self.settings = settings
+        self.timeout = timeout
+        self.channel = channel or _channel.open_async_channel(settings)
+
+    def with_timeout(self, timeout: float) -> AsyncConnection:
+        """Return a connection over the same channel with another default deadline."""
+        return AsyncConnection(self.settings, timeout=timeout, channel=self.channel)
+
+    async def close(self) -> None:
+        """Close the channel."""
+        await self.channel.close()
+
+    async def call(self, wanted: Call[T]) -> T:
+        """Make a unary call and return what its description picks of the response."""
+        method: Any = self.channel.unary_unary(*_unary(wanted.request, wanted.response))
+        try:
+            response = await method(
+                wanted.request, **self._options(_deadline(wanted, self.timeout))
+            )
+        except grpc.RpcError as failure:
+            raise error_from(failure, server=self.settings.server) from failure
+        return wanted.pick(response)
+
+    async def pages(self, wanted: Pages[T]) -> AsyncIterator[T]:
+        """Read a list page by page, each when its first item is wanted."""
+        token, more = "", True
+        while more:
+            items, token = await self.call(wanted.page(token))
+            for item in items:
+                yield item
+            more = bool(token)
+
+    async def follow(self, follow: Follow[T]) -> AsyncIterator[T]:
+        """Follow a stream, opening it again where it broke."""
+        while not follow.done:
+            try:
+                stream = self._stream(follow.request, follow.response, follow.timeout)
+                async with aclosing(stream):
+                    async for message in stream:
+                        for item in follow.received(message):
+                            yield item
+                        if follow.done:
+                            return
+                delay = follow.closed()
+            except ModelyardError as error:
+                delay = follow.failed(error)
+            if not follow.done:
+                await asyncio.sleep(delay)
+
+    async def run(self, flow: Flow[T]) -> T:
+        """Carry out a flow's commands and return its result."""
+        step: _Step = flow.__next__
+        try:
+            while True:
+                ended, value = await _in_thread(_advance, step)
+                if ended:
+                    result: T = value
+                    return result
+                step = await self._perform(value, flow)
+        finally:
+            flow.close()
+
+    async def _perform(self, command: Command, flow: Flow[Any]) -> _Step:
+        try:
+            answer = await self._carry_out(command)
+        except ModelyardError as error:
+            return _thrower(flow, error)
+        return _sender(flow, answer)
+
+    async def _carry_out(self, command: Command) -> object:
+        match command:
+            case Call():
+                answer: object = await self.call(command)
+                return answer
+            case Download():
+                stream = self._stream(command.request, command.response, STREAM_TIMEOUT)
+                async with aclosing(stream):
+                    async for message in stream:
+                        await _in_thread(command.sink, message)
+            case Upload():
+                await self._upload(command)
+            case Follow():
+                async for _ in self.follow(command):
+                    pass
+            case Pause():
+                await asyncio.sleep(command.seconds)
+        return None
+
+    async def _stream(
+        self,
+        request: Message,
+        response: type[Message],
+        timeout: float,  # noqa: ASYNC109  # the stream's, which gRPC watches
+    ) -> AsyncGenerator[Any, None]:
+        method: Any = self.channel.unary_stream(*_unary(request, response))
+        stream = method(request, **self._options(timeout))
+        try:
+            async for message in stream:
+                yield message
+        except grpc.RpcError as failure:
+            raise error_from(failure, server=self.settings.server) from failure
+        finally:
+            stream.cancel()
+
+    async def _upload(self, upload: Upload) -> None:
+        method: Any = self.channel.stream_stream(
+            path_of(upload.request), upload.request.SerializeToString, upload.response.FromString
+        )
+        stream = method(_in_threads(upload.requests), **self._options(STREAM_TIMEOUT))
+        try:
+            async for message in stream:
+                upload.sink(message)
+        except grpc.RpcError as failure:
+            raise upload.failed() or error_from(failure, server=self.settings.server) from failure
+        finally:
+            stream.cancel()
+
+    def _options(self, timeout: float) -> dict[str, Any]:
+        return {"timeout": timeout, "metadata": _channel.call_metadata(self.settings)}
+
+
+def _unary(request: Message, response: type[Message]) -> tuple[str, Any, Any]:
+    kind = type(request)
+    return path_of(kind), kind.SerializeToString, response.FromString
+
+
+def _deadline(wanted: Call[Any], default: float) -> float:
+    # Calls about bytes take long by nature; a caller who asks for more still gets it.
+    return default if wanted.timeout is None else max(wanted.timeout, default)
+
+
+def _sender(flow: Flow[Any], answer: object) -> _Step:
+    return lambda: flow.send(answer)
+
+
+def _thrower(flow: Flow[Any], error: ModelyardError) -> _Step:
+    return lambda: flow.throw(error)
+
+
+def _advance(step: _Step) -> tuple[bool, Any]:
+    # A StopIteration cannot pass through a future.
+    try:
+        return False, step()
+    except StopIteration as end:
+        return True, end.value
+
+
+async def _in_thread(work: Callable[..., T], *arguments: object) -> T:
+    # A thread cannot be interrupted: on cancellation its step is awaited first, so
+    # that nothing still uses the flow when it is closed.
+    task = asyncio.ensure_future(asyncio.to_thread(work, *arguments))
+    try:
+        return await asyncio.shield(task)
+    except asyncio.CancelledError:
+        await asyncio.wait([task])
+        raise
+
+
+async def _in_threads(items: Iterator[T]) -> AsyncIterator[T]:
+    end = object()
+    while (item := await asyncio.to_thread(next, items, end)) is not end:
+        yield item  # type: ignore[misc]  # the marker was told apart above

@@ -1,0 +1,74 @@
+"""`client.artifacts`: trees of files, named by their content."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from modelyard import _pull, _push
+from modelyard._binding import AsyncGroup, Group, SyncGroup, flow, unary
+from modelyard._calls import Call, Flow, ask, call
+from modelyard._names import Names, Ref
+from modelyard._push import Progress
+from modelyard._resources.versions import resolve_version
+from modelyard.artifact.v1 import artifact_pb2
+from modelyard.artifact.v1 import artifact_service_pb2 as service
+
+
+class _Artifacts(Group):
+    @flow
+    def push(
+        self,
+        path: str | Path,
+        *,
+        ignore: Sequence[str] = (),
+        progress: Progress | None = None,
+        project: Ref | None = None,
+    ) -> Flow[artifact_pb2.Artifact]:
+        """Send a folder or a file; only what the project does not have travels.
+
+        Links, devices and names that not every system can hold are refused. A pattern of `ignore`
+        leaves out what it names in any folder. `progress` is called with bytes done and in all.
+        """
+        parent = self._names.project(project)
+        return (yield from _push.push(parent, Path(path), ignore=ignore, progress=progress))
+
+    @flow
+    def pull(
+        self, source: Ref, destination: str | Path, *, progress: Progress | None = None
+    ) -> Flow[Path]:
+        """Write a version's or an artifact's files to a new folder, verified, all or nothing."""
+        artifact = yield from _artifact_of(self._names, source)
+        return (yield from _pull.pull(artifact, Path(destination), progress=progress))
+
+    @unary
+    def get(self, artifact: Ref) -> Call[artifact_pb2.Artifact]:
+        """Get an artifact by its digest or name."""
+        request = service.GetArtifactRequest(name=self._names.artifact(artifact))
+        return call(request, service.GetArtifactResponse, lambda r: r.artifact)
+
+    @flow
+    def files(self, source: Ref, *, prefix: str = "") -> Flow[Sequence[artifact_pb2.File]]:
+        """List the files of a version or an artifact, by path."""
+        artifact = yield from _artifact_of(self._names, source)
+        return (yield from _pull.list_files(artifact, prefix=prefix))
+
+    @flow
+    def read(self, source: Ref, path: str) -> Flow[bytes]:
+        """Return the bytes of one file of a version or an artifact, verified."""
+        artifact = yield from _artifact_of(self._names, source)
+        return (yield from _pull.read(artifact, path))
+
+
+class Artifacts(_Artifacts, SyncGroup):
+    """Trees of files, named by their content."""
+
+
+class AsyncArtifacts(_Artifacts, AsyncGroup):
+    """Trees of files, named by their content."""
+
+
+def _artifact_of(names: Names, source: Ref) -> Flow[str]:
+    if names.is_artifact(source):
+        return names.artifact(source)
+    return (yield from ask(resolve_version(names, source))).artifact

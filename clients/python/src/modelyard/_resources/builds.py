@@ -1,0 +1,173 @@
+"""`client.builds`: from source to a tested, registered version."""
+
+# ruff: noqa: A002  # `filter` is what the API calls it
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+from google.protobuf.duration_pb2 import Duration
+
+from modelyard import _push
+from modelyard._binding import AsyncGroup, Group, SyncGroup, flow, followed, paged, unary
+from modelyard._calls import Call, Flow, Pages, ask, call, new_request_id, pages
+from modelyard._names import Names, Ref, project_of, text_of
+from modelyard._push import Progress
+from modelyard._resume import Follow
+from modelyard._values import encode_params
+from modelyard.builder.v1 import build_event_pb2, build_pb2
+from modelyard.builder.v1 import build_service_pb2 as service
+from modelyard.errors import InvalidArgumentError
+
+SOURCE_IGNORES = (
+    ".git",
+    ".hg",
+    ".venv",
+    "venv",
+    "__pycache__",
+    "*.pyc",
+    ".*_cache",
+    ".ipynb_checkpoints",
+    "node_modules",
+    ".DS_Store",
+)
+"""What is never part of a model's source."""
+
+
+class _Builds(Group):
+    @flow
+    def create(
+        self,
+        source: Ref | Path,
+        *,
+        model: Ref | None = None,
+        params: Mapping[str, object] | None = None,
+        entry: str = "",
+        python_version: str = "",
+        skip_tests: bool = False,
+        train_timeout: float | timedelta | None = None,
+        origin: build_pb2.SourceOrigin | None = None,
+        aliases: Sequence[str] = (),
+        labels: Mapping[str, str] | None = None,
+        ignore: Sequence[str] = SOURCE_IGNORES,
+        progress: Progress | None = None,
+    ) -> Flow[build_pb2.Build]:
+        """Order a build of a folder, which is pushed first, or of an artifact.
+
+        The model is the folder's name unless given. `train_timeout` is in seconds. The build is
+        QUEUED in the answer; `follow` shows how it goes, `wait` returns how it went.
+        """
+        name = _model_name(self._names, source, model)
+        parent = project_of(name)
+        if isinstance(source, str | Path) and not self._names.is_artifact(str(source)):
+            pushed = yield from _push.push(parent, Path(source), ignore=ignore, progress=progress)
+            artifact = pushed.name
+        else:
+            artifact = self._names.artifact(str(source) if isinstance(source, Path) else source)
+        spec = build_pb2.BuildSpec(
+            source=artifact,
+            entry=entry,
+            params=encode_params(params),
+            python_version=python_version,
+            skip_tests=skip_tests,
+            train_timeout=_duration(train_timeout),
+            origin=origin,
+            aliases=aliases,
+            labels=labels,
+        )
+        request = service.CreateBuildRequest(
+            parent=parent,
+            build=build_pb2.Build(model=name, spec=spec),
+            request_id=new_request_id(),
+        )
+        return (yield from ask(call(request, service.CreateBuildResponse, lambda r: r.build)))
+
+    @unary
+    def get(self, build: Ref) -> Call[build_pb2.Build]:
+        """Get a build."""
+        return _get(self._names, build)
+
+    @paged
+    def list(self, *, filter: str = "", project: Ref | None = None) -> Pages[build_pb2.Build]:
+        """List a project's builds, newest first."""
+        request = service.ListBuildsRequest(parent=self._names.project(project), filter=filter)
+        return pages(request, service.ListBuildsResponse, lambda r: r.builds)
+
+    @unary
+    def cancel(self, build: Ref) -> Call[build_pb2.Build]:
+        """Cancel a build; a running one is CANCELLING until its processes are gone."""
+        request = service.CancelBuildRequest(name=self._names.build(build))
+        return call(request, service.CancelBuildResponse, lambda r: r.build)
+
+    @followed
+    def follow(
+        self, build: Ref, *, cursor: str = "", timeout: float | None = None
+    ) -> Follow[build_event_pb2.BuildEvent]:
+        """Iterate over a build's events, from the first to the last of a build that ended.
+
+        A broken connection is opened again where it broke: no event is repeated or skipped.
+        """
+        return _follow(self._names, build, lambda r: r.events, cursor=cursor, timeout=timeout)
+
+    @followed
+    def batches(
+        self, build: Ref, *, cursor: str = "", timeout: float | None = None
+    ) -> Follow[service.StreamBuildEventsResponse]:
+        """Follow as `follow` does, message by message, each with the cursor after it."""
+        return _follow(self._names, build, lambda r: [r], cursor=cursor, timeout=timeout)
+
+    @followed
+    def logs(self, build: Ref) -> Follow[build_event_pb2.BuildEvent]:
+        """Iterate over the events that there are by now, without waiting for more."""
+        request = service.StreamBuildEventsRequest(build=self._names.build(build), no_follow=True)
+        return Follow(request, service.StreamBuildEventsResponse, lambda r: r.events)
+
+    @flow
+    def wait(self, build: Ref, *, timeout: float | None = None) -> Flow[build_pb2.Build]:
+        """Return the build once it ended, however it did; DeadlineExceededError after `timeout`."""
+        yield _follow(self._names, build, lambda _: (), timeout=timeout)
+        return (yield from ask(_get(self._names, build)))
+
+
+class Builds(_Builds, SyncGroup):
+    """From source to a tested, registered version."""
+
+
+class AsyncBuilds(_Builds, AsyncGroup):
+    """From source to a tested, registered version."""
+
+
+def _get(names: Names, build: Ref) -> Call[build_pb2.Build]:
+    request = service.GetBuildRequest(name=names.build(build))
+    return call(request, service.GetBuildResponse, lambda r: r.build)
+
+
+def _follow(
+    names: Names, build: Ref, pick: Any, *, cursor: str = "", timeout: float | None
+) -> Follow[Any]:
+    request = service.StreamBuildEventsRequest(build=names.build(build), cursor=cursor)
+    return Follow(request, service.StreamBuildEventsResponse, pick, timeout=timeout)
+
+
+def _model_name(names: Names, source: Ref | Path, model: Ref | None) -> str:
+    if model is not None:
+        return names.model(model)
+    text = str(source) if isinstance(source, Path) else text_of(source)
+    if names.is_artifact(text):
+        raise InvalidArgumentError(
+            "a build of an artifact needs its `model`", reason="INVALID_FIELD"
+        )
+    return names.model(Path(text).resolve().name)
+
+
+def _duration(seconds: float | timedelta | None) -> Duration | None:
+    if seconds is None:
+        return None
+    duration = Duration()
+    duration.FromTimedelta(
+        seconds if isinstance(seconds, timedelta) else timedelta(seconds=seconds)
+    )
+    return duration

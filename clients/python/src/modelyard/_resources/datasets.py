@@ -1,0 +1,65 @@
+"""`client.datasets`: datasets and their immutable versions."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from modelyard._binding import AsyncGroup, Group, SyncGroup, paged, unary
+from modelyard._calls import Call, Pages, call, new_request_id, pages
+from modelyard._names import Ref
+from modelyard.metadata.v1 import dataset_pb2
+from modelyard.metadata.v1 import dataset_service_pb2 as service
+
+
+class _Datasets(Group):
+    @unary
+    def create_version(
+        self,
+        dataset: Ref,
+        digest: str,
+        *,
+        source: dataset_pb2.DatasetSource | None = None,
+        schema: Sequence[dataset_pb2.Column] = (),
+        row_count: int | None = None,
+        artifact: Ref | None = None,
+    ) -> Call[dataset_pb2.DatasetVersion]:
+        """Register a dataset version, or get the one that has this digest."""
+        version = dataset_pb2.DatasetVersion(
+            digest=digest,
+            source=source,
+            schema=schema,
+            row_count=row_count,
+            artifact="" if artifact is None else self._names.artifact(artifact),
+        )
+        request = service.CreateDatasetVersionRequest(
+            parent=self._names.dataset(dataset),
+            dataset_version=version,
+            request_id=new_request_id(),
+        )
+        return call(request, service.CreateDatasetVersionResponse, lambda r: r.dataset_version)
+
+    @unary
+    def get_version(self, version: Ref) -> Call[dataset_pb2.DatasetVersion]:
+        """Get a dataset version, `prices/3` in short."""
+        request = service.GetDatasetVersionRequest(name=self._names.dataset_version(version))
+        return call(request, service.GetDatasetVersionResponse, lambda r: r.dataset_version)
+
+    @paged
+    def list(self, *, project: Ref | None = None) -> Pages[dataset_pb2.Dataset]:
+        """List a project's datasets."""
+        request = service.ListDatasetsRequest(parent=self._names.project(project))
+        return pages(request, service.ListDatasetsResponse, lambda r: r.datasets)
+
+    @paged
+    def versions(self, dataset: Ref) -> Pages[dataset_pb2.DatasetVersion]:
+        """List a dataset's versions, newest first."""
+        request = service.ListDatasetVersionsRequest(parent=self._names.dataset(dataset))
+        return pages(request, service.ListDatasetVersionsResponse, lambda r: r.dataset_versions)
+
+
+class Datasets(_Datasets, SyncGroup):
+    """Datasets and their immutable versions."""
+
+
+class AsyncDatasets(_Datasets, AsyncGroup):
+    """Datasets and their immutable versions."""

@@ -1,0 +1,168 @@
+"""`client.deployments`: versions put into production, and back."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import TypeVar
+
+from modelyard._binding import AsyncGroup, Group, SyncGroup, flow, followed, paged, unary
+from modelyard._calls import Call, Flow, Pages, ask, call, new_request_id, pages
+from modelyard._names import Ref
+from modelyard._resume import Follow
+from modelyard.deployer.v1 import deployment_pb2, environment_pb2
+from modelyard.deployer.v1 import deployment_service_pb2 as service
+
+T = TypeVar("T")
+
+_SETTLED = (
+    deployment_pb2.DEPLOYMENT_STATE_LIVE,
+    deployment_pb2.DEPLOYMENT_STATE_FAILED,
+    deployment_pb2.DEPLOYMENT_STATE_STOPPED,
+)
+
+
+class _Deployments(Group):
+    @unary
+    def deploy(
+        self, version: Ref, *, environment: Ref, reason: str = "", etag: str = ""
+    ) -> Call[deployment_pb2.Deployment]:
+        """Put a version into an environment: start it, wait until it is ready, shift, drain.
+
+        The answer comes at once; `follow` shows how it goes, `wait` returns how it went.
+
+        Raises:
+            GateRefusedError: A gate of the environment refused the version.
+        """
+        request = service.DeployVersionRequest(
+            parent=self._names.environment(environment),
+            version=self._names.target(version),
+            reason=reason,
+            etag=etag,
+            request_id=new_request_id(),
+        )
+        return call(request, service.DeployVersionResponse, lambda r: r.deployment)
+
+    @unary
+    def check(
+        self, version: Ref, *, environment: Ref
+    ) -> Call[Sequence[environment_pb2.GateVerdict]]:
+        """Return how each gate of an environment judges a version; nothing changes."""
+        request = service.CheckVersionRequest(
+            parent=self._names.environment(environment), version=self._names.target(version)
+        )
+        return call(request, service.CheckVersionResponse, lambda r: list(r.verdicts))
+
+    @unary
+    def rollback(
+        self,
+        model: Ref,
+        *,
+        environment: Ref | None = None,
+        revision: int = 0,
+        reason: str = "",
+        etag: str = "",
+    ) -> Call[deployment_pb2.Deployment]:
+        """Go back to the revision that was live before, or to the one given."""
+        request = service.RollbackDeploymentRequest(
+            name=self._names.deployment(model, environment),
+            revision=revision,
+            reason=reason,
+            etag=etag,
+            request_id=new_request_id(),
+        )
+        return call(request, service.RollbackDeploymentResponse, lambda r: r.deployment)
+
+    @unary
+    def stop(
+        self, model: Ref, *, environment: Ref | None = None, reason: str = "", etag: str = ""
+    ) -> Call[deployment_pb2.Deployment]:
+        """Serve nothing any more; the history stays."""
+        request = service.StopDeploymentRequest(
+            name=self._names.deployment(model, environment),
+            reason=reason,
+            etag=etag,
+            request_id=new_request_id(),
+        )
+        return call(request, service.StopDeploymentResponse, lambda r: r.deployment)
+
+    @unary
+    def get(self, model: Ref, *, environment: Ref | None = None) -> Call[deployment_pb2.Deployment]:
+        """Get the deployment of a model in an environment."""
+        return _get(self._names.deployment(model, environment))
+
+    @paged
+    def list(self, *, environment: Ref | None = None) -> Pages[deployment_pb2.Deployment]:
+        """List the deployments of an environment, or of all of the project's."""
+        request = service.ListDeploymentsRequest(parent=self._names.environment(environment))
+        return pages(request, service.ListDeploymentsResponse, lambda r: r.deployments)
+
+    @paged
+    def history(
+        self, model: Ref, *, environment: Ref | None = None
+    ) -> Pages[deployment_pb2.Revision]:
+        """List a deployment's revisions, newest first: who, when, why, how it went."""
+        request = service.ListRevisionsRequest(parent=self._names.deployment(model, environment))
+        return pages(request, service.ListRevisionsResponse, lambda r: r.revisions)
+
+    @followed
+    def follow(
+        self,
+        model: Ref,
+        *,
+        environment: Ref | None = None,
+        cursor: str = "",
+        timeout: float | None = None,
+    ) -> Follow[service.DeploymentEvent]:
+        """Iterate over a deployment's journal until it settles: LIVE, FAILED or STOPPED."""
+        name = self._names.deployment(model, environment)
+        return _until_settled(name, lambda r: r.events, cursor=cursor, timeout=timeout)
+
+    @followed
+    def updates(
+        self, model: Ref, *, environment: Ref | None = None, cursor: str = ""
+    ) -> Follow[service.StreamDeploymentEventsResponse]:
+        """Iterate without end over the journal's messages: entries, the deployment, the cursor."""
+        request = service.StreamDeploymentEventsRequest(
+            deployment=self._names.deployment(model, environment), cursor=cursor
+        )
+        return Follow(request, service.StreamDeploymentEventsResponse, lambda r: [r], endless=True)
+
+    @flow
+    def wait(
+        self, model: Ref, *, environment: Ref | None = None, timeout: float | None = None
+    ) -> Flow[deployment_pb2.Deployment]:
+        """Return the deployment once it settled; DeadlineExceededError after `timeout`."""
+        name = self._names.deployment(model, environment)
+        yield _until_settled(name, lambda _: (), timeout=timeout)
+        return (yield from ask(_get(name)))
+
+
+class Deployments(_Deployments, SyncGroup):
+    """Versions put into production, and back."""
+
+
+class AsyncDeployments(_Deployments, AsyncGroup):
+    """Versions put into production, and back."""
+
+
+def _get(name: str) -> Call[deployment_pb2.Deployment]:
+    request = service.GetDeploymentRequest(name=name)
+    return call(request, service.GetDeploymentResponse, lambda r: r.deployment)
+
+
+def _until_settled(
+    name: str,
+    pick: Callable[[service.StreamDeploymentEventsResponse], Iterable[T]],
+    *,
+    cursor: str = "",
+    timeout: float | None = None,
+) -> Follow[T]:
+    request = service.StreamDeploymentEventsRequest(deployment=name, cursor=cursor)
+    return Follow(
+        request,
+        service.StreamDeploymentEventsResponse,
+        pick,
+        ended=lambda r: r.HasField("deployment") and r.deployment.state in _SETTLED,
+        endless=True,
+        timeout=timeout,
+    )

@@ -1,0 +1,103 @@
+"""`client.runs`: training executions. Logging is done by `modelyard.start_run`."""
+
+# ruff: noqa: A002  # `filter` is what the API calls it
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from modelyard._binding import AsyncGroup, Group, SyncGroup, paged, unary
+from modelyard._calls import Call, Pages, call, new_request_id, pages
+from modelyard._names import Ref
+from modelyard.common.v1 import failure_pb2
+from modelyard.errors import InvalidArgumentError
+from modelyard.metadata.v1 import run_pb2
+from modelyard.metadata.v1 import run_service_pb2 as service
+
+_POINTS_PER_PAGE = 10_000
+_END_STATES = {
+    "succeeded": run_pb2.RUN_STATE_SUCCEEDED,
+    "failed": run_pb2.RUN_STATE_FAILED,
+    "cancelled": run_pb2.RUN_STATE_CANCELLED,
+}
+
+
+class _Runs(Group):
+    @unary
+    def create(
+        self,
+        model: Ref,
+        *,
+        run_id: str = "",
+        display_name: str = "",
+        tags: Mapping[str, str] | None = None,
+        build: Ref | None = None,
+        request_id: str = "",
+    ) -> Call[run_pb2.Run]:
+        """Start a run; a `request_id` of one's own makes it safe to repeat after a crash."""
+        run = run_pb2.Run(
+            display_name=display_name,
+            tags=tags,
+            build="" if build is None else self._names.build(build),
+        )
+        request = service.CreateRunRequest(
+            parent=self._names.model(model),
+            run_id=run_id,
+            run=run,
+            request_id=request_id or new_request_id(),
+        )
+        return call(request, service.CreateRunResponse, lambda r: r.run)
+
+    @unary
+    def get(self, run: Ref) -> Call[run_pb2.Run]:
+        """Get a run, `churn/RUN` in short."""
+        request = service.GetRunRequest(name=self._names.run(run))
+        return call(request, service.GetRunResponse, lambda r: r.run)
+
+    @paged
+    def search(
+        self, *, model: Ref | None = None, filter: str = "", order_by: str = ""
+    ) -> Pages[run_pb2.Run]:
+        """Find runs of a model, or of all: `metrics.f1 > 0.7 AND tags.team = "risk"`."""
+        request = service.ListRunsRequest(
+            parent=self._names.model(model), filter=filter, order_by=order_by
+        )
+        return pages(request, service.ListRunsResponse, lambda r: r.runs)
+
+    @paged
+    def list(self, model: Ref | None = None) -> Pages[run_pb2.Run]:
+        """List the runs of a model, or of all models; newest first."""
+        request = service.ListRunsRequest(parent=self._names.model(model))
+        return pages(request, service.ListRunsResponse, lambda r: r.runs)
+
+    @paged
+    def metric_points(self, run: Ref, key: str) -> Pages[run_pb2.MetricPoint]:
+        """Read one metric's points, by step."""
+        request = service.ListMetricPointsRequest(
+            run=self._names.run(run), key=key, page_size=_POINTS_PER_PAGE
+        )
+        return pages(request, service.ListMetricPointsResponse, lambda r: r.points)
+
+    @unary
+    def finish(
+        self, run: Ref, state: str = "succeeded", *, reason: str = "", message: str = ""
+    ) -> Call[run_pb2.Run]:
+        """End a run as `succeeded`, `failed` (with reason and message) or `cancelled`."""
+        if state not in _END_STATES:
+            raise InvalidArgumentError(
+                f"a run ends as one of {', '.join(_END_STATES)}, not {state!r}",
+                reason="INVALID_FIELD",
+            )
+        failure = failure_pb2.Failure(reason=reason, message=message) if reason else None
+        request = service.FinishRunRequest(
+            name=self._names.run(run), state=_END_STATES[state], failure=failure
+        )
+        return call(request, service.FinishRunResponse, lambda r: r.run)
+
+
+class Runs(_Runs, SyncGroup):
+    """Training executions."""
+
+
+class AsyncRuns(_Runs, AsyncGroup):
+    """Training executions."""
