@@ -107,13 +107,16 @@ def check_paths(paths: Iterable[str]) -> None:
         for depth in range(1, len(parts) + 1):
             name, is_file = "/".join(parts[:depth]), depth == len(parts)
             folded = unicodedata.normalize("NFC", name.casefold())
-            other, other_is_file = seen.setdefault(folded, (name, is_file))
+            if folded not in seen:
+                seen[folded] = name, is_file
+                continue
+            other, other_is_file = seen[folded]
             if other != name:
                 raise _refusal(path, f"it differs from {other!r} in case alone")
-            if is_file != other_is_file:
-                raise _refusal(path, "a file of the tree is also a folder")
-            if is_file and other is not name:
+            if is_file and other_is_file:
                 raise _refusal(path, "it is in the tree twice")
+            if is_file or other_is_file:
+                raise _refusal(path, "a file of the tree is also a folder")
 
 
 def _walk(folder: Path, prefix: str, ignore: tuple[str, ...]) -> Iterator[LocalFile]:

@@ -1,0 +1,96 @@
+"""A real artifact service in a process of its own, and a proxy that breaks connections."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from modelyard import Client
+
+
+class CuttingProxy:
+    """Passes a TCP connection on until so many bytes went through it, then breaks it.
+
+    Each entry of `budgets` is one connection's; what comes after them lives.
+    """
+
+    def __init__(self, port: int, budgets: list[int]) -> None:
+        self.cuts = 0
+        self._target = port
+        self._budgets = budgets
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.port: int = self._listener.getsockname()[1]
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def close(self) -> None:
+        self._listener.shutdown(socket.SHUT_RDWR)
+        self._listener.close()
+
+    def _accept(self) -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                near, _ = self._listener.accept()
+                far = socket.create_connection(("127.0.0.1", self._target))
+                budget = [self._budgets.pop(0) if self._budgets else 2**62]
+                for pair in ((near, far), (far, near)):
+                    threading.Thread(target=self._pass, args=(*pair, budget), daemon=True).start()
+
+    def _pass(self, source: socket.socket, sink: socket.socket, budget: list[int]) -> None:
+        with contextlib.suppress(OSError):
+            while (data := source.recv(65536)) and budget[0] > 0:
+                budget[0] -= len(data)
+                sink.sendall(data)
+        self.cuts += budget[0] <= 0
+        for end in (source, sink):
+            with contextlib.suppress(OSError):
+                end.shutdown(socket.SHUT_RDWR)
+
+
+@pytest.fixture(scope="module")
+def artifact_port(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
+    data = tmp_path_factory.mktemp("artifact")
+    server = subprocess.Popen(
+        [sys.executable, "-m", "tests.contract.artifact.serving"],
+        env={**os.environ, "MODELYARD_ARTIFACT_DATA": str(data)},
+        cwd=Path(__file__).parents[3],
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert server.stdout is not None
+    try:
+        yield int(server.stdout.readline())
+    finally:
+        server.kill()
+        server.wait()
+        server.stdout.close()
+
+
+@pytest.fixture
+def client(artifact_port: int) -> Iterator[Client]:
+    with Client(f"127.0.0.1:{artifact_port}", token="alpha-token", project="alpha") as client:
+        yield client
+
+
+Cut = Callable[[list[int]], tuple[Client, CuttingProxy]]
+
+
+@pytest.fixture
+def cut(artifact_port: int) -> Iterator[Cut]:
+    """Connect through a proxy that breaks connections after so many bytes each."""
+    with contextlib.ExitStack() as stack:
+
+        def connect(budgets: list[int]) -> tuple[Client, CuttingProxy]:
+            proxy = CuttingProxy(artifact_port, budgets)
+            stack.callback(proxy.close)
+            client = Client(f"127.0.0.1:{proxy.port}", token="alpha-token", project="alpha")
+            stack.callback(client.close)
+            return client, proxy
+
+        yield connect
