@@ -75,9 +75,9 @@ def test_nothing_foreign_is_imported() -> None:
 
 
 def test_reasons_and_rights_are_the_same_in_python() -> None:
-    reasons = {n.removeprefix("ERROR_REASON_") for n in error_reason_pb2.ErrorReason.keys()}
+    reasons = {n.removeprefix("ERROR_REASON_") for n in error_reason_pb2.ErrorReason.keys()}  # noqa: SIM118 - an enum, not a dict
     assert reasons - {"UNSPECIFIED"} == set(Reason) == set(CODES)
-    rights = {name.removeprefix("RIGHT_") for name in access_pb2.Right.keys()}
+    rights = {name.removeprefix("RIGHT_") for name in access_pb2.Right.keys()}  # noqa: SIM118 - an enum, not a dict
     assert rights - {"UNSPECIFIED"} == set(Right)
 
 

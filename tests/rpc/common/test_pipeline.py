@@ -85,18 +85,18 @@ def reason_of(error: grpc.aio.AioRpcError) -> str:
     info = error_details_pb2.ErrorInfo()
     assert [detail.Unpack(info) for detail in details].count(True) == 1
     assert info.domain == "modelyard.dev"
-    return info.reason
+    return str(info.reason)
 
 
 async def refused(channel: grpc.aio.Channel, name: str, **call: Any) -> grpc.aio.AioRpcError:
-    stub = build_service_pb2_grpc.BuildServiceStub(channel)
+    stub: Any = build_service_pb2_grpc.BuildServiceStub(channel)
     with pytest.raises(grpc.aio.AioRpcError) as caught:
         await stub.GetBuild(build_service_pb2.GetBuildRequest(name=name), **call)
     return caught.value
 
 
 async def test_a_good_call_knows_its_caller(channel: grpc.aio.Channel) -> None:
-    stub = build_service_pb2_grpc.BuildServiceStub(channel)
+    stub: Any = build_service_pb2_grpc.BuildServiceStub(channel)
     request = build_service_pb2.GetBuildRequest(name=BUILD)
     response = await stub.GetBuild(request, metadata=bearer("reader"))
     assert response.build.name == BUILD
@@ -137,7 +137,7 @@ async def test_bugs_say_nothing(channel: grpc.aio.Channel) -> None:
 
 
 async def test_malformed_bytes_are_invalid_arguments(channel: grpc.aio.Channel) -> None:
-    call = channel.unary_unary("/modelyard.builder.v1.BuildService/GetBuild")
+    call: Any = channel.unary_unary("/modelyard.builder.v1.BuildService/GetBuild")
     with pytest.raises(grpc.aio.AioRpcError) as caught:
         await call(b"\xff\xff\xff", metadata=bearer("reader"))
     assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
@@ -152,14 +152,14 @@ async def test_deadlines_end_the_work(channel: grpc.aio.Channel) -> None:
 
 
 async def test_server_streams_and_stored_bytes(channel: grpc.aio.Channel) -> None:
-    stub = build_service_pb2_grpc.BuildServiceStub(channel)
+    stub: Any = build_service_pb2_grpc.BuildServiceStub(channel)
     request = build_service_pb2.StreamBuildEventsRequest(build=BUILD)
     cursors = [m.cursor async for m in stub.StreamBuildEvents(request, metadata=bearer("reader"))]
     assert cursors == ["0", "1", "2", "raw"]
 
 
 async def test_a_stream_that_fails_midway_says_why(channel: grpc.aio.Channel) -> None:
-    stub = build_service_pb2_grpc.BuildServiceStub(channel)
+    stub: Any = build_service_pb2_grpc.BuildServiceStub(channel)
     request = build_service_pb2.StreamBuildEventsRequest(build="projects/p/builds/missing")
     seen = []
     with pytest.raises(grpc.aio.AioRpcError) as caught:
@@ -172,7 +172,7 @@ async def test_a_stream_that_fails_midway_says_why(channel: grpc.aio.Channel) ->
 async def test_client_streams_are_authorised_by_their_first_message(
     channel: grpc.aio.Channel,
 ) -> None:
-    stub = run_service_pb2_grpc.RunServiceStub(channel)
+    stub: Any = run_service_pb2_grpc.RunServiceStub(channel)
 
     async def batches() -> AsyncIterator[Any]:
         for end in (1, 2, 3):
