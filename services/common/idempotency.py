@@ -73,6 +73,12 @@ def once(tx: Transaction, key: Key | None, kind: type[T], work: Callable[[], T])
     return answer
 
 
+def answered(tx: Transaction, key: Key | None, kind: type[T]) -> T | None:
+    """Return the first answer to a repeated write, before anything is asked of other services."""
+    stored = None if key is None else _find(tx, key)
+    return None if stored is None else msgspec.msgpack.decode(stored, type=kind)
+
+
 def _find(tx: Transaction, key: Key) -> bytes | None:
     query = sa.select(_ANSWERS.c.method, _ANSWERS.c.fingerprint, _ANSWERS.c.answer).where(
         _ANSWERS.c.principal == key.principal, _ANSWERS.c.request_id == key.request_id

@@ -1,0 +1,65 @@
+"""The deployer's composition root; `python -m services.deployer` runs it alone."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+from modelyard.deployer.v1 import (
+    controller_service_pb2_grpc,
+    deployment_service_pb2_grpc,
+    environment_service_pb2_grpc,
+)
+
+from services.common.server import ServerSettings
+from services.common.service import Chassis, Service, SuiteSettings, run
+from services.common.settings import load_or_exit
+from services.deployer.assignments import Assignments
+from services.deployer.controller_servicer import ControllerServicer
+from services.deployer.delegations import Delegations
+from services.deployer.environment_servicer import EnvironmentServicer
+from services.deployer.environments import Environments
+from services.deployer.metadata import Metadata
+from services.deployer.reading import Reading
+from services.deployer.reconciler import Reconciler
+from services.deployer.rollout import Rollout
+from services.deployer.servicer import DeploymentServicer
+from services.deployer.settings import Settings
+
+PREFIX = "MODELYARD_DEPLOYER_"
+MIGRATIONS = Path(__file__).parent / "migrations"
+
+
+async def compose(chassis: Chassis) -> Service:
+    """Put the deployer together."""
+    settings = load_or_exit(Settings, PREFIX)
+    database, bus = chassis.database(settings.database_url, "deployer", MIGRATIONS)
+    metadata = Metadata(chassis.peer, Path(settings.token_file))
+    delegations = Delegations(database, metadata, renew_hours=settings.renew_hours)
+    reconciler = Reconciler(
+        database, bus, metadata=metadata, delegations=delegations, settings=settings
+    )
+    deployments = DeploymentServicer(Rollout(database, metadata), Reading(database, bus))
+    environments = EnvironmentServicer(Environments(database, metadata))
+    controllers = ControllerServicer(Assignments(database, bus, delegations))
+    return Service(
+        name="deployer",
+        servicers=[
+            (deployment_service_pb2_grpc.add_DeploymentServiceServicer_to_server, deployments),
+            (environment_service_pb2_grpc.add_EnvironmentServiceServicer_to_server, environments),
+            (controller_service_pb2_grpc.add_ControllerServiceServicer_to_server, controllers),
+        ],
+        background=[bus.run, reconciler.run, delegations.run],
+        close=[database.close],
+    )
+
+
+def main() -> None:
+    """Run the deployer alone."""
+    server = load_or_exit(ServerSettings, PREFIX)
+    suite = load_or_exit(SuiteSettings, "MODELYARD_")
+    asyncio.run(run("deployer", [compose], server, suite))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,124 @@
+"""The controllers' side: what should be live, what became of it, and how to fetch it."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterable
+from dataclasses import dataclass
+
+from services.common import events, outbox
+from services.common.database import Database, Transaction
+from services.common.errors import invalid_field, not_found, wrong_state
+from services.common.events import EventBus
+from services.common.names import ArtifactName, DeploymentName, EnvironmentName
+from services.deployer import journal, rules
+from services.deployer.delegations import Delegations
+from services.deployer.domain import Assignment, Deployment, Report
+from services.deployer.metadata import Grant
+from services.deployer.store import deployments as store
+from services.deployer.store.environments import find_environment, set_address
+
+PAGE = 100
+
+Assigned = list[tuple[DeploymentName, Assignment]]
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Some assignments, the newest of each deployment, and where the stream stands."""
+
+    assigned: Assigned
+    sequence: int
+    complete: bool = False
+
+
+class Assignments:
+    """What inference controllers ask and say."""
+
+    def __init__(self, database: Database, bus: EventBus, delegations: Delegations) -> None:
+        self._database = database
+        self._bus = bus
+        self._delegations = delegations
+
+    async def watch(self, environment: EnvironmentName, after: int | None) -> AsyncIterator[Batch]:
+        """Yield what is assigned, or changed after a sequence; then each change, for ever."""
+        first = await self._database.read(lambda tx: _first(tx, environment, after))
+        assigned, sequence = first.assigned, first.sequence
+        for start in range(0, len(assigned) - PAGE, PAGE):
+            # A reader that stops here begins again: the sequence is not yet its cursor.
+            yield Batch(assigned[start : start + PAGE], after or 0)
+        yield Batch(assigned[(len(assigned) - 1) // PAGE * PAGE :], sequence, complete=True)
+        changes = events.tail(self._database, self._bus, journal.ASSIGNMENTS, sequence)
+        async for changed in changes:
+            sequence = changed[-1].sequence if changed else sequence
+            names = _names(changed, environment)
+            yield Batch(await self._present(names), sequence)
+
+    async def report(self, name: DeploymentName, report: Report, *, address: str) -> None:
+        """Take a controller's report."""
+        await self._database.write(lambda tx: _report(tx, name, report, address))
+
+    async def grant(self, name: DeploymentName, artifact: ArtifactName) -> Grant:
+        """Return a credential that reads an assigned artifact for whoever deployed it."""
+        deployment = await self._database.read(
+            lambda tx: store.find_deployment(tx.connection, name)
+        )
+        if deployment is None:
+            raise not_found(name)
+        revision = _assigned_revision(deployment, artifact)
+        return await self._delegations.reading(name, revision)
+
+    async def _present(self, names: set[str]) -> Assigned:
+        if not names:
+            return []
+        return await self._database.read(lambda tx: store.find_assignments(tx.connection, names))
+
+
+def _first(tx: Transaction, environment: EnvironmentName, after: int | None) -> Batch:
+    """Read what a stream begins with; the sequence is read first, so nothing is missed."""
+    exact = "-" not in (environment.project, environment.environment)
+    if exact and find_environment(tx.connection, environment) is None:
+        raise not_found(environment)
+    sequence = outbox.last_sequence(tx.connection, journal.ASSIGNMENTS)
+    if after is None:
+        return Batch(store.list_assigned(tx.connection, environment), sequence)
+    names: set[str] = set()
+    while after < sequence:
+        page = outbox.read_events(tx.connection, journal.ASSIGNMENTS, after, PAGE)
+        if not page:
+            break
+        names |= _names(page, environment)
+        after = page[-1].sequence
+    found = store.find_assignments(tx.connection, names) if names else []
+    return Batch(found, max(sequence, after))
+
+
+def _names(changed: Iterable[outbox.Event], environment: EnvironmentName) -> set[str]:
+    """Name the deployments of an environment that changed; `-` stands for all."""
+    names = [DeploymentName.parse(event.payload.decode()) for event in changed]
+    return {
+        str(name)
+        for name in names
+        if environment.project in ("-", name.project)
+        and environment.environment in ("-", name.environment)
+    }
+
+
+def _report(tx: Transaction, name: DeploymentName, report: Report, address: str) -> None:
+    deployment = store.find_deployment(tx.connection, name, lock=True)
+    if deployment is None:
+        raise not_found(name)
+    if report.generation > deployment.assignment.generation:
+        raise invalid_field("status.generation", "was never assigned")
+    if address:
+        set_address(tx.connection, name.parent, address)
+    step = rules.receive(deployment, report)
+    if step is not None:
+        journal.record(tx, deployment, step)
+
+
+def _assigned_revision(deployment: Deployment, artifact: ArtifactName) -> int:
+    for variant in reversed(deployment.assignment.variants):
+        if variant.artifact == str(artifact):
+            return variant.revision
+    message = f"{artifact} is not assigned in {deployment.name}"
+    raise wrong_state(deployment.name, deployment.state.value, message)

@@ -1,0 +1,316 @@
+"""Proto ↔ domain, pure; what a message may not say is refused here."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterable
+from datetime import UTC, datetime
+from typing import Any
+
+from google.protobuf.timestamp_pb2 import Timestamp
+from modelyard.common.v1 import failure_pb2
+from modelyard.deployer.v1 import assignment_pb2, deployment_pb2, environment_pb2
+from modelyard.metadata.v1 import model_pb2, version_pb2
+
+from services.common.errors import invalid_field
+from services.common.names import DeploymentName, check_id
+from services.deployer.domain import (
+    AssignedVariant,
+    Assignment,
+    Candidate,
+    Deployment,
+    Environment,
+    Failure,
+    Gate,
+    GateKind,
+    Goal,
+    Report,
+    Revision,
+    VariantReport,
+    VariantState,
+    Verdict,
+)
+
+MAX_DESCRIPTION = 65_536
+MAX_REASON = 1_000
+MAX_GATES = 64
+MAX_METRIC = 255
+MAX_FAILURE = 4_000
+MAX_ADDRESS = 300
+MAX_VARIANTS = 64
+_CONTROLLER = re.compile(r"[a-z0-9-]{1,63}")
+_ADDRESS = re.compile(r"[A-Za-z0-9.:\[\]_-]+:[0-9]{1,5}")
+
+
+def timestamp(moment: datetime) -> Timestamp:
+    """Encode a moment."""
+    message = Timestamp()
+    message.FromDatetime(moment.astimezone(UTC))
+    return message
+
+
+def encode_environment(environment: Environment) -> environment_pb2.Environment:
+    """Encode an environment."""
+    return environment_pb2.Environment(
+        name=str(environment.name),
+        description=environment.description,
+        gates=[_encode_gate(gate) for gate in environment.gates],
+        address=environment.address,
+        etag=environment.etag,
+        create_time=timestamp(environment.create_time),
+        update_time=timestamp(environment.update_time),
+    )
+
+
+def check_description(text: str, field: str) -> str:
+    """Return a description, or refuse it."""
+    if len(text) > MAX_DESCRIPTION:
+        raise invalid_field(field, f"must have at most {MAX_DESCRIPTION:,} characters")
+    return text
+
+
+def check_reason(text: str) -> str:
+    """Return a reason for the history, or refuse it."""
+    if len(text) > MAX_REASON:
+        raise invalid_field("reason", f"must have at most {MAX_REASON:,} characters")
+    return text
+
+
+def check_controller(text: str) -> str:
+    """Return a controller's own id, or refuse it."""
+    if not _CONTROLLER.fullmatch(text):
+        raise invalid_field("controller", "must be 1 to 63 characters of [a-z0-9-]")
+    return text
+
+
+def check_address(text: str) -> str:
+    """Return where an environment is served, or refuse it; it may be empty."""
+    if text and (len(text) > MAX_ADDRESS or not _ADDRESS.fullmatch(text)):
+        raise invalid_field("address", "must have the form host:port")
+    return text
+
+
+def decode_gates(messages: Iterable[environment_pb2.Gate], field: str) -> tuple[Gate, ...]:
+    """Decode gates, or refuse them."""
+    gates = tuple(_decode_gate(m, f"{field}[{index}]") for index, m in enumerate(messages))
+    if len(gates) > MAX_GATES:
+        raise invalid_field(field, f"must be at most {MAX_GATES}")
+    if len({gate.gate_id for gate in gates}) < len(gates):
+        raise invalid_field(field, "must not hold a gate_id twice")
+    return gates
+
+
+def encode_verdict(verdict: Verdict) -> environment_pb2.GateVerdict:
+    """Encode a gate's verdict."""
+    return environment_pb2.GateVerdict(
+        gate_id=verdict.gate_id, passed=verdict.passed, explanation=verdict.explanation
+    )
+
+
+def decode_candidate(version: version_pb2.Version) -> Candidate:
+    """Read from a version what gates and rollouts need."""
+    return Candidate(
+        name=version.name,
+        artifact=version.artifact,
+        environment_digest=version.environment_digest,
+        metrics=dict(version.metrics),
+        tests_passed=version.tests_passed,
+    )
+
+
+def decode_goals(model: model_pb2.Model) -> dict[str, Goal]:
+    """Read a model's metric goals."""
+    goals = {key: _decode_goal(value) for key, value in model.metric_goals.items()}
+    return {key: goal for key, goal in goals.items() if goal is not None}
+
+
+def encode_deployment(deployment: Deployment) -> deployment_pb2.Deployment:
+    """Encode a deployment."""
+    name = deployment.name
+    return deployment_pb2.Deployment(
+        name=str(name),
+        model=f"projects/{name.project}/models/{name.deployment}",
+        state=deployment_pb2.DeploymentState.Value(f"DEPLOYMENT_STATE_{deployment.state}"),
+        failure=_encode_failure(deployment.failure),
+        desired_revision=deployment.desired_revision,
+        live_revision=deployment.live_revision,
+        variants=_encode_variants(deployment),
+        revisions=[encode_revision(revision) for revision in deployment.revisions],
+        etag=deployment.etag,
+        create_time=timestamp(deployment.create_time),
+        update_time=timestamp(deployment.update_time),
+    )
+
+
+def encode_revision(revision: Revision) -> deployment_pb2.Revision:
+    """Encode a revision."""
+    return deployment_pb2.Revision(
+        number=revision.number,
+        version=revision.version,
+        artifact=revision.artifact,
+        actor=revision.actor,
+        reason=revision.reason,
+        cause=deployment_pb2.RevisionCause.Value(f"REVISION_CAUSE_{revision.cause}"),
+        create_time=timestamp(revision.create_time),
+        verdicts=[_encode_record(verdict) for verdict in revision.verdicts],
+        outcome=deployment_pb2.RevisionOutcome.Value(f"REVISION_OUTCOME_{revision.outcome}"),
+        failure=_encode_failure(revision.failure),
+        live_time=timestamp(revision.live_time) if revision.live_time else None,
+        restored_revision=revision.restored_revision,
+    )
+
+
+def encode_assignment(name: DeploymentName, assignment: Assignment) -> assignment_pb2.Assignment:
+    """Encode an assignment."""
+    return assignment_pb2.Assignment(
+        deployment=str(name),
+        generation=assignment.generation,
+        variants=[_encode_assigned(variant) for variant in assignment.variants],
+        trace_parent=assignment.trace_parent,
+    )
+
+
+def decode_report(status: assignment_pb2.AssignmentStatus) -> Report:
+    """Decode a controller's report, or refuse it."""
+    if status.generation <= 0:
+        raise invalid_field("status.generation", "must be positive")
+    if len(status.variants) > MAX_VARIANTS:
+        raise invalid_field("status.variants", f"must be at most {MAX_VARIANTS}")
+    variants = tuple(
+        _decode_variant(variant, f"status.variants[{index}]")
+        for index, variant in enumerate(status.variants)
+    )
+    if len({variant.revision for variant in variants}) < len(variants):
+        raise invalid_field("status.variants", "must not hold a revision twice")
+    return Report(status.generation, status.weights_applied, variants)
+
+
+def _encode_gate(gate: Gate) -> environment_pb2.Gate:
+    message = environment_pb2.Gate(gate_id=gate.gate_id)
+    if gate.kind is GateKind.METRIC_THRESHOLD:
+        message.metric_threshold.metric = gate.metric
+        message.metric_threshold.threshold = gate.threshold
+        if gate.goal is not None:
+            message.metric_threshold.goal = model_pb2.MetricGoal.Value(f"METRIC_GOAL_{gate.goal}")
+    elif gate.kind is GateKind.BETTER_THAN_LIVE:
+        message.better_than_live.metric = gate.metric
+        message.better_than_live.margin = gate.margin
+    else:
+        message.tests_passed.SetInParent()
+    return message
+
+
+def _decode_gate(message: environment_pb2.Gate, field: str) -> Gate:
+    gate_id = check_id(message.gate_id, f"{field}.gate_id")
+    condition = message.WhichOneof("condition")
+    if condition == "metric_threshold":
+        threshold = message.metric_threshold
+        inner = f"{field}.metric_threshold"
+        return Gate(
+            gate_id,
+            GateKind.METRIC_THRESHOLD,
+            metric=_metric(threshold.metric, f"{inner}.metric"),
+            threshold=_finite(threshold.threshold, f"{inner}.threshold"),
+            goal=_decode_goal(threshold.goal),
+        )
+    if condition == "better_than_live":
+        progress = message.better_than_live
+        inner = f"{field}.better_than_live"
+        if progress.margin < 0:
+            raise invalid_field(f"{inner}.margin", "must not be negative")
+        return Gate(
+            gate_id,
+            GateKind.BETTER_THAN_LIVE,
+            metric=_metric(progress.metric, f"{inner}.metric"),
+            margin=_finite(progress.margin, f"{inner}.margin"),
+        )
+    if condition == "tests_passed":
+        return Gate(gate_id, GateKind.TESTS_PASSED)
+    raise invalid_field(f"{field}.condition", "must be set")
+
+
+def _metric(text: str, field: str) -> str:
+    if not 0 < len(text) <= MAX_METRIC:
+        raise invalid_field(field, f"must have 1 to {MAX_METRIC} characters")
+    return text
+
+
+def _finite(value: float, field: str) -> float:
+    if not math.isfinite(value):
+        raise invalid_field(field, "must be a finite number")
+    return value
+
+
+def _decode_goal(value: int) -> Goal | None:
+    known = {
+        model_pb2.METRIC_GOAL_MAXIMIZE: Goal.MAXIMIZE,
+        model_pb2.METRIC_GOAL_MINIMIZE: Goal.MINIMIZE,
+    }
+    return known.get(value)  # type: ignore[call-overload,no-any-return]  # enums are ints here
+
+
+def _encode_variants(deployment: Deployment) -> list[deployment_pb2.Variant]:
+    """List what runs: what is assigned, and what a controller still has to remove."""
+    running = [revision for revision in deployment.revisions if revision.running]
+    return [
+        deployment_pb2.Variant(
+            revision=revision.number,
+            version=revision.version,
+            weight=deployment.assignment.weight(revision.number) or 0,
+            state=_variant_state(_state_of(deployment, revision.number)),
+        )
+        for revision in running
+    ]
+
+
+def _state_of(deployment: Deployment, number: int) -> VariantState:
+    if deployment.assignment.weight(number) is None:
+        return VariantState.DRAINING
+    reported = deployment.report.variant(number)
+    return reported.state if reported else VariantState.STARTING
+
+
+def _variant_state(state: VariantState) -> Any:
+    return deployment_pb2.VariantState.Value(f"VARIANT_STATE_{state}")
+
+
+def _encode_record(verdict: Verdict) -> deployment_pb2.GateVerdictRecord:
+    return deployment_pb2.GateVerdictRecord(
+        gate_id=verdict.gate_id, passed=verdict.passed, explanation=verdict.explanation
+    )
+
+
+def _encode_assigned(variant: AssignedVariant) -> assignment_pb2.AssignedVariant:
+    return assignment_pb2.AssignedVariant(
+        revision=variant.revision,
+        version=variant.version,
+        artifact=variant.artifact,
+        weight=variant.weight,
+        environment_digest=variant.environment_digest,
+    )
+
+
+_VARIANT_STATES: dict[int, VariantState] = {_variant_state(state): state for state in VariantState}
+
+
+def _decode_variant(message: assignment_pb2.VariantStatus, field: str) -> VariantReport:
+    if message.revision <= 0:
+        raise invalid_field(f"{field}.revision", "must be positive")
+    state = _VARIANT_STATES.get(message.state)
+    if state is None:
+        raise invalid_field(f"{field}.state", "must be set")
+    failure = _decode_failure(message.failure, field) if message.HasField("failure") else None
+    return VariantReport(message.revision, state, failure)
+
+
+def _decode_failure(message: failure_pb2.Failure, field: str) -> Failure:
+    if len(message.message) > MAX_FAILURE:
+        raise invalid_field(f"{field}.failure.message", f"must have at most {MAX_FAILURE:,}")
+    return Failure(message.reason, message.message)
+
+
+def _encode_failure(failure: Failure | None) -> failure_pb2.Failure | None:
+    if failure is None:
+        return None
+    return failure_pb2.Failure(reason=failure.reason, message=failure.message)

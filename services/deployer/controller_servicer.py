@@ -1,0 +1,56 @@
+"""ControllerService's edge: check, one call, encode."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from typing import Any
+
+from modelyard.deployer.v1 import controller_service_pb2 as pb
+from modelyard.deployer.v1 import controller_service_pb2_grpc
+
+from services.common.names import ArtifactName, DeploymentName, EnvironmentName
+from services.common.pagination import decode_cursor, encode_cursor
+from services.deployer import codec
+from services.deployer.assignments import Assignments, Batch
+
+
+class ControllerServicer(controller_service_pb2_grpc.ControllerServiceServicer):
+    """Serves ControllerService."""
+
+    def __init__(self, assignments: Assignments) -> None:
+        self._assignments = assignments
+
+    async def WatchAssignments(  # noqa: D102 - documented in the proto, as each RPC
+        self, request: pb.WatchAssignmentsRequest, context: Any
+    ) -> AsyncIterator[pb.WatchAssignmentsResponse]:
+        environment = EnvironmentName.parse(request.environment, "environment", wildcard=True)
+        stream = f"assignments {environment}"
+        (after,) = decode_cursor(request.cursor, stream, tuple[int]) or (None,)
+        async for batch in self._assignments.watch(environment, after):
+            yield _encode_batch(batch, encode_cursor(stream, (batch.sequence,)))
+
+    async def ReportStatus(  # noqa: D102
+        self, request: pb.ReportStatusRequest, context: Any
+    ) -> pb.ReportStatusResponse:
+        codec.check_controller(request.controller)
+        name = DeploymentName.parse(request.status.deployment, "status.deployment")
+        report = codec.decode_report(request.status)
+        address = codec.check_address(request.address)
+        await self._assignments.report(name, report, address=address)
+        return pb.ReportStatusResponse()
+
+    async def CreateGrant(  # noqa: D102
+        self, request: pb.CreateGrantRequest, context: Any
+    ) -> pb.CreateGrantResponse:
+        name = DeploymentName.parse(request.deployment, "deployment")
+        artifact = ArtifactName.parse(request.artifact, "artifact")
+        grant = await self._assignments.grant(name, artifact)
+        expire_time = codec.timestamp(grant.expire_time)
+        return pb.CreateGrantResponse(grant=grant.credential, expire_time=expire_time)
+
+
+def _encode_batch(batch: Batch, cursor: str) -> pb.WatchAssignmentsResponse:
+    assignments = [codec.encode_assignment(name, assigned) for name, assigned in batch.assigned]
+    return pb.WatchAssignmentsResponse(
+        assignments=assignments, cursor=cursor, complete=batch.complete
+    )

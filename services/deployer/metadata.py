@@ -1,0 +1,118 @@
+"""What the deployer asks of metadata: versions, goals, uses, delegations."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from modelyard.common.v1 import access_pb2
+from modelyard.metadata.v1 import (
+    lineage_service_pb2,
+    lineage_service_pb2_grpc,
+    model_service_pb2,
+    model_service_pb2_grpc,
+    project_service_pb2,
+    project_service_pb2_grpc,
+    version_pb2,
+    version_use_pb2,
+)
+
+from services.common.auth import Right
+from services.common.errors import wrong_state
+from services.common.names import DeploymentName, ProjectName
+from services.common.peers import Peer
+from services.deployer import codec
+from services.deployer.domain import Candidate, Goal
+
+
+@dataclass(frozen=True, slots=True)
+class Grant:
+    """A credential that acts for whoever made a wish, for a while."""
+
+    credential: str = field(repr=False)
+    expire_time: datetime
+
+
+class Metadata:
+    """The metadata service, as the deployer sees it."""
+
+    def __init__(self, peer: Peer, token_file: Path) -> None:
+        self._peer = peer
+        self._token_file = token_file
+
+    async def check_project(self, name: ProjectName, *, credential: str) -> None:
+        """Refuse a project that does not exist, or that the caller may not read."""
+        request = project_service_pb2.GetProjectRequest(name=str(name))
+        await self._peer.call(self._projects.GetProject, request, credential=credential)
+
+    async def resolve(self, name: str, *, credential: str) -> Candidate:
+        """Find the READY version that a version's, an alias's or a model's name means."""
+        request = model_service_pb2.ResolveVersionRequest(name=name)
+        answer = await self._peer.call(self._models.ResolveVersion, request, credential=credential)
+        state = version_pb2.VersionState.Name(answer.version.state).removeprefix("VERSION_STATE_")
+        if answer.version.state != version_pb2.VERSION_STATE_READY:
+            message = f"{answer.version.name} is {state}; only a READY version can be deployed"
+            raise wrong_state(answer.version.name, state, message)
+        return codec.decode_candidate(answer.version)
+
+    async def version(self, name: str, *, credential: str) -> Candidate:
+        """Return a version, whatever its state."""
+        request = model_service_pb2.GetVersionRequest(name=name)
+        answer = await self._peer.call(self._models.GetVersion, request, credential=credential)
+        return codec.decode_candidate(answer.version)
+
+    async def goals(self, model: str, *, credential: str) -> dict[str, Goal]:
+        """Return which values of a model's metrics are better."""
+        request = model_service_pb2.GetModelRequest(name=model)
+        answer = await self._peer.call(self._models.GetModel, request, credential=credential)
+        return codec.decode_goals(answer.model)
+
+    async def start_use(self, version: str, user: DeploymentName, *, credential: str) -> None:
+        """Put on record that a deployment uses a version."""
+        use = version_use_pb2.VersionUse(version=version, user=str(user))
+        request = lineage_service_pb2.StartVersionUseRequest(version_use=use)
+        await self._peer.call(self._lineage.StartVersionUse, request, credential=credential)
+
+    async def end_use(self, version: str, user: DeploymentName, *, credential: str) -> None:
+        """Put on record that a deployment no longer uses a version."""
+        use = version_use_pb2.VersionUse(version=version, user=str(user))
+        request = lineage_service_pb2.EndVersionUseRequest(version_use=use)
+        await self._peer.call(self._lineage.EndVersionUse, request, credential=credential)
+
+    async def delegate(self, resource: DeploymentName, *, credential: str) -> str:
+        """Get a credential that reads and deploys for the caller, for one deployment."""
+        request = project_service_pb2.IssueDelegationRequest(
+            resource=str(resource), rights=_rights(Right.READ, Right.DEPLOY)
+        )
+        answer = await self._peer.call(
+            self._projects.IssueDelegation, request, credential=credential
+        )
+        return str(answer.delegation)
+
+    async def renew(self, delegation: str, *rights: Right) -> Grant:
+        """Renew a delegation with the deployer's own token, narrowed if rights are given."""
+        request = project_service_pb2.RenewDelegationRequest(
+            delegation=delegation, rights=_rights(*rights)
+        )
+        token = (await asyncio.to_thread(self._token_file.read_text)).strip()
+        answer = await self._peer.call(self._projects.RenewDelegation, request, credential=token)
+        return Grant(answer.delegation, answer.expire_time.ToDatetime(tzinfo=UTC))
+
+    @property
+    def _models(self) -> Any:
+        return self._peer.stub(model_service_pb2_grpc.ModelServiceStub)
+
+    @property
+    def _lineage(self) -> Any:
+        return self._peer.stub(lineage_service_pb2_grpc.LineageServiceStub)
+
+    @property
+    def _projects(self) -> Any:
+        return self._peer.stub(project_service_pb2_grpc.ProjectServiceStub)
+
+
+def _rights(*rights: Right) -> list[access_pb2.Right.ValueType]:
+    return [access_pb2.Right.Value(f"RIGHT_{right}") for right in rights]

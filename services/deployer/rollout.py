@@ -1,0 +1,247 @@
+"""Wishes: deploy, roll back, stop. Each becomes one revision, in one transaction.
+
+Nothing outside the database is touched here but by reading: the reconciler makes
+what is so into what was wished.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+
+from services.common import telemetry
+from services.common.database import Database, Transaction
+from services.common.errors import Reason, ServiceError, etag_mismatch, invalid_field, not_found
+from services.common.idempotency import Key, answered, once
+from services.common.names import DeploymentName, EnvironmentName, VersionName
+from services.deployer import gates, journal, rules
+from services.deployer.domain import (
+    Candidate,
+    Deployment,
+    Environment,
+    Revision,
+    RevisionCause,
+    RevisionOutcome,
+    Verdict,
+)
+from services.deployer.metadata import Metadata
+from services.deployer.store import crossings
+from services.deployer.store import deployments as store
+from services.deployer.store.environments import find_environment
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """Who wishes something, why, and how the call is made safe."""
+
+    actor: str
+    credential: str = field(repr=False)
+    reason: str
+    etag: str
+    key: Key | None
+
+
+@dataclass(frozen=True, slots=True)
+class Wished:
+    """The answer to a wish."""
+
+    deployment: Deployment
+    revision: int
+
+
+Draft = Callable[[Transaction, Deployment], Revision | None]
+"""Makes the revision of a wish from the deployment as it is; None when it is so already."""
+
+
+class Rollout:
+    """What people wish of deployments."""
+
+    def __init__(self, database: Database, metadata: Metadata) -> None:
+        self._database = database
+        self._metadata = metadata
+
+    async def deploy(self, parent: EnvironmentName, version: str, order: Order) -> Wished:
+        """Wish a version live, if the environment's gates let it pass."""
+        if (first := await self._answered(order)) is not None:
+            return first
+        environment = await self._environment(parent)
+        candidate = await self._metadata.resolve(version, credential=order.credential)
+        name = _deployment_of(parent, candidate)
+        current = await self._find(name)
+        verdicts: tuple[Verdict, ...] = ()
+        if current is None or not _is_live(current, candidate):
+            verdicts = await self._judge(environment, candidate, current, order.credential)
+            await self._refuse(name, candidate, verdicts, order)
+
+        def draft(_tx: Transaction, deployment: Deployment) -> Revision | None:
+            if _is_live(deployment, candidate):
+                return None
+            return Revision(
+                number=deployment.desired_revision + 1,
+                version=candidate.name,
+                artifact=candidate.artifact,
+                environment_digest=candidate.environment_digest,
+                actor=order.actor,
+                reason=order.reason,
+                cause=RevisionCause.DEPLOY,
+                create_time=datetime.now(UTC),
+                verdicts=verdicts,
+                trace_parent=telemetry_parent,
+            )
+
+        telemetry_parent = telemetry.trace_parent()
+        return await self._wish(name, order, draft, create=True)
+
+    async def check(
+        self, parent: EnvironmentName, version: str, *, credential: str
+    ) -> tuple[Verdict, ...]:
+        """Say how the environment's gates judge a version."""
+        environment = await self._environment(parent)
+        candidate = await self._metadata.resolve(version, credential=credential)
+        current = await self._find(_deployment_of(parent, candidate))
+        return await self._judge(environment, candidate, current, credential)
+
+    async def roll_back(self, name: DeploymentName, revision: int, order: Order) -> Wished:
+        """Wish an earlier revision's version live again; 0: the one live before."""
+        if (first := await self._answered(order)) is not None:
+            return first
+        trace_parent = telemetry.trace_parent()
+
+        def draft(tx: Transaction, deployment: Deployment) -> Revision:
+            target = _restorable(tx, deployment, revision)
+            return Revision(
+                number=deployment.desired_revision + 1,
+                version=target.version,
+                artifact=target.artifact,
+                environment_digest=target.environment_digest,
+                actor=order.actor,
+                reason=order.reason,
+                cause=RevisionCause.ROLLBACK,
+                create_time=datetime.now(UTC),
+                restored_revision=target.number,
+                trace_parent=trace_parent,
+            )
+
+        return await self._wish(name, order, draft)
+
+    async def stop(self, name: DeploymentName, order: Order) -> Wished:
+        """Wish that nothing is served any more."""
+        if (first := await self._answered(order)) is not None:
+            return first
+        trace_parent = telemetry.trace_parent()
+
+        def draft(_tx: Transaction, deployment: Deployment) -> Revision | None:
+            if deployment.desired.cause is RevisionCause.UNDEPLOY:
+                return None
+            return Revision(
+                number=deployment.desired_revision + 1,
+                version="",
+                artifact="",
+                environment_digest="",
+                actor=order.actor,
+                reason=order.reason,
+                cause=RevisionCause.UNDEPLOY,
+                create_time=datetime.now(UTC),
+                trace_parent=trace_parent,
+            )
+
+        return await self._wish(name, order, draft)
+
+    async def _wish(
+        self, name: DeploymentName, order: Order, draft: Draft, *, create: bool = False
+    ) -> Wished:
+        """Store a wish, its actor's delegation and its journal entry together."""
+        if not create and await self._find(name) is None:
+            raise not_found(name)
+        delegation = await self._metadata.delegate(name, credential=order.credential)
+
+        def work(tx: Transaction) -> Wished:
+            now = datetime.now(UTC)
+            deployment = store.claim_deployment(tx.connection, name, now)
+            if order.etag and order.etag != deployment.etag:
+                raise etag_mismatch(name, current=deployment.etag)
+            revision = draft(tx, deployment)
+            if revision is None:
+                return Wished(deployment, deployment.live_revision)
+            after = journal.record(tx, deployment, rules.wish(deployment, revision))
+            crossings.save_delegation(tx.connection, name, revision.number, delegation, now)
+            return Wished(after, revision.number)
+
+        return await self._database.write(lambda tx: once(tx, order.key, Wished, lambda: work(tx)))
+
+    async def _judge(
+        self,
+        environment: Environment,
+        candidate: Candidate,
+        current: Deployment | None,
+        credential: str,
+    ) -> tuple[Verdict, ...]:
+        if not environment.gates:
+            return ()
+        model = str(VersionName.parse(candidate.name).parent)
+        goals = await self._metadata.goals(model, credential=credential)
+        live = None
+        if current is not None and current.live is not None:
+            live = await self._metadata.version(current.live.version, credential=credential)
+        return gates.judge(environment.gates, candidate, live=live, goals=goals)
+
+    async def _refuse(
+        self,
+        name: DeploymentName,
+        candidate: Candidate,
+        verdicts: tuple[Verdict, ...],
+        order: Order,
+    ) -> None:
+        """Refuse a version that a gate refused, and put it in the journal."""
+        explanation = gates.refusals(verdicts)
+        if not explanation:
+            return
+        message = f"{candidate.name} may not go live here: {explanation}"
+        await self._database.write(
+            lambda tx: journal.refuse(tx, name, message=message, actor=order.actor)
+        )
+        failed = ",".join(verdict.gate_id for verdict in verdicts if not verdict.passed)
+        raise ServiceError(Reason.GATE_REFUSED, message, resource=candidate.name, gates=failed)
+
+    async def _answered(self, order: Order) -> Wished | None:
+        return await self._database.read(lambda tx: answered(tx, order.key, Wished))
+
+    async def _environment(self, name: EnvironmentName) -> Environment:
+        found = await self._database.read(lambda tx: find_environment(tx.connection, name))
+        if found is None:
+            raise not_found(name)
+        return found
+
+    async def _find(self, name: DeploymentName) -> Deployment | None:
+        return await self._database.read(lambda tx: store.find_deployment(tx.connection, name))
+
+
+def _deployment_of(parent: EnvironmentName, candidate: Candidate) -> DeploymentName:
+    version = VersionName.parse(candidate.name)
+    if version.project != parent.project:
+        raise invalid_field("version", "must be of the environment's project")
+    return DeploymentName(parent.project, parent.environment, version.model)
+
+
+def _is_live(deployment: Deployment, candidate: Candidate) -> bool:
+    live = deployment.live
+    settled = live is not None and deployment.desired_revision == deployment.live_revision
+    return settled and live is not None and live.version == candidate.name
+
+
+def _restorable(tx: Transaction, deployment: Deployment, number: int) -> Revision:
+    """Find the revision to go back to; an unfinished wish goes back to what is live."""
+    name, live = deployment.name, deployment.live
+    if number:
+        target = store.find_revision(tx.connection, name, number)
+        if target is None:
+            raise not_found(f"revision {number} of {name}")
+    elif deployment.desired.outcome is RevisionOutcome.IN_PROGRESS and live is not None:
+        target = live
+    else:
+        target = store.find_last_live(tx.connection, name, other_than=deployment.live_revision)
+    if target is None or target.live_time is None or not target.version:
+        message = f"{name} has no earlier revision that was live"
+        raise ServiceError(Reason.NOTHING_TO_ROLL_BACK, message, resource=str(name))
+    return target

@@ -1,0 +1,1 @@
+"""The deployer's database: the only package of it that knows SQL."""
