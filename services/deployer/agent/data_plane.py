@@ -1,0 +1,266 @@
+"""The data plane: model servers behind Envoy, changed one variant at a time.
+
+A reconcile loop says `open_environment`, `ensure` (started and ready, no request yet),
+`set_weights` (who answers), `drain` (no new request, the last one answered) and `remove`. Each
+step may be repeated. A variant that dies by itself leaves Envoy at once and is told by
+`next_failure`; `ensure` starts it again. Calls for different models may run at the same time.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Self
+
+from services.deployer.agent.envoy import Envoy
+from services.deployer.agent.envoy_admin import EnvoyUnreachableError
+from services.deployer.agent.model_server import (
+    ModelServerError,
+    ModelServerProcess,
+    ModelServerSpec,
+)
+from services.deployer.agent.routing import Backend, Listener, Route, stat_name
+
+logger = logging.getLogger(__name__)
+
+READY_SECONDS = 120.0
+DRAIN_SECONDS = 30.0
+_POLL_SECONDS = 0.05
+_QUIET_POLLS = 3  # a request that Envoy routes just now is counted a moment later
+
+
+@dataclass(frozen=True, slots=True)
+class VariantKey:
+    """Names a variant: a revision of a model's deployment in an environment (a resource name)."""
+
+    environment: str
+    model: str
+    revision: int
+
+    def __str__(self) -> str:
+        return f"{self.environment}/{self.model}/{self.revision}"
+
+
+@dataclass(frozen=True, slots=True)
+class Variant:
+    """What should run for a revision: a version's bundle, and the Python of its environment.
+
+    Both paths are absolute.
+    """
+
+    key: VariantKey
+    version: str
+    bundle: Path
+    python: Path
+
+
+@dataclass(frozen=True, slots=True)
+class VariantFailure:
+    """A variant that was ready and died by itself."""
+
+    key: VariantKey
+    error: ModelServerError
+
+
+@dataclass(slots=True)
+class _Running:
+    """A ready model server and its share of the requests."""
+
+    server: ModelServerProcess
+    watcher: asyncio.Task[None]
+    weight: int = 0
+
+
+@dataclass(slots=True)
+class _Environment:
+    """An open environment and the model servers in it."""
+
+    port: int
+    host: str
+    running: dict[VariantKey, _Running] = field(default_factory=dict)
+    models: set[str] = field(default_factory=set)  # also those whose last variant died
+
+
+class DataPlane:
+    """Envoy and the model servers of this machine; an async context manager that owns them."""
+
+    def __init__(self, folder: Path, *, envoy_concurrency: int = 1) -> None:
+        self._folder = folder.resolve()
+        self._envoy = Envoy(self._folder / "envoy", concurrency=envoy_concurrency)
+        self._environments: dict[str, _Environment] = {}
+        self._failures: asyncio.Queue[VariantFailure] = asyncio.Queue()
+        self._changing = asyncio.Lock()
+        self._starting: dict[VariantKey, asyncio.Lock] = {}
+
+    async def __aenter__(self) -> Self:
+        await self._envoy.__aenter__()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        found = [r for e in self._environments.values() for r in e.running.values()]
+        for running in found:
+            running.watcher.cancel()
+        await self._envoy.__aexit__()
+        await asyncio.gather(*(running.server.stop() for running in found))
+
+    @property
+    def envoy(self) -> Envoy:
+        """Return the Envoy in front."""
+        return self._envoy
+
+    async def open_environment(self, name: str, *, port: int, host: str = "127.0.0.1") -> None:
+        """Serve an environment on a port; a port that is taken raises ConfigRejectedError."""
+        known = self._environments.get(name)
+        if known is not None and (known.port, known.host) == (port, host):
+            return
+        async with self._changing:
+            environment = replace(known or _Environment(port, host), port=port, host=host)
+            await self._envoy.apply(_listeners({**self._environments, name: environment}))
+            self._environments[name] = environment
+
+    async def close_environment(self, name: str) -> None:
+        """Stop serving an environment and end whatever runs in it."""
+        environment = self._environments.get(name)
+        if environment is None:
+            return
+        for key in list(environment.running):
+            await self.remove(key)
+        async with self._changing:
+            del self._environments[name]
+            await self._apply()
+
+    async def ensure(self, variant: Variant, *, deadline: float = READY_SECONDS) -> None:
+        """Have a variant run and be ready; it gets no request before `set_weights`.
+
+        Raises:
+            ModelServerError: It could not be made ready; nothing is left of it.
+        """
+        key = variant.key
+        async with self._starting.setdefault(key, asyncio.Lock()):
+            environment = self._environments[key.environment]
+            known = environment.running.get(key)
+            if known is not None and known.server.is_running:
+                return
+            spec = ModelServerSpec(variant.python, variant.bundle, key.model, variant.version)
+            server = await ModelServerProcess.start(spec, folder=self._server_folder(key))
+            try:
+                await server.wait_ready(deadline)
+            except BaseException:
+                await server.stop(0)
+                raise
+            watcher = asyncio.create_task(self._watch(key, server))
+            environment.running[key] = _Running(server, watcher)
+            environment.models.add(key.model)
+
+    async def set_weights(self, environment: str, model: str, weights: Mapping[int, int]) -> None:
+        """Share a model's requests among its ready revisions; the ones not named get none.
+
+        Raises:
+            KeyError: A revision that is given a weight does not run.
+        """
+        async with self._changing:
+            running = self._environments[environment].running
+            for revision, weight in weights.items():
+                if weight > 0 and VariantKey(environment, model, revision) not in running:
+                    raise KeyError(f"revision {revision} of {model} does not run")
+            for key, found in running.items():
+                if key.model == model:
+                    found.weight = weights.get(key.revision, 0)
+            await self._apply()
+
+    async def drain(self, key: VariantKey, *, within: float = DRAIN_SECONDS) -> bool:
+        """Send a variant no new request and wait for the ones it has; False: some remained."""
+        running = self._environments[key.environment].running.get(key)
+        if running is None:
+            return True
+        async with self._changing:
+            running.weight = 0
+            await self._apply()
+        try:
+            async with asyncio.timeout(within):
+                await self._wait_quiet(key)
+        except TimeoutError:
+            logger.warning("requests remained after the drain", extra={"variant": str(key)})
+            return False
+        return True
+
+    async def remove(self, key: VariantKey) -> None:
+        """Take a variant out of Envoy, then end its model server."""
+        environment = self._environments[key.environment]
+        running = environment.running.pop(key, None)
+        self._starting.pop(key, None)
+        if running is not None:
+            running.watcher.cancel()
+        if not any(other.model == key.model for other in environment.running):
+            environment.models.discard(key.model)
+        async with self._changing:
+            await self._apply()
+        if running is not None:
+            await running.server.stop()
+        await asyncio.to_thread(shutil.rmtree, self._server_folder(key), ignore_errors=True)
+
+    def ready(self) -> dict[VariantKey, int]:
+        """Return the variants that run and their weights."""
+        return {
+            key: running.weight
+            for environment in self._environments.values()
+            for key, running in environment.running.items()
+            if running.server.is_running
+        }
+
+    def tail(self, key: VariantKey, count: int) -> list[str]:
+        """Return the last log lines of a running variant."""
+        running = self._environments[key.environment].running.get(key)
+        return [] if running is None else running.server.tail(count)
+
+    async def next_failure(self) -> VariantFailure:
+        """Wait for a variant that dies by itself; requests no longer go to it."""
+        return await self._failures.get()
+
+    async def _watch(self, key: VariantKey, server: ModelServerProcess) -> None:
+        error = await server.crash()
+        logger.error("model server ended", extra={"variant": str(key), "problem": error.message})
+        async with self._changing:
+            running = self._environments[key.environment].running
+            if key in running and running[key].server is server:
+                del running[key]
+            await self._apply()
+        self._failures.put_nowait(VariantFailure(key, error))
+
+    def _server_folder(self, key: VariantKey) -> Path:
+        return self._folder / "servers" / stat_name(str(key))
+
+    async def _wait_quiet(self, key: VariantKey) -> None:
+        """Wait until Envoy has no request of a variant in hand, several times in a row."""
+        quiet = 0
+        while quiet < _QUIET_POLLS:
+            try:
+                active = await self._envoy.active_requests(str(key))
+            except EnvoyUnreachableError:
+                active = 1  # not known: it is being started again
+            quiet = 0 if active else quiet + 1
+            await asyncio.sleep(_POLL_SECONDS)
+
+    async def _apply(self) -> None:
+        await self._envoy.apply(_listeners(self._environments))
+
+
+def _listeners(environments: Mapping[str, _Environment]) -> list[Listener]:
+    return [
+        Listener(name, environment.port, _routes(environment), environment.host)
+        for name, environment in environments.items()
+    ]
+
+
+def _routes(environment: _Environment) -> tuple[Route, ...]:
+    """Return a route for each model, with its ready variants."""
+    backends: dict[str, list[Backend]] = {model: [] for model in sorted(environment.models)}
+    for key, running in environment.running.items():
+        ports = running.server.ports
+        backend = Backend(str(key), ports.http, ports.grpc, running.weight)
+        backends[key.model].append(backend)
+    return tuple(Route(model, tuple(found)) for model, found in backends.items())

@@ -1,0 +1,188 @@
+"""A model server: the process that answers for one version, in the model's own environment."""
+
+from __future__ import annotations
+
+import asyncio
+import http.client
+import json
+import os
+import shutil
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+from typing import Self
+
+from services.deployer.agent.child import Child
+
+HOST = "127.0.0.1"
+EXAMPLE_FILE = "example.json"
+STOP_SECONDS = 12.0  # the model server itself drains for at most 10
+_POLL_SECONDS = 0.02
+_TAIL_LINES = 20
+# What a model may need of the machine's environment; never the agent's own settings and tokens.
+_PASSED_ON = ("PATH", "LANG", "TZ", "TMPDIR", "LD_LIBRARY_PATH", "CUDA_VISIBLE_DEVICES")
+
+
+class FailureReason(StrEnum):
+    """Why a model server does not serve."""
+
+    NEVER_READY = "NEVER_READY"
+    SMOKE_FAILED = "SMOKE_FAILED"
+    CRASHED = "CRASHED"
+
+
+class ModelServerError(Exception):
+    """A model server that does not serve; the message ends with its last lines."""
+
+    def __init__(self, reason: FailureReason, message: str) -> None:
+        super().__init__(f"{reason}: {message}")
+        self.reason = reason
+        self.message = message
+
+
+@dataclass(frozen=True, slots=True)
+class ModelServerSpec:
+    """What a model server serves, and the Python it runs on; the paths are absolute."""
+
+    python: Path
+    bundle: Path
+    model: str
+    version: str
+
+
+@dataclass(frozen=True, slots=True)
+class Ports:
+    """Where a model server listens on the loopback address."""
+
+    http: int
+    grpc: int
+
+
+class ModelServerProcess:
+    """A started model server; it dies with the process that started it."""
+
+    def __init__(self, spec: ModelServerSpec, folder: Path, child: Child) -> None:
+        self._spec = spec
+        self._folder = folder
+        self._child = child
+        self._ports: Ports | None = None
+
+    @classmethod
+    async def start(cls, spec: ModelServerSpec, *, folder: Path) -> Self:
+        """Start a model server on free ports; `folder` is its own and holds its log."""
+        folder = await asyncio.to_thread(_prepare, folder)
+        arguments = [str(spec.python), "-I", "-m", "modelyard.serving", "--host", HOST]
+        arguments += ["--bundle", str(spec.bundle), "--name", spec.model]
+        arguments += ["--version", spec.version, "--http-port", "0", "--grpc-port", "0"]
+        arguments += ["--ports-file", str(folder / "ports.json")]
+        environment = {key: os.environ[key] for key in _PASSED_ON if key in os.environ}
+        environment |= {"HOME": str(folder), "PYTHONUNBUFFERED": "1"}
+        log = folder / "server.log"
+        child = await Child.start(arguments, folder=folder, log=log, environment=environment)
+        return cls(spec, folder, child)
+
+    @property
+    def pid(self) -> int:
+        """Return the process id."""
+        return self._child.pid
+
+    @property
+    def ports(self) -> Ports:
+        """Return where it listens; only once it was ready."""
+        if self._ports is None:
+            raise RuntimeError("the model server has not said where it listens")
+        return self._ports
+
+    @property
+    def is_running(self) -> bool:
+        """Say whether the process runs."""
+        return self._child.exit_code is None
+
+    async def wait_ready(self, deadline: float) -> None:
+        """Wait until it is ready and has answered its example.
+
+        Args:
+            deadline: The seconds it may take.
+
+        Raises:
+            ModelServerError: It never got ready, failed its example, or ended.
+        """
+        try:
+            async with asyncio.timeout(deadline):
+                while not await self._is_ready():
+                    if not self.is_running:
+                        raise await self.crash()
+                    await asyncio.sleep(_POLL_SECONDS)
+                await self._smoke()
+        except TimeoutError:
+            text = f"not ready after {deadline:g} s"
+            raise self._failure(FailureReason.NEVER_READY, text) from None
+
+    async def crash(self) -> ModelServerError:
+        """Wait until the process has ended and return the error that tells how."""
+        code = await self._child.wait()
+        how = f"killed by signal {-code}" if code < 0 else f"exit code {code}"
+        return self._failure(FailureReason.CRASHED, f"the model server ended: {how}")
+
+    async def stop(self, grace: float = STOP_SECONDS) -> None:
+        """Let it finish what it has in hand, for at most `grace` seconds, and end it."""
+        await self._child.stop(grace)
+
+    def tail(self, count: int) -> list[str]:
+        """Return its last log lines."""
+        return self._child.tail(count)
+
+    async def _is_ready(self) -> bool:
+        if self._ports is None:
+            self._ports = await asyncio.to_thread(_read_ports, self._folder / "ports.json")
+        if self._ports is None:
+            return False
+        path = f"/v2/models/{self._spec.model}/ready"
+        status, _ = await asyncio.to_thread(_ask, self._ports.http, "GET", path, b"")
+        return status == http.client.OK
+
+    async def _smoke(self) -> None:
+        """Ask for the prediction of the bundle's example, if it has one."""
+        example = self._spec.bundle / EXAMPLE_FILE
+        if not await asyncio.to_thread(example.exists):
+            return
+        body = await asyncio.to_thread(example.read_bytes)
+        path = f"/v2/models/{self._spec.model}/versions/{self._spec.version}/infer"
+        status, answer = await asyncio.to_thread(_ask, self.ports.http, "POST", path, body)
+        if status != http.client.OK:
+            if status is None and not self.is_running:
+                raise await self.crash()
+            text = f"the example was answered with {status}: {answer[:500]}"
+            raise self._failure(FailureReason.SMOKE_FAILED, text)
+
+    def _failure(self, reason: FailureReason, text: str) -> ModelServerError:
+        return ModelServerError(reason, "\n".join([text, *self.tail(_TAIL_LINES)]))
+
+
+def _prepare(folder: Path) -> Path:
+    """Return a folder's absolute path, made anew and empty."""
+    if folder.exists():
+        shutil.rmtree(folder)
+    folder.mkdir(parents=True, mode=0o700)
+    return folder.resolve()
+
+
+def _read_ports(path: Path) -> Ports | None:
+    try:
+        ports = json.loads(path.read_bytes())
+    except FileNotFoundError:
+        return None
+    return Ports(http=ports["http_port"], grpc=ports["grpc_port"])
+
+
+def _ask(port: int, method: str, path: str, body: bytes) -> tuple[int | None, str]:
+    """Return the status and text of an answer; status None: there was none."""
+    connection = http.client.HTTPConnection(HOST, port, timeout=60)
+    try:
+        connection.request(method, path, body=body or None)
+        response = connection.getresponse()
+        return response.status, response.read().decode(errors="replace")
+    except (OSError, http.client.HTTPException) as error:
+        return None, type(error).__name__
+    finally:
+        connection.close()

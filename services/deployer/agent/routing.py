@@ -1,0 +1,265 @@
+"""Routing: which requests go to which model servers, and how Envoy is told.
+
+`render` is pure. An environment is one port for HTTP and gRPC. HTTP requests are routed by their
+path, gRPC requests by the header `modelyard-model`; where a client does not send it, `peek.lua`
+reads the model's name from the message, which Envoy holds whole for that: gRPC requests without
+the header may have at most MAX_PEEKED_BYTES, and must not be compressed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+MAX_PEEKED_BYTES = 64 * 1024 * 1024
+PREDICTION_TIMEOUT = "300s"
+MODEL_HEADER = "modelyard-model"
+_SERVICE = "/inference.GRPCInferenceService"
+_SERVER_METHODS = ("ServerLive", "ServerReady", "ServerMetadata")
+_MODEL_METHODS = ("ModelInfer", "ModelReady", "ModelMetadata")
+_TYPES = "type.googleapis.com/envoy"
+_FILTERS = f"{_TYPES}.extensions.filters"
+_HTTP_OPTIONS = f"{_TYPES}.extensions.upstreams.http.v3.HttpProtocolOptions"
+_PEEK = files(__package__).joinpath("peek.lua").read_text()
+
+Json = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Backend:
+    """A model server and its share of the model's requests; 0: none."""
+
+    id: str
+    http_port: int
+    grpc_port: int
+    weight: int
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """A model and the servers that answer for it."""
+
+    model: str
+    backends: tuple[Backend, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Listener:
+    """An environment, the port its predictions are served on, and its models."""
+
+    environment: str
+    port: int
+    routes: tuple[Route, ...] = ()
+    host: str = "127.0.0.1"
+
+    @property
+    def key(self) -> str:
+        """Return the environment as a name for Envoy's statistics and files."""
+        return stat_name(self.environment)
+
+
+@dataclass(frozen=True, slots=True)
+class Resources:
+    """What Envoy is told: its clusters, its listeners, and the routes of each listener."""
+
+    clusters: tuple[Json, ...]
+    listeners: tuple[Json, ...]
+    routes: dict[str, Json]
+
+
+def stat_name(name: str) -> str:
+    """Return a resource name without the characters that Envoy splits or replaces."""
+    return name.replace("/", "_").replace(".", "_")
+
+
+def cluster_names(backend_id: str) -> tuple[str, str]:
+    """Return the names of a backend's HTTP and gRPC cluster."""
+    key = stat_name(backend_id)
+    return f"{key}_http", f"{key}_grpc"
+
+
+def render(listeners: Iterable[Listener], folder: Path) -> Resources:
+    """Say all of it in Envoy's words; each listener's routes lie in `folder`/routes-{key}.json."""
+    wanted = tuple(listeners)
+    backends = {b.id: b for listener in wanted for r in listener.routes for b in r.backends}
+    return Resources(
+        clusters=tuple(cluster for b in backends.values() for cluster in _clusters(b)),
+        listeners=tuple(_listener(listener, folder) for listener in wanted),
+        routes={listener.key: _route_configuration(listener) for listener in wanted},
+    )
+
+
+def routes_file(folder: Path, key: str) -> Path:
+    """Return the file that holds a listener's routes."""
+    return folder / f"routes-{key}.json"
+
+
+def file_source(path: Path) -> Json:
+    """Return a configuration source that watches a file."""
+    return {"resource_api_version": "V3", "path_config_source": {"path": str(path)}}
+
+
+def _clusters(backend: Backend) -> tuple[Json, Json]:
+    http_name, grpc_name = cluster_names(backend.id)
+    return (
+        _cluster(http_name, backend.http_port, {"http_protocol_options": {}}),
+        _cluster(grpc_name, backend.grpc_port, {"http2_protocol_options": {}}),
+    )
+
+
+def _cluster(name: str, port: int, protocol: Json) -> Json:
+    endpoint = {"address": {"socket_address": {"address": "127.0.0.1", "port_value": port}}}
+    limits = {"max_connections": 4096, "max_pending_requests": 4096}
+    limits |= {"max_requests": 4096, "max_retries": 1024}
+    return {
+        "@type": f"{_TYPES}.config.cluster.v3.Cluster",
+        "name": name,
+        "type": "STATIC",
+        "connect_timeout": "2s",
+        "circuit_breakers": {"thresholds": [limits]},
+        "load_assignment": {
+            "cluster_name": name,
+            "endpoints": [{"lb_endpoints": [{"endpoint": endpoint}]}],
+        },
+        "typed_extension_protocol_options": {
+            "envoy.extensions.upstreams.http.v3.HttpProtocolOptions": {
+                "@type": _HTTP_OPTIONS,
+                "common_http_protocol_options": {"idle_timeout": "60s"},
+                "explicit_http_config": protocol,
+            }
+        },
+    }
+
+
+def _listener(listener: Listener, folder: Path) -> Json:
+    address = {"address": listener.host, "port_value": listener.port}
+    network_filter = {
+        "name": "envoy.filters.network.http_connection_manager",
+        "typed_config": _connection_manager(listener.key, folder),
+    }
+    return {
+        "@type": f"{_TYPES}.config.listener.v3.Listener",
+        "name": listener.key,
+        "address": {"socket_address": address},
+        "enable_reuse_port": False,  # a taken port is an error, never shared with a stranger
+        "filter_chains": [{"filters": [network_filter]}],
+    }
+
+
+def _connection_manager(key: str, folder: Path) -> Json:
+    return {
+        "@type": f"{_FILTERS}.network.http_connection_manager.v3.HttpConnectionManager",
+        "codec_type": "AUTO",
+        "stat_prefix": key,
+        "rds": {"route_config_name": key, "config_source": file_source(routes_file(folder, key))},
+        "http_filters": [
+            {
+                "name": "envoy.filters.http.lua",
+                "typed_config": {"@type": f"{_FILTERS}.http.lua.v3.Lua"},
+            },
+            {
+                "name": "envoy.filters.http.router",
+                "typed_config": {"@type": f"{_FILTERS}.http.router.v3.Router"},
+            },
+        ],
+        "request_headers_timeout": "30s",
+        "stream_idle_timeout": PREDICTION_TIMEOUT,
+        "normalize_path": True,
+        "merge_slashes": True,
+        "path_with_escaped_slashes_action": "REJECT_REQUEST",
+        "local_reply_config": _local_replies(),
+    }
+
+
+def _local_replies() -> Json:
+    """Put what Envoy itself answers over HTTP into the protocol's JSON form."""
+    is_grpc = {
+        "string_match": {"prefix": "application/grpc"},
+        "treat_missing_header_as_empty": True,
+    }
+    header = {"name": "content-type", "invert_match": True, **is_grpc}
+    form = {"json_format": {"error": "%LOCAL_REPLY_BODY%"}}
+    return {
+        "mappers": [{"filter": {"header_filter": {"header": header}}, "body_format_override": form}]
+    }
+
+
+def _route_configuration(listener: Listener) -> Json:
+    routes = [entry for route in listener.routes for entry in _model_routes(route)]
+    routes += _server_routes([b for route in listener.routes for b in route.backends])
+    routes += [_peeked(f"{_SERVICE}/{method}") for method in _MODEL_METHODS]
+    routes.append(_refused({"prefix": "/v2/models/"}, 404, "this model is not served here"))
+    routes.append(_refused({"prefix": "/"}, 404, "there is nothing at this path"))
+    return {
+        "@type": f"{_TYPES}.config.route.v3.RouteConfiguration",
+        "name": listener.key,
+        "validate_clusters": True,
+        "virtual_hosts": [{"name": listener.key, "domains": ["*"], "routes": routes}],
+    }
+
+
+def _model_routes(route: Route) -> list[Json]:
+    named = {"name": MODEL_HEADER, "string_match": {"exact": route.model}}
+    http_match = {"path_separated_prefix": f"/v2/models/{route.model}"}
+    grpc_match = {"prefix": f"{_SERVICE}/", "headers": [named]}
+    unserved = "no version of this model is live"
+    return [
+        _shared(http_match, route.backends, unserved, is_grpc=False),
+        _shared(grpc_match, route.backends, unserved, is_grpc=True),
+    ]
+
+
+def _server_routes(backends: list[Backend]) -> list[Json]:
+    """Route what is asked of the server as a whole to any model server."""
+    paths = ("/v2", "/v2/", "/v2/health/live", "/v2/health/ready")
+    methods = [f"{_SERVICE}/{method}" for method in _SERVER_METHODS]
+    some = tuple(backends)
+    unserved = "no model is live"
+    return [_shared({"path": path}, some, unserved, is_grpc=False) for path in paths] + [
+        _shared({"path": path}, some, unserved, is_grpc=True) for path in methods
+    ]
+
+
+def _shared(match: Json, backends: tuple[Backend, ...], unserved: str, *, is_grpc: bool) -> Json:
+    """Share requests among the backends that have a weight."""
+    weights = [
+        {"name": cluster_names(backend.id)[is_grpc], "weight": backend.weight}
+        for backend in backends
+        if backend.weight > 0
+    ]
+    if not weights:
+        return _refused(match, 503, unserved)
+    action = {
+        "weighted_clusters": {"clusters": weights},
+        "timeout": PREDICTION_TIMEOUT,
+        "retry_policy": {
+            # Only what certainly was not begun: a prediction is never made twice.
+            "retry_on": "connect-failure,refused-stream,reset-before-request",
+            "num_retries": 3,
+        },
+    }
+    return {"match": match, "route": action}
+
+
+def _peeked(path: str) -> Json:
+    """Read the model's name from the message and route anew; unknown there too: NOT_FOUND."""
+    route = _refused({"path": path}, 404, "this model is not served here")
+    status = {"header": {"key": "grpc-status", "value": "5"}}
+    per_route = {"@type": f"{_FILTERS}.http.lua.v3.LuaPerRoute"}
+    return route | {
+        "request_body_buffer_limit": MAX_PEEKED_BYTES,
+        "response_headers_to_add": [status | {"append_action": "OVERWRITE_IF_EXISTS_OR_ADD"}],
+        "typed_per_filter_config": {
+            "envoy.filters.http.lua": per_route | {"source_code": {"inline_string": _PEEK}}
+        },
+    }
+
+
+def _refused(match: Json, status: int, message: str) -> Json:
+    return {
+        "match": match,
+        "direct_response": {"status": status, "body": {"inline_string": message}},
+    }
