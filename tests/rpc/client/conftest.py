@@ -38,6 +38,8 @@ class CuttingProxy:
             while True:
                 near, _ = self._listener.accept()
                 far = socket.create_connection(("127.0.0.1", self._target))
+                for end in (near, far):
+                    end.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
                 budget = [self._budgets.pop(0) if self._budgets else 2**62]
                 for pair in ((near, far), (far, near)):
                     threading.Thread(target=self._pass, args=(*pair, budget), daemon=True).start()

@@ -97,7 +97,7 @@ class Models(model_service_pb2_grpc.ModelServiceServicer):
 
 @pytest.fixture
 def models() -> Models:
-    return Models()  # type: ignore[abstract]  # has what the tests call
+    return Models()
 
 
 @pytest.fixture
@@ -205,7 +205,7 @@ class Gate(deployment_service_pb2_grpc.DeploymentServiceServicer):
 def test_errors_are_typed_by_status_and_reason(connect: Connect) -> None:
     client = connect(
         lambda server: deployment_service_pb2_grpc.add_DeploymentServiceServicer_to_server(
-            Gate(),  # type: ignore[abstract]  # has what the test calls
+            Gate(),
             server,
         )
     )

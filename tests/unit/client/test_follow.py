@@ -59,7 +59,7 @@ class Builds(build_service_pb2_grpc.BuildServiceServicer):
 
 
 def make_builds(*, endless: bool = False) -> Builds:
-    return Builds(endless=endless)  # type: ignore[abstract]  # has what the tests call
+    return Builds(endless=endless)
 
 
 def event(number: int) -> build_event_pb2.BuildEvent:
@@ -165,7 +165,7 @@ class Deployments(deployment_service_pb2_grpc.DeploymentServiceServicer):
 def test_a_deployment_is_followed_until_it_settles(connect: Connect) -> None:
     client = connect(
         lambda server: deployment_service_pb2_grpc.add_DeploymentServiceServicer_to_server(
-            Deployments(),  # type: ignore[abstract]  # has what the test calls
+            Deployments(),
             server,
         )
     )

@@ -173,10 +173,11 @@ def _send_batch(parent: str, batch: Sequence[Source], meter: _Meter) -> Flow[Non
 
 
 class _Sending:
-    """The chunks of one batch: which are stored already, and how many got there."""
+    """The chunks of one batch: which are stored already, and which are still to be sent."""
 
     def __init__(self, parent: str, batch: Sequence[Source], meter: _Meter) -> None:
         self.delivered = 0
+        self._missing = len({digest for source in batch for digest in source.chunks})
         self._parent = parent
         self._meter = meter
         self._total = sum(source.size for source in batch)
@@ -192,8 +193,11 @@ class _Sending:
         for digests in _slices(list(self._places), DIGESTS_PER_CALL):
             request = service.FindMissingRequest(parent=self._parent, chunk_digests=digests)
             wanted += yield from ask(_find(request, lambda r: list(r.missing_chunk_digests)))
+        # What a broken stream brought across was not acknowledged, but it counts.
+        self.delivered += self._missing - len(wanted)
+        self._missing = len(wanted)
         if wanted:
-            feed = _Feed(self._parent, wanted, self)
+            feed = _Feed(self._parent, wanted, self.read)
             yield Upload(
                 feed.messages(),
                 service.WriteChunksRequest,
@@ -225,12 +229,14 @@ class _Sending:
 class _Feed:
     """One stream of chunks, made as it is sent."""
 
-    def __init__(self, parent: str, wanted: Sequence[bytes], sending: _Sending) -> None:
+    def __init__(
+        self, parent: str, wanted: Sequence[bytes], read: Callable[[bytes], bytes]
+    ) -> None:
         self.durable = 0
         self.error: Exception | None = None
         self._parent = parent
         self._wanted = wanted
-        self._sending = sending
+        self._read = read
 
     def messages(self) -> Iterator[service.WriteChunksRequest]:
         """Return the requests; what goes wrong in between is kept in `error`."""
@@ -238,7 +244,7 @@ class _Feed:
             message = service.WriteChunksRequest(parent=self._parent)
             size = 0
             for digest in self._wanted:
-                data = self._sending.read(digest)
+                data = self._read(digest)
                 if size + len(data) > CHUNK_BYTES or len(message.chunks) == CHUNKS_PER_MESSAGE:
                     yield message
                     message, size = service.WriteChunksRequest(), 0
@@ -252,7 +258,6 @@ class _Feed:
 
     def acknowledged(self, response: service.WriteChunksResponse) -> None:
         """Take note of how many chunks are durable."""
-        self._sending.delivered += response.durable_chunk_count - self.durable
         self.durable = response.durable_chunk_count
 
 
