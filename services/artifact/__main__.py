@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 from modelyard.artifact.v1 import artifact_service_pb2_grpc
 
 from services.artifact.blobs import BlobStore
-from services.artifact.blobs.disk import DiskBlobs
+from services.artifact.blobs.disk import DiskBlobs, make_folder
 from services.artifact.blobs.s3 import S3Blobs
 from services.artifact.committing import FileCommitter
 from services.artifact.depot import Depot
@@ -29,8 +29,14 @@ MIGRATIONS = Path(__file__).parent / "migrations"
 THREADS = 8
 
 
-async def compose(chassis: Chassis, settings: ArtifactSettings) -> Service:
+async def compose(chassis: Chassis) -> Service:
+    """Put the service together, with settings from the environment."""
+    return build(chassis, load_or_exit(ArtifactSettings, PREFIX))
+
+
+def build(chassis: Chassis, settings: ArtifactSettings) -> Service:
     """Put the service together."""
+    make_folder(settings.folder)
     folder = PackFolder(settings.folder / "unfinished")
     folder.sweep(older_than_seconds=settings.temporary_seconds)
     blobs = open_blobs(settings)
@@ -75,10 +81,9 @@ def now() -> datetime:
 
 def main() -> None:
     """Run the service in its own process."""
-    settings = load_or_exit(ArtifactSettings, PREFIX)
     server = load_or_exit(ServerSettings, PREFIX)
     suite = load_or_exit(SuiteSettings, "MODELYARD_")
-    asyncio.run(run("artifact", [lambda chassis: compose(chassis, settings)], server, suite))
+    asyncio.run(run("artifact", [compose], server, suite))
 
 
 if __name__ == "__main__":

@@ -62,9 +62,11 @@ class Depot:
         now = self._clock()
         artifact = Artifact(name, len(manifest.entries), manifest.size, creator, now)
         lease = now + LEASE + LEASE_SLACK
-        return await self._database.write(
+        created = await self._database.write(
             lambda tx: store.add_artifact(tx.connection, artifact, lease=lease)
         )
+        self._remember(name, manifest)
+        return created
 
     async def get(self, name: ArtifactName) -> Artifact:
         """Return an artifact, or refuse with RESOURCE_NOT_FOUND."""
@@ -112,13 +114,13 @@ class Depot:
                 loop = asyncio.get_running_loop()
                 data = await self._manifest_bytes(name)
                 manifest = await loop.run_in_executor(self._threads, Manifest.load, data)
-                self._manifests[name] = manifest
-            self._manifests.move_to_end(name)
-            self._trim()
+            self._remember(name, manifest)
             return manifest
 
-    def _trim(self) -> None:
-        """Forget the manifests that were not used for longest, so that memory stays bounded."""
+    def _remember(self, name: ArtifactName, manifest: Manifest) -> None:
+        """Keep a manifest, and of the others those used last, so that memory stays bounded."""
+        self._manifests[name] = manifest
+        self._manifests.move_to_end(name)
         count = sum(len(manifest.entries) + 1 for manifest in self._manifests.values())
         while count > FILES_PER_ARTIFACT and len(self._manifests) > 1:
             _, oldest = self._manifests.popitem(last=False)

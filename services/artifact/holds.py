@@ -12,7 +12,9 @@ from services.artifact import store
 from services.artifact.blobs import BlobStore
 from services.artifact.depot import Depot
 from services.artifact.domain import LEASE, ChunkRef, Hold, bytes_missing
+from services.artifact.manifest import Manifest
 from services.common.database import Database, Transaction
+from services.common.errors import Reason, ServiceError
 from services.common.names import ArtifactName
 
 _FILES_AT_ONCE = 200
@@ -64,42 +66,53 @@ class Holds:
         await self._database.write(lambda tx: store.delete_hold(tx.connection, name, holder))
 
     async def _check_whole(self, name: ArtifactName) -> None:
-        manifest = await self._depot.manifest(name)
-        digests = list({entry.digest for entry in manifest.entries})
-        digests.append(bytes.fromhex(name.artifact))
-        ends: dict[str, ChunkRef] = {}
+        digests = [bytes.fromhex(name.artifact)]
+        digests += {entry.digest for entry in (await self._manifest(name)).entries}
+        sizes: dict[str, int] = {}
         for start in range(0, len(digests), _FILES_AT_ONCE):
             some = digests[start : start + _FILES_AT_ONCE]
-            refs = await self._database.read(partial(_refs, project=name.project, digests=some))
-            _keep_last(ends, refs)
+            work = partial(_refs, project=name.project, digests=some)
+            refs = await self._database.read(work)
+            await self._look_up(sizes, {ref.pack for ref, _ in refs})
+            lost = [(ref, file) for ref, file in refs if ref.offset + ref.length > sizes[ref.pack]]
+            if lost:
+                await self._database.write(partial(_mark_damaged, project=name.project, lost=lost))
+                raise bytes_missing(lost[0][0].digest)
+
+    async def _manifest(self, name: ArtifactName) -> Manifest:
+        try:
+            return await self._depot.manifest(name)
+        except ServiceError as error:
+            if error.reason is not Reason.CORRUPT_BYTES:
+                raise
+            raise bytes_missing(bytes.fromhex(name.artifact)) from error
+
+    async def _look_up(self, sizes: dict[str, int], packs: Iterable[str]) -> None:
+        """Add the sizes of packs that are not known yet; of a lost one it is 0."""
         loop = asyncio.get_running_loop()
-        await loop.run_in_executor(self._threads, _check_packs, self._blobs, ends)
+        new = [pack for pack in packs if pack not in sizes]
+        found = await asyncio.gather(
+            *(loop.run_in_executor(self._threads, self._blobs.size, pack) for pack in new)
+        )
+        sizes.update((pack, size or 0) for pack, size in zip(new, found, strict=True))
 
 
-def _refs(tx: Transaction, *, project: str, digests: Sequence[bytes]) -> Iterable[ChunkRef]:
-    """Return where the chunks of files lie, or refuse when one of them is not there."""
+def _refs(
+    tx: Transaction, *, project: str, digests: Sequence[bytes]
+) -> list[tuple[ChunkRef, bytes]]:
+    """Return where the chunks of files lie, each with its file; all of them must be there."""
     files = store.find_files(tx.connection, project, digests)
     for digest in digests:
         if digest not in files:
             raise bytes_missing(digest)
-    chunks = list({chunk for file in files.values() for chunk in file.chunks})
-    refs = store.find_chunks(tx.connection, project, chunks)
+    chunks = {chunk for file in files.values() for chunk in file.chunks}
+    refs = store.find_chunks(tx.connection, project, list(chunks))
     for chunk in chunks:
         if chunk not in refs:
             raise bytes_missing(chunk)
-    return refs.values()
+    return [(refs[chunk], file.digest) for file in files.values() for chunk in set(file.chunks)]
 
 
-def _keep_last(ends: dict[str, ChunkRef], refs: Iterable[ChunkRef]) -> None:
-    """Keep of each pack the chunk that reaches furthest."""
-    for ref in refs:
-        last = ends.get(ref.pack)
-        if last is None or ref.offset > last.offset:
-            ends[ref.pack] = ref
-
-
-def _check_packs(blobs: BlobStore, ends: dict[str, ChunkRef]) -> None:
-    for pack, last in ends.items():
-        size = blobs.size(pack)
-        if size is None or size < last.offset + last.length:
-            raise bytes_missing(last.digest)
+def _mark_damaged(tx: Transaction, *, project: str, lost: Sequence[tuple[ChunkRef, bytes]]) -> None:
+    for ref, file in lost:
+        store.mark_damaged(tx.connection, project, chunk=ref, file=file)

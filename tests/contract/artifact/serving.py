@@ -1,0 +1,78 @@
+"""A real artifact service for tests: the chassis' server on port 0, fixed tokens."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, cast
+
+import grpc
+from modelyard.artifact.v1 import artifact_service_pb2_grpc
+
+from services.artifact.__main__ import build
+from services.artifact.settings import PREFIX, ArtifactSettings
+from services.common.auth import Identity, Right, invalid_credential
+from services.common.interceptors import Chain
+from services.common.peers import Peer
+from services.common.server import Server, ServerSettings
+from services.common.service import Chassis, SuiteSettings
+from services.common.settings import load
+from services.common.telemetry import Telemetry
+
+if TYPE_CHECKING:
+    Stub = artifact_service_pb2_grpc.ArtifactServiceAsyncStub
+else:  # the generated module itself has one stub for both
+    Stub = artifact_service_pb2_grpc.ArtifactServiceStub
+
+TOKENS = {"alpha-token": "alpha", "beta-token": "beta"}
+
+
+class FixedTokens:
+    """Knows one token a project, each with the rights to read and write there."""
+
+    async def introspect(self, credential: str) -> Identity:
+        if credential not in TOKENS:
+            raise invalid_credential()
+        project = TOKENS[credential]
+        rights = {project: frozenset({Right.READ, Right.WRITE})}
+        return Identity(f"user:{project}", credential, rights)
+
+
+@asynccontextmanager
+async def serving(settings: ArtifactSettings) -> AsyncIterator[int]:
+    """Run the service; give its port."""
+    suite = SuiteSettings()
+    peer = Peer(suite.suite_address)
+    service = build(Chassis(suite, peer), settings)
+    quick = ServerSettings(listen="127.0.0.1:0", lame_duck_seconds=0, grace_seconds=0.5)
+    server = Server(quick, Chain(FixedTokens(), Telemetry()))
+    for register, servicer in service.servicers:
+        server.add(register, servicer)
+    try:
+        yield await server.start()
+    finally:
+        await server.stop()
+        for close in service.close:
+            close()
+        await peer.close()
+
+
+@asynccontextmanager
+async def connected(port: int) -> AsyncIterator[Stub]:
+    """Give a stub on a channel of its own."""
+    async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
+        yield cast("Stub", artifact_service_pb2_grpc.ArtifactServiceStub(channel))
+
+
+async def main() -> None:
+    """Serve until killed, settings from the environment; print the port."""
+    async with serving(load(ArtifactSettings, PREFIX)) as port:
+        sys.stdout.write(f"{port}\n")
+        sys.stdout.flush()
+        await asyncio.Event().wait()
+
+
+if __name__ == "__main__":
+    asyncio.run(main())
