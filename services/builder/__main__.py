@@ -1,0 +1,82 @@
+"""The builder's composition root: `python -m services.builder`."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+
+from modelyard.builder.v1 import build_service_pb2_grpc, worker_service_pb2_grpc
+
+from services.builder.chores import repeat
+from services.builder.delegations import Delegations
+from services.builder.downstream import Downstream
+from services.builder.ledger import Ledger
+from services.builder.orders import Orders
+from services.builder.registrar import Registrar
+from services.builder.runs import RunFinisher
+from services.builder.scheduler import Scheduler
+from services.builder.servicer import BuildServicer
+from services.builder.settings import PREFIX, BuilderSettings
+from services.builder.worker_servicer import WorkerServicer
+from services.common.server import ServerSettings
+from services.common.service import Background, Chassis, Service, SuiteSettings, run
+from services.common.settings import load, load_or_exit
+
+MIGRATIONS = Path(__file__).parent / "migrations"
+
+
+async def compose(chassis: Chassis, settings: BuilderSettings | None = None) -> Service:
+    """Put the service together."""
+    settings = settings or load(BuilderSettings, PREFIX)
+    database, bus = chassis.database(settings.database_url, "builder", MIGRATIONS)
+    downstream = Downstream(chassis.peer, own_token=settings.own_token, clock=now)
+    delegations = Delegations(database=database, downstream=downstream, clock=now)
+    ledger = Ledger(database=database, bus=bus)
+    orders = Orders(database=database, downstream=downstream, clock=now)
+    registrar = Registrar(
+        database=database, downstream=downstream, delegations=delegations, clock=now
+    )
+    runs = RunFinisher(database=database, downstream=downstream, delegations=delegations)
+    scheduler = Scheduler(
+        database=database,
+        bus=bus,
+        downstream=downstream,
+        delegations=delegations,
+        clock=now,
+        lease_seconds=settings.lease_seconds,
+    )
+    chores = (scheduler.expire, delegations.renew_due, registrar.resume, runs.finish_due)
+    add_builds = build_service_pb2_grpc.add_BuildServiceServicer_to_server
+    add_workers = worker_service_pb2_grpc.add_WorkerServiceServicer_to_server
+    builds = BuildServicer(orders=orders, ledger=ledger)
+    workers = WorkerServicer(scheduler=scheduler, ledger=ledger, registrar=registrar)
+    return Service(
+        name="builder",
+        servicers=[(add_builds, builds), (add_workers, workers)],
+        background=[bus.run, *_ticking(chores, settings.tick_seconds)],
+        close=[database.close],
+    )
+
+
+def _ticking(chores: Sequence[Callable[[], Awaitable[None]]], seconds: float) -> list[Background]:
+    """Repeat each chore on its own, so that none waits for another's slow peer."""
+    return [lambda chore=chore: repeat(chore, seconds) for chore in chores]  # type: ignore[misc]
+
+
+def now() -> datetime:
+    """Return the present moment."""
+    return datetime.now(UTC)
+
+
+def main() -> None:
+    """Run the service in its own process."""
+    settings = load_or_exit(BuilderSettings, PREFIX)
+    server = load_or_exit(ServerSettings, PREFIX)
+    suite = load_or_exit(SuiteSettings, "MODELYARD_")
+    asyncio.run(run("builder", [lambda chassis: compose(chassis, settings)], server, suite))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,246 @@
+"""Builds as the builder sees them: states, phases, the rules between them, limits."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timedelta
+from enum import StrEnum
+from typing import Any
+
+from services.common.errors import Reason, ServiceError, wrong_state
+from services.common.names import BuildName
+
+MAX_ATTEMPTS = 3
+MAX_BATCH_BYTES = 256 * 1024
+MAX_WAIT = timedelta(seconds=30)
+MAX_PARAMS = 1_000
+MAX_LABELS = 64
+MAX_ALIASES = 64
+MAX_DIFF_BYTES = 1024 * 1024
+MAX_FAILURE_MESSAGE = 4_000
+DEFAULT_TRAIN_TIMEOUT = timedelta(hours=24)
+MAX_TRAIN_TIMEOUT = timedelta(days=30)
+
+
+class BuildState(StrEnum):
+    """Where a build stands."""
+
+    QUEUED = "QUEUED"
+    RUNNING = "RUNNING"
+    CANCELLING = "CANCELLING"
+    SUCCEEDED = "SUCCEEDED"
+    FAILED = "FAILED"
+    CANCELLED = "CANCELLED"
+
+    @property
+    def ended(self) -> bool:
+        """Say whether nothing can change any more."""
+        return self in ENDED
+
+
+LEASED = frozenset({BuildState.RUNNING, BuildState.CANCELLING})
+ENDED = frozenset({BuildState.SUCCEEDED, BuildState.FAILED, BuildState.CANCELLED})
+
+
+class PhaseKind(StrEnum):
+    """The six phases, in their order."""
+
+    PROVISION = "PROVISION"
+    ENVIRONMENT = "ENVIRONMENT"
+    TRAIN = "TRAIN"
+    TEST = "TEST"
+    PACKAGE = "PACKAGE"
+    REGISTER = "REGISTER"
+
+
+class PhaseState(StrEnum):
+    """Where a phase stands."""
+
+    PENDING = "PENDING"
+    RUNNING = "RUNNING"
+    SUCCEEDED = "SUCCEEDED"
+    FAILED = "FAILED"
+    SKIPPED = "SKIPPED"
+    CANCELLED = "CANCELLED"
+
+
+_FOLLOWING = {
+    PhaseState.PENDING: frozenset({PhaseState.RUNNING, PhaseState.SKIPPED}),
+    PhaseState.RUNNING: frozenset({PhaseState.SUCCEEDED, PhaseState.FAILED, PhaseState.CANCELLED}),
+}
+_PASSED = frozenset({PhaseState.SUCCEEDED, PhaseState.SKIPPED})
+
+
+class FailureReason(StrEnum):
+    """Why a build failed; `Build.failure` documents them."""
+
+    ENVIRONMENT_FAILED = "ENVIRONMENT_FAILED"
+    TRAIN_FAILED = "TRAIN_FAILED"
+    TEST_FAILED = "TEST_FAILED"
+    SMOKE_FAILED = "SMOKE_FAILED"
+    PACKAGE_FAILED = "PACKAGE_FAILED"
+    REGISTER_FAILED = "REGISTER_FAILED"
+    SOURCE_INVALID = "SOURCE_INVALID"
+    TIMEOUT = "TIMEOUT"
+    WORKER_LOST = "WORKER_LOST"
+    RIGHT_LOST = "RIGHT_LOST"
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """Why something ended badly."""
+
+    reason: FailureReason
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class SourceOrigin:
+    """From which commit a source tree was taken."""
+
+    repository: str = ""
+    commit: str = ""
+    branch: str = ""
+    dirty: bool = False
+    diff: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class BuildSpec:
+    """What to build and how."""
+
+    source: str
+    entry: str = ""
+    params: Mapping[str, Any] = field(default_factory=dict)
+    """Values are bool, int, float, str or lists of them."""
+    python_version: str = ""
+    skip_tests: bool = False
+    train_timeout_seconds: float | None = None
+    origin: SourceOrigin | None = None
+    aliases: tuple[str, ...] = ()
+    labels: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Phase:
+    """One step of a build's present attempt."""
+
+    kind: PhaseKind
+    state: PhaseState = PhaseState.PENDING
+    failure: Failure | None = None
+    start_time: datetime | None = None
+    end_time: datetime | None = None
+
+
+FRESH_PHASES = tuple(Phase(kind) for kind in PhaseKind)
+
+
+@dataclass(frozen=True, slots=True)
+class Lease:
+    """A worker's claim on one attempt of a build."""
+
+    build: BuildName
+    attempt: int
+    fence: int
+
+
+@dataclass(frozen=True, slots=True)
+class Winner:
+    """What the attempt that won brought: fixed before the version is registered."""
+
+    artifact: str
+    environment_digest: str
+    tests_passed: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Delegation:
+    """The credential that acts for whoever ordered a build."""
+
+    credential: str = field(repr=False)
+    renew_time: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Build:
+    """A build order and how far it got."""
+
+    name: BuildName
+    model: str
+    """The model's full name."""
+    spec: BuildSpec
+    creator: str
+    create_time: datetime
+    delegation: Delegation
+    state: BuildState = BuildState.QUEUED
+    failure: Failure | None = None
+    phases: tuple[Phase, ...] = FRESH_PHASES
+    attempt: int = 0
+    fence: int = 0
+    """Rises with every change of who may write."""
+    beats: int = 0
+    """Rises with every sign of life of the lease's holder."""
+    acknowledged: int = 0
+    """The last batch of events of this attempt that is durable."""
+    worker: str = ""
+    run: str = ""
+    winner: Winner | None = None
+    version: str = ""
+    start_time: datetime | None = None
+    end_time: datetime | None = None
+
+    @property
+    def topic(self) -> str:
+        """Name the ledger of the build's events."""
+        return f"builds/{self.name.project}/{self.name.build}"
+
+    @property
+    def lease(self) -> Lease:
+        """Return the present claim."""
+        return Lease(self.name, self.attempt, self.fence)
+
+    @property
+    def expirable(self) -> bool:
+        """Say whether a silent worker costs it its attempt; one with a winner needs none."""
+        return self.state in LEASED and self.winner is None
+
+    def held_by(self, lease: Lease) -> bool:
+        """Say whether a claim is the present one."""
+        return self.state in LEASED and self.lease == lease
+
+    def running_phase(self) -> Phase | None:
+        """Return the phase in progress."""
+        return next((p for p in self.phases if p.state is PhaseState.RUNNING), None)
+
+    def with_phase(self, phase: Phase) -> Build:
+        """Put a phase in its place."""
+        return replace(
+            self, phases=tuple(phase if p.kind is phase.kind else p for p in self.phases)
+        )
+
+    def move_phase(
+        self, kind: PhaseKind, state: PhaseState, *, failure: Failure | None, now: datetime
+    ) -> Build:
+        """Start or end a phase; refuse with WRONG_STATE what is out of order."""
+        index = list(PhaseKind).index(kind)
+        phase = self.phases[index]
+        before = all(p.state in _PASSED for p in self.phases[:index])
+        if not before or state not in _FOLLOWING.get(phase.state, ()):
+            message = f"phase {kind} is {phase.state} and cannot become {state} now"
+            raise wrong_state(self.name, phase.state, message)
+        started = now if state is PhaseState.RUNNING else phase.start_time
+        ended = None if state is PhaseState.RUNNING else now
+        return self.with_phase(Phase(kind, state, failure, started, ended))
+
+
+def lease_lost(name: BuildName) -> ServiceError:
+    """Say that another has the build now, or nobody."""
+    message = f"the lease of {name} was lost; stop working on it"
+    return ServiceError(Reason.LEASE_LOST, message, resource=str(name))
+
+
+def bytes_missing(artifact: str) -> ServiceError:
+    """Say that an artifact is not stored."""
+    message = f"{artifact} is not stored; push it first"
+    return ServiceError(Reason.BYTES_MISSING, message, digest=artifact.rpartition("/")[2])

@@ -1,0 +1,74 @@
+"""Builds, their labels, runs to finish; the chassis' own tables.
+
+Revision ID: 0001
+Revises:
+"""
+
+from __future__ import annotations
+
+import sqlalchemy as sa
+from alembic import op
+
+from services.common import idempotency, outbox
+
+revision = "0001"
+down_revision = None
+branch_labels = None
+depends_on = None
+
+
+def upgrade() -> None:
+    """Create the tables."""
+    op.create_table(
+        "builds",
+        sa.Column("project", sa.Text, primary_key=True),
+        sa.Column("build", sa.Text, primary_key=True),
+        sa.Column("model", sa.Text, nullable=False),
+        sa.Column("spec", sa.LargeBinary, nullable=False),
+        sa.Column("creator", sa.Text, nullable=False),
+        sa.Column("create_time", sa.BigInteger, nullable=False),
+        sa.Column("state", sa.Text, nullable=False),
+        sa.Column("failure", sa.LargeBinary, nullable=False),
+        sa.Column("phases", sa.LargeBinary, nullable=False),
+        sa.Column("attempt", sa.Integer, nullable=False),
+        sa.Column("fence", sa.BigInteger, nullable=False),
+        sa.Column("beats", sa.BigInteger, nullable=False),
+        sa.Column("acknowledged", sa.BigInteger, nullable=False),
+        sa.Column("worker", sa.Text, nullable=False),
+        sa.Column("run", sa.Text, nullable=False),
+        sa.Column("winner", sa.LargeBinary, nullable=False),
+        sa.Column("version", sa.Text, nullable=False),
+        sa.Column("start_time", sa.BigInteger),
+        sa.Column("end_time", sa.BigInteger),
+        sa.Column("delegation", sa.Text, nullable=False),
+        sa.Column("delegation_renew_time", sa.BigInteger, nullable=False),
+    )
+    op.create_index("builds_by_age", "builds", ["project", "create_time", "build"])
+    op.create_index("builds_by_state", "builds", ["state", "create_time"])
+    op.create_table(
+        "build_labels",
+        sa.Column("project", sa.Text, primary_key=True),
+        sa.Column("build", sa.Text, primary_key=True),
+        sa.Column("key", sa.Text, primary_key=True),
+        sa.Column("value", sa.Text, nullable=False),
+    )
+    op.create_table(
+        "runs_to_finish",
+        sa.Column("run", sa.Text, primary_key=True),
+        sa.Column("project", sa.Text, nullable=False),
+        sa.Column("build", sa.Text, nullable=False),
+        sa.Column("state", sa.Text, nullable=False),
+        sa.Column("reason", sa.Text, nullable=False),
+        sa.Column("message", sa.Text, nullable=False),
+    )
+    chassis = sa.MetaData()
+    outbox.tables(chassis)
+    idempotency.table(chassis)
+    chassis.create_all(op.get_bind())
+
+
+def downgrade() -> None:
+    """Drop the tables."""
+    for table in ("builds", "build_labels", "runs_to_finish", "answers", "events"):
+        op.drop_table(table)
+    op.drop_table("event_counters")

@@ -1,0 +1,104 @@
+"""Build orders: taken, shown, cancelled."""
+
+from __future__ import annotations
+
+import secrets
+import uuid
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime
+
+from services.builder import store, transitions
+from services.builder.domain import Build, BuildSpec
+from services.builder.downstream import Downstream
+from services.common.database import Database, Transaction
+from services.common.errors import not_found
+from services.common.filtering import parse_filter
+from services.common.idempotency import Key, once
+from services.common.names import BuildName
+
+_NAMESPACE = uuid.UUID("0d7a1c64-2f6b-4c8e-8a57-5be9c3a4f4a2")
+
+
+@dataclass(frozen=True, slots=True)
+class _Created:
+    """The answer that is kept for a repeat."""
+
+    project: str
+    build: str
+
+
+class Orders:
+    """Takes build orders and shows how they go."""
+
+    def __init__(
+        self, *, database: Database, downstream: Downstream, clock: Callable[[], datetime]
+    ) -> None:
+        self._database = database
+        self._downstream = downstream
+        self._clock = clock
+
+    async def create(
+        self,
+        project: str,
+        model: str,
+        spec: BuildSpec,
+        *,
+        creator: str,
+        credential: str,
+        key: Key | None,
+    ) -> Build:
+        """Queue a build that acts for its creator.
+
+        Raises:
+            ServiceError: BYTES_MISSING, RIGHT_MISSING, REQUEST_ID_REUSED.
+        """
+        name = BuildName(project, _new_id(key))
+        await self._downstream.require_artifact(spec.source, credential=credential)
+        delegation = await self._downstream.issue_delegation(name, credential=credential)
+        build = Build(name, model, spec, creator, self._clock(), delegation)
+        created = await self._database.write(
+            lambda tx: once(tx, key, _Created, lambda: _add(tx, build))
+        )
+        return await self.get(BuildName(created.project, created.build))
+
+    async def get(self, name: BuildName) -> Build:
+        """Return a build, or refuse with RESOURCE_NOT_FOUND."""
+        build = await self._database.read(lambda tx: store.find_build(tx.connection, name))
+        if build is None:
+            raise not_found(name)
+        return build
+
+    async def list(
+        self, project: str, *, where: str, before: tuple[datetime, str] | None, limit: int
+    ) -> list[Build]:
+        """Return a project's builds, newest first, from before a (create time, id) on."""
+        expression = parse_filter(where)
+        return await self._database.read(
+            lambda tx: store.list_builds(
+                tx.connection, project, where=expression, before=before, limit=limit
+            )
+        )
+
+    async def cancel(self, name: BuildName) -> Build:
+        """Cancel a build; one that ended stays as it is."""
+        return await self._database.write(lambda tx: _cancel(tx, name, self._clock()))
+
+
+def _new_id(key: Key | None) -> str:
+    """Allot an id; a repeated request is allotted the same, so that it changes nothing."""
+    if key is None:
+        return f"b-{secrets.token_hex(8)}"
+    return f"b-{uuid.uuid5(_NAMESPACE, f'{key.principal}/{key.request_id}').hex[:16]}"
+
+
+def _add(tx: Transaction, build: Build) -> _Created:
+    store.add_build(tx.connection, build)
+    transitions.enqueue(tx, build, build.create_time)
+    return _Created(build.name.project, build.name.build)
+
+
+def _cancel(tx: Transaction, name: BuildName, now: datetime) -> Build:
+    build = transitions.cancel(tx, transitions.load(tx, name), now)
+    store.save_build(tx.connection, build)
+    return build

@@ -1,0 +1,210 @@
+"""Who works on what: leases, their signs of life, their end.
+
+A lease is fenced: a number that rises with every change of hands goes with all
+that a worker says, and what an earlier holder says is refused. Silence is
+measured by this process's own monotonic clock against a counter of signs of life
+in the database, so neither a jump of the wall clock nor a restart of the builder
+costs a worker its build.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+
+from services.builder import store, transitions
+from services.builder.delegations import Delegations
+from services.builder.domain import (
+    Build,
+    BuildState,
+    Failure,
+    FailureReason,
+    Lease,
+    Phase,
+    PhaseKind,
+    PhaseState,
+)
+from services.builder.downstream import Downstream
+from services.common.database import Database, Transaction
+from services.common.errors import Reason, ServiceError, wrong_state
+from services.common.events import EventBus
+from services.common.names import BuildName
+from services.common.outbox import Event
+
+logger = logging.getLogger(__name__)
+
+POLL_SECONDS = 1.0
+_LOST = {Reason.RIGHT_MISSING, Reason.INVALID_CREDENTIAL}
+
+
+@dataclass(frozen=True, slots=True)
+class Extension:
+    """What the holder of a lease is told."""
+
+    expire_time: datetime
+    cancel: bool
+    delegation: str
+
+
+class Scheduler:
+    """Gives builds to workers and takes them back from the silent."""
+
+    def __init__(
+        self,
+        *,
+        database: Database,
+        bus: EventBus,
+        downstream: Downstream,
+        delegations: Delegations,
+        clock: Callable[[], datetime],
+        lease_seconds: float,
+    ) -> None:
+        self._database = database
+        self._bus = bus
+        self._downstream = downstream
+        self._delegations = delegations
+        self._clock = clock
+        self._seen: dict[BuildName, tuple[Lease, int, float]] = {}
+        self.lease_seconds = lease_seconds
+
+    async def lease(self, worker: str, *, wait: float) -> Build | None:
+        """Give the oldest queued build to a worker; wait so many seconds for one."""
+        deadline = time.monotonic() + wait
+        with self._bus.follow(transitions.QUEUE) as queue:
+            while True:
+                build = await self._database.write(lambda tx: _take(tx, worker, self._clock()))
+                if build is not None:
+                    return await self._prepare(build)
+                remaining = deadline - time.monotonic()
+                if remaining <= 0:
+                    return None
+                await _woken(queue, min(remaining, POLL_SECONDS))
+
+    async def extend(self, lease: Lease) -> Extension:
+        """Take a sign of life; refuse with LEASE_LOST that of an earlier holder."""
+        build = await self._database.write(lambda tx: _extend(tx, lease))
+        cancel = build.state is BuildState.CANCELLING
+        return Extension(self.expire_time(), cancel, build.delegation.credential)
+
+    def expire_time(self) -> datetime:
+        """Say when a lease ends that was extended now."""
+        return self._clock() + timedelta(seconds=self.lease_seconds)
+
+    async def report_phase(
+        self, lease: Lease, kind: PhaseKind, state: PhaseState, failure: Failure | None
+    ) -> None:
+        """Start or end a phase.
+
+        Raises:
+            ServiceError: LEASE_LOST; WRONG_STATE for a phase out of order.
+        """
+        phase = Phase(kind, state, failure)
+        await self._database.write(lambda tx: _report_phase(tx, lease, phase, self._clock()))
+
+    async def end_attempt(self, lease: Lease, failure: Failure | None) -> None:
+        """End an attempt without a version; one that a worker hands back is tried again."""
+        await self._database.write(lambda tx: _end_attempt(tx, lease, failure, self._clock()))
+
+    async def expire(self) -> None:
+        """Take builds away from workers that were silent for the length of a lease."""
+        builds = await self._database.read(lambda tx: store.leased_builds(tx.connection))
+        now, seen = time.monotonic(), self._seen
+        self._seen = {}
+        for build in builds:
+            sign = (build.lease, build.beats)
+            *known, since = seen.get(build.name, (*sign, now))
+            since = since if tuple(known) == sign else now
+            self._seen[build.name] = (*sign, since)
+            if build.expirable and now - since >= self.lease_seconds:
+                await self._database.write(
+                    lambda tx, build=build: _expire(tx, build, self._clock())  # type: ignore[misc]
+                )
+
+    async def _prepare(self, build: Build) -> Build:
+        """Give a new attempt its run; when that fails, put the build back as it was."""
+        try:
+            build = await self._delegations.fresh(build)
+            run = await self._downstream.create_run(build)
+        except ServiceError as error:
+            if error.reason in _LOST:
+                await self._delegations.lose(build.name)
+            else:
+                await self._database.write(lambda tx: _put_back(tx, build.lease, self._clock()))
+            raise
+        return await self._database.write(lambda tx: _set_run(tx, build.lease, run))
+
+
+async def _woken(queue: asyncio.Queue[Event], seconds: float) -> None:
+    """Wait until there may be work, at most so many seconds."""
+    try:
+        async with asyncio.timeout(seconds):
+            await queue.get()
+    except TimeoutError:
+        return
+
+
+def _take(tx: Transaction, worker: str, now: datetime) -> Build | None:
+    build = store.take_oldest_queued(tx.connection)
+    if build is None:
+        return None
+    started = transitions.start(tx, build, worker, now)
+    store.save_build(tx.connection, started)
+    return started
+
+
+def _put_back(tx: Transaction, lease: Lease, now: datetime) -> None:
+    build = transitions.load_held(tx, lease)
+    if build.state is BuildState.CANCELLING:
+        back = transitions.end(tx, build, BuildState.CANCELLED, now)
+    else:
+        # The attempt never began; its number is used again, its fence is not.
+        back = transitions.enqueue(tx, replace(build, attempt=build.attempt - 1), now)
+    store.save_build(tx.connection, back)
+
+
+def _set_run(tx: Transaction, lease: Lease, run: str) -> Build:
+    build = replace(transitions.load_held(tx, lease), run=run)
+    store.save_build(tx.connection, build)
+    return build
+
+
+def _extend(tx: Transaction, lease: Lease) -> Build:
+    build = transitions.load_held(tx, lease)
+    build = replace(build, beats=build.beats + 1)
+    store.save_build(tx.connection, build)
+    return build
+
+
+def _report_phase(tx: Transaction, lease: Lease, phase: Phase, now: datetime) -> None:
+    build = transitions.load_held(tx, lease)
+    index = list(PhaseKind).index(phase.kind)
+    if build.phases[index].state is phase.state:
+        return  # the repeat of a call whose answer was lost
+    store.save_build(tx.connection, transitions.move_phase(tx, build, phase, now))
+
+
+def _end_attempt(tx: Transaction, lease: Lease, failure: Failure | None, now: datetime) -> None:
+    build = transitions.load_held(tx, lease)
+    if build.winner is not None:
+        message = f"{build.name} is being registered and cannot end otherwise"
+        raise wrong_state(build.name, build.state.value, message)
+    if failure is None or build.state is BuildState.CANCELLING:
+        ended = transitions.end(tx, build, BuildState.CANCELLED, now)
+    elif failure.reason is FailureReason.WORKER_LOST:
+        ended = transitions.lose_worker(tx, build, failure.message, now)
+    else:
+        ended = transitions.end(tx, build, BuildState.FAILED, now, failure)
+    store.save_build(tx.connection, ended)
+
+
+def _expire(tx: Transaction, seen: Build, now: datetime) -> None:
+    build = transitions.load(tx, seen.name)
+    if not build.held_by(seen.lease) or build.beats != seen.beats or not build.expirable:
+        return
+    message = f"worker {build.worker} was not heard of for the length of its lease"
+    store.save_build(tx.connection, transitions.lose_worker(tx, build, message, now))
+    logger.warning("lease expired", extra={"build": str(build.name), "worker": build.worker})

@@ -1,0 +1,26 @@
+"""The builder's settings, read from `MODELYARD_BUILDER_*`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+PREFIX = "MODELYARD_BUILDER_"
+
+
+@dataclass(frozen=True, slots=True)
+class BuilderSettings:
+    """What the builder needs to know."""
+
+    database_url: str = "sqlite:///modelyard-data/builder.db"
+    """Such as `sqlite:////data/builder.db` or `postgresql://user@host/builder`."""
+    token_file: str = ""
+    """The file with the builder's own token: it renews delegations, nothing else."""
+    lease_seconds: float = 15.0
+    """How long a silent worker keeps its build."""
+    tick_seconds: float = 1.0
+    """How often leases, delegations and unfinished business are looked at."""
+
+    def own_token(self) -> str:
+        """Read the builder's own token, which may be replaced while it runs."""
+        return Path(self.token_file).read_text().strip()

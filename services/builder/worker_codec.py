@@ -1,0 +1,115 @@
+"""Between the messages that workers send and the domain: pure functions."""
+
+from __future__ import annotations
+
+import re
+from datetime import datetime, timedelta
+
+from google.protobuf.message import DecodeError
+from modelyard.builder.v1 import build_event_pb2, worker_service_pb2
+from modelyard.common.v1 import failure_pb2
+
+from services.builder import codec
+from services.builder.domain import (
+    MAX_BATCH_BYTES,
+    MAX_FAILURE_MESSAGE,
+    MAX_WAIT,
+    Build,
+    Failure,
+    FailureReason,
+    Lease,
+    PhaseKind,
+    PhaseState,
+    Winner,
+)
+from services.common.errors import Reason, ServiceError, invalid_field
+from services.common.names import ArtifactName, BuildName, invalid_name
+
+_WORKER = re.compile(r"[a-z0-9-]{1,63}")
+_DIGEST = re.compile(r"[0-9a-f]{64}")
+_KINDS_BY_NUMBER = {codec.kind_number(kind): kind for kind in PhaseKind}
+_PHASE_STATES_BY_NUMBER = {codec.phase_state_number(state): state for state in PhaseState}
+
+
+def lease(message: worker_service_pb2.Lease) -> Lease:
+    """Read a claim."""
+    return Lease(BuildName.parse(message.build, "lease.build"), message.attempt, message.fence)
+
+
+def worker_id(text: str) -> str:
+    """Read a worker's id."""
+    if not _WORKER.fullmatch(text):
+        raise invalid_field("worker", "must be 1 to 63 characters of a-z, 0-9 and -")
+    return text
+
+
+def wait_seconds(request: worker_service_pb2.LeaseBuildRequest) -> float:
+    """Read how long a worker wants to wait for a build."""
+    wait = request.wait.ToTimedelta()
+    if wait < timedelta():
+        raise invalid_field("wait", "must not be negative")
+    return min(wait, MAX_WAIT).total_seconds()
+
+
+def leased(
+    found: Build, *, expire_time: datetime, seconds: float
+) -> worker_service_pb2.LeaseBuildResponse:
+    """Write a leased build."""
+    return worker_service_pb2.LeaseBuildResponse(
+        lease=worker_service_pb2.Lease(
+            build=str(found.name), attempt=found.attempt, fence=found.fence
+        ),
+        build=codec.build(found),
+        delegation=found.delegation.credential,
+        expire_time=codec.timestamp(expire_time),
+        duration=codec.duration(seconds),
+    )
+
+
+def reported_phase(
+    request: worker_service_pb2.ReportPhaseRequest,
+) -> tuple[PhaseKind, PhaseState, Failure | None]:
+    """Read what a worker says about a phase."""
+    if request.kind not in _KINDS_BY_NUMBER:
+        raise invalid_field("kind", "must be one of the six phases")
+    state = _PHASE_STATES_BY_NUMBER.get(request.state, PhaseState.PENDING)
+    if state is PhaseState.PENDING:
+        raise invalid_field("state", "must be RUNNING, SUCCEEDED, FAILED, SKIPPED or CANCELLED")
+    found = failure(request.failure) if request.HasField("failure") else None
+    if (found is not None) != (state is PhaseState.FAILED):
+        raise invalid_field("failure", "must be set if and only if the phase FAILED")
+    return _KINDS_BY_NUMBER[request.kind], state, found
+
+
+def event_batch(request: worker_service_pb2.ReportEventsRequest) -> bytes:
+    """Read a batch of events, checked but not changed."""
+    if len(request.batch) > MAX_BATCH_BYTES:
+        maximum = str(MAX_BATCH_BYTES)
+        message = f"a batch has at most {maximum} bytes"
+        raise ServiceError(
+            Reason.LIMIT_EXCEEDED, message, limit="event_batch_bytes", maximum=maximum
+        )
+    if request.sequence < 1:
+        raise invalid_field("sequence", "counts from 1")
+    try:
+        build_event_pb2.BuildEventBatch.FromString(request.batch)
+    except DecodeError:
+        raise invalid_field("batch", "must be a serialised BuildEventBatch") from None
+    return request.batch
+
+
+def failure(message: failure_pb2.Failure) -> Failure:
+    """Read why something failed."""
+    if message.reason not in set(FailureReason):
+        raise invalid_field("failure.reason", f"must be one of {', '.join(FailureReason)}")
+    return Failure(FailureReason(message.reason), message.message[:MAX_FAILURE_MESSAGE])
+
+
+def winner(request: worker_service_pb2.RegisterBuildRequest, project: str) -> Winner:
+    """Read what the attempt that won brought."""
+    name = ArtifactName.parse(request.artifact, "artifact")
+    if name.project != project:
+        raise invalid_name("artifact", "must belong to the build's project")
+    if request.environment_digest and not _DIGEST.fullmatch(request.environment_digest):
+        raise invalid_field("environment_digest", "must be 64 lowercase hex digits")
+    return Winner(str(name), request.environment_digest, request.tests_passed)

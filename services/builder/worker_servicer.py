@@ -1,0 +1,82 @@
+"""The gRPC edge towards workers: check, one call, encode."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from typing import Any
+
+import grpc
+from modelyard.builder.v1 import worker_service_pb2 as pb
+from modelyard.builder.v1 import worker_service_pb2_grpc
+
+from services.builder import codec, worker_codec
+from services.builder.ledger import Ledger
+from services.builder.registrar import Registrar
+from services.builder.scheduler import Scheduler
+
+Context = grpc.aio.ServicerContext[Any, Any]
+
+
+class WorkerServicer(worker_service_pb2_grpc.WorkerServiceServicer):
+    """Serve `modelyard.builder.v1.WorkerService`."""
+
+    def __init__(self, *, scheduler: Scheduler, ledger: Ledger, registrar: Registrar) -> None:
+        self._scheduler = scheduler
+        self._ledger = ledger
+        self._registrar = registrar
+
+    async def LeaseBuild(
+        self, request: pb.LeaseBuildRequest, context: Context
+    ) -> pb.LeaseBuildResponse:
+        """Give a build to a worker, if there is one in time."""
+        worker, wait = worker_codec.worker_id(request.worker), worker_codec.wait_seconds(request)
+        build = await self._scheduler.lease(worker, wait=wait)
+        if build is None:
+            return pb.LeaseBuildResponse()
+        expire_time, seconds = self._scheduler.expire_time(), self._scheduler.lease_seconds
+        return worker_codec.leased(build, expire_time=expire_time, seconds=seconds)
+
+    async def ExtendLease(
+        self, request: pb.ExtendLeaseRequest, context: Context
+    ) -> pb.ExtendLeaseResponse:
+        """Take a worker's sign of life."""
+        found = await self._scheduler.extend(worker_codec.lease(request.lease))
+        return pb.ExtendLeaseResponse(
+            expire_time=codec.timestamp(found.expire_time),
+            cancel=found.cancel,
+            delegation=found.delegation,
+        )
+
+    async def ReportPhase(
+        self, request: pb.ReportPhaseRequest, context: Context
+    ) -> pb.ReportPhaseResponse:
+        """Start or end a phase."""
+        lease = worker_codec.lease(request.lease)
+        await self._scheduler.report_phase(lease, *worker_codec.reported_phase(request))
+        return pb.ReportPhaseResponse()
+
+    async def ReportEvents(
+        self, requests: AsyncIterator[pb.ReportEventsRequest], context: Context
+    ) -> AsyncIterator[pb.ReportEventsResponse]:
+        """Keep batches of events."""
+        async for request in requests:
+            lease, batch = worker_codec.lease(request.lease), worker_codec.event_batch(request)
+            durable = await self._ledger.append(lease, request.sequence, batch)
+            yield pb.ReportEventsResponse(acknowledged_sequence=durable)
+
+    async def RegisterBuild(
+        self, request: pb.RegisterBuildRequest, context: Context
+    ) -> pb.RegisterBuildResponse:
+        """Register the version of an attempt that won."""
+        lease = worker_codec.lease(request.lease)
+        winner = worker_codec.winner(request, lease.build.project)
+        version = await self._registrar.register(lease, winner)
+        return pb.RegisterBuildResponse(version=version)
+
+    async def EndAttempt(
+        self, request: pb.EndAttemptRequest, context: Context
+    ) -> pb.EndAttemptResponse:
+        """End an attempt without a version."""
+        failure = worker_codec.failure(request.failure) if request.HasField("failure") else None
+        await self._scheduler.end_attempt(worker_codec.lease(request.lease), failure)
+        return pb.EndAttemptResponse()
