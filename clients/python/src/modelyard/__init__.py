@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from modelyard._client import AsyncClient, Client
+    from modelyard.bundle import BundleError
     from modelyard.errors import (
         AbortedError,
         AlreadyExistsError,
@@ -28,6 +29,20 @@ if TYPE_CHECKING:
         ResourceExhaustedError,
         UnauthenticatedError,
         UnavailableError,
+    )
+    from modelyard.model import Context, Model
+    from modelyard.packing import log_model
+    from modelyard.tracking import (
+        ActiveRun,
+        active_run,
+        log_dataset,
+        log_metric,
+        log_metrics,
+        log_param,
+        log_params,
+        set_tag,
+        set_tags,
+        start_run,
     )
 
 # Name → module that defines it. To publish another name, add it here, to the
@@ -51,20 +66,38 @@ _HOMES = {
     "ResourceExhaustedError": "modelyard.errors",
     "UnauthenticatedError": "modelyard.errors",
     "UnavailableError": "modelyard.errors",
+    "ActiveRun": "modelyard.tracking",
+    "active_run": "modelyard.tracking",
+    "log_dataset": "modelyard.tracking",
+    "log_metric": "modelyard.tracking",
+    "log_metrics": "modelyard.tracking",
+    "log_param": "modelyard.tracking",
+    "log_params": "modelyard.tracking",
+    "set_tag": "modelyard.tracking",
+    "set_tags": "modelyard.tracking",
+    "start_run": "modelyard.tracking",
+    "Context": "modelyard.model",
+    "Model": "modelyard.model",
+    "BundleError": "modelyard.bundle",
+    "log_model": "modelyard.packing",
 }
 
 __all__ = [
     "AbortedError",
+    "ActiveRun",
     "AlreadyExistsError",
     "AsyncClient",
+    "BundleError",
     "Client",
     "ConfigError",
+    "Context",
     "DataLossError",
     "DeadlineExceededError",
     "FailedPreconditionError",
     "GateRefusedError",
     "InternalError",
     "InvalidArgumentError",
+    "Model",
     "ModelyardError",
     "NotFoundError",
     "OutOfRangeError",
@@ -72,6 +105,16 @@ __all__ = [
     "ResourceExhaustedError",
     "UnauthenticatedError",
     "UnavailableError",
+    "active_run",
+    "log_dataset",
+    "log_metric",
+    "log_metrics",
+    "log_model",
+    "log_param",
+    "log_params",
+    "set_tag",
+    "set_tags",
+    "start_run",
 ]
 
 

@@ -10,10 +10,13 @@ import subprocess
 from collections.abc import Mapping
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit, urlunsplit
 
 from modelyard.tracking import records
+
+if TYPE_CHECKING:
+    from modelyard.builder.v1 import build_pb2
 
 MAX_DIFF_BYTES = 1024 * 1024
 CUT_NOTE = "\n[cut by modelyard: the difference is longer than 1 MiB]\n"
@@ -46,6 +49,17 @@ def capture_code(directory: Path, entry_point: str) -> dict[str, Any]:
     code["dirty"] = bool(_git(directory, "status", "--porcelain").strip())
     code["diff"] = _cut(_git(directory, "diff", "HEAD", "--no-ext-diff", "--no-color"))
     return code
+
+
+def source_origin(folder: Path) -> build_pb2.SourceOrigin | None:
+    """Return from which commit a folder's files come; None outside of a repository."""
+    from modelyard.builder.v1 import build_pb2  # noqa: PLC0415 - the trainer needs no protobuf
+
+    facts = capture_code(folder.absolute(), "")
+    if "commit" not in facts:
+        return None
+    del facts["entry_point"]
+    return build_pb2.SourceOrigin(**facts)
 
 
 def capture_environment() -> dict[str, Any]:

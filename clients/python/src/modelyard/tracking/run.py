@@ -15,6 +15,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+from modelyard._config import ConnectionSettings
 from modelyard.errors import ModelyardError, UnavailableError
 from modelyard.tracking import records
 from modelyard.tracking.liveness import FileLock
@@ -176,8 +177,9 @@ class ActiveRun:
 class LocalRun(ActiveRun):
     """A run that this process started: it ends with it, and a sender of its own ships it."""
 
-    def __init__(self, name: str, appender: Appender) -> None:
+    def __init__(self, name: str, appender: Appender, *, settings: ConnectionSettings) -> None:
         super().__init__(name, appender)
+        self.settings = settings
         self._directory = appender.directory
         self._owner = os.getpid()
         self._ended = False

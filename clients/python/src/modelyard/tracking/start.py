@@ -94,7 +94,7 @@ def start_run(
             **_credential(settings),
         )
         directory = create_spool(spool_root(), _names.id_of(facts.run), dump_facts(facts))
-        run = LocalRun(facts.run, Appender(directory, limit=spool_limit()))
+        run = LocalRun(facts.run, Appender(directory, limit=spool_limit()), settings=settings)
         _present.run = run
         return run
 

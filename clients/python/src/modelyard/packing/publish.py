@@ -1,0 +1,129 @@
+"""`log_model`: from a model in a training script to a registered version."""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from modelyard.bundle import Bundle
+from modelyard.errors import ModelyardError
+from modelyard.model import Model
+from modelyard.packing import writer
+from modelyard.packing.requirements import lock_of
+from modelyard.tracking.run import ActiveRun, LocalRun
+from modelyard.tracking.start import active_run
+
+if TYPE_CHECKING:
+    from modelyard._client import Client
+    from modelyard.metadata.v1 import version_pb2
+
+TIMEOUT = 300.0
+_POLL = 0.2
+
+
+def log_model(
+    source: Any,
+    *,
+    model: str | None = None,
+    example: Any = None,
+    requirements: Sequence[str] | str | Path | None = None,
+    aliases: Sequence[str] = (),
+    label: str = "",
+    labels: Mapping[str, str] | None = None,
+    description: str = "",
+) -> version_pb2.Version:
+    """Register a model as a version, of the active run if there is one, and return it.
+
+    Everything logged before is on the run by then, so that the version takes it over.
+
+    Args:
+        source: A `modelyard.Model`, anything that can be pickled and has `predict(X)`, or the path
+            of a folder with `modelyard.json` or `model.pkl`.
+        model: Which model it is a version of; the run's own when left out.
+        example: Inputs of one request, for the smoke test and the schema.
+        requirements: What serving needs, lines or a file; else what this process has imported.
+        aliases: Ids of aliases to point to the version.
+        label: A unique name of the version, such as `1.4.0`.
+        labels: Labels of the version.
+        description: For people.
+
+    Raises:
+        BundleError: The model cannot be packed; the text says what to do.
+        ModelyardError: The server did not take it.
+    """
+    run = active_run()
+    if run is not None and not isinstance(run, LocalRun):
+        raise ModelyardError("a build registers its model itself", reason="WRONG_STATE")
+    target = model or (run.model if run else "")
+    if not target:
+        raise ModelyardError("say which model: log_model(…, model=ID)", reason="INVALID_FIELD")
+    with tempfile.TemporaryDirectory(prefix="modelyard-") as folder:
+        bundle = write_bundle(
+            Path(folder), source, name=target, example=example, requirements=requirements
+        )
+        with _client_of(run) as client:
+            artifact = client.artifacts.push(bundle.directory)
+            if run is not None:
+                run.sync()
+            version = client.versions.create(
+                target,
+                artifact,
+                run=run.name if run else None,
+                label=label,
+                description=description,
+                labels=labels,
+                environment_digest=bundle.environment_digest,
+                aliases=aliases,
+            )
+            return _until_ready(client, version)
+
+
+def write_bundle(
+    directory: Path,
+    source: Any,
+    *,
+    name: str,
+    example: Any = None,
+    requirements: Sequence[str] | str | Path | None = None,
+) -> Bundle:
+    """Write the bundle of whatever `log_model` takes into an empty folder."""
+    lock = lock_of(requirements)
+    if isinstance(source, Model):
+        return writer.write_model(directory, source, name=name, lock=lock, example=example)
+    if isinstance(source, str | Path):
+        folder = Path(source).expanduser()
+        return writer.write_folder(directory, folder, name=name, lock=lock, example=example)
+    return writer.write_estimator(directory, source, name=name, lock=lock, example=example)
+
+
+def _client_of(run: ActiveRun | None) -> Client:
+    from modelyard._client import Client  # noqa: PLC0415 - imports grpc
+
+    if not isinstance(run, LocalRun):
+        return Client(timeout=TIMEOUT)
+    where = run.settings
+    return Client(
+        where.server,
+        token=where.token,
+        project=where.project,
+        root_certificates=where.root_certificates,
+        timeout=TIMEOUT,
+    )
+
+
+def _until_ready(client: Client, version: version_pb2.Version) -> version_pb2.Version:
+    """Wait until a version's bytes are held; the server finishes that also after a crash."""
+    from modelyard.metadata.v1 import version_pb2  # noqa: PLC0415 - imports protobuf
+
+    deadline = time.monotonic() + TIMEOUT
+    while version.state == version_pb2.VERSION_STATE_PENDING:
+        if time.monotonic() > deadline:
+            raise ModelyardError(f"{version.name} is not READY yet", reason="DEADLINE_EXCEEDED")
+        time.sleep(_POLL)
+        version = client.versions.get(version.name)
+    if version.state == version_pb2.VERSION_STATE_FAILED:
+        raise ModelyardError(version.failure.message, reason=version.failure.reason)
+    return version

@@ -1,0 +1,114 @@
+"""Writing bundles; `modelyard.bundle` says what is in one and reads them."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import platform
+import shutil
+from pathlib import Path
+from typing import Any
+
+from modelyard.bundle import (
+    CODE_FOLDER,
+    EXAMPLE_FILE,
+    FACTS_FILE,
+    FORMAT,
+    LOCK_FILE,
+    MODEL_FOLDER,
+    PICKLE_FILE,
+    Bundle,
+    BundleError,
+    Loader,
+    read,
+)
+from modelyard.model import Model
+from modelyard.packing import pickling, snapshot
+from modelyard.packing.examples import infer_request
+
+
+def write_model(
+    directory: Path, model: Model, *, name: str, lock: bytes, example: Any = None
+) -> Bundle:
+    """Write the bundle of a model whose class lies in a script or module of this process."""
+    entry = snapshot.entry_of(model)
+    snapshot.copy_modules([type(model).__module__], directory / CODE_FOLDER)
+    save_state(directory, model)
+    chosen = model.example if example is None else example
+    return _finish(directory, Loader.MODEL_CLASS, entry, name=name, lock=lock, example=chosen)
+
+
+def write_built(
+    directory: Path, model: Model, *, entry: str, source: Path, name: str, lock: bytes
+) -> Bundle:
+    """Write the bundle of a model that was built from a source folder."""
+    snapshot.copy_source(source, directory / CODE_FOLDER)
+    save_state(directory, model)
+    return _finish(
+        directory, Loader.MODEL_CLASS, entry, name=name, lock=lock, example=model.example
+    )
+
+
+def write_estimator(
+    directory: Path, estimator: Any, *, name: str, lock: bytes, example: Any = None
+) -> Bundle:
+    """Write the bundle of anything that can be pickled and has `predict(X)`."""
+    if not callable(getattr(estimator, "predict", None)):
+        raise BundleError(f"{type(estimator).__name__} has no predict method")
+    folder = directory / MODEL_FOLDER
+    folder.mkdir(parents=True, exist_ok=True)
+    modules = pickling.dump(estimator, folder / PICKLE_FILE)
+    snapshot.copy_modules(modules, directory / CODE_FOLDER)
+    return _finish(directory, Loader.SKLEARN, "", name=name, lock=lock, example=example)
+
+
+def write_folder(
+    directory: Path, source: Path, *, name: str, lock: bytes, example: Any = None
+) -> Bundle:
+    """Write the bundle of a folder: a bundle as it is, or one with a `model.pkl`."""
+    if (source / FACTS_FILE).exists():
+        shutil.copytree(source, directory, dirs_exist_ok=True)
+        return read(directory)
+    if not (source / PICKLE_FILE).exists():
+        raise BundleError(
+            f"{source} holds neither {FACTS_FILE} nor {PICKLE_FILE}; to keep any other folder "
+            "as a version use client.artifacts.push and client.versions.create"
+        )
+    shutil.copytree(source, directory / MODEL_FOLDER, dirs_exist_ok=True)
+    return _finish(directory, Loader.SKLEARN, "", name=name, lock=lock, example=example)
+
+
+def save_state(directory: Path, model: Model) -> None:
+    """Let a model write its own files."""
+    folder = directory / MODEL_FOLDER
+    folder.mkdir(parents=True, exist_ok=True)
+    model.save(folder)
+    if not any(folder.iterdir()):
+        raise BundleError(f"{type(model).__name__}.save wrote nothing into {folder}")
+
+
+def _finish(
+    directory: Path, loader: Loader, entry: str, *, name: str, lock: bytes, example: Any
+) -> Bundle:
+    """Write what all bundles have, the facts last."""
+    if lock:
+        path = directory / LOCK_FILE
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(lock)
+    if example is not None:
+        _write_json(directory / EXAMPLE_FILE, infer_request(example))
+    major, minor, _ = platform.python_version_tuple()
+    facts = {
+        "format": FORMAT,
+        "loader": loader.value,
+        "entry": entry,
+        "model": name,
+        "python": f"{major}.{minor}",
+        "environment_digest": hashlib.sha256(lock).hexdigest() if lock else "",
+    }
+    _write_json(directory / FACTS_FILE, facts)
+    return read(directory)
+
+
+def _write_json(path: Path, value: object) -> None:
+    path.write_text(json.dumps(value, indent=1, allow_nan=False) + "\n", encoding="utf-8")
