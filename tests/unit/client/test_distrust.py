@@ -1,0 +1,79 @@
+"""A pull from a server that lies writes nothing outside, and nothing at all in the end."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import grpc
+import pytest
+from modelyard import Client, DataLossError, InvalidArgumentError
+from modelyard._tree import Entry, tree_digest
+from modelyard.artifact.v1 import artifact_pb2, artifact_service_pb2, artifact_service_pb2_grpc
+
+Connect = Callable[[Callable[[grpc.Server], None]], Client]
+DATA = b"the bytes that were stored"
+
+
+class Liar(artifact_service_pb2_grpc.ArtifactServiceServicer):
+    """Lists one file and sends other bytes than it says."""
+
+    def __init__(self, path: str, sent: bytes) -> None:
+        self._sent = sent
+        sha256 = hashlib.sha256(DATA).hexdigest()
+        self._file = artifact_pb2.File(path=path, size_bytes=len(DATA), sha256=sha256)
+        self.digest = tree_digest([Entry(path, False, len(DATA), sha256)])
+
+    def ListFiles(
+        self,
+        request: artifact_service_pb2.ListFilesRequest,
+        context: grpc.ServicerContext,
+    ) -> artifact_service_pb2.ListFilesResponse:
+        return artifact_service_pb2.ListFilesResponse(files=[self._file])
+
+    def ReadFile(
+        self,
+        request: artifact_service_pb2.ReadFileRequest,
+        context: grpc.ServicerContext,
+    ) -> Iterator[artifact_service_pb2.ReadFileResponse]:
+        yield artifact_service_pb2.ReadFileResponse(file=self._file)
+        yield artifact_service_pb2.ReadFileResponse(data=self._sent)
+
+
+def serve(connect: Connect, liar: Liar) -> Client:
+    return connect(
+        lambda server: artifact_service_pb2_grpc.add_ArtifactServiceServicer_to_server(liar, server)
+    )
+
+
+def test_the_truth_is_taken(connect: Connect, tmp_path: Path) -> None:
+    liar = Liar("a/b", DATA)
+    serve(connect, liar).artifacts.pull(liar.digest, tmp_path / "out")
+    assert (tmp_path / "out/a/b").read_bytes() == DATA
+
+
+@pytest.mark.parametrize("path", ["../escaped", "/tmp/escaped", "a/../../escaped", "C:\\escaped"])  # noqa: S108
+def test_no_path_leads_outside(path: str, connect: Connect, tmp_path: Path) -> None:
+    liar = Liar(path, DATA)
+    with pytest.raises(InvalidArgumentError) as caught:
+        serve(connect, liar).artifacts.pull(liar.digest, tmp_path / "inner/out")
+    assert caught.value.reason == "INVALID_PATH"
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("sent", [b"x" * len(DATA), DATA[:-1], DATA + b"!", b""])
+def test_bytes_must_have_their_digest(sent: bytes, connect: Connect, tmp_path: Path) -> None:
+    liar = Liar("a", sent)
+    client = serve(connect, liar)
+    with pytest.raises(DataLossError):
+        client.artifacts.pull(liar.digest, tmp_path / "out")
+    with pytest.raises(DataLossError):
+        client.artifacts.read(liar.digest, "a")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_list_must_have_the_artifacts_digest(connect: Connect, tmp_path: Path) -> None:
+    with pytest.raises(DataLossError, match="digest"):
+        serve(connect, Liar("a", DATA)).artifacts.pull("ab" * 32, tmp_path / "out")
+    assert list(tmp_path.iterdir()) == []
