@@ -1,0 +1,1 @@
+"""Real servers for tests, started from wheels on free ports; see `fixtures`."""

