@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import prometheus_client
+from opentelemetry import context as otel_context
 from opentelemetry import propagate, trace
 from opentelemetry.trace import SpanKind, StatusCode
 
@@ -42,15 +43,17 @@ class Telemetry:
         """Measure one RPC and make it a span of the caller's trace."""
         outcome, started = CallOutcome(), time.perf_counter()
         context = propagate.extract(metadata) if "traceparent" in metadata else None
-        with (
-            _IN_FLIGHT.track_inprogress(),
-            self._tracer.start_as_current_span(method, context, SpanKind.SERVER) as span,
-        ):
+        span = self._tracer.start_span(method, context, SpanKind.SERVER)
+        # Attached and never detached: an RPC has a task, and so a context, of its own, and
+        # a stream that its caller left is closed in another one.
+        otel_context.attach(trace.set_span_in_context(span))
+        with _IN_FLIGHT.track_inprogress():
             try:
                 yield outcome
             finally:
                 if outcome.code != "OK":
                     span.set_status(StatusCode.ERROR, outcome.code)
+                span.end()
                 _DURATION.labels(method, outcome.code).observe(time.perf_counter() - started)
 
     def serve_metrics(self, port: int) -> None:
