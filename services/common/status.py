@@ -100,7 +100,7 @@ def _from_status(status: status_pb2.Status) -> ServiceError:
         if detail.Is(error_details_pb2.BadRequest.DESCRIPTOR):
             detail.Unpack(bad)
     return ServiceError(
-        Reason(info.reason) if info.reason in Reason else Reason.INTERNAL,
+        Reason(info.reason) if info.reason in Reason.__members__ else Reason.INTERNAL,
         status.message,
         violations=[Violation(v.field, v.description) for v in bad.field_violations],
         **dict(info.metadata),
