@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -9,6 +10,9 @@ import pytest
 
 from tests.e2e.production import ProductionSuite
 from tests.e2e.suite import EmbeddedSuite, Suite
+from tests.servers.postgres import PostgresServer
+from tests.servers.seaweedfs import S3Server
+from tests.servers.valkey import ValkeyServer
 
 
 @pytest.fixture(scope="session")
@@ -18,6 +22,24 @@ def embedded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedSuite
     suite.start()
     yield suite
     suite.stop()
+
+
+@pytest.fixture(scope="session")
+def production(
+    tmp_path_factory: pytest.TempPathFactory,
+    postgres_server: PostgresServer,
+    s3_server: S3Server,
+) -> Iterator[ProductionSuite]:
+    """A process a service on PostgreSQL, S3 and Redis, behind the shipped proxy."""
+    with tempfile.TemporaryDirectory(prefix="modelyard-e2e-") as sockets:
+        valkey = ValkeyServer(Path(sockets))
+        valkey.start()
+        folder = tmp_path_factory.mktemp("production")
+        suite = ProductionSuite(folder, postgres_server, s3_server.fresh_bucket(), valkey.url)
+        suite.start()
+        yield suite
+        suite.stop()
+        valkey.stop()
 
 
 @pytest.fixture(scope="session", params=["embedded", "production"])

@@ -77,7 +77,7 @@ def swap_under_load(client: Client, version: str) -> None:
     """Swap while requests are sent; none fails, and both versions answer."""
     address = client.environments.get(ENVIRONMENT).address
     bodies = [
-        '{"inputs": [{"name": "x", "shape": [2, 1], "datatype": "FP64", "data": [%d, 2]}]}' % n
+        f'{{"inputs": [{{"name": "x", "shape": [2, 1], "datatype": "FP64", "data": [{n}, 2]}}]}}'
         for n in range(20)
     ]
     with Load(address, MODEL, bodies, rows=2) as load:

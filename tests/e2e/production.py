@@ -1,0 +1,144 @@
+"""A production-shaped suite: a process a service, PostgreSQL, S3, Redis, the proxy.
+
+Its settings are those of `deploy/modelyard.env` and its proxy is `deploy/envoy.yaml`;
+only addresses, folders and secrets are put in.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from contextlib import ExitStack
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import grpc
+import psutil
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+
+from services.suite.cage import die_with_parent
+from services.suite.start import free_port
+from tests.e2e.suite import Suite, until
+from tests.servers.postgres import PostgresServer
+from tests.servers.seaweedfs import S3Bucket
+
+DEPLOY = Path(__file__).resolve().parents[2] / "deploy"
+SERVICES = {"metadata": 7071, "artifact": 7072, "builder": 7073, "deployer": 7074}
+PROXY = 7070
+
+
+class ProductionSuite(Suite):
+    """Processes as `deploy/compose.yaml` starts them."""
+
+    def __init__(
+        self, folder: Path, postgres: PostgresServer, bucket: S3Bucket, redis_url: str
+    ) -> None:
+        self.folder = folder
+        self._resources = ExitStack()
+        self.ports = {PROXY: free_port()} | {port: free_port() for port in SERVICES.values()}
+        super().__init__(f"127.0.0.1:{self.ports[PROXY]}", "")
+        self.environment = self._environment(postgres, bucket, redis_url)
+        self._children: dict[str, subprocess.Popen[bytes]] = {}
+
+    def start(self) -> None:
+        """Migrate, then start everything, each process once."""
+        subprocess.run([_program("modelyard"), "migrate"], env=self.environment, check=True)
+        self._start("proxy", [_program("envoy"), "-c", str(self._proxy()), "--log-level", "warn"])
+        for service in SERVICES:
+            self.start_service(service)
+        self._start("agent", _python("-m", "services.deployer.agent"))
+        self._start("worker", _python("-m", "services.builder.worker"))
+        self.token = (self.folder / "tokens" / "admin.token").read_text().strip()
+
+    def start_service(self, service: str) -> None:
+        """Start a service and wait until it answers."""
+        self._start(service, _python("-m", f"services.{service}"))
+        address = f"127.0.0.1:{self.ports[SERVICES[service]]}"
+        until(lambda: self._alive(service) and _serving(address), what=f"{service} to serve")
+
+    def stop(self) -> None:
+        """Stop everything, the users of others first."""
+        for name in reversed(self._children):
+            self._children[name].terminate()
+            self._children[name].wait(60)
+        self._resources.close()
+
+    def _start(self, name: str, command: list[str]) -> None:
+        with (self.folder / f"{name}.log").open("ab") as log:
+            self._children[name] = subprocess.Popen(
+                command,
+                env=self.environment,
+                stdout=log,
+                stderr=log,
+                preexec_fn=die_with_parent,  # noqa: PLW1509 - tests start no threads here
+            )
+        self.processes.append(psutil.Process(self._children[name].pid))
+
+    def _alive(self, name: str) -> bool:
+        log = self.folder / f"{name}.log"
+        assert self._children[name].poll() is None, f"{name} ended: {log.read_text()[-2000:]}"
+        return True
+
+    def _environment(
+        self, postgres: PostgresServer, bucket: S3Bucket, redis_url: str
+    ) -> dict[str, str]:
+        lines = (DEPLOY / "modelyard.env").read_text().splitlines()
+        shipped = dict(line.split("=", 1) for line in lines if line and not line.startswith("#"))
+        return {**os.environ, **{k: self._put_in(k, v) for k, v in shipped.items()}} | {
+            "MODELYARD_REDIS_URL": redis_url,
+            "MODELYARD_ARTIFACT_S3_ENDPOINT": f"http://{bucket.endpoint}",
+            "MODELYARD_ARTIFACT_S3_BUCKET": bucket.bucket,
+            "MODELYARD_ARTIFACT_S3_ACCESS_KEY": bucket.access_key,
+            "MODELYARD_ARTIFACT_S3_SECRET_KEY": bucket.secret_key,
+            "MODELYARD_AGENT_BASE_PORT": str(free_port()),
+            **{
+                f"MODELYARD_{service.upper()}_DATABASE_URL": self._database(
+                    postgres, shipped, service
+                )
+                for service in SERVICES
+            },
+        }
+
+    def _put_in(self, key: str, value: str) -> str:
+        """Put this machine's ports and folders in the place of the shipped ones."""
+        if key == "MODELYARD_SUITE_ADDRESS":
+            return self.address
+        if key.endswith("_LISTEN"):
+            return f"127.0.0.1:{self.ports[int(value.rpartition(':')[2])]}"
+        for shipped, own in (("/run/modelyard", ""), ("/var/lib/modelyard", "data")):
+            if value.startswith(shipped):
+                return str(self.folder / own) + value.removeprefix(shipped)
+        return value
+
+    def _database(self, postgres: PostgresServer, shipped: dict[str, str], service: str) -> str:
+        url = urlsplit(shipped[f"MODELYARD_{service.upper()}_DATABASE_URL"])
+        assert (url.scheme, url.path) == ("postgresql", f"/{service}")
+        return self._resources.enter_context(postgres.database())
+
+    def _proxy(self) -> Path:
+        """Write the shipped proxy configuration with our ports in it."""
+        configuration = (DEPLOY / "envoy.yaml").read_text()
+        for shipped, own in self.ports.items():
+            configuration = configuration.replace(f"port_value: {shipped} ", f"port_value: {own} ")
+        path = self.folder / "envoy.yaml"
+        path.write_text(configuration)
+        return path
+
+
+def _python(*arguments: str) -> list[str]:
+    return [sys.executable, *arguments]
+
+
+def _program(name: str) -> str:
+    return str(Path(sys.executable).with_name(name))
+
+
+def _serving(address: str) -> bool:
+    with grpc.insecure_channel(address) as channel:
+        try:
+            check: object = health_pb2_grpc.HealthStub(channel).Check  # type: ignore[attr-defined]
+            answer = check(health_pb2.HealthCheckRequest(), timeout=1)  # type: ignore[operator]
+        except grpc.RpcError:
+            return False
+        return bool(answer.status == health_pb2.HealthCheckResponse.SERVING)
