@@ -18,7 +18,17 @@ _REQUIREMENT = re.compile(
 _PIN = re.compile(r"===?\s*(?P<version>[A-Za-z0-9][A-Za-z0-9.!+_-]*)\s*(;.*)?")
 # What the model server brings along itself, and what installs rather than runs.
 _NEVER = frozenset(
-    ["modelyard", "modelyard-server", "grpcio", "protobuf", "googleapis-common-protos", "pip", "setuptools", "wheel", "uv"]
+    {
+        "modelyard",
+        "modelyard-server",
+        "grpcio",
+        "protobuf",
+        "googleapis-common-protos",
+        "pip",
+        "setuptools",
+        "wheel",
+        "uv",
+    }
 )
 
 
