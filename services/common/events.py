@@ -28,7 +28,8 @@ STREAM_SECONDS = 3_600
 QUEUE_LENGTH = 1_000
 POLL_SECONDS = 1.0
 RETRY_SECONDS = 0.5
-BLOCK_MILLISECONDS = 5_000
+BLOCK_MILLISECONDS = 3_000
+SOCKET_SECONDS = 6.0
 HEARTBEAT_SECONDS = 10.0
 PAGE = 200
 PENDING = 10_000
@@ -38,7 +39,8 @@ class EventBus:
     """A process's connection to Redis Streams, for one service's topics."""
 
     def __init__(self, url: str | None, *, service: str) -> None:
-        self._client = redis.Redis.from_url(url) if url else None
+        # A stopped server is noticed: no answer takes longer than a blocked read may.
+        self._client = redis.Redis.from_url(url, socket_timeout=SOCKET_SECONDS) if url else None
         self._prefix = f"modelyard:{service}:"
         # An entry to a stream of our own ends a blocked read, to add a topic to it.
         self._doorbell = f"{self._prefix}doorbell:{secrets.token_hex(8)}"
