@@ -7,6 +7,7 @@ import os
 import shutil
 import signal
 import subprocess
+import sys
 import time
 import urllib.request
 from collections.abc import Callable
@@ -18,7 +19,7 @@ import psutil
 from modelyard import Client
 from modelyard.builder.v1 import build_pb2
 
-from services.suite.children import Layout
+from services.suite.children import Layout, children
 from services.suite.start import free_port, start_suite
 
 TINY = Path(__file__).with_name("sources") / "tiny"
@@ -77,6 +78,19 @@ class EmbeddedSuite(Suite):
         if self.keeper is not None:
             self.keeper.terminate()
             self.keeper.wait(60)
+
+    def services(self) -> psutil.Process:
+        """Find the process of the four services."""
+        (found,) = [p for p in self.find("services") if p.cmdline()[-2:] == ["-m", "services"]]
+        return found
+
+    def start_worker(self, data: Path) -> subprocess.Popen[bytes]:
+        """Start another worker, outside of the cage."""
+        environment = next(c.environment for c in children(self.layout) if c.name == "worker")
+        return subprocess.Popen(
+            [sys.executable, "-m", "services.builder.worker"],
+            env={**os.environ, **environment, "MODELYARD_WORKER_DATA": str(data)},
+        )
 
     def kill(self) -> list[psutil.Process]:
         """Kill its keeper by SIGKILL; return what ran under it, which must end too."""
