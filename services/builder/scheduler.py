@@ -129,8 +129,8 @@ class Scheduler:
         try:
             build = await self._delegations.fresh(build)
             run = await self._downstream.create_run(build)
-        except ServiceError as error:
-            if error.reason in _LOST:
+        except (ServiceError, asyncio.CancelledError) as error:
+            if isinstance(error, ServiceError) and error.reason in _LOST:
                 await self._delegations.lose(build.name)
             else:
                 await self._database.write(lambda tx: _put_back(tx, build.lease, self._clock()))

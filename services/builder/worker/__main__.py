@@ -1,0 +1,60 @@
+"""The worker's composition root: `python -m services.builder.worker`."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+
+from services.builder.worker.builder_client import BuilderClient
+from services.builder.worker.folders import WorkFolders
+from services.builder.worker.leasing import Worker, new_worker_id
+from services.builder.worker.processes import Cage
+from services.builder.worker.settings import PREFIX, WorkerSettings
+from services.common import logs
+from services.common.environments import Environments
+from services.common.peers import Peer
+from services.common.service import SuiteSettings
+from services.common.settings import load_or_exit
+from services.common.telemetry import configure
+
+
+async def run(settings: WorkerSettings, suite: SuiteSettings) -> None:
+    """Work until SIGTERM or SIGINT."""
+    stop = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    logs.configure(suite.log_level)
+    telemetry = configure(
+        "modelyard-worker",
+        otlp_endpoint=suite.otlp_endpoint or None,
+        sample_ratio=suite.trace_ratio,
+    )
+    peer = Peer(suite.suite_address, root_certificates=suite.root_certificates)
+    worker_id = new_worker_id(settings.name)
+    folders = WorkFolders(settings.folder / "work", worker_id)
+    worker = Worker(
+        settings=settings,
+        suite=suite,
+        builder=BuilderClient(peer, own_token=settings.own_token),
+        environments=Environments(settings.environments_folder),
+        folders=folders,
+        cage=await Cage.find(),
+        id=worker_id,
+    )
+    try:
+        await worker.run(stop)
+    finally:
+        folders.close()
+        await peer.close()
+        telemetry.close()
+
+
+def main() -> None:
+    """Run a worker in its own process."""
+    settings = load_or_exit(WorkerSettings, PREFIX)
+    suite = load_or_exit(SuiteSettings, "MODELYARD_")
+    asyncio.run(run(settings, suite))
+
+
+if __name__ == "__main__":
+    main()

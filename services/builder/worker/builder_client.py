@@ -1,0 +1,134 @@
+"""A worker's calls to the builder: with its own token, tried again while it makes sense."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any
+
+import grpc
+from google.protobuf import duration_pb2
+from modelyard.builder.v1 import build_pb2, worker_service_pb2, worker_service_pb2_grpc
+from modelyard.common.v1 import failure_pb2
+
+from services.common import status, telemetry
+from services.common.errors import Reason, ServiceError
+from services.common.peers import Peer
+
+logger = logging.getLogger(__name__)
+
+CALL_SECONDS = 10.0
+REGISTER_SECONDS = 60.0
+STREAM_SECONDS = 60.0
+FIRST_DELAY = 0.1
+LONGEST_DELAY = 2.0
+
+_PASSING = {
+    Reason.SERVICE_UNAVAILABLE,
+    Reason.DEADLINE_EXCEEDED,
+    Reason.CANCELLED,
+    Reason.INTERNAL,
+}
+
+
+class BuilderClient:
+    """What a worker asks of and tells the builder."""
+
+    def __init__(self, peer: Peer, *, own_token: Callable[[], str]) -> None:
+        self._peer = peer
+        self._own_token = own_token
+
+    async def lease(self, worker: str, *, wait: float) -> worker_service_pb2.LeaseBuildResponse:
+        """Ask once for a build; an empty answer when there was none."""
+        request = worker_service_pb2.LeaseBuildRequest(
+            worker=worker, wait=duration_pb2.Duration(seconds=int(wait))
+        )
+        answer: worker_service_pb2.LeaseBuildResponse = await self._peer.call(
+            self._stub().LeaseBuild,
+            request,
+            credential=self._own_token(),
+            seconds=wait + CALL_SECONDS,
+        )
+        return answer
+
+    async def extend(
+        self, lease: worker_service_pb2.Lease
+    ) -> worker_service_pb2.ExtendLeaseResponse:
+        """Give a sign of life, once."""
+        request = worker_service_pb2.ExtendLeaseRequest(lease=lease)
+        answer: worker_service_pb2.ExtendLeaseResponse = await self._peer.call(
+            self._stub().ExtendLease, request, credential=self._own_token(), seconds=CALL_SECONDS
+        )
+        return answer
+
+    async def report_phase(
+        self,
+        lease: worker_service_pb2.Lease,
+        kind: build_pb2.PhaseKind.ValueType,
+        state: build_pb2.PhaseState.ValueType,
+        failure: failure_pb2.Failure | None = None,
+    ) -> None:
+        """Say that a phase started or ended."""
+        request = worker_service_pb2.ReportPhaseRequest(
+            lease=lease, kind=kind, state=state, failure=failure
+        )
+        await self._persist(lambda: self._call(self._stub().ReportPhase, request))
+
+    async def report_events(
+        self, lease: worker_service_pb2.Lease, batches: Sequence[tuple[int, bytes]]
+    ) -> None:
+        """Have numbered batches of events kept."""
+        requests = [
+            worker_service_pb2.ReportEventsRequest(lease=lease, sequence=sequence, batch=batch)
+            for sequence, batch in batches
+        ]
+        await self._persist(lambda: self._send(requests))
+
+    async def register(self, request: worker_service_pb2.RegisterBuildRequest) -> str:
+        """Have the artifact of an attempt registered; return the version's name."""
+        answer = await self._persist(
+            lambda: self._call(self._stub().RegisterBuild, request, seconds=REGISTER_SECONDS)
+        )
+        return str(answer.version)
+
+    async def end_attempt(
+        self, lease: worker_service_pb2.Lease, failure: failure_pb2.Failure | None
+    ) -> None:
+        """Say that an attempt ended without a version."""
+        request = worker_service_pb2.EndAttemptRequest(lease=lease, failure=failure)
+        await self._persist(lambda: self._call(self._stub().EndAttempt, request))
+
+    def _stub(self) -> Any:
+        return self._peer.stub(worker_service_pb2_grpc.WorkerServiceStub)
+
+    async def _call(self, method: Any, request: Any, *, seconds: float = CALL_SECONDS) -> Any:
+        return await self._peer.call(method, request, credential=self._own_token(), seconds=seconds)
+
+    async def _send(self, requests: Sequence[worker_service_pb2.ReportEventsRequest]) -> None:
+        metadata = telemetry.inject([("authorization", f"Bearer {self._own_token()}")])
+        stream = self._stub().ReportEvents(
+            iter(requests), metadata=metadata, timeout=STREAM_SECONDS
+        )
+        try:
+            async for answer in stream:
+                if answer.acknowledged_sequence >= requests[-1].sequence:
+                    return
+        except grpc.aio.AioRpcError as error:
+            raise status.decode(error) from error
+        finally:
+            stream.cancel()
+        raise ServiceError(Reason.SERVICE_UNAVAILABLE, "the stream ended early")
+
+    async def _persist(self, attempt: Callable[[], Awaitable[Any]]) -> Any:
+        """Try until there is an answer: each of these calls is safe to repeat."""
+        delay = FIRST_DELAY
+        while True:
+            try:
+                return await attempt()
+            except ServiceError as error:
+                if error.reason not in _PASSING:
+                    raise
+                logger.warning("the builder does not answer", extra={"reason": error.reason.value})
+            await asyncio.sleep(delay)
+            delay = min(delay * 2, LONGEST_DELAY)

@@ -1,0 +1,227 @@
+"""The six phases, in their order: each does its part or raises why it cannot."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import re
+from collections.abc import Awaitable, Callable, Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from modelyard import bundle
+from modelyard.builder.v1 import build_pb2, worker_service_pb2
+from modelyard.common.v1 import value_pb2
+from modelyard.errors import DeadlineExceededError, ModelyardError, UnavailableError
+
+from services.builder.worker.builder_client import BuilderClient
+from services.builder.worker.work import PhaseFailedError, Work
+from services.common.environments import EnvironmentFailedError, lock_digest
+from services.common.errors import Reason, ServiceError
+
+EXIT_SOURCE_INVALID = 3
+EXIT_NO_TESTS = 5
+DEFAULT_TRAIN_SECONDS = 24 * 3_600.0
+MAX_NAMED_TESTS = 20
+PYTEST = "pytest"
+
+_FAILED_TEST = re.compile(r"(?:FAILED|ERROR) (\S+)")
+_PASSING = (UnavailableError, DeadlineExceededError)
+
+Phase = Callable[[Work, BuilderClient], Awaitable[None]]
+
+
+async def provision(work: Work, _builder: BuilderClient) -> None:
+    """Fetch the source."""
+    try:
+        async with work.client() as client:
+            await client.artifacts.pull(work.build.spec.source, work.source)
+    except _PASSING:
+        raise
+    except ModelyardError as error:
+        raise PhaseFailedError("SOURCE_INVALID", str(error)) from error
+    if not work.build.spec.entry and not (work.source / "model.py").is_file():
+        message = "the source has no model.py; name the model class as module:Class"
+        raise PhaseFailedError("SOURCE_INVALID", message)
+
+
+async def environment(work: Work, _builder: BuilderClient) -> None:
+    """Resolve the requirements and make the environment, or find it."""
+    found = work.source / "requirements.txt"
+    requirements, python = found if found.is_file() else None, work.build.spec.python_version
+    try:
+        lock = await work.environments.resolve(requirements, python=python, on_line=work.say)
+        work.environment = await work.environments.ensure(lock, python=python, on_line=work.say)
+    except EnvironmentFailedError as error:
+        raise PhaseFailedError("ENVIRONMENT_FAILED", str(error)) from error
+    work.lock = lock
+    work.lock_file.write_text(lock)
+
+
+async def train(work: Work, _builder: BuilderClient) -> None:
+    """Run `Model.build` in a child process, which leaves the bundle."""
+    spec = work.build.spec
+    params = work.folder / "params.json"
+    params.write_text(json.dumps({key: _plain(spec.params[key]) for key in spec.params}))
+    timeout = spec.train_timeout.ToTimedelta().total_seconds() or DEFAULT_TRAIN_SECONDS
+    paths = {"source": work.source, "params": params, "out": work.bundle, "lock": work.lock_file}
+    options = [part for key, path in paths.items() for part in (f"--{key}", str(path))]
+    name = work.build.model.rpartition("/")[2]
+    try:
+        async with asyncio.timeout(timeout):
+            status = await work.python(
+                *("-m", "modelyard.building.train", *options),
+                *("--entry", spec.entry, "--name", name),
+            )
+    except TimeoutError:
+        message = f"training took longer than {timeout:g} seconds"
+        raise PhaseFailedError("TIMEOUT", message) from None
+    await work.spool.drain()
+    if status == EXIT_SOURCE_INVALID:
+        raise PhaseFailedError("SOURCE_INVALID", "the source holds no model class; see the log")
+    if status != 0:
+        raise PhaseFailedError("TRAIN_FAILED", f"training {_ended(status)}; see the log")
+
+
+async def test(work: Work, _builder: BuilderClient) -> None:
+    """Run the source's own tests, then the smoke prediction on the model's example."""
+    if work.build.spec.skip_tests:
+        work.say("the source's tests are left out, as ordered")
+    elif not has_tests(work.source):
+        work.say("the source has no tests: neither tests/ nor test_*.py")
+    else:
+        await _run_tests(work)
+    status = await work.python("-m", "modelyard.building.smoke", "--bundle", str(work.bundle))
+    await work.spool.drain()
+    if status != 0:
+        message = f"the smoke prediction {_ended(status)}; see the log"
+        raise PhaseFailedError("SMOKE_FAILED", message)
+
+
+async def package(work: Work, _builder: BuilderClient) -> None:
+    """Complete the bundle with its lock and its provenance."""
+    try:
+        await asyncio.to_thread(_complete_bundle, work)
+    except (bundle.BundleError, OSError) as error:
+        raise PhaseFailedError("PACKAGE_FAILED", str(error)) from error
+
+
+async def register(work: Work, builder: BuilderClient) -> None:
+    """Push the bundle and have the builder register it."""
+    try:
+        async with work.client() as client:
+            artifact = await client.artifacts.push(work.bundle)
+    except _PASSING:
+        raise
+    except ModelyardError as error:
+        raise PhaseFailedError("REGISTER_FAILED", str(error)) from error
+    request = worker_service_pb2.RegisterBuildRequest(
+        lease=work.lease,
+        artifact=artifact.name,
+        environment_digest=lock_digest(work.lock),
+        tests_passed=work.tests_passed,
+    )
+    try:
+        await builder.register(request)
+    except ServiceError as error:
+        if error.reason is Reason.LEASE_LOST:
+            raise
+        raise PhaseFailedError("REGISTER_FAILED", error.message) from error
+
+
+PHASES: Mapping[build_pb2.PhaseKind.ValueType, Phase] = {
+    build_pb2.PHASE_KIND_PROVISION: provision,
+    build_pb2.PHASE_KIND_ENVIRONMENT: environment,
+    build_pb2.PHASE_KIND_TRAIN: train,
+    build_pb2.PHASE_KIND_TEST: test,
+    build_pb2.PHASE_KIND_PACKAGE: package,
+    build_pb2.PHASE_KIND_REGISTER: register,
+}
+
+
+def has_tests(source: Path) -> bool:
+    """Say whether a source brings tests of its own."""
+    return (source / "tests").is_dir() or any(source.glob("test_*.py"))
+
+
+async def _run_tests(work: Work) -> None:
+    if work.environment is None:
+        raise AssertionError
+    try:
+        extra = await work.environments.extend(
+            work.environment, work.lock, PYTEST, on_line=work.say
+        )
+    except EnvironmentFailedError as error:
+        message = f"pytest does not go with the requirements: {error}"
+        raise PhaseFailedError("TEST_FAILED", message) from error
+    lines: list[str] = []
+    variables = {"PYTHONPATH": str(extra), "MODELYARD_BUNDLE": str(work.bundle)}
+    arguments = ("-m", "pytest", "-v", "-rfE", "-p", "no:cacheprovider")
+    status = await work.python_heard(arguments, variables, lines)
+    if status == EXIT_NO_TESTS:
+        work.say("pytest found no tests in the source")
+    elif status != 0:
+        named = [match[1] for line in lines if (match := _FAILED_TEST.match(line))]
+        message = f"failed: {', '.join(named[:MAX_NAMED_TESTS])}" if named else _ended(status)
+        raise PhaseFailedError("TEST_FAILED", f"the source's tests {message}")
+    work.tests_passed = status == 0
+
+
+def _complete_bundle(work: Work) -> None:
+    _refuse_links(work.bundle)
+    facts = bundle.read(work.bundle)
+    lock = work.bundle / bundle.LOCK_FILE
+    lock.parent.mkdir(parents=True, exist_ok=True)
+    lock.write_text(work.lock)
+    if facts.environment_digest != lock_digest(work.lock):
+        raise bundle.BundleError("the bundle names another environment than it was built in")
+    provenance = _provenance(work, facts.python)
+    (work.bundle / "provenance.json").write_text(json.dumps(provenance, indent=1) + "\n")
+
+
+def _refuse_links(folder: Path) -> None:
+    """Refuse links: what the build's code made must not lead out of the bundle."""
+    for parent, folders, files in os.walk(folder):
+        for name in (*folders, *files):
+            if (Path(parent) / name).is_symlink():
+                raise bundle.BundleError(f"{name} is a link; a bundle holds files only")
+
+
+def _provenance(work: Work, python: str) -> dict[str, Any]:
+    build, spec = work.build, work.build.spec
+    return {
+        "format": 1,
+        "build": build.name,
+        "attempt": work.lease.attempt,
+        "run": build.run,
+        "model": build.model,
+        "creator": build.creator,
+        "source": spec.source,
+        "entry": spec.entry,
+        "params": {key: _plain(spec.params[key]) for key in sorted(spec.params)},
+        "origin": {
+            "repository": spec.origin.repository,
+            "commit": spec.origin.commit,
+            "branch": spec.origin.branch,
+            "dirty": spec.origin.dirty,
+        },
+        "python": python,
+        "environment_digest": lock_digest(work.lock),
+        "tests_passed": work.tests_passed,
+        "build_time": datetime.now(UTC).isoformat(timespec="seconds"),
+    }
+
+
+def _plain(value: value_pb2.Value) -> Any:
+    kind = value.WhichOneof("kind")
+    if kind == "list_value":
+        return [_plain(part) for part in value.list_value.values]
+    return getattr(value, kind) if kind else None
+
+
+def _ended(status: int) -> str:
+    if status > 128:
+        return f"was ended by signal {status - 128}"
+    return f"ended by signal {-status}" if status < 0 else f"ended with status {status}"

