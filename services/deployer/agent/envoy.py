@@ -178,7 +178,7 @@ class Envoy:
 
     def _reason(self) -> str:
         lines = [line for line in self.tail(50) if "rejected" in line or "error" in line.lower()]
-        return lines[-1] if lines else "Envoy gave no reason"
+        return lines[-1].rpartition("] ")[2] if lines else "Envoy gave no reason"
 
     def _prepare(self) -> None:
         """Lay out the files of an Envoy that serves nothing yet."""

@@ -8,15 +8,23 @@ the header may have at most MAX_PEEKED_BYTES, and must not be compressed.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
+import grpc
+
 MAX_PEEKED_BYTES = 64 * 1024 * 1024
 PREDICTION_TIMEOUT = "300s"
 MODEL_HEADER = "modelyard-model"
+UNKNOWN_MODEL = "this model is not served here"
+_TOO_LARGE = (
+    f"a request of more than {MAX_PEEKED_BYTES} bytes must name its model in the header "
+    f"{MODEL_HEADER}"
+)
 _SERVICE = "/inference.GRPCInferenceService"
 _SERVER_METHODS = ("ServerLive", "ServerReady", "ServerMetadata")
 _MODEL_METHODS = ("ModelInfer", "ModelReady", "ModelMetadata")
@@ -169,21 +177,41 @@ def _connection_manager(key: str, folder: Path) -> Json:
         "stream_idle_timeout": PREDICTION_TIMEOUT,
         "normalize_path": True,
         "merge_slashes": True,
-        "path_with_escaped_slashes_action": "REJECT_REQUEST",
         "local_reply_config": _local_replies(),
     }
 
 
 def _local_replies() -> Json:
-    """Put what Envoy itself answers over HTTP into the protocol's JSON form."""
+    """Put what Envoy itself answers into the protocol's form: JSON, or a gRPC status that fits."""
     is_grpc = {
         "string_match": {"prefix": "application/grpc"},
         "treat_missing_header_as_empty": True,
     }
-    header = {"name": "content-type", "invert_match": True, **is_grpc}
+    is_http = {"name": "content-type", "invert_match": True, **is_grpc}
     form = {"json_format": {"error": "%LOCAL_REPLY_BODY%"}}
     return {
-        "mappers": [{"filter": {"header_filter": {"header": header}}, "body_format_override": form}]
+        "mappers": [
+            _grpc_reply(404, grpc.StatusCode.NOT_FOUND, UNKNOWN_MODEL),
+            _grpc_reply(413, grpc.StatusCode.RESOURCE_EXHAUSTED, _TOO_LARGE),
+            {"filter": {"header_filter": {"header": is_http}}, "body_format_override": form},
+        ]
+    }
+
+
+def _grpc_reply(http_status: int, status: grpc.StatusCode, message: str) -> Json:
+    """Answer a request for a model over gRPC with a status that Envoy would not choose."""
+    regex = f"{re.escape(_SERVICE)}/({'|'.join(_MODEL_METHODS)})"
+    path = {"name": ":path", "string_match": {"safe_regex": {"regex": regex}}}
+    value = {"default_value": http_status, "runtime_key": f"modelyard.status.{http_status}"}
+    filters = [
+        {"status_code_filter": {"comparison": {"op": "EQ", "value": value}}},
+        {"header_filter": {"header": path}},
+    ]
+    header = {"key": "grpc-status", "value": str(status.value[0])}
+    return {
+        "filter": {"and_filter": {"filters": filters}},
+        "headers_to_add": [{"header": header, "append_action": "OVERWRITE_IF_EXISTS_OR_ADD"}],
+        "body_format_override": {"text_format_source": {"inline_string": message}},
     }
 
 
@@ -191,12 +219,11 @@ def _route_configuration(listener: Listener) -> Json:
     routes = [entry for route in listener.routes for entry in _model_routes(route)]
     routes += _server_routes([b for route in listener.routes for b in route.backends])
     routes += [_peeked(f"{_SERVICE}/{method}") for method in _MODEL_METHODS]
-    routes.append(_refused({"prefix": "/v2/models/"}, 404, "this model is not served here"))
+    routes.append(_refused({"prefix": "/v2/models/"}, 404, UNKNOWN_MODEL))
     routes.append(_refused({"prefix": "/"}, 404, "there is nothing at this path"))
     return {
         "@type": f"{_TYPES}.config.route.v3.RouteConfiguration",
         "name": listener.key,
-        "validate_clusters": True,
         "virtual_hosts": [{"name": listener.key, "domains": ["*"], "routes": routes}],
     }
 
@@ -245,13 +272,16 @@ def _shared(match: Json, backends: tuple[Backend, ...], unserved: str, *, is_grp
 
 
 def _peeked(path: str) -> Json:
-    """Read the model's name from the message and route anew; unknown there too: NOT_FOUND."""
-    route = _refused({"path": path}, 404, "this model is not served here")
-    status = {"header": {"key": "grpc-status", "value": "5"}}
+    """Read the model's name from the message and route anew; unknown there too: 404.
+
+    It is a route to a cluster that is never there, because only such a route, and not a direct
+    answer, can have a limit of its own for the body it holds.
+    """
     per_route = {"@type": f"{_FILTERS}.http.lua.v3.LuaPerRoute"}
-    return route | {
+    return {
+        "match": {"path": path},
+        "route": {"cluster": "none", "cluster_not_found_response_code": "NOT_FOUND"},
         "request_body_buffer_limit": MAX_PEEKED_BYTES,
-        "response_headers_to_add": [status | {"append_action": "OVERWRITE_IF_EXISTS_OR_ADD"}],
         "typed_per_filter_config": {
             "envoy.filters.http.lua": per_route | {"source_code": {"inline_string": _PEEK}}
         },

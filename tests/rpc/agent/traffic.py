@@ -6,6 +6,7 @@ import asyncio
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
+from typing import Any
 
 import grpc
 import httpx
@@ -14,7 +15,7 @@ from modelyard.serving import open_inference_service_pb2_grpc as pb_grpc
 
 from tests.rpc.agent.bundles import infer_body
 
-Client = Callable[[int, Counter[str], asyncio.Event], Coroutine[None, None, None]]
+Client = Callable[[int, Counter[str], asyncio.Event], Coroutine[Any, Any, None]]
 
 
 def grpc_request(*row: float, model: str = "sum") -> pb.ModelInferRequest:
