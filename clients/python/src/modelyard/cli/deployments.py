@@ -50,8 +50,8 @@ def deploy(
     connection = client()
     if check:
         return _show_verdicts(connection.deployments.check(version, environment=environment))
-    answer = connection.deployments.deploy(version, environment=environment, reason=reason)
-    return _outcome(connection, answer.deployment, answer.revision, wait=wait)
+    ordered = connection.deployments.deploy(version, environment=environment, reason=reason)
+    return _outcome(connection, ordered, wait=wait)
 
 
 def rollback(
@@ -63,17 +63,17 @@ def rollback(
 ) -> int:
     """Go back to what was live before."""
     connection = client()
-    answer = connection.deployments.rollback(
+    ordered = connection.deployments.rollback(
         model, environment=environment, revision=revision, reason=reason
     )
-    return _outcome(connection, answer.deployment, answer.revision, wait=wait)
+    return _outcome(connection, ordered, wait=wait)
 
 
 def undeploy(model: str, environment: Environment, reason: Reason = "", wait: Wait = True) -> int:
     """Serve a model no more in an environment; its history stays."""
     connection = client()
     stopped = connection.deployments.stop(model, environment=environment, reason=reason)
-    return _outcome(connection, stopped, stopped.desired_revision, wait=wait)
+    return _outcome(connection, stopped, wait=wait)
 
 
 def list_deployments(
@@ -117,11 +117,10 @@ def history(model: str, environment: Environment) -> None:
     )
 
 
-def _outcome(
-    connection: Client, deployment: deployment_pb2.Deployment, revision: int, *, wait: bool
-) -> int:
+def _outcome(connection: Client, deployment: deployment_pb2.Deployment, *, wait: bool) -> int:
     from modelyard.deployer.v1 import deployment_pb2 as pb  # noqa: PLC0415
 
+    revision = deployment.desired_revision
     if wait:
         _follow(connection, deployment.name)
         deployment = connection.deployments.get(deployment.name)
