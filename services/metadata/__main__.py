@@ -1,0 +1,105 @@
+"""The metadata service's composition root: `python -m services.metadata`."""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+from modelyard.metadata.v1 import (
+    dataset_service_pb2_grpc,
+    lineage_service_pb2_grpc,
+    model_service_pb2_grpc,
+    project_service_pb2_grpc,
+    run_service_pb2_grpc,
+)
+
+from services.common.database import Database
+from services.common.server import ServerSettings
+from services.common.service import Chassis, Service, SuiteSettings, run
+from services.common.settings import load_or_exit
+from services.metadata.datasets.catalogue import Catalogue
+from services.metadata.datasets.servicer import DatasetServicer
+from services.metadata.lineage.servicer import LineageServicer
+from services.metadata.lineage.usage import Usage
+from services.metadata.models.artifacts import RemoteHolds
+from services.metadata.models.pointing import Pointing
+from services.metadata.models.registering import Registering
+from services.metadata.models.registry import Registry
+from services.metadata.models.servicer import ModelServicer
+from services.metadata.projects.access import Access
+from services.metadata.projects.directory import Directory
+from services.metadata.projects.servicer import ProjectServicer
+from services.metadata.projects.signing import Signer, signing_key
+from services.metadata.projects.token_files import register_token_files
+from services.metadata.runs.servicer import RunServicer
+from services.metadata.runs.tracker import Tracker
+from services.metadata.settings import PREFIX, MetadataSettings
+
+MIGRATIONS = Path(__file__).parent / "migrations"
+
+
+async def compose(chassis: Chassis, settings: MetadataSettings | None = None) -> Service:
+    """Put the service together; settings are read from the environment unless given."""
+    settings = settings or load_or_exit(MetadataSettings, PREFIX)
+    database, bus = chassis.database(settings.database_url, "metadata", MIGRATIONS)
+    directory = Directory(database=database, clock=now)
+    access = await _access(database, directory, settings)
+    sweep = timedelta(seconds=settings.sweep_seconds)
+    registering = Registering(
+        database=database,
+        holds=RemoteHolds(chassis.peer),
+        access=access,
+        clock=now,
+        pending=timedelta(seconds=settings.pending_seconds),
+        interval=sweep,
+    )
+    silence = timedelta(seconds=settings.heartbeat_seconds)
+    tracker = Tracker(database=database, clock=now, silence=silence, interval=sweep)
+    models = ModelServicer(
+        registry=Registry(database=database, clock=now),
+        registering=registering,
+        pointing=Pointing(database=database, clock=now),
+    )
+    projects = ProjectServicer(directory=directory, access=access)
+    datasets = DatasetServicer(catalogue=Catalogue(database=database, clock=now))
+    lineage = LineageServicer(usage=Usage(database=database, clock=now))
+    runs = RunServicer(tracker=tracker)
+    return Service(
+        name="metadata",
+        servicers=[
+            (project_service_pb2_grpc.add_ProjectServiceServicer_to_server, projects),
+            (model_service_pb2_grpc.add_ModelServiceServicer_to_server, models),
+            (run_service_pb2_grpc.add_RunServiceServicer_to_server, runs),
+            (dataset_service_pb2_grpc.add_DatasetServiceServicer_to_server, datasets),
+            (lineage_service_pb2_grpc.add_LineageServiceServicer_to_server, lineage),
+        ],
+        background=[bus.run, registering.sweep_forever, tracker.sweep_forever],
+        close=[database.close],
+        authenticator=access,
+    )
+
+
+async def _access(database: Database, directory: Directory, settings: MetadataSettings) -> Access:
+    """Make sure that there is a project, a way in, and a key to sign with."""
+    await directory.ensure_default_project()
+    await register_token_files(Path(settings.tokens_dir), database=database, clock=now)
+    lifetime = timedelta(seconds=settings.delegation_seconds)
+    key = await signing_key(database, clock=now)
+    return Access(database=database, signer=Signer(key), clock=now, lifetime=lifetime)
+
+
+def now() -> datetime:
+    """Return the present moment."""
+    return datetime.now(UTC)
+
+
+def main() -> None:
+    """Run the service in its own process."""
+    server = load_or_exit(ServerSettings, PREFIX)
+    suite = load_or_exit(SuiteSettings, "MODELYARD_")
+    asyncio.run(run("metadata", [compose], server, suite))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,73 @@
+"""The catalogue of datasets: registering by digest, finding, listing."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import datetime
+
+from services.common.database import Database, Transaction
+from services.common.errors import not_found
+from services.common.idempotency import Key, once
+from services.common.names import DatasetName, DatasetVersionName, ProjectName
+from services.metadata.datasets import store
+from services.metadata.datasets.domain import Dataset, DatasetVersion, DatasetVersionDraft
+from services.metadata.listing import Listing, Page
+from services.metadata.values import pack
+
+
+class Catalogue:
+    """Keeps datasets."""
+
+    def __init__(self, *, database: Database, clock: Callable[[], datetime]) -> None:
+        self._database = database
+        self._clock = clock
+
+    async def create_version(
+        self,
+        parent: DatasetName,
+        draft: DatasetVersionDraft,
+        *,
+        creator: str,
+        key: Key | None,
+    ) -> DatasetVersion:
+        """Register a dataset version, or return the one that has this digest.
+
+        Raises:
+            ServiceError: RESOURCE_NOT_FOUND when there is no such project.
+        """
+        now = self._clock()
+
+        def create(tx: Transaction) -> DatasetVersion:
+            pk = store.lock_dataset(tx.connection, parent, now)
+            found = store.find_by_digest(tx.connection, pk, draft.digest)
+            if found is not None:
+                return found
+            store.insert_version(tx.connection, pk, draft, creator=creator, now=now)
+            made = store.find_by_digest(tx.connection, pk, draft.digest)
+            assert made is not None  # noqa: S101 - inserted a line above
+            event = pack({"name": str(made.name)})
+            tx.publish(str(ProjectName(parent.project)), "dataset_version.created", event)
+            return made
+
+        return await self._database.write(
+            lambda tx: once(tx, key, DatasetVersion, lambda: create(tx))
+        )
+
+    async def get_version(self, name: DatasetVersionName) -> DatasetVersion:
+        """Return a dataset version."""
+        found = await self._database.read(lambda tx: store.find_version(tx.connection, name))
+        if found is None:
+            raise not_found(name)
+        return found
+
+    async def list_datasets(self, parent: ProjectName, listing: Listing) -> Page[Dataset]:
+        """Return a page of a project's datasets."""
+        return await self._database.read(
+            lambda tx: store.list_datasets(tx.connection, parent.project, listing)
+        )
+
+    async def list_versions(self, parent: DatasetName, listing: Listing) -> Page[DatasetVersion]:
+        """Return a page of a dataset's versions."""
+        return await self._database.read(
+            lambda tx: store.list_versions(tx.connection, parent, listing)
+        )

@@ -1,0 +1,1 @@
+"""Lineage: where versions are used."""

@@ -1,0 +1,89 @@
+"""Which deployments use which versions; written by the deployer, read by guards and lineage."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import datetime
+
+from services.common.database import Database, Transaction
+from services.common.errors import not_found, wrong_state
+from services.common.names import DeploymentName, ModelName, VersionName
+from services.metadata.lineage import store
+from services.metadata.lineage.domain import VersionUse
+from services.metadata.listing import Listing, Page
+from services.metadata.models import store as model_store
+from services.metadata.models import version_store
+from services.metadata.models.domain import VersionState
+from services.metadata.models.registry import topic
+from services.metadata.values import pack
+
+
+class Usage:
+    """Records uses of versions."""
+
+    def __init__(self, *, database: Database, clock: Callable[[], datetime]) -> None:
+        self._database = database
+        self._clock = clock
+
+    async def start(self, version: VersionName, user: DeploymentName) -> VersionUse:
+        """Record that a deployment uses a version; again changes nothing.
+
+        Raises:
+            ServiceError: RESOURCE_NOT_FOUND; WRONG_STATE when the version is not READY.
+        """
+        now = self._clock()
+
+        def start(tx: Transaction) -> VersionUse:
+            pk, state = _lock(tx, version)
+            if state is not VersionState.READY:
+                raise wrong_state(version, state, f"{version} is {state}; it cannot be used")
+            use = store.newest_use(tx.connection, pk, str(user))
+            if use is not None and use.end_time is None:
+                return use
+            store.start_use(tx.connection, pk, str(user), now)
+            _publish(tx, "version_use.started", version, user)
+            return VersionUse(version, user, now, None)
+
+        return await self._database.write(start)
+
+    async def end(self, version: VersionName, user: DeploymentName) -> VersionUse:
+        """Record that a use ended; again changes nothing.
+
+        Raises:
+            ServiceError: RESOURCE_NOT_FOUND when it never began.
+        """
+        now = self._clock()
+
+        def end(tx: Transaction) -> VersionUse:
+            pk, _ = _lock(tx, version)
+            use = store.newest_use(tx.connection, pk, str(user))
+            if use is None:
+                raise not_found(f"the use of {version} by {user}")
+            if use.end_time is not None:
+                return use
+            store.end_use(tx.connection, pk, str(user), now)
+            _publish(tx, "version_use.ended", version, user)
+            return VersionUse(version, user, use.start_time, now)
+
+        return await self._database.write(end)
+
+    async def list_uses(
+        self, parent: ModelName | VersionName, listing: Listing, *, current_only: bool
+    ) -> Page[VersionUse]:
+        """Return a page of uses, newest first."""
+        return await self._database.read(
+            lambda tx: store.list_uses(tx.connection, parent, listing, current_only=current_only)
+        )
+
+
+def _lock(tx: Transaction, version: VersionName) -> tuple[int, VersionState]:
+    """Lock a version's model; return the version's row and state."""
+    model_store.lock_model(tx.connection, version.parent)
+    found = version_store.find_version_row(tx.connection, version)
+    if found is None:
+        raise not_found(version)
+    return found
+
+
+def _publish(tx: Transaction, kind: str, version: VersionName, user: DeploymentName) -> None:
+    tx.publish(topic(version), kind, pack({"name": str(version), "user": str(user)}))

@@ -1,0 +1,28 @@
+"""Projects, tokens, models, versions, aliases, runs, datasets, uses.
+
+Revision ID: 0001
+Revises:
+"""
+
+from __future__ import annotations
+
+from alembic import op
+
+from services.metadata.datasets import store as datasets
+from services.metadata.lineage import store as lineage
+from services.metadata.models import store as models
+from services.metadata.projects import store as projects
+from services.metadata.runs import store as runs
+from services.metadata.schema import METADATA
+
+revision = "0001"
+down_revision = None
+branch_labels = None
+depends_on = None
+
+STORES = (projects, models, runs, datasets, lineage)
+
+
+def upgrade() -> None:
+    """Create the tables of the first release, which hang on one schema once all are imported."""
+    METADATA.create_all(op.get_bind())

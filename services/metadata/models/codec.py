@@ -1,0 +1,257 @@
+"""Between messages and domain: models, versions, aliases, comparisons."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from modelyard.metadata.v1 import (
+    alias_pb2,
+    comparison_pb2,
+    model_pb2,
+    model_service_pb2,
+    version_pb2,
+)
+
+from services.common.auth import Identity
+from services.common.errors import invalid_field
+from services.common.names import (
+    AliasName,
+    ArtifactName,
+    BuildName,
+    ModelName,
+    ProjectName,
+    RunName,
+    VersionName,
+    check_id,
+    invalid_name,
+)
+from services.metadata import limits
+from services.metadata.models.domain import (
+    Alias,
+    AliasChange,
+    AliasMove,
+    Comparison,
+    MetricGoal,
+    MetricRow,
+    Model,
+    ModelDraft,
+    ParamRow,
+    Version,
+    VersionDraft,
+)
+from services.metadata.wire import failure, stamp, value
+
+GOALS = 1_000
+ALIASES = 20
+COMPARED = range(2, 101)
+MODEL_PATHS = ("display_name", "description", "labels", "metric_goals")
+OUTPUT_PATHS = frozenset({"name", "etag", "create_time", "update_time"})
+
+
+def model_draft(message: model_pb2.Model) -> ModelDraft:
+    """Return what the caller says of a model."""
+    return ModelDraft(
+        display_name=limits.line(message.display_name, "model.display_name", limits.DISPLAY_NAME),
+        description=limits.lines(message.description, "model.description", limits.DESCRIPTION),
+        labels=limits.labels(message.labels, "model.labels"),
+        metric_goals=_goals(message.metric_goals),
+    )
+
+
+def update_paths(request: model_service_pb2.UpdateModelRequest) -> tuple[str, ...]:
+    """Return which fields of a model to change: the mask's, or all that are set."""
+    paths = request.update_mask.paths
+    for path in paths:
+        if path not in MODEL_PATHS and path not in OUTPUT_PATHS:
+            raise invalid_field("update_mask", f"must name some of {', '.join(MODEL_PATHS)}")
+    if paths:
+        return tuple(path for path in MODEL_PATHS if path in paths)
+    return tuple(path for path in MODEL_PATHS if getattr(request.model, path))
+
+
+def model(found: Model) -> model_pb2.Model:
+    """Return a model's message."""
+    goals = {key: _goal(goal) for key, goal in found.metric_goals.items()}
+    message = model_pb2.Model(
+        name=str(found.name),
+        display_name=found.display_name,
+        description=found.description,
+        labels=found.labels,
+        metric_goals=goals,
+        etag=str(found.revision),
+    )
+    stamp(message.create_time, found.create_time)
+    stamp(message.update_time, found.update_time)
+    return message
+
+
+def version_draft(
+    request: model_service_pb2.CreateVersionRequest, parent: ModelName, caller: Identity
+) -> VersionDraft:
+    """Return what the caller says of a version; `tests_passed` is believed of builds only."""
+    message = request.version
+    _check_origins(message, parent)
+    if len(request.aliases) > ALIASES:
+        raise invalid_field("aliases", f"must not be more than {ALIASES}")
+    artifact = ArtifactName.parse(message.artifact, "version.artifact")
+    if artifact.project != parent.project:
+        raise invalid_field("version.artifact", "must be of the model's project")
+    digest = message.environment_digest
+    return VersionDraft(
+        artifact=artifact.artifact,
+        run=message.run,
+        build=message.build,
+        label=limits.line(message.label, "version.label", limits.VERSION_LABEL),
+        description=limits.lines(message.description, "version.description", limits.DESCRIPTION),
+        labels=limits.labels(message.labels, "version.labels"),
+        environment_digest=limits.digest(digest, "version.environment_digest") if digest else "",
+        tests_passed=request.tests_passed and _is_build(caller, message.build),
+        aliases=tuple(dict.fromkeys(check_id(alias, "aliases") for alias in request.aliases)),
+    )
+
+
+def version(found: Version) -> version_pb2.Version:
+    """Return a version's message."""
+    message = version_pb2.Version(
+        name=str(found.name),
+        state=version_pb2.VersionState.Value(f"VERSION_STATE_{found.state}"),
+        failure=failure(found.failure),
+        artifact=found.artifact,
+        run=found.run,
+        build=found.build,
+        label=found.label,
+        description=found.description,
+        labels=found.labels,
+        params={key: value(param) for key, param in found.params.items()},
+        metrics=found.metrics,
+        environment_digest=found.environment_digest,
+        tests_passed=found.tests_passed,
+        creator=found.creator,
+        aliases=found.aliases,
+    )
+    stamp(message.create_time, found.create_time)
+    stamp(message.ready_time, found.ready_time)
+    return message
+
+
+def short_name(text: str) -> VersionName | AliasName | ModelName:
+    """Return what a short form names: a version, an alias or a model."""
+    for kind in (VersionName, AliasName, ModelName):
+        if kind.expression.fullmatch(text):
+            return kind.parse(text)
+    raise invalid_name("name", "must be the name of a version, an alias or a model")
+
+
+def compared(request: model_service_pb2.CompareVersionsRequest) -> list[VersionName]:
+    """Return the versions to compare."""
+    project = ProjectName.parse(request.parent, "parent").project
+    if len(request.versions) not in COMPARED:
+        raise invalid_field("versions", f"must be {COMPARED[0]} to {COMPARED[-1]}")
+    names = [VersionName.parse(name, "versions") for name in request.versions]
+    if any(name.project != project for name in names):
+        raise invalid_field("versions", "must all be of the parent's project")
+    return names
+
+
+def comparison(found: Comparison) -> model_service_pb2.CompareVersionsResponse:
+    """Return a comparison's message."""
+    return model_service_pb2.CompareVersionsResponse(
+        versions=[version(one) for one in found.versions],
+        params=[_param_row(row) for row in found.params],
+        metrics=[_metric_row(row) for row in found.metrics],
+    )
+
+
+def alias_move(request: model_service_pb2.UpdateAliasRequest, actor: str) -> AliasMove:
+    """Return what a caller wants of an alias."""
+    name = AliasName.parse(request.alias.name, "alias.name")
+    target = VersionName.parse(request.alias.version, "alias.version")
+    if target.parent != name.parent:
+        raise invalid_field("alias.version", "must be of the alias's model")
+    expected = request.expected_version if request.HasField("expected_version") else None
+    if expected:
+        expected = str(VersionName.parse(expected, "expected_version"))
+    return AliasMove(
+        name=name,
+        version=target,
+        actor=actor,
+        reason=limits.lines(request.reason, "reason", limits.REASON),
+        expected_version=expected,
+        etag=request.alias.etag,
+    )
+
+
+def alias(found: Alias) -> alias_pb2.Alias:
+    """Return an alias's message."""
+    message = alias_pb2.Alias(
+        name=str(found.name), version=str(found.version), etag=str(found.change)
+    )
+    stamp(message.update_time, found.update_time)
+    return message
+
+
+def alias_change(found: AliasChange) -> alias_pb2.AliasChange:
+    """Return the message of an entry of an alias's history."""
+    message = alias_pb2.AliasChange(
+        alias=str(found.alias),
+        old_version=found.old_version,
+        new_version=found.new_version,
+        actor=found.actor,
+        reason=found.reason,
+    )
+    stamp(message.change_time, found.change_time)
+    return message
+
+
+def _goals(found: Mapping[str, int]) -> dict[str, MetricGoal]:
+    if len(found) > GOALS:
+        raise invalid_field("model.metric_goals", f"must not hold more than {GOALS} entries")
+    goals: dict[str, MetricGoal] = {}
+    for key, goal in found.items():
+        limits.line(key, "model.metric_goals", limits.KEY, required=True)
+        if goal not in (model_pb2.METRIC_GOAL_MAXIMIZE, model_pb2.METRIC_GOAL_MINIMIZE):
+            raise invalid_field("model.metric_goals", "must be MAXIMIZE or MINIMIZE")
+        maximize = goal == model_pb2.METRIC_GOAL_MAXIMIZE
+        goals[key] = MetricGoal.MAXIMIZE if maximize else MetricGoal.MINIMIZE
+    return goals
+
+
+def _goal(goal: MetricGoal | None) -> model_pb2.MetricGoal.ValueType:
+    if goal is None:
+        return model_pb2.METRIC_GOAL_UNSPECIFIED
+    return model_pb2.MetricGoal.Value(f"METRIC_GOAL_{goal}")
+
+
+def _check_origins(message: version_pb2.Version, parent: ModelName) -> None:
+    if message.run and RunName.parse(message.run, "version.run").parent != parent:
+        raise invalid_field("version.run", "must be of the same model")
+    if message.build:
+        build = BuildName.parse(message.build, "version.build")
+        if build.project != parent.project:
+            raise invalid_field("version.build", "must be of the model's project")
+
+
+def _is_build(caller: Identity, build: str) -> bool:
+    """Say whether the caller acts for the very build the version names."""
+    delegated = caller.delegated_resource
+    return bool(BuildName.expression.fullmatch(delegated)) and delegated == build
+
+
+def _param_row(row: ParamRow) -> comparison_pb2.ParamComparison:
+    message = comparison_pb2.ParamComparison(key=row.key, differs=row.differs)
+    for found in row.values:
+        cell = message.values.add()
+        if found is not None:
+            cell.CopyFrom(value(found))
+    return message
+
+
+def _metric_row(row: MetricRow) -> comparison_pb2.MetricComparison:
+    message = comparison_pb2.MetricComparison(key=row.key, goal=_goal(row.goal))
+    for found in row.cells:
+        cell = message.cells.add(best=found.best)
+        if found.value is not None:
+            cell.value = found.value
+        if found.delta is not None:
+            cell.delta = found.delta
+    return message

@@ -1,0 +1,204 @@
+"""How a version comes to be: reserved, its bytes held elsewhere, READY.
+
+The crossing to the artifact service has one owner, this file. A version is first
+recorded PENDING; then its artifact is held, which is idempotent; only then is it
+READY. Whatever dies in between, the sweep takes up what is left PENDING, with a
+fresh delegation of the version's creator.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import NoReturn
+
+from services.common.auth import Right
+from services.common.database import Database, Transaction
+from services.common.errors import Reason, ServiceError, not_found
+from services.common.idempotency import Key, once
+from services.common.names import ArtifactName, ModelName, RunName, VersionName
+from services.metadata.models import store, version_store
+from services.metadata.models.artifacts import Holds
+from services.metadata.models.domain import (
+    PendingVersion,
+    Version,
+    VersionDraft,
+    VersionState,
+    bytes_missing,
+)
+from services.metadata.models.pointing import point
+from services.metadata.models.registry import ensure_model, topic
+from services.metadata.projects.access import Access
+from services.metadata.runs import store as run_store
+from services.metadata.values import Failure, pack
+
+logger = logging.getLogger(__name__)
+
+HOLD_SECONDS = 10.0
+SWEEP_BATCH = 100
+GONE = frozenset({Reason.BYTES_MISSING, Reason.CORRUPT_BYTES})
+
+
+@dataclass(frozen=True, slots=True)
+class Reserved:
+    """The answer kept for a request id: which version it made."""
+
+    name: VersionName
+
+
+class Registering:
+    """Registers versions, and finishes those left half done."""
+
+    def __init__(
+        self,
+        *,
+        database: Database,
+        holds: Holds,
+        access: Access,
+        clock: Callable[[], datetime],
+        pending: timedelta,
+        interval: timedelta,
+    ) -> None:
+        self._database = database
+        self._holds = holds
+        self._access = access
+        self._clock = clock
+        self._pending = pending
+        self._interval = interval
+
+    async def create(
+        self,
+        parent: ModelName,
+        draft: VersionDraft,
+        *,
+        creator: str,
+        credential: str,
+        seconds: float,
+        key: Key | None,
+    ) -> Version:
+        """Register a version: READY, or PENDING while the artifact service is away.
+
+        Args:
+            parent: the model, created if need be.
+            draft: what the caller says of the version.
+            creator: the caller's principal.
+            credential: the caller's credential, to hold the artifact with.
+            seconds: how long the caller waits.
+            key: what makes it idempotent.
+
+        Raises:
+            ServiceError: BYTES_MISSING, RESOURCE_EXISTS, RESOURCE_NOT_FOUND, REQUEST_ID_REUSED.
+        """
+        now = self._clock()
+        reserved = await self._database.write(
+            lambda tx: once(
+                tx, key, Reserved, lambda: _reserve(tx, parent, draft, creator=creator, now=now)
+            )
+        )
+        version = await self._get(reserved.name)
+        if version.state is VersionState.PENDING:
+            pending = PendingVersion(version.name, version.artifact, creator)
+            await self._finish(pending, credential, seconds=min(seconds, HOLD_SECONDS))
+            version = await self._get(reserved.name)
+        if version.state is VersionState.FAILED:
+            _refuse(version)
+        return version
+
+    async def sweep_forever(self) -> None:
+        """Finish versions left PENDING, until cancelled."""
+        while True:
+            await asyncio.sleep(self._interval.total_seconds())
+            try:
+                await self.sweep()
+            except ServiceError as error:  # the database is away; it is asked again
+                logger.warning("pending versions not swept", extra={"reason": error.reason})
+
+    async def sweep(self) -> None:
+        """Try once to finish every version that has been PENDING for a while."""
+        before = self._clock() - self._pending
+        pending = await self._database.read(
+            lambda tx: version_store.list_pending(tx.connection, before=before, limit=SWEEP_BATCH)
+        )
+        for version in pending:
+            rights = (Right.READ, Right.WRITE)
+            issued = self._access.mint(version.creator, str(version.name), rights)
+            if not await self._finish(version, issued.credential, seconds=HOLD_SECONDS):
+                return  # the artifact service is away; the others would wait in vain
+
+    async def _finish(self, version: PendingVersion, credential: str, *, seconds: float) -> bool:
+        """Hold a version's bytes and decide its state; False when it had to stay PENDING."""
+        name = version.name
+        try:
+            await self._holds.hold(
+                version.artifact, str(name), credential=credential, seconds=seconds
+            )
+        except ServiceError as error:
+            if error.reason in GONE:
+                failure = Failure(Reason.BYTES_MISSING.value, error.message)
+                await self._database.write(lambda tx: _fail(tx, name, failure))
+                return True
+            logger.warning(
+                "version stays pending", extra={"version": str(name), "reason": error.reason}
+            )
+            return error.reason is not Reason.SERVICE_UNAVAILABLE
+        now = self._clock()
+        await self._database.write(lambda tx: _complete(tx, name, version.creator, now))
+        return True
+
+    async def _get(self, name: VersionName) -> Version:
+        found = await self._database.read(
+            lambda tx: version_store.find_version(tx.connection, name)
+        )
+        if found is None:
+            raise not_found(name)
+        return found
+
+
+def _reserve(
+    tx: Transaction, parent: ModelName, draft: VersionDraft, *, creator: str, now: datetime
+) -> Reserved:
+    """Record a PENDING version with what its run knows by now."""
+    model_pk = ensure_model(tx, parent, now)
+    run_pk = None
+    if draft.run:
+        run_pk = run_store.find_run_pk(tx.connection, RunName.parse(draft.run, "version.run"))
+        if run_pk is None:
+            raise not_found(draft.run)
+    number = store.next_number(tx.connection, model_pk)
+    pk = version_store.insert_version(
+        tx.connection, model_pk, number, draft, creator=creator, now=now
+    )
+    if pk is None:
+        message = f"{parent} has a version with the label {draft.label}"
+        raise ServiceError(Reason.RESOURCE_EXISTS, message, resource=str(parent))
+    if run_pk is not None:
+        run_store.copy_results(tx.connection, run_pk, version_pk=pk)
+    name = parent.version(number)
+    tx.publish(topic(name), "version.pending", pack({"name": str(name)}))
+    return Reserved(name)
+
+
+def _complete(tx: Transaction, name: VersionName, creator: str, now: datetime) -> None:
+    """Make a PENDING version READY, with its aliases; another may have done it."""
+    model_pk = store.lock_model(tx.connection, name.parent)
+    found = version_store.find_version_row(tx.connection, name)
+    if model_pk is None or found is None:
+        raise not_found(name)
+    aliases = version_store.set_ready(tx.connection, found[0], now)
+    if aliases is None:
+        return
+    tx.publish(topic(name), "version.ready", pack({"name": str(name)}))
+    point(tx, model_pk, found[0], name, aliases, actor=creator, now=now)
+
+
+def _fail(tx: Transaction, name: VersionName, failure: Failure) -> None:
+    found = version_store.find_version_row(tx.connection, name)
+    if found is not None and version_store.set_failed(tx.connection, found[0], failure):
+        tx.publish(topic(name), "version.failed", pack({"name": str(name)}))
+
+
+def _refuse(version: Version) -> NoReturn:
+    raise bytes_missing(ArtifactName.parse(version.artifact).artifact)

@@ -1,0 +1,168 @@
+"""The registry of models: creating, finding, changing, comparing."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Sequence
+from datetime import datetime
+
+from services.common.database import Database, Transaction
+from services.common.errors import already_exists, etag_mismatch, not_found
+from services.common.idempotency import Key, once
+from services.common.names import AliasName, ModelName, ProjectName, VersionName
+from services.metadata.listing import Listing, Page
+from services.metadata.models import store, version_store
+from services.metadata.models.comparing import compare
+from services.metadata.models.domain import Comparison, Model, ModelDraft, Version
+from services.metadata.values import pack
+
+TEXTS = ("display_name", "description")
+
+
+class Registry:
+    """Answers everything about models and versions but how versions come to be."""
+
+    def __init__(self, *, database: Database, clock: Callable[[], datetime]) -> None:
+        self._database = database
+        self._clock = clock
+
+    async def create_model(self, name: ModelName, draft: ModelDraft, *, key: Key | None) -> Model:
+        """Create a model.
+
+        Raises:
+            ServiceError: RESOURCE_EXISTS; RESOURCE_NOT_FOUND when there is no such project.
+        """
+        now = self._clock()
+
+        def create(tx: Transaction) -> Model:
+            if add_model(tx, name, draft, now) is None:
+                raise already_exists(name)
+            return _found(store.find_model(tx.connection, name), name)
+
+        return await self._database.write(lambda tx: once(tx, key, Model, lambda: create(tx)))
+
+    async def get_model(self, name: ModelName) -> Model:
+        """Return a model."""
+        found = await self._database.read(lambda tx: store.find_model(tx.connection, name))
+        return _found(found, name)
+
+    async def list_models(self, parent: ProjectName, listing: Listing) -> Page[Model]:
+        """Return a page of a project's models."""
+        return await self._database.read(
+            lambda tx: store.list_models(tx.connection, parent.project, listing)
+        )
+
+    async def update_model(
+        self,
+        name: ModelName,
+        draft: ModelDraft,
+        *,
+        paths: Collection[str],
+        etag: str,
+        key: Key | None,
+    ) -> Model:
+        """Change the fields named by `paths`.
+
+        Raises:
+            ServiceError: RESOURCE_NOT_FOUND, ETAG_MISMATCH.
+        """
+        now = self._clock()
+
+        def change(tx: Transaction) -> Model:
+            pk = store.lock_model(tx.connection, name)
+            current = _found(store.find_model(tx.connection, name), name)
+            if etag and etag != str(current.revision):
+                raise etag_mismatch(name, current=str(current.revision))
+            if pk is not None and paths:
+                _apply(tx, pk, draft, paths, now)
+                tx.publish(topic(name), "model.updated", pack({"name": str(name)}))
+            return _found(store.find_model(tx.connection, name), name)
+
+        return await self._database.write(lambda tx: once(tx, key, Model, lambda: change(tx)))
+
+    async def get_version(self, name: VersionName) -> Version:
+        """Return a version."""
+        found = await self._database.read(
+            lambda tx: version_store.find_version(tx.connection, name)
+        )
+        return _found_version(found, name)
+
+    async def resolve(self, name: VersionName | AliasName | ModelName) -> Version:
+        """Return the version that a version, an alias or a model (its newest READY one) names."""
+
+        def find(tx: Transaction) -> Version | None:
+            if isinstance(name, VersionName):
+                return version_store.find_version(tx.connection, name)
+            if isinstance(name, AliasName):
+                return version_store.find_aliased(tx.connection, name.parent, name.alias)
+            return version_store.newest_ready(tx.connection, name)
+
+        return _found_version(await self._database.read(find), name)
+
+    async def list_versions(self, parent: ModelName, listing: Listing) -> Page[Version]:
+        """Return a page of a model's versions; model `-`: of all models."""
+        return await self._database.read(
+            lambda tx: version_store.list_versions(tx.connection, parent, listing)
+        )
+
+    async def compare(self, names: Sequence[VersionName]) -> Comparison:
+        """Put versions side by side; differences are from the first."""
+
+        def read(tx: Transaction) -> Comparison:
+            found = [version_store.find_version(tx.connection, name) for name in names]
+            versions = [_found_version(v, n) for v, n in zip(found, names, strict=True)]
+            goals = store.goals_of(tx.connection, [name.parent for name in names])
+            return compare(versions, goals)
+
+        return await self._database.read(read)
+
+
+def add_model(tx: Transaction, name: ModelName, draft: ModelDraft, now: datetime) -> int | None:
+    """Create a model in a transaction and return its row; None when it exists."""
+    pk = store.insert_model(tx.connection, name, draft, now)
+    if pk is not None:
+        tx.publish(topic(name), "model.created", pack({"name": str(name)}))
+    return pk
+
+
+def ensure_model(tx: Transaction, name: ModelName, now: datetime) -> int:
+    """Return a model's row, locked until the transaction's end; created if need be.
+
+    Raises:
+        ServiceError: RESOURCE_NOT_FOUND when there is no such project.
+    """
+    pk = store.lock_model(tx.connection, name)
+    if pk is None:
+        pk = add_model(tx, name, ModelDraft(), now) or store.lock_model(tx.connection, name)
+    if pk is None:
+        raise not_found(name)
+    return pk
+
+
+def topic(name: ModelName | VersionName | AliasName) -> str:
+    """Return the topic that tells of a project's changes."""
+    return str(ProjectName(name.project))
+
+
+def _apply(
+    tx: Transaction, pk: int, draft: ModelDraft, paths: Collection[str], now: datetime
+) -> None:
+    texts = {path: getattr(draft, path) for path in TEXTS if path in paths}
+    store.change_model(tx.connection, pk, texts=texts, now=now)
+    store.replace_maps(
+        tx.connection,
+        pk,
+        labels=draft.labels if "labels" in paths else None,
+        goals=draft.metric_goals if "metric_goals" in paths else None,
+    )
+
+
+def _found(model: Model | None, name: ModelName) -> Model:
+    if model is None:
+        raise not_found(name)
+    return model
+
+
+def _found_version(version: Version | None, name: object) -> Version:
+    if version is None:
+        raise not_found(name)
+    return version

@@ -1,0 +1,1 @@
+"""Projects, tokens and delegations: who may do what."""

@@ -1,0 +1,138 @@
+"""Whom a credential stands for, and delegations: rights as they are right now.
+
+A delegation never carries more than its principal still holds: each look at one
+asks what the principal's tokens give at that moment.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Collection
+from datetime import datetime, timedelta
+
+from services.common.auth import Identity, Right, invalid_credential, right_missing
+from services.common.database import Database, Transaction
+from services.common.errors import invalid_field
+from services.common.names import WILDCARD, invalid_name, project_of
+from services.metadata.projects import store
+from services.metadata.projects.domain import (
+    PROJECT_RIGHTS,
+    SECRET_PREFIX,
+    Credential,
+    Delegation,
+    IssuedDelegation,
+    hash_secret,
+    identity_of,
+    project_rights,
+)
+from services.metadata.projects.signing import Signer
+
+RENEWABLE = timedelta(days=30)
+RESOURCE_LENGTH = 512
+
+
+class Access:
+    """Introspects credentials; issues and renews delegations. Metadata's own authenticator."""
+
+    def __init__(
+        self,
+        *,
+        database: Database,
+        signer: Signer,
+        clock: Callable[[], datetime],
+        lifetime: timedelta,
+    ) -> None:
+        self._database = database
+        self._signer = signer
+        self._clock = clock
+        self._lifetime = lifetime
+
+    async def introspect(self, credential: str) -> Identity:
+        """Return whom a credential stands for."""
+        return (await self.examine(credential)).identity
+
+    async def examine(self, credential: str) -> Credential:
+        """Return whom a credential stands for, and until when.
+
+        Raises:
+            ServiceError: INVALID_CREDENTIAL.
+        """
+        if credential.startswith(SECRET_PREFIX):
+            return await self._examine_token(credential)
+        return await self._examine_delegation(credential)
+
+    async def issue(
+        self, caller: Identity, resource: str, rights: Collection[Right]
+    ) -> IssuedDelegation:
+        """Let a resource's work act for the caller.
+
+        Raises:
+            ServiceError: RIGHT_MISSING, INVALID_NAME, INVALID_FIELD.
+        """
+        project = project_of(resource, "resource")
+        if project == WILDCARD or len(resource) > RESOURCE_LENGTH or not resource.isprintable():
+            raise invalid_name("resource", "must name a resource of one project")
+        if not rights or not set(rights) <= PROJECT_RIGHTS:
+            raise invalid_field("rights", "must be one or more rights on a project")
+        for right in rights:
+            caller.require(right, project)
+        return self.mint(caller.principal, resource, rights)
+
+    def mint(self, principal: str, resource: str, rights: Collection[Right]) -> IssuedDelegation:
+        """Sign a delegation; what it is worth is decided each time it is used."""
+        project = project_of(resource, "resource")
+        expire_time = (self._clock() + self._lifetime).replace(microsecond=0)
+        delegation = Delegation(principal, project, resource, frozenset(rights), expire_time)
+        return IssuedDelegation(self._signer.sign(delegation), expire_time)
+
+    async def renew(self, credential: str, rights: Collection[Right]) -> IssuedDelegation:
+        """Issue a delegation anew, with all its rights or with some of them.
+
+        Raises:
+            ServiceError: INVALID_CREDENTIAL, or RIGHT_MISSING when the principal lost a right.
+        """
+        old = await self._read(credential)
+        if old.expire_time + RENEWABLE <= self._clock():
+            raise invalid_credential()
+        wanted = frozenset(rights) or old.rights
+        held = await self._held(old.principal, old.project) or frozenset()
+        for right in sorted(wanted):
+            if right not in held or right not in old.rights:
+                raise right_missing(right)
+        return self.mint(old.principal, old.resource, wanted)
+
+    async def _examine_token(self, secret: str) -> Credential:
+        secret_hash = hash_secret(secret)
+        token = await self._database.read(lambda tx: store.find_token(tx.connection, secret_hash))
+        if token is None or not token.is_valid(self._clock()):
+            raise invalid_credential()
+        return Credential(identity_of(token, secret), token.expire_time)
+
+    async def _examine_delegation(self, credential: str) -> Credential:
+        delegation = await self._read(credential)
+        held = await self._held(delegation.principal, delegation.project)
+        if held is None or delegation.expire_time <= self._clock():
+            raise invalid_credential()
+        identity = Identity(
+            principal=delegation.principal,
+            credential=credential,
+            project_rights={delegation.project: delegation.rights & held},
+            delegated_resource=delegation.resource,
+        )
+        return Credential(identity, delegation.expire_time)
+
+    async def _read(self, credential: str) -> Delegation:
+        return await asyncio.to_thread(self._signer.read, credential)
+
+    async def _held(self, principal: str, project: str) -> frozenset[Right] | None:
+        """Return the rights a principal holds now; None when none of his tokens is valid."""
+        now = self._clock()
+
+        def read(tx: Transaction) -> frozenset[Right] | None:
+            tokens = store.tokens_of(tx.connection, principal)
+            valid = [token for token in tokens if token.is_valid(now)]
+            rights = project_rights(valid)
+            own, everywhere = rights.get(project), rights.get(WILDCARD)
+            return (own or frozenset()) | (everywhere or frozenset()) if valid else None
+
+        return await self._database.read(read)

@@ -1,0 +1,146 @@
+"""Projects, tokens, delegations, and the rights that roles give."""
+
+from __future__ import annotations
+
+import hashlib
+import secrets
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+
+from services.common.auth import Identity, Right
+
+SECRET_PREFIX = "myd_"  # noqa: S105 - what every secret begins with
+SECRET_BYTES = 32
+
+
+class Role(StrEnum):
+    """A named set of rights in a project; each holds all rights of the ones before it."""
+
+    VIEWER = "VIEWER"
+    CONTRIBUTOR = "CONTRIBUTOR"
+    BUILDER = "BUILDER"
+    DEPLOYER = "DEPLOYER"
+    ADMIN = "ADMIN"
+
+
+_LADDER = (
+    (Role.VIEWER, Right.READ),
+    (Role.CONTRIBUTOR, Right.WRITE),
+    (Role.BUILDER, Right.BUILD),
+    (Role.DEPLOYER, Right.DEPLOY),
+    (Role.ADMIN, Right.ADMIN),
+)
+INSTALLATION_RIGHTS = frozenset({Right.OPERATE, Right.WORK, Right.CONTROL, Right.DELEGATE})
+PROJECT_RIGHTS = frozenset(right for _, right in _LADDER)
+
+
+def rights_of(role: Role) -> frozenset[Right]:
+    """Return the rights a role holds."""
+    place = [step for step, _ in _LADDER].index(role)
+    return frozenset(right for _, right in _LADDER[: place + 1])
+
+
+@dataclass(frozen=True, slots=True)
+class Project:
+    """A boundary of names, rights, quotas and deletion."""
+
+    project: str
+    display_name: str
+    description: str
+    revision: int
+    create_time: datetime
+    update_time: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Grant:
+    """A role in one project, or in all of them (`-`)."""
+
+    project: str
+    role: Role
+
+
+@dataclass(frozen=True, slots=True)
+class TokenDraft:
+    """What a token is to be."""
+
+    principal: str
+    grants: tuple[Grant, ...] = ()
+    installation_rights: tuple[Right, ...] = ()
+    expire_time: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Token:
+    """A credential of a user or a machine, without its secret."""
+
+    token: str
+    principal: str
+    grants: tuple[Grant, ...]
+    installation_rights: tuple[Right, ...]
+    create_time: datetime
+    expire_time: datetime | None
+    revoke_time: datetime | None
+
+    def is_valid(self, now: datetime) -> bool:
+        """Say whether the token may still be used."""
+        return self.revoke_time is None and (self.expire_time is None or now < self.expire_time)
+
+
+@dataclass(frozen=True, slots=True)
+class Credential:
+    """Whom a credential stands for, and until when."""
+
+    identity: Identity
+    expire_time: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
+class Delegation:
+    """What a delegation says: who lets whom do what, until when."""
+
+    principal: str
+    project: str
+    resource: str
+    rights: frozenset[Right]
+    expire_time: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class IssuedDelegation:
+    """A delegation's credential, and until when it is valid."""
+
+    credential: str
+    expire_time: datetime
+
+
+def new_secret() -> str:
+    """Make a token's secret."""
+    return SECRET_PREFIX + secrets.token_urlsafe(SECRET_BYTES)
+
+
+def hash_secret(secret: str) -> bytes:
+    """Return what is kept of a secret; its 256 random bits need no salt and no slow hash."""
+    return hashlib.sha256(secret.encode()).digest()
+
+
+def project_rights(tokens: Iterable[Token]) -> Mapping[str, frozenset[Right]]:
+    """Return the rights that tokens give together, by project (`-` for all)."""
+    rights: dict[str, frozenset[Right]] = {}
+    for token in tokens:
+        for grant in token.grants:
+            held = rights.get(grant.project, frozenset())
+            rights[grant.project] = held | rights_of(grant.role)
+    return rights
+
+
+def identity_of(token: Token, credential: str) -> Identity:
+    """Return whom a token stands for."""
+    return Identity(
+        principal=token.principal,
+        credential=credential,
+        project_rights=project_rights([token]),
+        installation_rights=frozenset(token.installation_rights),
+    )

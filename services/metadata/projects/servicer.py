@@ -1,0 +1,106 @@
+"""The gRPC edge of projects, tokens and delegations: check, one call, encode."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import grpc
+from modelyard.metadata.v1 import project_service_pb2 as pb
+from modelyard.metadata.v1 import project_service_pb2_grpc
+
+from services.common.auth import current_call
+from services.common.names import ProjectName, TokenName
+from services.metadata.projects import codec
+from services.metadata.projects.access import Access
+from services.metadata.projects.directory import Directory
+from services.metadata.wire import listing, timestamp
+
+Context = grpc.aio.ServicerContext[Any, Any]
+
+
+class ProjectServicer(project_service_pb2_grpc.ProjectServiceServicer):
+    """Serve `modelyard.metadata.v1.ProjectService`."""
+
+    def __init__(self, *, directory: Directory, access: Access) -> None:
+        self._directory = directory
+        self._access = access
+
+    async def CreateProject(
+        self, request: pb.CreateProjectRequest, context: Context
+    ) -> pb.CreateProjectResponse:
+        """Create a project."""
+        name, display_name, description = codec.new_project(request)
+        project = await self._directory.create_project(
+            name,
+            display_name=display_name,
+            description=description,
+            key=current_call().key(request),
+        )
+        return pb.CreateProjectResponse(project=codec.project(project))
+
+    async def GetProject(
+        self, request: pb.GetProjectRequest, context: Context
+    ) -> pb.GetProjectResponse:
+        """Return a project."""
+        project = await self._directory.get_project(ProjectName.parse(request.name))
+        return pb.GetProjectResponse(project=codec.project(project))
+
+    async def ListProjects(
+        self, request: pb.ListProjectsRequest, context: Context
+    ) -> pb.ListProjectsResponse:
+        """Return a page of the projects the caller may read."""
+        page = await self._directory.list_projects(current_call().caller, listing(request))
+        return pb.ListProjectsResponse(
+            projects=[codec.project(project) for project in page.items],
+            next_page_token=page.next_token,
+        )
+
+    async def CreateToken(
+        self, request: pb.CreateTokenRequest, context: Context
+    ) -> pb.CreateTokenResponse:
+        """Create a token and show its secret once."""
+        draft, key = codec.token_draft(request.token), current_call().key(request)
+        token, secret = await self._directory.create_token(draft, key=key)
+        return pb.CreateTokenResponse(token=codec.token(token), secret=secret)
+
+    async def ListTokens(
+        self, request: pb.ListTokensRequest, context: Context
+    ) -> pb.ListTokensResponse:
+        """Return a page of tokens."""
+        page = await self._directory.list_tokens(listing(request))
+        return pb.ListTokensResponse(
+            tokens=[codec.token(token) for token in page.items], next_page_token=page.next_token
+        )
+
+    async def RevokeToken(
+        self, request: pb.RevokeTokenRequest, context: Context
+    ) -> pb.RevokeTokenResponse:
+        """Revoke a token."""
+        token = await self._directory.revoke_token(TokenName.parse(request.name))
+        return pb.RevokeTokenResponse(token=codec.token(token))
+
+    async def IntrospectCredential(
+        self, request: pb.IntrospectCredentialRequest, context: Context
+    ) -> pb.IntrospectCredentialResponse:
+        """Say whom the call's credential stands for, read anew: the asker caches the answer."""
+        return codec.credential(await self._access.examine(current_call().caller.credential))
+
+    async def IssueDelegation(
+        self, request: pb.IssueDelegationRequest, context: Context
+    ) -> pb.IssueDelegationResponse:
+        """Issue a delegation of the caller's rights."""
+        rights = codec.rights_from(request.rights, "rights")
+        issued = await self._access.issue(current_call().caller, request.resource, rights)
+        return pb.IssueDelegationResponse(
+            delegation=issued.credential, expire_time=timestamp(issued.expire_time)
+        )
+
+    async def RenewDelegation(
+        self, request: pb.RenewDelegationRequest, context: Context
+    ) -> pb.RenewDelegationResponse:
+        """Renew a delegation."""
+        rights = codec.rights_from(request.rights, "rights")
+        issued = await self._access.renew(request.delegation, rights)
+        return pb.RenewDelegationResponse(
+            delegation=issued.credential, expire_time=timestamp(issued.expire_time)
+        )

@@ -1,0 +1,1 @@
+"""Runs: what was trained, with what, and how it went."""

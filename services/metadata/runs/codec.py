@@ -1,0 +1,256 @@
+"""Between messages and domain: runs, batches, metric points."""
+
+from __future__ import annotations
+
+import re
+from datetime import UTC, datetime, timedelta
+
+from modelyard.metadata.v1 import run_pb2, run_service_pb2
+
+from services.common.errors import invalid_field
+from services.common.names import (
+    ArtifactName,
+    DatasetVersionName,
+    ModelName,
+    RunName,
+    check_id,
+    project_of,
+)
+from services.metadata import limits
+from services.metadata.runs.domain import (
+    POINTS_PER_COLUMN,
+    Batch,
+    CodeSource,
+    DatasetUse,
+    MetricColumn,
+    MetricPoint,
+    MetricSummary,
+    Run,
+    RunDraft,
+    RunState,
+    RuntimeEnvironment,
+)
+from services.metadata.values import Failure
+from services.metadata.wire import failure, failure_from, stamp, value, value_from
+
+SHORT = 1_000
+NAME = 512
+DIFF = 1_048_576
+PACKAGES = 5_000
+DATASETS = 100
+DEVICES = 256
+MAX_SEQUENCE = 2**63 - 1
+MAX_TIME_US = 253_402_300_799_999_999
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+_WRITER = re.compile(r"[a-z0-9-]{1,63}")
+_CODE_LINES = ("repository", "commit", "branch", "entry_point")
+_ENVIRONMENT_LINES = (
+    "python_version",
+    "python_implementation",
+    "platform",
+    "cpu",
+    "gpu_driver",
+    "hostname",
+)
+
+
+def new_run(request: run_service_pb2.CreateRunRequest, parent: ModelName) -> tuple[str, RunDraft]:
+    """Return the id (empty: to be allotted) and what the caller says of a new run."""
+    message = request.run
+    build = limits.line(message.build, "run.build", NAME)
+    if build and project_of(build, "run.build") != parent.project:
+        raise invalid_field("run.build", "must be of the model's project")
+    draft = RunDraft(
+        display_name=limits.line(message.display_name, "run.display_name", limits.DISPLAY_NAME),
+        tags=limits.labels(message.tags, "run.tags"),
+        build=build,
+    )
+    return check_id(request.run_id, "run_id") if request.run_id else "", draft
+
+
+def run(found: Run) -> run_pb2.Run:
+    """Return a run's message."""
+    message = run_pb2.Run(
+        name=str(found.name),
+        display_name=found.display_name,
+        state=run_pb2.RunState.Value(f"RUN_STATE_{found.state}"),
+        failure=failure(found.failure),
+        tags=found.tags,
+        params={key: value(param) for key, param in found.params.items()},
+        metrics=[_summary(metric) for metric in found.metrics],
+        code=_code(found.code),
+        environment=_environment(found.environment),
+        datasets=[
+            run_pb2.DatasetUse(role=use.role, dataset_version=use.dataset_version)
+            for use in found.datasets
+        ],
+        image=found.image,
+        build=found.build,
+        dropped_point_count=found.dropped,
+        creator=found.creator,
+        etag=str(found.revision),
+    )
+    stamp(message.create_time, found.create_time)
+    stamp(message.end_time, found.end_time)
+    stamp(message.heartbeat_time, found.heartbeat_time)
+    return message
+
+
+def batch(message: run_service_pb2.IngestRunDataRequest, stream: RunName | None) -> Batch:
+    """Read a batch; all of a stream belong to the run of its first."""
+    name = RunName.parse(message.run, "run")
+    if stream is not None and name != stream:
+        raise invalid_field("run", "must be the same in all messages of a stream")
+    start, end = message.start_sequence, message.end_sequence
+    if not 0 <= start <= end <= MAX_SEQUENCE:
+        raise invalid_field("end_sequence", "must not be less than start_sequence, nor that than 0")
+    if message.dropped_point_count < 0:
+        raise invalid_field("dropped_point_count", "must not be negative")
+    return Batch(
+        run=name,
+        writer=writer(message.writer),
+        start=start,
+        end=end,
+        params={
+            limits.line(key, "params", limits.KEY, required=True): value_from(param, "params")
+            for key, param in message.params.items()
+        },
+        columns=[_column(column) for column in message.metrics if column.steps],
+        tags=limits.labels(message.tags, "tags"),
+        code=_code_from(message.code) if message.HasField("code") else None,
+        environment=(
+            _environment_from(message.environment) if message.HasField("environment") else None
+        ),
+        datasets=_uses(message, name.project),
+        image=limits.line(message.image, "image", SHORT),
+        dropped=message.dropped_point_count,
+    )
+
+
+def writer(text: str) -> str:
+    """Return a writer's id, or refuse it."""
+    if not _WRITER.fullmatch(text):
+        raise invalid_field("writer", "must be at most 63 characters of [a-z0-9-]")
+    return text
+
+
+def outcome(request: run_service_pb2.FinishRunRequest) -> tuple[RunState, Failure | None]:
+    """Return how a run ended, and why if it failed."""
+    ends = {
+        run_pb2.RUN_STATE_SUCCEEDED: RunState.SUCCEEDED,
+        run_pb2.RUN_STATE_FAILED: RunState.FAILED,
+        run_pb2.RUN_STATE_CANCELLED: RunState.CANCELLED,
+    }
+    state = ends.get(request.state)
+    if state is None:
+        raise invalid_field("state", "must be SUCCEEDED, FAILED or CANCELLED")
+    if not request.HasField("failure"):
+        return state, None
+    if state is not RunState.FAILED:
+        raise invalid_field("failure", "must be unset unless the state is FAILED")
+    return state, failure_from(request.failure, "failure")
+
+
+def point(found: MetricPoint) -> run_pb2.MetricPoint:
+    """Return a point's message."""
+    message = run_pb2.MetricPoint(step=found.step, value=found.value)
+    stamp(message.time, EPOCH + timedelta(microseconds=found.time_us))
+    return message
+
+
+def _column(message: run_service_pb2.MetricColumn) -> MetricColumn:
+    key = limits.line(message.key, "metrics.key", limits.KEY, required=True)
+    count = len(message.steps)
+    if not count == len(message.times_us) == len(message.values):
+        raise invalid_field("metrics", "must hold as many steps as times and values")
+    if count > POINTS_PER_COLUMN:
+        raise invalid_field("metrics", f"must hold at most {POINTS_PER_COLUMN} points a column")
+    if max(message.times_us) > MAX_TIME_US:
+        raise invalid_field("metrics.times_us", "must lie before the year 10000")
+    return MetricColumn(key, list(message.steps), list(message.times_us), list(message.values))
+
+
+def _uses(message: run_service_pb2.IngestRunDataRequest, project: str) -> list[DatasetUse]:
+    if len(message.datasets) > DATASETS:
+        raise invalid_field("datasets", f"must not be more than {DATASETS}")
+    uses = []
+    for use in message.datasets:
+        name = DatasetVersionName.parse(use.dataset_version, "datasets.dataset_version")
+        if name.project != project:
+            raise invalid_field("datasets.dataset_version", "must be of the run's project")
+        role = limits.line(use.role, "datasets.role", limits.LABEL_KEY, required=True)
+        uses.append(DatasetUse(role, str(name)))
+    return uses
+
+
+def _code_from(message: run_pb2.CodeSource) -> CodeSource:
+    if message.snapshot:
+        ArtifactName.parse(message.snapshot, "code.snapshot")
+    found = {
+        name: limits.line(getattr(message, name), f"code.{name}", SHORT) for name in _CODE_LINES
+    }
+    diff = limits.source(message.diff, "code.diff", DIFF)
+    return CodeSource(dirty=message.dirty, diff=diff, snapshot=message.snapshot, **found)
+
+
+def _code(found: CodeSource | None) -> run_pb2.CodeSource | None:
+    if found is None:
+        return None
+    return run_pb2.CodeSource(
+        repository=found.repository,
+        commit=found.commit,
+        branch=found.branch,
+        dirty=found.dirty,
+        diff=found.diff,
+        snapshot=found.snapshot,
+        entry_point=found.entry_point,
+    )
+
+
+def _environment_from(message: run_pb2.RuntimeEnvironment) -> RuntimeEnvironment:
+    if len(message.packages) > PACKAGES:
+        raise invalid_field("environment.packages", f"must not be more than {PACKAGES}")
+    if len(message.gpus) > DEVICES:
+        raise invalid_field("environment.gpus", f"must not be more than {DEVICES}")
+    found = {
+        name: limits.line(getattr(message, name), f"environment.{name}", SHORT)
+        for name in _ENVIRONMENT_LINES
+    }
+    return RuntimeEnvironment(
+        cpu_count=message.cpu_count,
+        memory_bytes=message.memory_bytes,
+        gpus=tuple(limits.line(gpu, "environment.gpus", SHORT) for gpu in message.gpus),
+        packages=tuple((_package(p.name), _package(p.version)) for p in message.packages),
+        **found,
+    )
+
+
+def _package(text: str) -> str:
+    return limits.line(text, "environment.packages", SHORT)
+
+
+def _environment(found: RuntimeEnvironment | None) -> run_pb2.RuntimeEnvironment | None:
+    if found is None:
+        return None
+    return run_pb2.RuntimeEnvironment(
+        python_version=found.python_version,
+        python_implementation=found.python_implementation,
+        platform=found.platform,
+        cpu=found.cpu,
+        cpu_count=found.cpu_count,
+        memory_bytes=found.memory_bytes,
+        gpus=found.gpus,
+        gpu_driver=found.gpu_driver,
+        packages=[run_pb2.Package(name=name, version=text) for name, text in found.packages],
+        hostname=found.hostname,
+    )
+
+
+def _summary(found: MetricSummary) -> run_pb2.MetricSummary:
+    message = run_pb2.MetricSummary(
+        key=found.key, count=found.count, last=found.last, last_step=found.last_step
+    )
+    if found.min is not None and found.max is not None:
+        message.min, message.max = found.min, found.max
+    return message

@@ -1,0 +1,194 @@
+"""Runs, their metrics and ingredients, and the rules of their states."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+from enum import StrEnum
+
+from services.common.errors import Reason, ServiceError
+from services.common.names import RunName
+from services.metadata.values import Failure, ParamValue
+
+PARAMS_PER_RUN = 10_000
+METRICS_PER_RUN = 10_000
+POINTS_PER_COLUMN = 10_000
+HEARTBEAT_LOST = "HEARTBEAT_LOST"
+
+
+class RunState(StrEnum):
+    """Where a training execution stands."""
+
+    RUNNING = "RUNNING"
+    SUCCEEDED = "SUCCEEDED"
+    FAILED = "FAILED"
+    CANCELLED = "CANCELLED"
+
+
+@dataclass(frozen=True, slots=True)
+class CodeSource:
+    """The code that ran: a commit, and what differed from it."""
+
+    repository: str = ""
+    commit: str = ""
+    branch: str = ""
+    dirty: bool = False
+    diff: str = ""
+    snapshot: str = ""
+    entry_point: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class RuntimeEnvironment:
+    """What the code ran in; packages are (name, version)."""
+
+    python_version: str = ""
+    python_implementation: str = ""
+    platform: str = ""
+    cpu: str = ""
+    cpu_count: int = 0
+    memory_bytes: int = 0
+    gpus: tuple[str, ...] = ()
+    gpu_driver: str = ""
+    packages: tuple[tuple[str, str], ...] = ()
+    hostname: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class DatasetUse:
+    """A dataset version that a run used, and as what."""
+
+    role: str
+    dataset_version: str
+
+
+@dataclass(frozen=True, slots=True)
+class RunDraft:
+    """What the caller says of a new run."""
+
+    display_name: str
+    tags: Mapping[str, str]
+    build: str
+
+
+@dataclass(frozen=True, slots=True)
+class MetricSummary:
+    """What a metric's series comes to; NaN counts, but is neither least nor greatest."""
+
+    key: str
+    count: int
+    last: float
+    last_step: int
+    min: float | None
+    max: float | None
+
+    def then(self, later: MetricSummary) -> MetricSummary:
+        """Return the summary of this series followed by more of it."""
+        moved = later.last_step >= self.last_step
+        return replace(
+            self,
+            count=self.count + later.count,
+            last=later.last if moved else self.last,
+            last_step=later.last_step if moved else self.last_step,
+            min=min((v for v in (self.min, later.min) if v is not None), default=None),
+            max=max((v for v in (self.max, later.max) if v is not None), default=None),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class MetricColumn:
+    """A run of points of one metric."""
+
+    key: str
+    steps: Sequence[int]
+    times_us: Sequence[int]
+    values: Sequence[float]
+
+    def summary(self) -> MetricSummary:
+        """Sum up the points; there is at least one."""
+        last = max(range(len(self.steps)), key=lambda index: (self.steps[index], index))
+        numbers = [value for value in self.values if not math.isnan(value)]
+        return MetricSummary(
+            key=self.key,
+            count=len(self.values),
+            last=self.values[last],
+            last_step=self.steps[last],
+            min=min(numbers, default=None),
+            max=max(numbers, default=None),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class MetricPoint:
+    """One point of a series."""
+
+    step: int
+    time_us: int
+    value: float
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """What one writer has to say of a run, and its place among what it said before."""
+
+    run: RunName
+    writer: str
+    start: int
+    end: int
+    params: Mapping[str, ParamValue] = field(default_factory=dict)
+    columns: Sequence[MetricColumn] = ()
+    tags: Mapping[str, str] = field(default_factory=dict)
+    code: CodeSource | None = None
+    environment: RuntimeEnvironment | None = None
+    datasets: Sequence[DatasetUse] = ()
+    image: str = ""
+    dropped: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """One training execution."""
+
+    name: RunName
+    display_name: str
+    state: RunState
+    failure: Failure | None
+    tags: dict[str, str]
+    params: dict[str, ParamValue]
+    metrics: tuple[MetricSummary, ...]
+    code: CodeSource | None
+    environment: RuntimeEnvironment | None
+    datasets: tuple[DatasetUse, ...]
+    image: str
+    build: str
+    dropped: int
+    creator: str
+    create_time: datetime
+    end_time: datetime | None
+    heartbeat_time: datetime
+    revision: int
+
+
+def is_presumed(state: RunState, failure_reason: str | None) -> bool:
+    """Say whether a run only counts as FAILED because its client was not heard of."""
+    return state is RunState.FAILED and failure_reason == HEARTBEAT_LOST
+
+
+def sequence_gap(acknowledged: int) -> ServiceError:
+    """Say that a batch does not follow the last one acknowledged."""
+    return ServiceError(
+        Reason.SEQUENCE_GAP,
+        f"the batch does not follow on; go on at {acknowledged}",
+        acknowledged_sequence=str(acknowledged),
+    )
+
+
+def param_changed(key: str) -> ServiceError:
+    """Say that a parameter was logged before with another value."""
+    return ServiceError(
+        Reason.PARAM_CHANGED,
+        f"the parameter {key} was logged before with another value; a parameter never changes",
+        key=key,
+    )

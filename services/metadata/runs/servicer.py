@@ -1,0 +1,90 @@
+"""The gRPC edge of runs: check, one call, encode."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from typing import Any
+
+import grpc
+from modelyard.metadata.v1 import run_service_pb2 as pb
+from modelyard.metadata.v1 import run_service_pb2_grpc
+
+from services.common.auth import current_call
+from services.common.names import ModelName, RunName
+from services.metadata import limits
+from services.metadata.runs import codec
+from services.metadata.runs.tracker import Tracker
+from services.metadata.wire import listing
+
+Context = grpc.aio.ServicerContext[Any, Any]
+
+POINTS_DEFAULT = 1_000
+POINTS_MAXIMUM = 10_000
+
+
+class RunServicer(run_service_pb2_grpc.RunServiceServicer):
+    """Serve `modelyard.metadata.v1.RunService`."""
+
+    def __init__(self, *, tracker: Tracker) -> None:
+        self._tracker = tracker
+
+    async def CreateRun(
+        self, request: pb.CreateRunRequest, context: Context
+    ) -> pb.CreateRunResponse:
+        """Start a run."""
+        call, parent = current_call(), ModelName.parse(request.parent, "parent")
+        run_id, draft = codec.new_run(request, parent)
+        creator, key = call.caller.principal, call.key(request)
+        run = await self._tracker.create(parent, run_id, draft, creator=creator, key=key)
+        return pb.CreateRunResponse(run=codec.run(run))
+
+    async def GetRun(self, request: pb.GetRunRequest, context: Context) -> pb.GetRunResponse:
+        """Return a run."""
+        run = await self._tracker.get(RunName.parse(request.name))
+        return pb.GetRunResponse(run=codec.run(run))
+
+    async def ListRuns(self, request: pb.ListRunsRequest, context: Context) -> pb.ListRunsResponse:
+        """Return a page of runs."""
+        parent = ModelName.parse(request.parent, "parent", wildcard=True)
+        page = await self._tracker.list_runs(parent, listing(request))
+        return pb.ListRunsResponse(
+            runs=[codec.run(run) for run in page.items], next_page_token=page.next_token
+        )
+
+    async def IngestRunData(
+        self, requests: AsyncIterator[pb.IngestRunDataRequest], context: Context
+    ) -> AsyncIterator[pb.IngestRunDataResponse]:
+        """Keep batches, acknowledging each once it is durable."""
+        stream: RunName | None = None
+        async for request in requests:
+            batch = codec.batch(request, stream)
+            stream = batch.run
+            kept = await self._tracker.ingest(batch)
+            yield pb.IngestRunDataResponse(acknowledged_sequence=kept)
+
+    async def GetIngestPosition(
+        self, request: pb.GetIngestPositionRequest, context: Context
+    ) -> pb.GetIngestPositionResponse:
+        """Say how far a writer's batches are kept."""
+        name, writer = RunName.parse(request.run, "run"), codec.writer(request.writer)
+        kept = await self._tracker.position(name, writer)
+        return pb.GetIngestPositionResponse(acknowledged_sequence=kept)
+
+    async def FinishRun(
+        self, request: pb.FinishRunRequest, context: Context
+    ) -> pb.FinishRunResponse:
+        """End a run."""
+        state, failure = codec.outcome(request)
+        run = await self._tracker.finish(RunName.parse(request.name), state, failure)
+        return pb.FinishRunResponse(run=codec.run(run))
+
+    async def ListMetricPoints(
+        self, request: pb.ListMetricPointsRequest, context: Context
+    ) -> pb.ListMetricPointsResponse:
+        """Return a page of one metric's points."""
+        name = RunName.parse(request.run, "run")
+        key = limits.line(request.key, "key", limits.KEY, required=True)
+        wanted = listing(request, default=POINTS_DEFAULT, maximum=POINTS_MAXIMUM)
+        page = await self._tracker.list_points(name, key, wanted)
+        points = [codec.point(point) for point in page.items]
+        return pb.ListMetricPointsResponse(points=points, next_page_token=page.next_token)

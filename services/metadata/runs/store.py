@@ -1,0 +1,401 @@
+"""Tables and queries of runs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from datetime import datetime
+from typing import Any
+
+import msgspec
+import sqlalchemy as sa
+from sqlalchemy.engine import Connection, Row
+
+from services.common.database import Double, Timestamp
+from services.common.errors import Reason, ServiceError
+from services.common.filtering import (
+    FieldCompiler,
+    compile_filter,
+    enum_field,
+    map_field,
+    number_field,
+    parse_filter,
+    parse_order,
+    text_field,
+    timestamp_field,
+)
+from services.common.names import WILDCARD, ModelName, RunName
+from services.metadata.listing import Listing, Page
+from services.metadata.models.store import MODELS, VERSION_METRICS, VERSION_PARAMS, maps_of
+from services.metadata.runs.domain import (
+    CodeSource,
+    DatasetUse,
+    MetricSummary,
+    Run,
+    RunDraft,
+    RunState,
+    RuntimeEnvironment,
+)
+from services.metadata.schema import (
+    METADATA,
+    Sort,
+    by_number,
+    by_time,
+    fetch_page,
+    insert_new,
+    param_field,
+    param_values,
+    reference,
+    row_id,
+)
+from services.metadata.values import Failure, unpack_param
+
+RUNS = sa.Table(
+    "runs",
+    METADATA,
+    row_id(),
+    reference("model_pk", "models.pk"),
+    sa.Column("run", sa.Text, nullable=False),
+    sa.Column("display_name", sa.Text, nullable=False),
+    sa.Column("state", sa.Text, nullable=False),
+    sa.Column("failure_reason", sa.Text),
+    sa.Column("failure_message", sa.Text),
+    sa.Column("build", sa.Text, nullable=False, index=True),
+    sa.Column("image", sa.Text, nullable=False),
+    # The code's diff and the packages lie apart: lists leave them out.
+    sa.Column("code", sa.LargeBinary),
+    sa.Column("diff", sa.Text, nullable=False),
+    sa.Column("environment", sa.LargeBinary),
+    sa.Column("packages", sa.LargeBinary),
+    sa.Column("creator", sa.Text, nullable=False),
+    sa.Column("create_time", Timestamp, nullable=False),
+    sa.Column("end_time", Timestamp),
+    sa.Column("heartbeat_time", Timestamp, nullable=False),
+    sa.Column("revision", sa.BigInteger, nullable=False),
+    sa.UniqueConstraint("model_pk", "run"),
+)
+sa.Index("runs_heartbeat", RUNS.c.state, RUNS.c.heartbeat_time)
+RUN_TAGS = sa.Table(
+    "run_tags",
+    METADATA,
+    reference("run_pk", "runs.pk", primary_key=True),
+    sa.Column("key", sa.Text, primary_key=True),
+    sa.Column("value", sa.Text, nullable=False),
+)
+RUN_PARAMS = sa.Table(
+    "run_params",
+    METADATA,
+    reference("run_pk", "runs.pk", primary_key=True),
+    sa.Column("key", sa.Text, primary_key=True),
+    *param_values(),
+)
+RUN_DATASETS = sa.Table(
+    "run_datasets",
+    METADATA,
+    reference("run_pk", "runs.pk", primary_key=True),
+    sa.Column("key", sa.Text, primary_key=True),
+    sa.Column("dataset_version", sa.Text, primary_key=True, index=True),
+)
+RUN_WRITERS = sa.Table(
+    "run_writers",
+    METADATA,
+    reference("run_pk", "runs.pk", primary_key=True),
+    sa.Column("writer", sa.Text, primary_key=True),
+    sa.Column("sequence", sa.BigInteger, nullable=False),
+    sa.Column("dropped", sa.BigInteger, nullable=False),
+)
+SERIES = sa.Table(
+    "metric_series",
+    METADATA,
+    row_id(),
+    reference("run_pk", "runs.pk"),
+    sa.Column("key", sa.Text, nullable=False),
+    sa.Column("count", sa.BigInteger, nullable=False),
+    sa.Column("last", Double, nullable=False),
+    sa.Column("last_step", sa.BigInteger, nullable=False),
+    sa.Column("min", Double),
+    sa.Column("max", Double),
+    sa.UniqueConstraint("run_pk", "key"),
+)
+POINTS = sa.Table(
+    "metric_points",
+    METADATA,
+    sa.Column("series_pk", sa.BigInteger, primary_key=True, autoincrement=False),
+    sa.Column("step", sa.BigInteger, primary_key=True, autoincrement=False),
+    # The point's place in its series, in order of logging.
+    sa.Column("ordinal", sa.BigInteger, primary_key=True, autoincrement=False),
+    sa.Column("time_us", sa.BigInteger, nullable=False),
+    sa.Column("value", Double, nullable=False),
+    sqlite_with_rowid=False,
+)
+
+_METRIC = SERIES.c.run_pk == RUNS.c.pk
+FIELDS: Mapping[str, FieldCompiler] = {
+    "id": text_field(RUNS.c.run),
+    "state": enum_field(RUNS.c.state, list(RunState)),
+    "creator": text_field(RUNS.c.creator),
+    "create_time": timestamp_field(RUNS.c.create_time),
+    "end_time": timestamp_field(RUNS.c.end_time),
+    "build": text_field(RUNS.c.build),
+    "tags": map_field(
+        RUN_TAGS.c.run_pk == RUNS.c.pk, key=RUN_TAGS.c.key, values=text_field(RUN_TAGS.c.value)
+    ),
+    "params": map_field(
+        RUN_PARAMS.c.run_pk == RUNS.c.pk, key=RUN_PARAMS.c.key, values=param_field(RUN_PARAMS)
+    ),
+    "metrics": map_field(
+        _METRIC,
+        key=SERIES.c.key,
+        values={
+            "": number_field(SERIES.c.last),
+            "min": number_field(SERIES.c.min),
+            "max": number_field(SERIES.c.max),
+        },
+    ),
+}
+TIMES = {"create_time": RUNS.c.create_time, "end_time": RUNS.c.end_time}
+FIGURES = {"last": SERIES.c.last, "min": SERIES.c.min, "max": SERIES.c.max}
+_BRIEF = [column for column in RUNS.c if column.name not in {"diff", "packages"}]
+
+
+def insert_run(
+    connection: Connection,
+    model_pk: int,
+    run: str,
+    draft: RunDraft,
+    *,
+    creator: str,
+    now: datetime,
+) -> int | None:
+    """Insert a RUNNING run and return its row; None when it exists."""
+    row = insert_new(
+        connection,
+        RUNS,
+        ["model_pk", "run"],
+        model_pk=model_pk,
+        run=run,
+        display_name=draft.display_name,
+        state=RunState.RUNNING.value,
+        build=draft.build,
+        image="",
+        diff="",
+        creator=creator,
+        create_time=now,
+        heartbeat_time=now,
+        revision=1,
+    )
+    if row is None:
+        return None
+    tags = [{"run_pk": row.pk, "key": key, "value": value} for key, value in draft.tags.items()]
+    if tags:
+        connection.execute(RUN_TAGS.insert(), tags)
+    return int(row.pk)
+
+
+def find_run_pk(connection: Connection, name: RunName) -> int | None:
+    """Return a run's row, or None."""
+    return connection.execute(_pk(name)).scalar()
+
+
+def lock_run(connection: Connection, name: RunName) -> Row[Any] | None:
+    """Return a run's pk, state and failure reason, locked until the transaction's end."""
+    query = _pk(name).add_columns(RUNS.c.state, RUNS.c.failure_reason).with_for_update(of=RUNS)
+    return connection.execute(query).first()
+
+
+def find_run(connection: Connection, name: RunName) -> Run | None:
+    """Return a run with everything that is known of it, or None."""
+    query = _select(list(RUNS.c)).where(_of_model(name.parent), RUNS.c.run == name.run)
+    rows = list(connection.execute(query))
+    return _runs(connection, rows)[0] if rows else None
+
+
+def list_runs(connection: Connection, parent: ModelName, listing: Listing) -> Page[Run]:
+    """Return a page of a model's runs, or of all models' (`-`), without packages and diffs."""
+    query = _select(_BRIEF).where(_of_model(parent))
+    expression = parse_filter(listing.filter)
+    if expression is not None:
+        query = query.where(compile_filter(expression, FIELDS))
+    terms = parse_order(listing.order, [*TIMES, "metrics.*"])
+    sorts = [_sort(term.path, descending=term.descending) for term in terms]
+    sorts.append(Sort(RUNS.c.pk, int, descending=True))
+    scope = f"runs\n{parent}"
+    rows, token = fetch_page(connection, query, sorts, listing=listing, scope=scope)
+    return Page(tuple(_runs(connection, rows)), token)
+
+
+def set_ended(
+    connection: Connection, run_pk: int, state: RunState, failure: Failure | None, now: datetime
+) -> None:
+    """End a run."""
+    connection.execute(
+        RUNS.update()
+        .where(RUNS.c.pk == run_pk)
+        .values(
+            state=state.value,
+            failure_reason=failure.reason if failure else None,
+            failure_message=failure.message if failure else None,
+            end_time=now,
+            revision=RUNS.c.revision + 1,
+        )
+    )
+
+
+def set_running(connection: Connection, run_pk: int) -> None:
+    """Take back that a run ended."""
+    connection.execute(
+        RUNS.update()
+        .where(RUNS.c.pk == run_pk)
+        .values(
+            state=RunState.RUNNING.value,
+            failure_reason=None,
+            failure_message=None,
+            end_time=None,
+            revision=RUNS.c.revision + 1,
+        )
+    )
+
+
+def fail_silent(
+    connection: Connection, *, before: datetime, failure: Failure, now: datetime, limit: int
+) -> list[RunName]:
+    """Fail runs that were last heard of before a moment; return which."""
+    silent = sa.and_(RUNS.c.state == RunState.RUNNING.value, RUNS.c.heartbeat_time < before)
+    some = sa.select(RUNS.c.pk).where(silent).order_by(RUNS.c.pk).limit(limit)
+    names = (
+        sa.select(RUNS.c.pk, RUNS.c.run, MODELS.c.project, MODELS.c.model)
+        .join(MODELS, MODELS.c.pk == RUNS.c.model_pk)
+        .where(RUNS.c.pk.in_(some))
+        .with_for_update(of=RUNS)
+    )
+    # Locked first and looked at again: a heartbeat may have come in between.
+    rows = {row.pk: row for row in connection.execute(names)}
+    statement = RUNS.update().where(RUNS.c.pk.in_(list(rows)), silent)
+    ended = connection.execute(
+        statement.values(
+            state=RunState.FAILED.value,
+            failure_reason=failure.reason,
+            failure_message=failure.message,
+            end_time=now,
+            revision=RUNS.c.revision + 1,
+        ).returning(RUNS.c.pk)
+    )
+    found = [rows[pk] for pk in ended.scalars()]
+    return [RunName(row.project, row.model, row.run) for row in found]
+
+
+def copy_results(connection: Connection, run_pk: int, *, version_pk: int) -> None:
+    """Copy a run's parameters and last metric values to a version."""
+    columns = ["key", "value", "text_value", "number_value", "flag_value"]
+    params = sa.select(
+        sa.literal(version_pk, sa.BigInteger), *(RUN_PARAMS.c[name] for name in columns)
+    ).where(RUN_PARAMS.c.run_pk == run_pk)
+    connection.execute(VERSION_PARAMS.insert().from_select(["version_pk", *columns], params))
+    metrics = sa.select(sa.literal(version_pk, sa.BigInteger), SERIES.c.key, SERIES.c.last).where(
+        SERIES.c.run_pk == run_pk
+    )
+    connection.execute(
+        VERSION_METRICS.insert().from_select(["version_pk", "key", "value"], metrics)
+    )
+
+
+def _pk(name: RunName) -> sa.Select[Any]:
+    return (
+        sa.select(RUNS.c.pk)
+        .join(MODELS, MODELS.c.pk == RUNS.c.model_pk)
+        .where(_of_model(name.parent), RUNS.c.run == name.run)
+    )
+
+
+def _select(columns: Sequence[sa.Column[Any]]) -> sa.Select[Any]:
+    return sa.select(*columns, MODELS.c.project, MODELS.c.model).join(
+        MODELS, MODELS.c.pk == RUNS.c.model_pk
+    )
+
+
+def _of_model(name: ModelName) -> sa.ColumnElement[bool]:
+    in_project = MODELS.c.project == name.project
+    if name.model == WILDCARD:
+        return in_project
+    return sa.and_(in_project, MODELS.c.model == name.model)
+
+
+def _sort(path: tuple[str, ...], *, descending: bool) -> Sort:
+    if path[0] in TIMES:
+        return by_time(TIMES[path[0]], descending=descending)
+    figure = FIGURES.get(".".join(path[2:]) or "last")
+    if figure is None:
+        message = "a metric is sorted by its last value, .min or .max; quote keys that hold dots"
+        raise ServiceError(Reason.INVALID_ORDER, message, order_by=".".join(path)[:200])
+    value = (
+        sa.select(figure).where(_METRIC, SERIES.c.key == path[1]).scalar_subquery().correlate(RUNS)
+    )
+    return by_number(value, descending=descending)
+
+
+def _runs(connection: Connection, rows: Sequence[Row[Any]]) -> list[Run]:
+    pks = [row.pk for row in rows]
+    tags = maps_of(connection, RUN_TAGS, "run_pk", pks)
+    params = maps_of(connection, RUN_PARAMS, "run_pk", pks)
+    metrics = maps_of(connection, SERIES, "run_pk", pks)
+    datasets = maps_of(connection, RUN_DATASETS, "run_pk", pks)
+    dropped = _dropped(connection, pks)
+    return [
+        Run(
+            name=RunName(row.project, row.model, row.run),
+            display_name=row.display_name,
+            state=RunState(row.state),
+            failure=(
+                Failure(row.failure_reason, row.failure_message)
+                if row.failure_reason is not None
+                else None
+            ),
+            tags={entry.key: entry.value for entry in tags[row.pk]},
+            params={entry.key: unpack_param(entry.value) for entry in params[row.pk]},
+            metrics=tuple(summary(entry) for entry in metrics[row.pk]),
+            code=_code(row),
+            environment=_environment(row),
+            datasets=tuple(DatasetUse(e.key, e.dataset_version) for e in datasets[row.pk]),
+            image=row.image,
+            build=row.build,
+            dropped=dropped.get(row.pk, 0),
+            creator=row.creator,
+            create_time=row.create_time,
+            end_time=row.end_time,
+            heartbeat_time=row.heartbeat_time,
+            revision=row.revision,
+        )
+        for row in rows
+    ]
+
+
+def summary(row: Row[Any]) -> MetricSummary:
+    """Return what a series comes to."""
+    columns = row._mapping  # noqa: SLF001 - documented; `count` is a method of a row
+    return MetricSummary(row.key, columns["count"], row.last, row.last_step, row.min, row.max)
+
+
+def _dropped(connection: Connection, pks: Sequence[int]) -> dict[int, int]:
+    total = sa.func.sum(RUN_WRITERS.c.dropped).label("total")
+    query = sa.select(RUN_WRITERS.c.run_pk, total).where(RUN_WRITERS.c.run_pk.in_(pks))
+    rows = connection.execute(query.group_by(RUN_WRITERS.c.run_pk))
+    return {row.run_pk: int(row.total) for row in rows}
+
+
+def _code(row: Row[Any]) -> CodeSource | None:
+    if row.code is None:
+        return None
+    code = msgspec.msgpack.decode(row.code, type=CodeSource)
+    return replace(code, diff=getattr(row, "diff", ""))
+
+
+def _environment(row: Row[Any]) -> RuntimeEnvironment | None:
+    if row.environment is None:
+        return None
+    environment = msgspec.msgpack.decode(row.environment, type=RuntimeEnvironment)
+    packages = getattr(row, "packages", None)
+    if packages is None:
+        return environment
+    return replace(
+        environment, packages=msgspec.msgpack.decode(packages, type=tuple[tuple[str, str], ...])
+    )

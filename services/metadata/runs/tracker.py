@@ -1,0 +1,208 @@
+"""The tracker of runs: starting, ingesting, ending, finding those that vanished."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import secrets
+from collections.abc import Callable
+from datetime import datetime, timedelta
+from typing import TypeVar
+
+from services.common.database import Database, Transaction
+from services.common.errors import ServiceError, already_exists, not_found, wrong_state
+from services.common.idempotency import Key, once
+from services.common.names import ModelName, RunName
+from services.metadata.listing import Listing, Page
+from services.metadata.models.registry import ensure_model, topic
+from services.metadata.runs import ingest_store, store
+from services.metadata.runs.domain import (
+    HEARTBEAT_LOST,
+    Batch,
+    MetricPoint,
+    Run,
+    RunDraft,
+    RunState,
+    is_presumed,
+    sequence_gap,
+)
+from services.metadata.values import Failure, pack
+
+logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+SWEEP_BATCH = 500
+
+
+class Tracker:
+    """Keeps runs."""
+
+    def __init__(
+        self,
+        *,
+        database: Database,
+        clock: Callable[[], datetime],
+        silence: timedelta,
+        interval: timedelta,
+    ) -> None:
+        self._database = database
+        self._clock = clock
+        self._silence = silence
+        self._interval = interval
+
+    async def create(
+        self, parent: ModelName, run_id: str, draft: RunDraft, *, creator: str, key: Key | None
+    ) -> Run:
+        """Start a run; an empty `run_id` is allotted.
+
+        Raises:
+            ServiceError: RESOURCE_EXISTS; RESOURCE_NOT_FOUND when there is no such project.
+        """
+        now = self._clock()
+        name = RunName(parent.project, parent.model, run_id or f"run-{secrets.token_hex(8)}")
+
+        def create(tx: Transaction) -> Run:
+            model_pk = ensure_model(tx, parent, now)
+            pk = store.insert_run(
+                tx.connection, model_pk, name.run, draft, creator=creator, now=now
+            )
+            if pk is None:
+                raise already_exists(name)
+            tx.publish(topic(parent), "run.created", pack({"name": str(name)}))
+            return _found(store.find_run(tx.connection, name), name)
+
+        return await self._database.write(lambda tx: once(tx, key, Run, lambda: create(tx)))
+
+    async def get(self, name: RunName) -> Run:
+        """Return a run with everything that is known of it."""
+        found = await self._database.read(lambda tx: store.find_run(tx.connection, name))
+        return _found(found, name)
+
+    async def list_runs(self, parent: ModelName, listing: Listing) -> Page[Run]:
+        """Return a page of a model's runs; model `-`: of all models."""
+        return await self._database.read(lambda tx: store.list_runs(tx.connection, parent, listing))
+
+    async def ingest(self, batch: Batch) -> int:
+        """Keep a batch; return up to where its writer's batches are kept.
+
+        Raises:
+            ServiceError: RESOURCE_NOT_FOUND, SEQUENCE_GAP, PARAM_CHANGED, LIMIT_EXCEEDED.
+        """
+        now = self._clock()
+        return await self._database.write(lambda tx: _ingest(tx, batch, now))
+
+    async def position(self, name: RunName, writer: str) -> int:
+        """Return up to where a writer's batches are kept."""
+
+        def find(tx: Transaction) -> int:
+            pk = _found(store.find_run_pk(tx.connection, name), name)
+            return ingest_store.position(tx.connection, pk, writer)
+
+        return await self._database.read(find)
+
+    async def finish(self, name: RunName, state: RunState, failure: Failure | None) -> Run:
+        """End a run; that it was presumed lost gives way to what its client says.
+
+        Raises:
+            ServiceError: RESOURCE_NOT_FOUND; WRONG_STATE when it ended in another state.
+        """
+        now = self._clock()
+
+        def finish(tx: Transaction) -> Run:
+            row = _found(store.lock_run(tx.connection, name), name)
+            ended = RunState(row.state)
+            if ended is RunState.RUNNING or is_presumed(ended, row.failure_reason):
+                store.set_ended(tx.connection, row.pk, state, failure, now)
+                event = pack({"name": str(name), "state": state.value})
+                tx.publish(topic(name.parent), "run.ended", event)
+            elif ended is not state:
+                raise wrong_state(name, ended, f"{name} has ended, {ended}")
+            return _found(store.find_run(tx.connection, name), name)
+
+        return await self._database.write(finish)
+
+    async def list_points(self, name: RunName, key: str, listing: Listing) -> Page[MetricPoint]:
+        """Return a page of one metric's points."""
+
+        def read(tx: Transaction) -> Page[MetricPoint]:
+            pk = _found(store.find_run_pk(tx.connection, name), name)
+            return ingest_store.list_points(tx.connection, pk, key, listing)
+
+        return await self._database.read(read)
+
+    async def sweep_forever(self) -> None:
+        """Fail runs that fell silent, until cancelled.
+
+        It begins one silence after the start: while the service was away, no
+        client could be heard.
+        """
+        await asyncio.sleep(self._silence.total_seconds())
+        while True:
+            try:
+                await self.sweep()
+            except ServiceError as error:  # the database is away; it is asked again
+                logger.warning("silent runs not swept", extra={"reason": error.reason})
+            await asyncio.sleep(self._interval.total_seconds())
+
+    async def sweep(self) -> None:
+        """Fail the runs that have been silent for too long."""
+        now = self._clock()
+        message = f"nothing was heard of the run for {self._silence.total_seconds():.0f} s"
+        failure = Failure(HEARTBEAT_LOST, message)
+
+        def fail(tx: Transaction) -> list[RunName]:
+            before = now - self._silence
+            names = store.fail_silent(
+                tx.connection, before=before, failure=failure, now=now, limit=SWEEP_BATCH
+            )
+            for name in names:
+                event = pack({"name": str(name), "state": RunState.FAILED.value})
+                tx.publish(topic(name.parent), "run.ended", event)
+            return names
+
+        for name in await self._database.write(fail):
+            logger.info("run fell silent", extra={"run": str(name)})
+
+
+def _ingest(tx: Transaction, batch: Batch, now: datetime) -> int:
+    row = _found(store.lock_run(tx.connection, batch.run), batch.run)
+    kept = ingest_store.position(tx.connection, row.pk, batch.writer)
+    if batch.start > kept:
+        raise sequence_gap(kept)
+    if batch.end > kept:
+        if batch.start < kept:
+            raise sequence_gap(kept)
+        _keep(tx, row.pk, batch)
+        kept = batch.end
+    ingest_store.beat(tx.connection, row.pk, now)
+    if is_presumed(RunState(row.state), row.failure_reason):
+        store.set_running(tx.connection, row.pk)
+        tx.publish(topic(batch.run.parent), "run.revived", pack({"name": str(batch.run)}))
+    return kept
+
+
+def _keep(tx: Transaction, run_pk: int, batch: Batch) -> None:
+    connection = tx.connection
+    changed = bool(batch.tags or batch.code or batch.environment or batch.datasets or batch.image)
+    if batch.params:
+        changed |= ingest_store.add_params(connection, run_pk, batch.params)
+    if batch.tags:
+        ingest_store.set_tags(connection, run_pk, batch.tags)
+    ingest_store.add_datasets(connection, run_pk, batch.datasets)
+    ingest_store.add_points(connection, run_pk, batch.columns)
+    if changed:
+        ingest_store.set_ingredients(
+            connection,
+            run_pk,
+            code=batch.code,
+            environment=batch.environment,
+            image=batch.image,
+        )
+    ingest_store.advance(connection, run_pk, batch.writer, end=batch.end, dropped=batch.dropped)
+
+
+def _found(value: T | None, name: RunName) -> T:
+    if value is None:
+        raise not_found(name)
+    return value

@@ -1,0 +1,170 @@
+"""The schema all of the service's tables hang on, and how its lists are paged.
+
+Pages are keyset pages: a token carries the sort values of the last row sent, and
+the next page begins after them. What has no value, NaN included, sorts last,
+whatever the direction.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.engine import Connection, Row
+
+from services.common import idempotency, outbox, pagination
+from services.common.database import Double
+from services.common.filtering import FieldCompiler, flag_field, number_field, text_field
+from services.common.filtering import typed_field as compile_typed
+from services.metadata.listing import Listing
+
+METADATA = sa.MetaData()
+outbox.tables(METADATA)
+idempotency.table(METADATA)
+
+INFINITY: sa.ColumnElement[Any] = sa.literal(float("inf"), sa.Double())
+
+
+def row_id(name: str = "pk") -> sa.Column[int]:
+    """Define a rising row id of the database's own."""
+    kind = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
+    return sa.Column(name, kind, primary_key=True, autoincrement=True)
+
+
+def reference(name: str, target: str, *, primary_key: bool = False) -> sa.Column[int]:
+    """Define a reference to another table's row id."""
+    return sa.Column(
+        name, sa.BigInteger, sa.ForeignKey(target), primary_key=primary_key, nullable=False
+    )
+
+
+def param_values() -> list[sa.Column[Any]]:
+    """Define the columns of a parameter's value: as it is, and by type for filters."""
+    return [
+        sa.Column("value", sa.LargeBinary, nullable=False),
+        sa.Column("text_value", sa.Text),
+        sa.Column("number_value", Double),
+        sa.Column("flag_value", sa.Boolean),
+    ]
+
+
+def param_field(table: sa.Table) -> FieldCompiler:
+    """Compile comparisons of a parameter's value by the literal's type."""
+    return compile_typed(
+        text=text_field(table.c.text_value),
+        number=number_field(table.c.number_value),
+        flag=flag_field(table.c.flag_value),
+    )
+
+
+def insert_new(
+    connection: Connection, table: sa.Table, conflict: Sequence[str], **values: Any
+) -> Row[Any] | None:
+    """Insert a row unless one with the same `conflict` columns exists; return it, or None."""
+    make = postgresql.insert if connection.dialect.name == "postgresql" else sqlite.insert
+    statement: Any = make(table).values(**values)
+    statement = statement.on_conflict_do_nothing(index_elements=list(conflict)).returning(table)
+    return connection.execute(statement).first()
+
+
+def upsert(
+    connection: Connection, table: sa.Table, conflict: Sequence[str], rows: Sequence[dict[str, Any]]
+) -> None:
+    """Insert rows; one whose `conflict` columns exist takes the new values."""
+    if not rows:
+        return
+    make = postgresql.insert if connection.dialect.name == "postgresql" else sqlite.insert
+    statement: Any = make(table)
+    changed = {name: statement.excluded[name] for name in rows[0] if name not in conflict}
+    connection.execute(
+        statement.on_conflict_do_update(index_elements=list(conflict), set_=changed), list(rows)
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Sort:
+    """One thing to sort by, and the Python type a page token carries it as."""
+
+    value: sa.ColumnElement[Any]
+    kind: type
+    descending: bool = False
+
+
+def by_time(column: sa.ColumnElement[Any], *, descending: bool = False) -> Sort:
+    """Sort by a `Timestamp` column."""
+    return Sort(sa.type_coerce(column, sa.BigInteger), int, descending)
+
+
+def by_number(column: sa.ColumnElement[Any], *, descending: bool = False) -> Sort:
+    """Sort by a `Double` column; NaN counts as no value."""
+    number = sa.case((column <= INFINITY, column), else_=None)
+    return Sort(sa.type_coerce(number, Double()), float, descending)
+
+
+def fetch_page(
+    connection: Connection,
+    query: sa.Select[Any],
+    sorts: Sequence[Sort],
+    *,
+    listing: Listing,
+    scope: str,
+) -> tuple[list[Row[Any]], str]:
+    """Return a page of a query's rows and the next page's token.
+
+    Args:
+        connection: where to read.
+        query: what to list, without order.
+        sorts: how; the last one must be unique and never null.
+        listing: which page.
+        scope: everything else that makes this query what it is, for the token.
+    """
+    scope = "\n".join((scope, listing.filter, listing.order))
+    names = [f"sort_{index}" for index in range(len(sorts))]
+    key = pagination.decode_token(listing.token, scope, _shape(sorts))
+    if key is not None:
+        query = query.where(_after(sorts, key))
+    columns = [sort.value.label(name) for sort, name in zip(sorts, names, strict=True)]
+    query = query.add_columns(*columns).order_by(*_order(sorts)).limit(listing.size + 1)
+    rows = list(connection.execute(query))
+    if len(rows) <= listing.size:
+        return rows, ""
+    last = rows[listing.size - 1]._mapping  # noqa: SLF001 - the documented way to read by name
+    token = pagination.encode_token(scope, [last[name] for name in names])
+    return rows[: listing.size], token
+
+
+def _shape(sorts: Sequence[Sort]) -> Any:
+    return tuple[tuple(sort.kind | None for sort in sorts)]  # type: ignore[misc]  # made at run time
+
+
+def _order(sorts: Sequence[Sort]) -> list[sa.ColumnElement[Any]]:
+    order: list[sa.ColumnElement[Any]] = []
+    for sort in sorts[:-1]:
+        order += [sort.value.is_(None), _directed(sort)]
+    return [*order, _directed(sorts[-1])]
+
+
+def _directed(sort: Sort) -> sa.ColumnElement[Any]:
+    return sort.value.desc() if sort.descending else sort.value.asc()
+
+
+def _after(sorts: Sequence[Sort], key: Sequence[Any]) -> sa.ColumnElement[bool]:
+    """Return what is true of the rows after a key, in the order of `_order`."""
+    alternatives: list[sa.ColumnElement[bool]] = []
+    equal: list[sa.ColumnElement[bool]] = []
+    for sort, value in zip(sorts, key, strict=True):
+        if value is None:
+            equal.append(sort.value.is_(None))
+            continue
+        literal = sa.literal(value, _sql_type(sort.kind))
+        beyond = sort.value < literal if sort.descending else sort.value > literal
+        alternatives.append(sa.and_(*equal, sa.or_(sort.value.is_(None), beyond)))
+        equal.append(sort.value == literal)
+    return sa.or_(*alternatives, sa.false())
+
+
+def _sql_type(kind: type) -> Any:
+    return {int: sa.BigInteger(), float: sa.Double(), str: sa.Text()}[kind]

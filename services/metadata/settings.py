@@ -1,0 +1,26 @@
+"""The metadata service's settings, read from `MODELYARD_METADATA_*`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+PREFIX = "MODELYARD_METADATA_"
+
+
+@dataclass(frozen=True, slots=True)
+class MetadataSettings:
+    """Where the metadata service keeps what it owns, and how long things last."""
+
+    database_url: str = "sqlite:///modelyard-data/metadata.db"
+    """Such as `sqlite:////data/metadata.db` or `postgresql://user@host/metadata`."""
+    tokens_dir: str = "modelyard-data/tokens"
+    """A folder of `<name>.token` files for admin, builder, deployer, worker and agent: each is
+    registered at start, missing ones are made."""
+    delegation_seconds: float = 600.0
+    """How long a delegation is valid."""
+    heartbeat_seconds: float = 300.0
+    """How long a run may be silent before it counts as FAILED."""
+    sweep_seconds: float = 5.0
+    """How often silent runs and PENDING versions are looked for."""
+    pending_seconds: float = 10.0
+    """How old a PENDING version must be before it is finished in the background."""
