@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import grpc
 import pytest
@@ -84,7 +84,9 @@ class MemoryRuns(run_service_pb2_grpc.RunServiceServicer):
         return run_service_pb2.FinishRunResponse(run=run)
 
     def _enter(self, context: Context) -> None:
-        self.credentials |= {v for k, v in context.invocation_metadata() if k == "authorization"}
+        self.credentials |= {
+            str(v) for k, v in context.invocation_metadata() if k == "authorization"
+        }
         if self.away:
             context.abort(grpc.StatusCode.UNAVAILABLE, "away")
 
@@ -151,7 +153,7 @@ class MemoryDatasets(dataset_service_pb2_grpc.DatasetServiceServicer):
         return dataset_service_pb2.CreateDatasetVersionResponse(dataset_version=version)
 
 
-def refuse(context: Context, code: int, reason: str, **metadata: str) -> None:
+def refuse(context: Context, code: int, reason: str, **metadata: str) -> NoReturn:
     """End the call with the status and the one ErrorInfo that a service sends."""
     detail = any_pb2.Any()
     detail.Pack(
@@ -161,6 +163,7 @@ def refuse(context: Context, code: int, reason: str, **metadata: str) -> None:
     context.set_trailing_metadata((("grpc-status-details-bin", status.SerializeToString()),))
     codes = {value.value[0]: value for value in grpc.StatusCode}
     context.abort(codes[code], reason)
+    raise AssertionError
 
 
 class Server:

@@ -33,6 +33,11 @@ def run_script(text: str, **environ: str) -> subprocess.Popen[str]:
     )
 
 
+def log_steps(run: modelyard.ActiveRun, count: int) -> None:
+    for step in range(count):
+        run.log_metric("m", step, step=step)
+
+
 def sender_pid(run: modelyard.ActiveRun) -> int:
     assert isinstance(run, LocalRun)
     return run._sender.pid
@@ -235,23 +240,23 @@ def test_a_refused_record_holds_up_nothing(server: Server) -> None:
 
 @pytest.mark.usefixtures("spools")
 def test_a_deleted_run_ends_the_sender_with_a_warning(server: Server) -> None:
-    with (
-        pytest.warns(RuntimeWarning, match="will not take this run"),
-        modelyard.start_run("churn") as run,
-    ):
-        modelyard.log_metric("m", 1.0)
-        run.sync()
-        server.runs.runs.clear()
-        modelyard.log_metric("m", 2.0)
+    run = modelyard.start_run("churn")
+    run.log_metric("m", 1.0)
+    run.sync()
+    server.runs.runs.clear()
+    run.log_metric("m", 2.0)
+    with pytest.warns(RuntimeWarning, match="will not take this run"):
+        run.finish()
 
 
 def test_dropped_points_are_counted_on_the_run(
     spools: Path, server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("MODELYARD_SPOOL_LIMIT", "20000")
-    with pytest.warns(RuntimeWarning, match="limit of 20000"), modelyard.start_run("churn"):
-        for step in range(2000):
-            modelyard.log_metric("m", step, step=step)
+    run = modelyard.start_run("churn")
+    with pytest.warns(RuntimeWarning, match="limit of 20000"):
+        log_steps(run, 2000)
+    run.finish()
     kept = len(server.runs.points["m"])
     assert server.only_run().dropped_point_count == 2000 - kept > 0
     assert list(spools.iterdir()) == []

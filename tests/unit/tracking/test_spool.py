@@ -32,6 +32,11 @@ def make_run(spool: Path, limit: int = 1 << 30) -> ActiveRun:
     return ActiveRun("projects/p/models/m/runs/r-1", Appender(spool, limit=limit))
 
 
+def log_steps(run: ActiveRun, count: int) -> None:
+    for step in range(count):
+        run.log_metric("m", step, step=step)
+
+
 def lines(spool: Path) -> list[list[object]]:
     return [json.loads(line) for line in (spool / DATA_FILE).read_bytes().splitlines()]
 
@@ -141,8 +146,7 @@ def test_a_torn_last_line_waits_and_garbage_is_counted(spool: Path) -> None:
 def test_past_the_limit_points_are_dropped_and_counted_once_warned(spool: Path) -> None:
     run = make_run(spool, limit=64 * 1024)
     with pytest.warns(RuntimeWarning, match="limit of 65536") as caught:
-        for step in range(5000):
-            run.log_metric("m", step, step=step)
+        log_steps(run, 5000)
     assert len(caught) == 1
     kept = len(lines(spool))
     assert kept + size_of(spool / DROPPED_FILE) == 5000

@@ -105,10 +105,12 @@ def _profile_array(values: Any) -> dict[str, Any]:
     found = {"count": int(values.size), "null_count": int(values.size - present.size)}
     if not present.size:
         return found
+    import numpy as np  # noqa: PLC0415 - the values are its arrays
+
     numbers = present.astype("float64", copy=False)
-    return found | finite(
-        min=numbers.min(), max=numbers.max(), mean=numbers.mean(), std=numbers.std()
-    )
+    with np.errstate(all="ignore"):  # infinities have no mean; it is left out
+        mean, deviation = numbers.mean(), numbers.std()
+    return found | finite(min=numbers.min(), max=numbers.max(), mean=mean, std=deviation)
 
 
 def _describe_moments(values: Any, length: int, shape: str) -> ColumnFacts:
