@@ -90,6 +90,8 @@ def _valkey(layout: Layout) -> tuple[str, ...]:
 def _environment(layout: Layout) -> dict[str, str]:
     data, tokens = layout.data, layout.tokens
     return {
+        # Children are started from processes that use gRPC; none of them goes on with it.
+        "GRPC_ENABLE_FORK_SUPPORT": "0",
         "MODELYARD_SUITE_ADDRESS": layout.address,
         "MODELYARD_REDIS_URL": f"unix://{layout.socket}",
         "MODELYARD_LISTEN": layout.address,

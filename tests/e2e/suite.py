@@ -62,14 +62,15 @@ class Suite:
 class EmbeddedSuite(Suite):
     """What `modelyard up` runs, in a folder of its own."""
 
-    def __init__(self, data: Path) -> None:
+    def __init__(self, data: Path, environment: dict[str, str] | None = None) -> None:
+        self.environment = environment or {}
         self.layout = Layout(data, free_port(), free_port())
         super().__init__(self.layout.address, "")
         self.keeper: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
         """Start it, or start it again on the same data."""
-        self.keeper = start_suite(self.layout, environment={})
+        self.keeper = start_suite(self.layout, environment=self.environment)
         self.token = self.layout.admin_token.read_text().strip()
         self.processes = [psutil.Process(self.keeper.pid)]
 

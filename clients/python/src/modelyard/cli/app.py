@@ -10,6 +10,7 @@ import typer
 
 from modelyard.cli import builds, compare, context, deployments, files, predict, resources, setup
 from modelyard.cli.render import clean
+from modelyard.cli.tracing import traced
 from modelyard.errors import ModelyardError
 
 
@@ -33,7 +34,8 @@ def make_app() -> typer.Typer:
 def run(app: typer.Typer) -> int:
     """Run a command; return its exit status."""
     try:
-        status = app(standalone_mode=False)
+        with traced(" ".join(["modelyard", *sys.argv[1:2]])):
+            status = app(standalone_mode=False)
     except ModelyardError as error:
         return _fail(str(error))
     except (typer.Abort, KeyboardInterrupt):

@@ -20,6 +20,8 @@ from modelyard.cli.render import (
 )
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from modelyard import Client
     from modelyard.deployer.v1 import deployment_pb2, environment_pb2
 
@@ -162,7 +164,7 @@ def _live_version(deployment: deployment_pb2.Deployment) -> str:
     return short_version(live[0]) if live else "-"
 
 
-def _show_verdicts(answer: list[environment_pb2.GateVerdict]) -> int:
+def _show_verdicts(answer: Sequence[environment_pb2.GateVerdict]) -> int:
     verdicts = list(answer)
     show_list(
         verdicts,
