@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import ctypes
 import logging
 import os
+import shutil
 import signal
 from asyncio.subprocess import DEVNULL, PIPE
 from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -22,7 +22,6 @@ logger = logging.getLogger(__name__)
 
 MAX_LINE_BYTES = 16 * 1024
 _CHUNK_BYTES = 64 * 1024
-_PR_SET_PDEATHSIG = 1
 
 OnOutput = Callable[[str], Awaitable[None]]
 
@@ -37,14 +36,15 @@ class Cage:
     async def find(cls) -> Cage:
         """Use PID namespaces if this machine allows them, parent-death signals if not."""
         prefix = [str(bwrap_path()), "--unshare-pid", "--die-with-parent"]
-        prefix += ["--dev-bind", "/", "/", "--proc", "/proc"]
+        prefix += ["--dev-bind", "/", "/", "--proc", "/proc", "--"]
         probe = await asyncio.create_subprocess_exec(
-            *prefix, "--", "true", stdin=DEVNULL, stdout=DEVNULL, stderr=DEVNULL
+            *prefix, "true", stdin=DEVNULL, stdout=DEVNULL, stderr=DEVNULL
         )
         if await probe.wait() == 0:
             return cls(prefix)
         logger.warning("no PID namespaces here: what a build detaches may outlive it")
-        return cls(())
+        setpriv = shutil.which("setpriv")
+        return cls([setpriv, "--pdeathsig", "KILL"] if setpriv else [])
 
     async def run(
         self,
@@ -56,9 +56,8 @@ class Cage:
         on_stderr: OnOutput,
     ) -> int:
         """Run a command to its end and return its status; cancelled, it is killed first."""
-        cage = (*self._prefix, "--chdir", str(folder), "--") if self._prefix else ()
         process = await asyncio.create_subprocess_exec(
-            *cage,
+            *self._prefix,
             *command,
             cwd=folder,
             env=dict(environment),
@@ -66,7 +65,6 @@ class Cage:
             stdout=PIPE,
             stderr=PIPE,
             start_new_session=True,
-            preexec_fn=_die_with_parent,
         )
         if process.stdout is None or process.stderr is None:
             raise AssertionError
@@ -103,8 +101,3 @@ def _cut(line: bytes) -> list[str]:
 
 def _text(line: bytes) -> str:
     return line.decode("utf-8", "replace")
-
-
-def _die_with_parent() -> None:
-    """Ask the kernel to kill this process when the worker ends."""
-    ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)

@@ -1,0 +1,117 @@
+"""A real metadata, artifact and builder service on one port, for tests of builds."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from modelyard import AsyncClient
+
+from services.artifact.__main__ import build as build_artifact
+from services.artifact.settings import ArtifactSettings
+from services.builder.__main__ import compose as compose_builder
+from services.builder.settings import BuilderSettings
+from services.builder.worker.builder_client import BuilderClient
+from services.common.auth import CachingAuthenticator
+from services.common.interceptors import Chain
+from services.common.peers import Peer
+from services.common.server import Server, ServerSettings
+from services.common.service import Chassis, SuiteSettings
+from services.common.telemetry import Telemetry
+from services.metadata.__main__ import compose as compose_metadata
+from services.metadata.settings import MetadataSettings
+from services.suite.start import free_port
+
+
+@dataclass(frozen=True, slots=True)
+class Stack:
+    """Running services and who may do what there."""
+
+    data: Path
+    address: str
+
+    def token(self, name: str) -> str:
+        """Return one of the installation's own tokens."""
+        return (self.data / "tokens" / f"{name}.token").read_text().strip()
+
+    def client(self) -> AsyncClient:
+        """Connect as the administrator."""
+        return AsyncClient(self.address, token=self.token("admin"), project="default")
+
+    @asynccontextmanager
+    async def worker_client(self) -> AsyncIterator[BuilderClient]:
+        """Speak to the builder as a worker does."""
+        peer = Peer(self.address)
+        try:
+            yield BuilderClient(peer, own_token=lambda: self.token("worker"))
+        finally:
+            await peer.close()
+
+    @asynccontextmanager
+    async def worker(self, *, environments: Path) -> AsyncIterator[asyncio.subprocess.Process]:
+        """Run a real worker process; killed at the end if it still runs."""
+        variables = {
+            "MODELYARD_SUITE_ADDRESS": self.address,
+            "MODELYARD_WORKER_TOKEN_FILE": str(self.data / "tokens" / "worker.token"),
+            "MODELYARD_WORKER_DATA": str(self.data / "worker"),
+            "MODELYARD_WORKER_ENVIRONMENTS": str(environments),
+        }
+        with (self.data / "worker.log").open("ab") as log:
+            process = await asyncio.create_subprocess_exec(
+                *(sys.executable, "-m", "services.builder.worker"),
+                env={**os.environ, **variables},
+                stdout=log,
+                stderr=log,
+            )
+        try:
+            yield process
+        finally:
+            with suppress(ProcessLookupError):
+                process.send_signal(signal.SIGCONT)
+                process.kill()
+            await process.wait()
+
+
+@asynccontextmanager
+async def running(
+    data: Path, *, builder: BuilderSettings, redis_url: str = ""
+) -> AsyncIterator[Stack]:
+    """Run the three services on a free port."""
+    address = f"127.0.0.1:{free_port()}"
+    suite = SuiteSettings(suite_address=address, redis_url=redis_url)
+    peer = Peer(address)
+    chassis = Chassis(suite, peer)
+    url = f"sqlite:///{data / 'metadata.db'}"
+    settings = MetadataSettings(database_url=url, tokens_dir=str(data / "tokens"))
+    builder = replace(builder, token_file=str(data / "tokens" / "builder.token"))
+    services = [
+        await compose_metadata(chassis, settings),
+        build_artifact(chassis, ArtifactSettings(data=str(data / "artifact"))),
+        await compose_builder(chassis, builder),
+    ]
+    authenticator = services[0].authenticator
+    assert authenticator is not None
+    quick = ServerSettings(listen=address, lame_duck_seconds=0, grace_seconds=0.2)
+    server = Server(quick, Chain(CachingAuthenticator(authenticator), Telemetry()))
+    for service in services:
+        for register, servicer in service.servicers:
+            server.add(register, servicer)
+    await server.start()
+    loops = [asyncio.ensure_future(work()) for service in services for work in service.background]
+    try:
+        yield Stack(data, address)
+    finally:
+        await server.stop()
+        for loop in loops:
+            loop.cancel()
+        await asyncio.wait(loops)
+        for service in services:
+            for close in service.close:
+                close()
+        await peer.close()
