@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from pathlib import Path
 
 from modelyard.deployer.v1 import (
@@ -27,12 +28,17 @@ from services.deployer.servicer import DeploymentServicer
 from services.deployer.settings import Settings
 
 PREFIX = "MODELYARD_DEPLOYER_"
+DEFAULT_LISTEN = "127.0.0.1:7074"
 MIGRATIONS = Path(__file__).parent / "migrations"
 
 
 async def compose(chassis: Chassis) -> Service:
+    """Put the deployer together with settings from the environment."""
+    return build(chassis, load_or_exit(Settings, PREFIX))
+
+
+def build(chassis: Chassis, settings: Settings) -> Service:
     """Put the deployer together."""
-    settings = load_or_exit(Settings, PREFIX)
     database, bus = chassis.database(settings.database_url, "deployer", MIGRATIONS)
     metadata = Metadata(chassis.peer, Path(settings.token_file))
     delegations = Delegations(database, metadata, renew_hours=settings.renew_hours)
@@ -56,6 +62,7 @@ async def compose(chassis: Chassis) -> Service:
 
 def main() -> None:
     """Run the deployer alone."""
+    os.environ.setdefault(f"{PREFIX}LISTEN", DEFAULT_LISTEN)
     server = load_or_exit(ServerSettings, PREFIX)
     suite = load_or_exit(SuiteSettings, "MODELYARD_")
     asyncio.run(run("deployer", [compose], server, suite))

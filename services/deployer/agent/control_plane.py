@@ -1,0 +1,153 @@
+"""The deployer, as the agent sees it: what to run, how to fetch it, whom to tell."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import grpc
+from modelyard.common.v1 import failure_pb2
+from modelyard.deployer.v1 import (
+    assignment_pb2,
+    controller_service_pb2,
+    controller_service_pb2_grpc,
+    deployment_pb2,
+)
+
+from services.common import status
+from services.common.errors import Reason, ServiceError
+from services.common.names import DeploymentName
+from services.common.peers import Peer
+from services.deployer.domain import AssignedVariant, Assignment, Report, VariantReport
+
+# The deployer sends something at least every 15 seconds.
+SILENCE_SECONDS = 45.0
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """What the deployer said is assigned."""
+
+    assignments: dict[DeploymentName, Assignment]
+    everything: bool
+    """Whether these are all assignments there are."""
+
+
+class ControlPlane:
+    """The deployer's ControllerService."""
+
+    def __init__(self, peer: Peer, *, token_file: Path, controller: str, environment: str) -> None:
+        self._peer = peer
+        self._token_file = token_file
+        self._controller = controller
+        self._environment = environment
+        self._cursor = ""
+
+    async def watch(self) -> AsyncIterator[Told]:
+        """Yield what is assigned, then what changes; goes on where the last watch ended.
+
+        Raises:
+            ServiceError: the deployer is away, refuses, or fell silent.
+        """
+        try:
+            async for told in self._watch():
+                yield told
+        except grpc.aio.AioRpcError as error:
+            failure = status.decode(error)
+            if failure.reason in (Reason.INVALID_CURSOR, Reason.CURSOR_EXPIRED):
+                self._cursor = ""
+            raise failure from error
+        except TimeoutError:
+            raise ServiceError(Reason.SERVICE_UNAVAILABLE, "the deployer fell silent") from None
+
+    async def report(self, name: DeploymentName, report: Report, *, address: str) -> None:
+        """Say what was made of an assignment, and where predictions are served."""
+        request = controller_service_pb2.ReportStatusRequest(
+            controller=self._controller,
+            status=_encode_report(name, report),
+            address=address,
+        )
+        await self._peer.call(self._stub.ReportStatus, request, credential=await self._token())
+
+    async def grant(self, name: DeploymentName, artifact: str) -> str:
+        """Return a credential that reads an assigned artifact, for a while."""
+        request = controller_service_pb2.CreateGrantRequest(deployment=str(name), artifact=artifact)
+        answer = await self._peer.call(
+            self._stub.CreateGrant, request, credential=await self._token()
+        )
+        return str(answer.grant)
+
+    async def _watch(self) -> AsyncIterator[Told]:
+        request = controller_service_pb2.WatchAssignmentsRequest(
+            environment=self._environment, cursor=self._cursor
+        )
+        metadata = [("authorization", f"Bearer {await self._token()}")]
+        stream = self._stub.WatchAssignments(request, metadata=metadata)
+        gathered: dict[DeploymentName, Assignment] | None = None if self._cursor else {}
+        try:
+            while True:
+                async with asyncio.timeout(SILENCE_SECONDS):
+                    message = await stream.read()
+                if message is grpc.aio.EOF:
+                    return
+                told = dict(_decode_assignment(a) for a in message.assignments)
+                if gathered is None:
+                    yield Told(told, everything=False)
+                    self._cursor = message.cursor
+                    continue
+                # Only a whole picture says what is no longer assigned.
+                gathered |= told
+                if message.complete:
+                    yield Told(gathered, everything=True)
+                    self._cursor, gathered = message.cursor, None
+        finally:
+            stream.cancel()
+
+    async def _token(self) -> str:
+        return (await asyncio.to_thread(self._token_file.read_text)).strip()
+
+    @property
+    def _stub(self) -> Any:
+        return self._peer.stub(controller_service_pb2_grpc.ControllerServiceStub)
+
+
+def _decode_assignment(
+    message: assignment_pb2.Assignment,
+) -> tuple[DeploymentName, Assignment]:
+    variants = tuple(
+        AssignedVariant(
+            revision=variant.revision,
+            version=variant.version,
+            artifact=variant.artifact,
+            weight=variant.weight,
+            environment_digest=variant.environment_digest,
+        )
+        for variant in message.variants
+    )
+    assignment = Assignment(message.generation, variants, message.trace_parent)
+    return DeploymentName.parse(message.deployment), assignment
+
+
+def _encode_report(name: DeploymentName, report: Report) -> assignment_pb2.AssignmentStatus:
+    return assignment_pb2.AssignmentStatus(
+        deployment=str(name),
+        generation=report.generation,
+        weights_applied=report.weights_applied,
+        variants=[_encode_variant(variant) for variant in report.variants],
+    )
+
+
+def _encode_variant(variant: VariantReport) -> assignment_pb2.VariantStatus:
+    failure = None
+    if variant.failure is not None:
+        # What matters most, the model server's last lines, is at the end.
+        message = variant.failure.message[-4_000:]
+        failure = failure_pb2.Failure(reason=variant.failure.reason, message=message)
+    return assignment_pb2.VariantStatus(
+        revision=variant.revision,
+        state=deployment_pb2.VariantState.Value(f"VARIANT_STATE_{variant.state}"),
+        failure=failure,
+    )

@@ -1,0 +1,172 @@
+"""What a model server needs before it can start: the verified bundle, its environment."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import shutil
+from collections import defaultdict
+from pathlib import Path
+
+import modelyard
+from modelyard import bundle as bundles
+from modelyard.errors import DeadlineExceededError, ModelyardError, UnavailableError
+
+from services.common import telemetry
+from services.common.environments import EnvironmentFailedError, Environments, lock_digest
+from services.common.errors import Reason, ServiceError
+from services.common.names import ArtifactName, DeploymentName, EnvironmentName, VersionName
+from services.deployer.agent.control_plane import ControlPlane
+from services.deployer.agent.data_plane import Variant, VariantKey
+from services.deployer.domain import AssignedVariant, Failure
+
+logger = logging.getLogger(__name__)
+
+SPARE_BUNDLES = 8
+PULL_SECONDS = 30.0
+
+
+class PreparationError(Exception):
+    """A variant that cannot be prepared, whatever is tried again."""
+
+    def __init__(self, failure: Failure) -> None:
+        super().__init__(failure.message)
+        self.failure = failure
+
+
+class NotNowError(Exception):
+    """A variant that cannot be prepared now: something is away."""
+
+
+class Preparer:
+    """Fetches bundles and makes environments; both are kept for the next time."""
+
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        control_plane: ControlPlane,
+        server: str,
+        root_certificates: str,
+        environments: Environments,
+    ) -> None:
+        self._folder = folder
+        self._control_plane = control_plane
+        self._server = server
+        self._root_certificates = root_certificates
+        self._environments = environments
+        self._fetching: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
+
+    async def prepare(self, name: DeploymentName, assigned: AssignedVariant) -> Variant:
+        """Have on disk what a variant needs.
+
+        Raises:
+            PreparationError: FETCH_FAILED or ENVIRONMENT_FAILED.
+            NotNowError: a service of the suite is away.
+        """
+        with telemetry.span("agent fetch"):
+            directory = await self._bundle(name, assigned)
+        with telemetry.span("agent environment"):
+            python = await self._environment(directory, assigned)
+        return Variant(
+            key=variant_key(name, assigned.revision),
+            version=str(VersionName.parse(assigned.version).version),
+            bundle=directory,
+            python=python,
+        )
+
+    def sweep(self) -> None:
+        """Remove what a killed agent left half fetched; before anything is prepared."""
+        for path in self._folder.glob(".*"):
+            shutil.rmtree(path, ignore_errors=True)
+
+    async def prune(self, needed: set[str]) -> None:
+        """Remove bundles that nobody needs, but for the few used last."""
+        keep = {_digest(artifact) for artifact in needed}
+        await asyncio.to_thread(_prune, self._folder, keep)
+
+    async def _bundle(self, name: DeploymentName, assigned: AssignedVariant) -> Path:
+        directory = self._folder / _digest(assigned.artifact)
+        async with self._fetching[assigned.artifact]:
+            if await asyncio.to_thread(directory.is_dir):
+                await asyncio.to_thread(directory.touch)
+                return directory
+            try:
+                grant = await self._control_plane.grant(name, assigned.artifact)
+                await asyncio.to_thread(self._pull, grant, assigned.artifact, directory)
+            except (UnavailableError, DeadlineExceededError, ServiceError) as error:
+                raise _refusal(error) from error
+            except (ModelyardError, OSError) as error:
+                raise PreparationError(Failure("FETCH_FAILED", str(error))) from error
+        return directory
+
+    def _pull(self, grant: str, artifact: str, directory: Path) -> None:
+        certificates = Path(self._root_certificates) if self._root_certificates else None
+        project = ArtifactName.parse(artifact).project
+        client = modelyard.Client(
+            self._server,
+            token=grant,
+            project=project,
+            root_certificates=certificates,
+            timeout=PULL_SECONDS,
+        )
+        try:
+            client.artifacts.pull(artifact, directory)
+        finally:
+            client.close()
+
+    async def _environment(self, directory: Path, assigned: AssignedVariant) -> Path:
+        try:
+            bundle = await asyncio.to_thread(bundles.read, directory)
+            lock = await asyncio.to_thread(_read_lock, directory)
+        except (bundles.BundleError, OSError, UnicodeDecodeError) as error:
+            raise PreparationError(Failure("FETCH_FAILED", f"no bundle: {error}")) from error
+        wanted = assigned.environment_digest
+        if wanted and lock_digest(lock) != wanted:
+            message = f"the bundle's {bundles.LOCK_FILE} is not the one the version names"
+            raise PreparationError(Failure("ENVIRONMENT_FAILED", message))
+        try:
+            environment = await self._environments.ensure(
+                lock, python=bundle.python, on_line=_log_line
+            )
+        except EnvironmentFailedError as error:
+            raise PreparationError(Failure("ENVIRONMENT_FAILED", str(error))) from error
+        return environment.python
+
+
+def variant_key(name: DeploymentName, revision: int) -> VariantKey:
+    """Name a revision in the data plane."""
+    return VariantKey(str(environment_of(name)), name.deployment, revision)
+
+
+def environment_of(name: DeploymentName) -> EnvironmentName:
+    """Name a deployment's environment."""
+    return name.parent
+
+
+def _log_line(line: str) -> None:
+    logger.debug("installer", extra={"line": line})
+
+
+def _digest(artifact: str) -> str:
+    return ArtifactName.parse(artifact).artifact
+
+
+def _refusal(error: Exception) -> Exception:
+    transient = (Reason.SERVICE_UNAVAILABLE, Reason.INTERNAL, Reason.DEADLINE_EXCEEDED)
+    if isinstance(error, ServiceError) and error.reason not in transient:
+        return PreparationError(Failure("FETCH_FAILED", error.message))
+    return NotNowError(str(error))
+
+
+def _read_lock(directory: Path) -> str:
+    path = directory / bundles.LOCK_FILE
+    return path.read_bytes().decode() if path.exists() else ""
+
+
+def _prune(folder: Path, keep: set[str]) -> None:
+    found = sorted(folder.iterdir(), key=lambda path: path.stat().st_mtime, reverse=True)
+    spare = [path for path in found if path.name not in keep and not path.name.startswith(".")]
+    for path in spare[SPARE_BUNDLES:]:
+        logger.info("bundle removed", extra={"digest": path.name})
+        shutil.rmtree(path, ignore_errors=True)
