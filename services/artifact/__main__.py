@@ -37,7 +37,7 @@ async def compose(chassis: Chassis) -> Service:
 def build(chassis: Chassis, settings: ArtifactSettings) -> Service:
     """Put the service together."""
     make_folder(settings.folder)
-    folder = PackFolder(settings.folder / "unfinished")
+    folder = PackFolder(settings.folder / "unfinished", pack_bytes=settings.pack_bytes)
     folder.sweep(older_than_seconds=settings.temporary_seconds)
     blobs = open_blobs(settings)
     database, _ = chassis.database(settings.url, "artifact", MIGRATIONS)

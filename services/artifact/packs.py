@@ -33,13 +33,14 @@ _SUFFIX = ".pack"
 class PackFolder:
     """The local folder in which unfinished packs are written."""
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, *, pack_bytes: int = PACK_BYTES) -> None:
         self._root = root
+        self._pack_bytes = pack_bytes
         make_folder(root)
 
     def create(self) -> PackWriter:
         """Begin a pack."""
-        return PackWriter(self._root, uuid.uuid4().hex)
+        return PackWriter(self._root, uuid.uuid4().hex, self._pack_bytes)
 
     def sweep(self, *, older_than_seconds: float) -> int:
         """Remove what a killed process left, and return how many files that was.
@@ -61,8 +62,9 @@ class PackFolder:
 class PackWriter:
     """One pack being written; its methods block and are called in threads."""
 
-    def __init__(self, folder: Path, pack: str) -> None:
+    def __init__(self, folder: Path, pack: str, maximum: int) -> None:
         self._pack = pack
+        self._maximum = maximum
         self._path = folder / f"{pack}{_SUFFIX}"
         self._descriptor = -1
         self._refs: list[ChunkRef] = []
@@ -71,7 +73,7 @@ class PackWriter:
     def has_room(self, chunks: Sequence[Chunk]) -> bool:
         """Say whether chunks still fit."""
         size = self.size + sum(len(chunk.data) for chunk in chunks)
-        return size <= PACK_BYTES and len(self._refs) + len(chunks) <= CHUNKS_PER_PACK
+        return size <= self._maximum and len(self._refs) + len(chunks) <= CHUNKS_PER_PACK
 
     def append(self, chunks: Sequence[Chunk]) -> None:
         """Append chunks, all of them or, when the disk refuses, none."""

@@ -4,6 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Annotated
+
+import msgspec
+
+from services.artifact.domain import PACK_BYTES
 
 PREFIX = "MODELYARD_ARTIFACT_"
 
@@ -26,6 +31,8 @@ class ArtifactSettings:
     """The access key."""
     s3_secret_key: str = field(default="", repr=False)
     """The secret key."""
+    pack_bytes: Annotated[int, msgspec.Meta(ge=1024 * 1024, le=PACK_BYTES)] = PACK_BYTES
+    """How large a pack may grow: so much of an upload is acknowledged at a time."""
     temporary_seconds: float = 3_600.0
     """How old an unfinished pack must be at start to count as left by a killed process."""
 

@@ -93,14 +93,23 @@ class Uploads:
         """
         stream = _Stream(self)
         acknowledged = 0
+        coming = asyncio.create_task(_next(messages))
         try:
-            async for message in messages:
-                await stream.take(message)
+            while True:
+                await stream.wait_for(coming)
                 if stream.durable > acknowledged:
                     acknowledged = stream.durable
                     yield acknowledged
+                if not coming.done():
+                    continue
+                message = coming.result()
+                if message is None:
+                    break
+                coming = asyncio.create_task(_next(messages))
+                await stream.take(message)
             yield await stream.finish()
         finally:
+            coming.cancel()
             stream.abandon()
 
     async def fresh(self, project: str, chunks: Sequence[Chunk]) -> list[Chunk]:
@@ -145,6 +154,10 @@ class Uploads:
             await asyncio.wait(self._tasks)
 
 
+async def _next(messages: AsyncIterator[ChunkMessage]) -> ChunkMessage | None:
+    return await anext(messages, None)
+
+
 class _Stream:
     """One stream of chunks: a pack being filled while the one before is made durable."""
 
@@ -158,6 +171,18 @@ class _Stream:
         self._appending: asyncio.Future[None] | None = None
         self._sealing: asyncio.Task[None] | None = None
         self.durable = 0
+
+    async def wait_for(self, coming: asyncio.Task[ChunkMessage | None]) -> None:
+        """Wait for the next message, or for the pack that is being made durable.
+
+        A client may wait for an acknowledgement before it sends more, so neither may hold up
+        the other.
+        """
+        sealing = {self._sealing} if self._sealing is not None else set()
+        await asyncio.wait({coming, *sealing}, return_when=asyncio.FIRST_COMPLETED)
+        if self._sealing is not None and self._sealing.done():
+            self._sealing.result()
+            self._sealing = None
 
     async def take(self, message: ChunkMessage) -> None:
         """Verify and append the chunks of a message that are not stored yet."""
@@ -173,8 +198,6 @@ class _Stream:
         await asyncio.shield(self._appending)
         self._filling.update(chunk.digest for chunk in fresh)
         self._received += len(message.chunks)
-        if self._sealing is not None and self._sealing.done():
-            await self._sealing
 
     async def finish(self) -> int:
         """Make everything durable; return how many chunks the stream had."""

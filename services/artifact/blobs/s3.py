@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,6 +13,8 @@ from minio.error import MinioException, S3Error
 
 from services.artifact.blobs import BlobMissingError, disk_errors, unavailable
 from services.artifact.domain import PACK_BYTES
+
+_log = logging.getLogger(__name__)
 
 _MISSING = frozenset({"NoSuchKey", "NotFound", "InvalidRange"})
 _TIMEOUT_SECONDS = 60
@@ -94,6 +97,8 @@ def _s3_errors(name: str) -> Iterator[None]:
     except S3Error as error:
         if error.code in _MISSING:
             raise BlobMissingError(name) from error
+        _log.exception("S3 refused", extra={"code": error.code, "blob": name})
         raise unavailable() from error
     except (MinioException, urllib3.exceptions.HTTPError, OSError) as error:
+        _log.exception("S3 does not answer", extra={"blob": name})
         raise unavailable() from error

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
@@ -9,9 +10,15 @@ from pathlib import Path
 
 import pytest
 
+from services.artifact.__main__ import MIGRATIONS
 from services.artifact.settings import ArtifactSettings
+from services.common.database import create_engine, migrate
 from tests.contract.artifact.serving import connected, serving
 from tests.contract.artifact.yard import Yard
+from tests.servers.seaweedfs import S3Bucket
+
+PACK_BYTES = 4 * 1024 * 1024
+"""Small packs, so that small uploads fill several."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,15 +30,47 @@ class Backend:
     """Replace the content of every pack by a function of it."""
 
 
-@pytest.fixture(params=["sqlite-disk"])
-def backend(request: pytest.FixtureRequest, tmp_path: Path) -> Backend:
+@pytest.fixture(params=["sqlite_disk", "postgresql_s3"])
+def backend(request: pytest.FixtureRequest) -> Backend:
+    found: Backend = request.getfixturevalue(request.param)
+    return found
+
+
+@pytest.fixture
+def sqlite_disk(tmp_path: Path) -> Backend:
     data = tmp_path / "artifact"
 
     def damage(change: Callable[[bytes], bytes]) -> None:
         for path in (data / "packs").glob("*/*"):
             path.write_bytes(change(path.read_bytes()))
 
-    return Backend(ArtifactSettings(data=str(data)), damage)
+    return Backend(ArtifactSettings(data=str(data), pack_bytes=PACK_BYTES), damage)
+
+
+@pytest.fixture
+def postgresql_s3(tmp_path: Path, postgres_url: str, s3_bucket: S3Bucket) -> Backend:
+    engine = create_engine(postgres_url)
+    migrate(engine, MIGRATIONS)
+    engine.dispose()
+    settings = ArtifactSettings(
+        data=str(tmp_path / "artifact"),
+        pack_bytes=PACK_BYTES,
+        database_url=postgres_url,
+        s3_endpoint=f"http://{s3_bucket.endpoint}",
+        s3_bucket=s3_bucket.bucket,
+        s3_access_key=s3_bucket.access_key,
+        s3_secret_key=s3_bucket.secret_key,
+    )
+
+    def damage(change: Callable[[bytes], bytes]) -> None:
+        client = s3_bucket.client()
+        for found in client.list_objects(s3_bucket.bucket, recursive=True):
+            key = str(found.object_name)
+            with client.get_object(s3_bucket.bucket, key) as response:
+                data = change(response.read())
+            client.put_object(s3_bucket.bucket, key, io.BytesIO(data), len(data))
+
+    return Backend(settings, damage)
 
 
 Start = Callable[[], AbstractAsyncContextManager[Yard]]

@@ -55,7 +55,7 @@ async def eventually(condition: Callable[[], bool], *, seconds: float = 10) -> N
 
 async def test_acknowledged_chunks_survive_a_kill(backend: Backend, start: Start) -> None:
     block = noise(4, MIB - 8)
-    chunks = [index.to_bytes(8, "big") + block for index in range(100)]
+    chunks = [index.to_bytes(8, "big") + block for index in range(10)]
     acknowledged = 0
 
     async def endless() -> AsyncIterator[pb.WriteChunksRequest]:
@@ -79,9 +79,7 @@ async def test_acknowledged_chunks_survive_a_kill(backend: Backend, start: Start
         assert not (await yard.find_missing(chunks=durable)).missing_chunk_digests
         artifact = await yard.push({"big": Content(b"".join(chunks))})
         assert yard.sent <= (len(chunks) - acknowledged + 1) * MIB
-        assert (
-            await yard.read(artifact.name, "big", offset=70 * MIB) == b"".join(chunks)[70 * MIB :]
-        )
+        assert await yard.read(artifact.name, "big", offset=7 * MIB) == b"".join(chunks)[7 * MIB :]
 
 
 async def test_a_cut_stream_keeps_what_was_received(yard: Yard, backend: Backend) -> None:
