@@ -30,6 +30,7 @@ from services.deployer.agent.routing import (
     file_source,
     render,
     routes_file,
+    scopes_file,
 )
 
 logger = logging.getLogger(__name__)
@@ -62,7 +63,7 @@ class Envoy:
         self._concurrency = concurrency
         self._admin = EnvoyAdmin(self._folder / "admin.sock")
         self._applying = asyncio.Lock()
-        self._resources = Resources(clusters=(), listeners=(), routes={})
+        self._resources = Resources(clusters=(), listeners=(), routes={}, scopes={})
         self._child: Child | None = None
         self._keeper: asyncio.Task[None] | None = None
 
@@ -136,11 +137,14 @@ class Envoy:
             if key in self._resources.routes:
                 await self._replace(path, [routes], f"http.{key}.rds.{key}")
             else:  # nobody watches it before the listener is there
+                scopes = scopes_file(self._folder, key)
+                await asyncio.to_thread(_write, scopes, _document(wanted.scopes[key]))
                 await asyncio.to_thread(_write, path, _document([routes]))
 
     def _forget_routes(self, wanted: Resources) -> None:
         for key in self._resources.routes.keys() - wanted.routes.keys():
             routes_file(self._folder, key).unlink(missing_ok=True)
+            scopes_file(self._folder, key).unlink(missing_ok=True)
 
     async def _replace(self, path: Path, resources: Iterable[Json], subscription: str) -> None:
         """Replace a file and wait until its subscription uses it; put it back if refused."""
@@ -183,7 +187,7 @@ class Envoy:
     def _prepare(self) -> None:
         """Lay out the files of an Envoy that serves nothing yet."""
         self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        for path in self._folder.glob("routes-*.json"):
+        for path in [*self._folder.glob("routes-*.json"), *self._folder.glob("scopes-*.json")]:
             path.unlink()
         for name in ("clusters.json", "listeners.json"):
             _write(self._folder / name, _document([]))

@@ -28,6 +28,7 @@ _TOO_LARGE = (
 _SERVICE = "/inference.GRPCInferenceService"
 _SERVER_METHODS = ("ServerLive", "ServerReady", "ServerMetadata")
 _MODEL_METHODS = ("ModelInfer", "ModelReady", "ModelMetadata")
+_HTTP_METHODS = ("DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT")
 _TYPES = "type.googleapis.com/envoy"
 _FILTERS = f"{_TYPES}.extensions.filters"
 _HTTP_OPTIONS = f"{_TYPES}.extensions.upstreams.http.v3.HttpProtocolOptions"
@@ -71,11 +72,12 @@ class Listener:
 
 @dataclass(frozen=True, slots=True)
 class Resources:
-    """What Envoy is told: its clusters, its listeners, and the routes of each listener."""
+    """What Envoy is told: clusters and listeners, and the routes and scopes of each listener."""
 
     clusters: tuple[Json, ...]
     listeners: tuple[Json, ...]
     routes: dict[str, Json]
+    scopes: dict[str, tuple[Json, ...]]
 
 
 def stat_name(name: str) -> str:
@@ -97,12 +99,18 @@ def render(listeners: Iterable[Listener], folder: Path) -> Resources:
         clusters=tuple(cluster for b in backends.values() for cluster in _clusters(b)),
         listeners=tuple(_listener(listener, folder) for listener in wanted),
         routes={listener.key: _route_configuration(listener) for listener in wanted},
+        scopes={listener.key: _scopes(listener.key) for listener in wanted},
     )
 
 
 def routes_file(folder: Path, key: str) -> Path:
     """Return the file that holds a listener's routes."""
     return folder / f"routes-{key}.json"
+
+
+def scopes_file(folder: Path, key: str) -> Path:
+    """Return the file that holds the scopes of a listener's routes; it never changes."""
+    return folder / f"scopes-{key}.json"
 
 
 def file_source(path: Path) -> Json:
@@ -162,7 +170,14 @@ def _connection_manager(key: str, folder: Path) -> Json:
         "@type": f"{_FILTERS}.network.http_connection_manager.v3.HttpConnectionManager",
         "codec_type": "AUTO",
         "stat_prefix": key,
-        "rds": {"route_config_name": key, "config_source": file_source(routes_file(folder, key))},
+        "scoped_routes": {
+            "name": key,
+            "scope_key_builder": {
+                "fragments": [{"header_value_extractor": {"name": ":method", "index": 0}}]
+            },
+            "rds_config_source": file_source(routes_file(folder, key)),
+            "scoped_rds": {"scoped_rds_config_source": file_source(scopes_file(folder, key))},
+        },
         "http_filters": [
             {
                 "name": "envoy.filters.http.lua",
@@ -179,6 +194,23 @@ def _connection_manager(key: str, folder: Path) -> Json:
         "merge_slashes": True,
         "local_reply_config": _local_replies(),
     }
+
+
+def _scopes(key: str) -> tuple[Json, ...]:
+    """Return the scopes of a listener's routes: every method has the same ones.
+
+    Only with scopes does Envoy look at the newest routes when `peek.lua` has it route anew; plain
+    routes are those of the moment the request began, and their clusters may be gone by then.
+    """
+    return tuple(
+        {
+            "@type": f"{_TYPES}.config.route.v3.ScopedRouteConfiguration",
+            "name": f"{key}_{method}",
+            "route_configuration_name": key,
+            "key": {"fragments": [{"string_key": method}]},
+        }
+        for method in _HTTP_METHODS
+    )
 
 
 def _local_replies() -> Json:

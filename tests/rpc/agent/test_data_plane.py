@@ -6,6 +6,7 @@ import asyncio
 import json
 import os
 import signal
+import struct
 import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -19,7 +20,9 @@ from modelyard.serving import open_inference_service_pb2_grpc as pb_grpc
 
 from services.deployer.agent.data_plane import DataPlane, Variant, VariantKey
 from services.deployer.agent.envoy import ConfigRejectedError
+from services.deployer.agent.envoy_admin import EnvoyAdmin
 from services.deployer.agent.model_server import FailureReason, ModelServerError
+from services.deployer.agent.routing import stat_name
 from tests.rpc.agent.bundles import free_port, infer_body, make_bundle, until
 from tests.rpc.agent.traffic import (
     Client,
@@ -101,6 +104,7 @@ async def test_swaps_under_load_fail_no_request(yard: Yard) -> None:
 
 async def test_a_request_in_hand_is_answered_before_the_old_version_goes(yard: Yard) -> None:
     await yard.deploy(1)
+    await yard.plane.ensure(yard.variant(2))
     slow = asyncio.create_task(yard.post(INFER, 1500, 0))
     old = yard.variant(1).key
     await until(lambda: "takes its time" in yard.plane.tail(old, 5))
@@ -219,3 +223,29 @@ async def test_the_stock_client(yard: Yard) -> None:
     output, _ = await process.communicate()
     expected = {"health": [True, True], "ready": True, "version": "1", "total": [13.0, 17.0]}
     assert json.loads(output) == {"http": expected, "grpc": expected}
+
+
+async def test_a_message_that_arrives_slowly_goes_to_the_new_version(yard: Yard) -> None:
+    """A gRPC request may begin before a swap and be routed after it, when the old is gone."""
+    await yard.deploy(1)
+    message = grpc_request(1, 2).SerializeToString()
+    rest = asyncio.Event()
+
+    async def slowly() -> AsyncIterator[bytes]:
+        yield struct.pack(">BI", 0, len(message))
+        await rest.wait()
+        yield message
+
+    url = f"http://127.0.0.1:{yard.port}/inference.GRPCInferenceService/ModelInfer"
+    headers = {"content-type": "application/grpc", "te": "trailers"}
+    async with httpx.AsyncClient(timeout=20, verify=False) as client:  # noqa: S501 - no TLS
+        sending = asyncio.create_task(client.post(url, content=slowly(), headers=headers))
+        active = f"http.{stat_name(ENVIRONMENT)}.downstream_rq_active"
+        admin = EnvoyAdmin(yard.folder / "data-plane" / "envoy" / "admin.sock")
+        async with asyncio.timeout(10):
+            while (await admin.numbers(active))[active] == 0:  # noqa: ASYNC110 - in Envoy
+                await asyncio.sleep(0.01)
+        await yard.swap(1, 2)
+        rest.set()
+        answer = await sending
+    assert pb.ModelInferResponse.FromString(answer.content[5:]).model_version == "2"
