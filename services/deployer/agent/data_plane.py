@@ -16,7 +16,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Self
 
-from services.deployer.agent.envoy import Envoy
+from services.deployer.agent.envoy import ConfigRejectedError, Envoy, EnvoyError
 from services.deployer.agent.envoy_admin import EnvoyUnreachableError
 from services.deployer.agent.model_server import (
     ModelServerError,
@@ -197,10 +197,12 @@ class DataPlane:
             running.watcher.cancel()
         if not any(other.model == key.model for other in environment.running):
             environment.models.discard(key.model)
-        async with self._changing:
-            await self._apply()
-        if running is not None:
-            await running.server.stop()
+        try:
+            async with self._changing:
+                await self._apply()
+        finally:  # also when Envoy cannot be told: nothing may be left running
+            if running is not None:
+                await running.server.stop()
         await asyncio.to_thread(shutil.rmtree, self._server_folder(key), ignore_errors=True)
 
     def ready(self) -> dict[VariantKey, int]:
@@ -228,7 +230,11 @@ class DataPlane:
             running = self._environments[key.environment].running
             if key in running and running[key].server is server:
                 del running[key]
-            await self._apply()
+            try:
+                await self._apply()
+            except (ConfigRejectedError, EnvoyError) as refused:
+                # Envoy answers 503 for it anyway; the next change tells it again.
+                logger.warning("Envoy was not told", extra={"problem": str(refused)})
         self._failures.put_nowait(VariantFailure(key, error))
 
     def _server_folder(self, key: VariantKey) -> Path:
