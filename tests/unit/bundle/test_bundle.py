@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 from pathlib import Path
 from typing import Any
@@ -103,6 +104,22 @@ def test_state_of_the_scripts_own_classes_is_refused(script: Path) -> None:
     script.write_text(SCRIPT.format(extra="model.own = [Own()]", call=GUARDED))
     done = run_python(str(script), cwd=script.parent)
     assert "the model refers to Own of the script itself" in done.stderr
+
+
+def test_what_is_installed_does_not_travel(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An installation may lie outside of this environment, as uv layers one over another."""
+    cache = tmp_path / "cache"
+    site = tmp_path / "env" / "lib" / "site-packages"
+    cache.mkdir()
+    site.mkdir(parents=True)
+    (cache / "estimators_of_others.py").write_text(
+        "class Constant:\n    def predict(self, x):\n        return [1.0] * len(x)\n"
+    )
+    (site / "estimators_of_others.py").symlink_to(cache / "estimators_of_others.py")
+    monkeypatch.syspath_prepend(site)
+    model = importlib.import_module("estimators_of_others").Constant()
+    bundle = write_bundle(tmp_path / "out", model, name="m", requirements=["numpy"])
+    assert not bundle.code_directory.exists()
 
 
 def test_folders(tmp_path: Path) -> None:

@@ -21,6 +21,7 @@ from modelyard.bundle import BundleError
 from modelyard.model import Model
 
 IGNORED = (".git", ".hg", ".venv", "venv", "node_modules", "__pycache__", "*.pyc", ".*_cache")
+_INSTALLED = frozenset({"site-packages", "dist-packages"})
 _GUARD = '`if __name__ == "__main__":`'
 
 
@@ -69,12 +70,15 @@ def copy_modules(names: Iterable[str], into: Path) -> None:
 
 def _is_own(module: ModuleType) -> bool:
     """Say whether a module is the user's own file rather than installed or part of Python."""
-    if module.__name__.partition(".")[0] == "modelyard" or not getattr(module, "__file__", None):
+    origin = getattr(module, "__file__", None)
+    if module.__name__.partition(".")[0] == "modelyard" or not origin:
         return False
-    origin = _origin(module)
-    paths = sysconfig.get_paths()
-    installed = {Path(paths[key]).resolve() for key in ("stdlib", "purelib", "platlib")}
-    return origin.suffix == ".py" and not any(origin.is_relative_to(path) for path in installed)
+    # As it is written, not as it resolves: installers link files out of their caches.
+    path = Path(origin).absolute()
+    if path.suffix != ".py" or not _INSTALLED.isdisjoint(path.parts):
+        return False
+    stdlib = Path(sysconfig.get_paths()["stdlib"])
+    return not any(p.is_relative_to(stdlib) for p in (path, path.resolve()))
 
 
 def _origin(module: ModuleType) -> Path:
