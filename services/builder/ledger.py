@@ -91,7 +91,7 @@ def _append(tx: Transaction, lease: Lease, sequence: int, batch: bytes) -> int:
         raise ServiceError(
             Reason.SEQUENCE_GAP, message, acknowledged_sequence=str(build.acknowledged)
         )
-    store.save_build(tx.connection, replace(build, acknowledged=sequence))
+    store.save_build(tx.connection, replace(build, acknowledged=sequence, beats=build.beats + 1))
     tx.publish(build.topic, BATCH, batch)
     return sequence
 

@@ -184,7 +184,8 @@ def _report_phase(tx: Transaction, lease: Lease, phase: Phase, now: datetime) ->
     index = list(PhaseKind).index(phase.kind)
     if build.phases[index].state is phase.state:
         return  # the repeat of a call whose answer was lost
-    store.save_build(tx.connection, transitions.move_phase(tx, build, phase, now))
+    moved = transitions.move_phase(tx, build, phase, now)
+    store.save_build(tx.connection, replace(moved, beats=build.beats + 1))
 
 
 def _end_attempt(tx: Transaction, lease: Lease, failure: Failure | None, now: datetime) -> None:

@@ -26,6 +26,7 @@ EXIT_NO_TESTS = 5
 DEFAULT_TRAIN_SECONDS = 24 * 3_600.0
 MAX_NAMED_TESTS = 20
 PYTEST = "pytest"
+PYTEST_SETTINGS = ("pytest.ini", ".pytest.ini", "pyproject.toml", "tox.ini", "setup.cfg")
 
 _FAILED_TEST = re.compile(r"(?:FAILED|ERROR) (\S+)")
 _PASSING = (UnavailableError, DeadlineExceededError)
@@ -158,7 +159,7 @@ async def _run_tests(work: Work) -> None:
         raise PhaseFailedError("TEST_FAILED", message) from error
     lines: list[str] = []
     variables = {"PYTHONPATH": str(extra), "MODELYARD_BUNDLE": str(work.bundle)}
-    arguments = ("-m", "pytest", "-v", "-rfE", "-p", "no:cacheprovider")
+    arguments = ("-m", "pytest", "-v", "-rfE", "-p", "no:cacheprovider", *_confined(work.source))
     status = await work.python_heard(arguments, variables, lines)
     if status == EXIT_NO_TESTS:
         work.say("pytest found no tests in the source")
@@ -167,6 +168,12 @@ async def _run_tests(work: Work) -> None:
         message = f"failed: {', '.join(named[:MAX_NAMED_TESTS])}" if named else _ended(status)
         raise PhaseFailedError("TEST_FAILED", f"the source's tests {message}")
     work.tests_passed = status == 0
+
+
+def _confined(source: Path) -> tuple[str, ...]:
+    """Keep pytest from the settings of a project that the worker's own folder may lie in."""
+    own = any((source / name).exists() for name in PYTEST_SETTINGS)
+    return ("--rootdir=.", "--confcutdir=.", *(() if own else ("-c", os.devnull)))
 
 
 def _complete_bundle(work: Work) -> None:

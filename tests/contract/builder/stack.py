@@ -61,6 +61,7 @@ class Stack:
             "MODELYARD_WORKER_TOKEN_FILE": str(self.data / "tokens" / "worker.token"),
             "MODELYARD_WORKER_DATA": str(self.data / "worker"),
             "MODELYARD_WORKER_ENVIRONMENTS": str(environments),
+            "MODELYARD_WORKER_GRACE_SECONDS": "0.5",
         }
         with (self.data / "worker.log").open("ab") as log:
             process = await asyncio.create_subprocess_exec(

@@ -1,0 +1,70 @@
+"""The builder on each database it supports: SQLite alone, and PostgreSQL with a bus."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from pathlib import Path
+
+import pytest
+
+from services.builder.__main__ import MIGRATIONS
+from services.builder.settings import BuilderSettings
+from services.common.database import create_engine, migrate
+from tests.contract.builder.stack import Stack, running
+from tests.contract.builder.yard import Yard
+
+LEASE_SECONDS = 1.2
+
+
+@pytest.fixture(params=["sqlite", "postgres-valkey"])
+def backend(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[str, str]:
+    """A database's URL and a bus's, empty for none."""
+    if request.param == "sqlite":
+        return f"sqlite:///{tmp_path / 'builder.db'}", ""
+    url = request.getfixturevalue("postgres_url")
+    engine = create_engine(url)
+    migrate(engine, MIGRATIONS)
+    engine.dispose()
+    return url, request.getfixturevalue("valkey").url
+
+
+Start = Callable[[], AbstractAsyncContextManager[Yard]]
+
+
+@pytest.fixture
+def start(backend: tuple[str, str], tmp_path: Path) -> Start:
+    """Start the services anew on the same data."""
+
+    @asynccontextmanager
+    async def begin() -> AsyncIterator[Yard]:
+        url, redis_url = backend
+        settings = BuilderSettings(database_url=url, lease_seconds=LEASE_SECONDS, tick_seconds=0.1)
+        async with (
+            running(tmp_path, builder=settings, redis_url=redis_url) as stack,
+            Yard.open(stack) as yard,
+        ):
+            yield yard
+
+    return begin
+
+
+@pytest.fixture
+async def yard(start: Start) -> AsyncIterator[Yard]:
+    async with start() as yard:
+        yield yard
+
+
+@pytest.fixture
+async def stack(tmp_path: Path) -> AsyncIterator[Stack]:
+    """The services for a real worker, with leases as short as its start allows."""
+    url = f"sqlite:///{tmp_path / 'builder.db'}"
+    settings = BuilderSettings(database_url=url, lease_seconds=2.0, tick_seconds=0.2)
+    async with running(tmp_path, builder=settings) as stack:
+        yield stack
+
+
+@pytest.fixture(scope="session")
+def environments(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One folder of environments for all workers of the session."""
+    return tmp_path_factory.mktemp("environments")
