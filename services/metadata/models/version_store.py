@@ -10,6 +10,7 @@ import msgspec
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection, Row
 
+from services.common.errors import Reason, ServiceError
 from services.common.filtering import (
     FieldCompiler,
     compile_filter,
@@ -192,6 +193,9 @@ def _sort(path: tuple[str, ...], descending: bool) -> Sort:
         return Sort(VERSIONS.c.number, int, descending)
     if path == ("create_time",):
         return by_time(VERSIONS.c.create_time, descending=descending)
+    if len(path) > 2:
+        message = "a version's metric has one value; quote keys that hold dots"
+        raise ServiceError(Reason.INVALID_ORDER, message, order_by=".".join(path)[:200])
     value = (
         sa.select(VERSION_METRICS.c.value)
         .where(VERSION_METRICS.c.version_pk == VERSIONS.c.pk, VERSION_METRICS.c.key == path[1])

@@ -20,11 +20,12 @@ from modelyard.metadata.v1 import (
     model_service_pb2_grpc,
     project_service_pb2_grpc,
     run_service_pb2_grpc,
+    token_pb2,
+    version_pb2,
 )
 from modelyard.metadata.v1 import model_service_pb2 as models_pb
 from modelyard.metadata.v1 import project_service_pb2 as projects_pb
 from modelyard.metadata.v1 import run_service_pb2 as runs_pb
-from modelyard.metadata.v1 import token_pb2, version_pb2
 
 from services.artifact.__main__ import build
 from services.artifact.settings import ArtifactSettings
@@ -200,6 +201,7 @@ class Desk:
 
 async def eventually(condition: Callable[[], Awaitable[bool]], *, seconds: float = 15.0) -> None:
     """Wait until a condition holds."""
-    async with asyncio.timeout(seconds):
-        while not await condition():
-            await asyncio.sleep(0.05)
+    deadline = asyncio.get_running_loop().time() + seconds
+    while not await condition():
+        assert asyncio.get_running_loop().time() < deadline, "it never came to be"
+        await asyncio.sleep(0.05)
