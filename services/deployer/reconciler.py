@@ -58,7 +58,9 @@ class Reconciler:
         self._metadata = metadata
         self._delegations = delegations
         self._settings = settings
-        self._holder = secrets.token_hex(8)
+        # Nobody else can have a SQLite file open: after a crash its lease is ours at once.
+        alone = settings.database_url.startswith("sqlite")
+        self._holder = "alone" if alone else secrets.token_hex(8)
         self._driving: dict[DeploymentName, asyncio.Task[None]] = {}
         self._again: set[DeploymentName] = set()
         self._failures: dict[DeploymentName, tuple[int, float]] = {}

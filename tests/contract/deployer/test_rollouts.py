@@ -8,7 +8,7 @@ import grpc
 import pytest
 from modelyard.deployer.v1 import deployment_pb2
 
-from tests.contract.deployer.registry import MODEL, Registry
+from tests.contract.deployer.registry import MODEL, PROJECT, Registry
 from tests.contract.deployer.yard import (
     BROKEN,
     DEPLOYMENT,
@@ -180,15 +180,20 @@ async def test_repeats_and_etags(yard: Yard) -> None:
     await yard.ada.deploy(2, etag=first.deployment.etag)
 
 
-async def test_a_lost_right_fails_the_rollout(yard: Yard, registry: Registry) -> None:
-    await make_live(yard, 1)
-    await yard.ada.deploy(2)
-    registry.lost.add("ada")
-    beside = await yard.controller.until(lambda a: 2 in weights(a) or weights(a) == {1: 100})
-    artifact = beside.variants[-1].artifact
-    with pytest.raises(grpc.aio.AioRpcError) as caught:
-        await yard.controller.grant(artifact)
-    assert reason_of(caught.value) == "RIGHT_MISSING"
+async def test_a_lost_right_fails_the_rollout(start: Start, registry: Registry) -> None:
+    async with start() as yard:
+        await yard.ada.create_environment()
+        await make_live(yard, 1)
+        await yard.ada.deploy(2)
+        beside = await yard.controller.until(lambda a: weights(a) == {1: 100, 2: 0})
+        assert (await yard.controller.grant(beside.variants[1].artifact)).grant == "delegation:ada"
+        registry.lost.add("ada")
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await yard.controller.grant(beside.variants[1].artifact)
+        assert reason_of(caught.value) == "RIGHT_MISSING"
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await yard.controller.grant(f"{PROJECT}/artifacts/{'f' * 64}")
+        assert reason_of(caught.value) == "WRONG_STATE"
 
 
 async def test_rights_and_names(yard: Yard) -> None:

@@ -1,0 +1,94 @@
+"""The services and the target agent, each a process of its own that a test may kill."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import subprocess
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from importlib.metadata import version as version_of
+from pathlib import Path
+from typing import Any
+
+import pytest
+from modelyard import Client
+from modelyard.errors import ModelyardError
+from modelyard.packing.writer import write_built
+
+from services.suite.children import Layout, children
+from services.suite.start import free_port
+from tests.e2e.agent.source.model import Times
+
+SOURCE = Path(__file__).with_name("source")
+LOCK = f"numpy=={version_of('numpy')}\n".encode()
+START_SECONDS = 60.0
+
+
+@dataclass
+class Site:
+    """A running suite without worker or supervisor."""
+
+    layout: Layout
+    running: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
+
+    def start(self, name: str) -> None:
+        """Start `services` or `agent`."""
+        child = next(c for c in children(self.layout) if c.name == name)
+        environment = {**os.environ, **child.environment, "MODELYARD_REDIS_URL": ""}
+        with (self.layout.logs / f"{name}.log").open("ab") as log:
+            self.running[name] = subprocess.Popen(
+                child.command, env=environment, stdout=log, stderr=log
+            )
+
+    def kill(self, name: str) -> None:
+        """End a process by SIGKILL."""
+        process = self.running.pop(name)
+        process.kill()
+        process.wait()
+
+    def stop(self) -> None:
+        """End everything in order."""
+        for process in self.running.values():
+            process.terminate()
+        for process in self.running.values():
+            process.wait(30)
+
+    def client(self) -> Client:
+        """Connect as the administrator, once the services answer."""
+        deadline = time.monotonic() + START_SECONDS
+        while True:
+            try:
+                client = Client(self.layout.address, token=self.layout.admin_token.read_text())
+                client.projects.get("default")
+            except (ModelyardError, FileNotFoundError):
+                assert time.monotonic() < deadline
+                time.sleep(0.1)
+            else:
+                return client
+
+    def register(self, folder: Path, model: str, factor: int, *, broken: bool = False) -> Any:
+        """Push a bundle that multiplies by a factor, and register it as a version."""
+        bundle = folder / f"{model}-{factor}"
+        state = Times()
+        state.factor = factor
+        if broken:
+            state.factor = "no number"  # type: ignore[assignment]  # that is the point
+        write_built(bundle, state, entry="model:Times", source=SOURCE, name=model, lock=LOCK)
+        with self.client() as client:
+            artifact = client.artifacts.push(bundle)
+            digest = hashlib.sha256(LOCK).hexdigest()
+            return client.versions.create(model, artifact.name, environment_digest=digest)
+
+
+@pytest.fixture(scope="session")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+    site = Site(Layout(tmp_path_factory.mktemp("site"), free_port(), free_port()))
+    site.layout.prepare()
+    site.start("services")
+    site.start("agent")
+    with site.client() as client:
+        client.environments.create("production")
+    yield site
+    site.stop()

@@ -1,0 +1,169 @@
+"""The whole path of a deployment: agent, Envoy, model servers in environments of their own."""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import psutil
+import pytest
+from modelyard.deployer.v1 import deployment_pb2
+
+from tests.e2e.agent.conftest import Site
+
+LIVE = deployment_pb2.DEPLOYMENT_STATE_LIVE
+FAILED = deployment_pb2.DEPLOYMENT_STATE_FAILED
+ENVIRONMENT = "production"
+PATIENCE = 90.0
+
+
+def predict(site: Site, model: str) -> float:
+    """Ask for 1 times the factor, over a connection of its own, without a second try."""
+    body = {"inputs": [{"name": "x", "datatype": "FP64", "shape": [1], "data": [1.0]}]}
+    request = urllib.request.Request(
+        f"http://127.0.0.1:{site.layout.inference_port}/v2/models/{model}/infer",
+        data=json.dumps(body).encode(),
+        headers={"content-type": "application/json"},
+    )
+    with urllib.request.urlopen(request, timeout=10) as answer:
+        return float(json.load(answer)["outputs"][0]["data"][0])
+
+
+@dataclass
+class Load:
+    """What constant requests got."""
+
+    answers: list[float] = field(default_factory=list)
+    failures: list[str] = field(default_factory=list)
+
+
+@contextmanager
+def constant_load(site: Site, model: str) -> Iterator[Load]:
+    load, stop = Load(), threading.Event()
+
+    def work() -> None:
+        while not stop.is_set():
+            try:
+                load.answers.append(predict(site, model))
+            except (OSError, ValueError) as error:
+                load.failures.append(repr(error))
+
+    threads = [threading.Thread(target=work) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    try:
+        yield load
+    finally:
+        stop.set()
+        for thread in threads:
+            thread.join()
+
+
+def until(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + PATIENCE
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def answers(site: Site, model: str, wanted: float) -> bool:
+    try:
+        return predict(site, model) == wanted
+    except OSError:
+        return False
+
+
+def deploy(site: Site, model: str, version: str, *, state: int = LIVE) -> deployment_pb2.Deployment:
+    with site.client() as client:
+        client.deployments.deploy(version, environment=ENVIRONMENT)
+        found = client.deployments.wait(model, environment=ENVIRONMENT, timeout=PATIENCE)
+        assert found.state == state, found
+        return found
+
+
+def test_swap_under_load_and_back(site: Site, tmp_path: Path) -> None:
+    first = site.register(tmp_path, "swap", 1)
+    second = site.register(tmp_path, "swap", 2)
+    broken = site.register(tmp_path, "swap", 3, broken=True)
+    live = deploy(site, "swap", first.name)
+    assert predict(site, "swap") == 1
+    with site.client() as client:
+        address = client.environments.get(ENVIRONMENT).address
+    assert address == f"127.0.0.1:{site.layout.inference_port}"
+    with constant_load(site, "swap") as load:
+        live = deploy(site, "swap", second.name)
+        assert live.live_revision == 2
+        failed = deploy(site, "swap", broken.name, state=FAILED)
+        assert failed.live_revision == 2
+        assert failed.failure.reason == "SMOKE_FAILED"
+        assert "could not convert string to float" in failed.failure.message
+        with site.client() as client:
+            client.deployments.rollback("swap", environment=ENVIRONMENT)
+            back = client.deployments.wait("swap", environment=ENVIRONMENT, timeout=PATIENCE)
+        assert back.state == LIVE
+    assert load.failures == []
+    assert set(load.answers) == {1.0, 2.0}
+    assert len(load.answers) > 50
+    assert predict(site, "swap") == 1
+
+
+def test_live_traffic_outlives_the_services(site: Site, tmp_path: Path) -> None:
+    deploy(site, "steady", site.register(tmp_path, "steady", 5).name)
+    with constant_load(site, "steady") as load:
+        site.kill("services")
+        before = len(load.answers)
+        until(lambda: len(load.answers) > before + 50)
+        site.start("services")
+        deploy(site, "steady", site.register(tmp_path, "steady", 6).name)
+    assert load.failures == []
+    assert predict(site, "steady") == 6
+
+
+def test_a_killed_agent_brings_live_models_back_alone(site: Site, tmp_path: Path) -> None:
+    deploy(site, "lasting", site.register(tmp_path, "lasting", 7).name)
+    children = psutil.Process(site.running["agent"].pid).children(recursive=True)
+    assert len(children) >= 2
+    site.kill("services")
+    site.kill("agent")
+    psutil.wait_procs(children, timeout=10)
+    assert not [child for child in children if child.is_running()]
+    with pytest.raises(urllib.error.URLError):
+        predict(site, "lasting")
+    site.start("agent")
+    until(lambda: answers(site, "lasting", 7))
+    site.start("services")
+    deploy(site, "lasting", site.register(tmp_path, "lasting", 8).name)
+    assert predict(site, "lasting") == 8
+
+
+def test_a_killed_model_server_comes_back(site: Site, tmp_path: Path) -> None:
+    deploy(site, "mortal", site.register(tmp_path, "mortal", 9).name)
+    agent = psutil.Process(site.running["agent"].pid)
+    servers = [
+        child
+        for child in agent.children(recursive=True)
+        if "modelyard.serving" in child.cmdline() and "mortal" in child.cmdline()
+    ]
+    assert servers
+    for server in servers:
+        server.kill()
+    until(lambda: answers(site, "mortal", 9))
+    with site.client() as client:
+        until(
+            lambda: (
+                [
+                    variant.state
+                    for variant in client.deployments.get(
+                        "mortal", environment=ENVIRONMENT
+                    ).variants
+                ]
+                == [deployment_pb2.VARIANT_STATE_READY]
+            )
+        )
