@@ -203,7 +203,8 @@ def _settle(
     """Run one write in a savepoint; its failure is its own."""
     try:
         with _translated(), connection.begin_nested():
-            done.append((future, _perform(connection, work)))
+            answer = _perform(connection, work)
+        done.append((future, answer))
     except Exception as error:  # handed to whoever asked for the write
         future.set_exception(error)
 

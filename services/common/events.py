@@ -12,7 +12,7 @@ import contextlib
 import logging
 import secrets
 from collections import defaultdict
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncGenerator, Iterator
 from datetime import timedelta
 from typing import Any
 
@@ -32,6 +32,7 @@ BLOCK_MILLISECONDS = 3_000
 SOCKET_SECONDS = 6.0
 HEARTBEAT_SECONDS = 10.0
 PAGE = 200
+CANCEL_SECONDS = 0.2
 PENDING = 10_000
 
 
@@ -75,11 +76,16 @@ class EventBus:
         """Send and receive until cancelled."""
         if self._client is None:
             return
+        running = {
+            asyncio.create_task(self._send_forever()),
+            asyncio.create_task(self._receive_forever()),
+        }
         try:
-            async with asyncio.TaskGroup() as tasks:
-                tasks.create_task(self._send_forever())
-                tasks.create_task(self._receive_forever())
+            done, _ = await asyncio.wait(running, return_when=asyncio.FIRST_EXCEPTION)
+            for task in done:
+                task.result()
         finally:
+            await _end(running)
             await self._client.aclose()
 
     async def _send_forever(self) -> None:
@@ -139,13 +145,25 @@ class EventBus:
             await self._client.expire(self._doorbell, STREAM_SECONDS)
 
 
+async def _end(tasks: set[asyncio.Task[None]]) -> None:
+    """Cancel tasks until they have ended.
+
+    Once is not enough: `asyncio.wait_for` in the Redis client swallows, before Python
+    3.12, a cancellation that arrives just as its own wait ends.
+    """
+    while tasks:
+        for task in tasks:
+            task.cancel()
+        _, tasks = await asyncio.wait(tasks, timeout=CANCEL_SECONDS)
+
+
 # A task nobody refers to may be collected before it ran.
 _RINGING: set[asyncio.Task[None]] = set()
 
 
 async def tail(
     database: Database, bus: EventBus, topic: str, after: int
-) -> AsyncIterator[list[Event]]:
+) -> AsyncGenerator[list[Event], None]:
     """Yield a topic's events after a sequence, in order, without gap or repeat, for ever.
 
     An empty list is yielded when the topic has been quiet for a while. Following

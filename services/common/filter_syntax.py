@@ -118,7 +118,7 @@ def parse_filter(text: str) -> Expression | None:
     if not text.strip():
         return None
     try:
-        expression = _open(_parser().parse(text, start="disjunction"))
+        expression = _open(_parse(text, start="disjunction"))
     except UnexpectedInput as error:
         position, problem = _explain(error, text)
         refuse_filter(position, problem)
@@ -150,7 +150,7 @@ def parse_order(text: str, allowed: Collection[str]) -> list[OrderTerm]:
     if not text.strip():
         return []
     try:
-        found: list[tuple[OrderTerm, int]] = _parser().parse(text, start="order")
+        found: list[tuple[OrderTerm, int]] = _parse(text, start="order")
     except UnexpectedInput as error:
         refuse(*_explain(error, text))
     except _RefusedError as error:
@@ -340,6 +340,11 @@ def _parser() -> Lark:
     )
 
 
+def _parse(text: str, *, start: str) -> Any:
+    """Return what `_Builder` makes of a text; lark believes it to be a tree of its own."""
+    return _parser().parse(text, start=start)
+
+
 def _open(term: Expression | _Group) -> Expression:
     return term.expression if isinstance(term, _Group) else term
 
@@ -388,7 +393,7 @@ def _explain(error: UnexpectedInput, text: str) -> tuple[int, str]:
         position = len(text) if ended else _position(error.token)
         expected, found = error.expected, "the end" if ended else repr(str(error.token)[:40])
     elif isinstance(error, UnexpectedCharacters):
-        position, expected = error.pos_in_stream, error.allowed or set()
+        position, expected = error.pos_in_stream or 0, error.allowed or set()
         found = repr(text[position])
     else:
         raise error

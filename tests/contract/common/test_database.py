@@ -1,0 +1,173 @@
+"""Writes are isolated, ordered and exact, on every database."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import math
+import struct
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta, timezone
+
+import pytest
+import sqlalchemy as sa
+
+from services.common.database import Database, Transaction
+from services.common.errors import Reason, ServiceError
+from services.common.outbox import Event, read_events
+from tests.contract.common.conftest import ROWS
+
+
+def _insert(tx: Transaction, row: str) -> str:
+    tx.connection.execute(ROWS.insert().values(id=row))
+    return row
+
+
+def _read(tx: Transaction, topic: str, after: int) -> list[Event]:
+    return read_events(tx.connection, topic, after, 1000)
+
+
+async def _ids(database: Database) -> set[str]:
+    query = sa.select(ROWS.c.id)
+    return await database.read(lambda tx: set(tx.connection.execute(query).scalars()))
+
+
+async def test_waiting_writes_share_commits(database: Database, engine: sa.Engine) -> None:
+    commits: list[object] = []
+    sa.event.listen(engine, "commit", commits.append)
+    rows = [f"r{n}" for n in range(200)]
+    done = await asyncio.gather(*(database.write(functools.partial(_insert, row=r)) for r in rows))
+    assert done == rows
+    assert await _ids(database) == set(rows)
+    if engine.dialect.name == "sqlite":
+        assert len(commits) < 100
+
+
+async def test_a_failing_write_harms_no_other(database: Database) -> None:
+    def refuse(tx: Transaction) -> None:
+        _insert(tx, "refused")
+        tx.publish("t", "refused")
+        raise ServiceError(Reason.WRONG_STATE, "no")
+
+    def repeat(tx: Transaction) -> None:
+        _insert(tx, "twice")
+        tx.publish("t", "repeated")
+        _insert(tx, "twice")
+
+    def good(tx: Transaction, row: str) -> None:
+        _insert(tx, row)
+        tx.publish("t", "good")
+
+    works: list[Callable[[Transaction], None]] = []
+    for n in range(30):
+        works += [refuse, functools.partial(good, row=f"g{n}"), repeat]
+    results = await asyncio.gather(*map(database.write, works), return_exceptions=True)
+    assert [type(result) for result in results[:3]] == [
+        ServiceError,
+        type(None),
+        sa.exc.IntegrityError,
+    ]
+    assert await _ids(database) == {f"g{n}" for n in range(30)}
+    events = await database.read(lambda tx: read_events(tx.connection, "t", 0))
+    assert [(event.sequence, event.kind) for event in events] == [(n, "good") for n in range(1, 31)]
+
+
+async def test_readers_see_sequences_in_order_without_gaps(database: Database) -> None:
+    writers, each, topics = 16, 25, ("a", "b")
+
+    async def write(writer: int) -> None:
+        for n in range(each):
+
+            def work(tx: Transaction, n: int = n) -> None:
+                # Either order of topics: ledgers must not deadlock.
+                for topic in topics if (writer + n) % 2 else reversed(topics):
+                    tx.publish(topic, "k", f"{writer}:{n}".encode())
+                    tx.publish(topic, "k", b"second")
+
+            await database.write(work)
+
+    async def watch(topic: str) -> list[bytes]:
+        seen: list[bytes] = []
+        while len(seen) < writers * each * 2:
+            after = len(seen)
+            events = await database.read(functools.partial(_read, topic=topic, after=after))
+            assert [e.sequence for e in events] == list(range(after + 1, after + 1 + len(events)))
+            seen += [event.payload for event in events]
+        return seen
+
+    async with asyncio.timeout(30), asyncio.TaskGroup() as tasks:
+        watchers = [tasks.create_task(watch(topic)) for topic in topics]
+        for writer in range(writers):
+            tasks.create_task(write(writer))
+    expected = {f"{writer}:{n}".encode() for writer in range(writers) for n in range(each)}
+    for watcher in watchers:
+        seen = watcher.result()
+        assert set(seen[::2]) == expected
+        assert set(seen[1::2]) == {b"second"}
+
+
+async def test_listeners_hear_of_committed_events_only(database: Database) -> None:
+    heard: list[tuple[int, bytes]] = []
+    database.on_commit(lambda events: heard.extend((e.sequence, e.payload) for e in events))
+    await database.write(lambda tx: tx.publish("t", "k", b"one"))
+
+    def fail(tx: Transaction) -> None:
+        tx.publish("t", "k", b"lost")
+        raise ServiceError(Reason.WRONG_STATE, "no")
+
+    with pytest.raises(ServiceError):
+        await database.write(fail)
+    await database.write(lambda tx: tx.publish("t", "k", b"two"))
+    assert heard == [(1, b"one"), (2, b"two")]
+
+
+@pytest.mark.parametrize(
+    "moment",
+    [
+        datetime(1970, 1, 1, tzinfo=UTC),
+        datetime(1969, 12, 31, 23, 59, 59, 999_999, tzinfo=UTC),
+        datetime(2026, 1, 31, 12, 30, 0, 1, tzinfo=timezone(timedelta(hours=5, minutes=30))),
+        datetime.min.replace(tzinfo=UTC),
+        datetime.max.replace(tzinfo=UTC),
+    ],
+    ids=str,
+)
+async def test_moments_are_kept_to_the_microsecond(database: Database, moment: datetime) -> None:
+    await database.write(
+        lambda tx: tx.connection.execute(ROWS.insert().values(id="x", time=moment)).rowcount
+    )
+    query = sa.select(ROWS.c.time).where(ROWS.c.time == moment)
+    found = await database.read(lambda tx: tx.connection.execute(query).scalar_one())
+    assert (found, found.tzinfo) == (moment, UTC)
+
+
+@pytest.mark.parametrize(
+    "number",
+    [0.0, -0.0, math.nan, math.inf, -math.inf, 5e-324, 1.7976931348623157e308, 0.1, 2.0**53, 3.0],
+    ids=repr,
+)
+async def test_doubles_are_kept_to_the_bit(database: Database, number: float) -> None:
+    await database.write(
+        lambda tx: tx.connection.execute(ROWS.insert().values(id="x", number=number)).rowcount
+    )
+    query = sa.select(ROWS.c.number)
+    found = await database.read(lambda tx: tx.connection.execute(query).scalar_one())
+    assert isinstance(found, float)
+    assert struct.pack(">d", found) == struct.pack(">d", number)
+
+
+async def test_bytes_and_text_are_kept(database: Database) -> None:
+    data, text = bytes(range(256)), "ä💥' \"%_\\\n"
+    await database.write(
+        lambda tx: tx.connection.execute(ROWS.insert().values(id=text, data=data)).rowcount
+    )
+    row = await database.read(lambda tx: tx.connection.execute(sa.select(ROWS)).one())
+    assert (row.id, bytes(row.data)) == (text, data)
+
+
+async def test_a_cancelled_caller_stops_nobody(database: Database) -> None:
+    task = asyncio.ensure_future(database.write(lambda tx: _insert(tx, "cancelled")))
+    await asyncio.sleep(0)
+    task.cancel()
+    assert await database.write(lambda tx: _insert(tx, "after")) == "after"
+    assert "after" in await _ids(database)
