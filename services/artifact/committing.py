@@ -19,7 +19,7 @@ from services.artifact.domain import (
     digest_mismatch,
 )
 from services.artifact.packs import CorruptChunkError
-from services.artifact.reading import ContentReader
+from services.artifact.reading import ContentReader, Located
 from services.common.database import Database, Transaction
 
 _EMPTY = hashlib.sha256(b"").digest()
@@ -73,7 +73,7 @@ class FileCommitter:
         if digest == file.digest:
             return file
         # Reading it once more, chunk by chunk, tells damage here from a wrong declaration there.
-        async for _ in self._content.read(project, file):
+        async for _ in self._content.read(project, Located(file, 0, {})):
             pass
         raise digest_mismatch(file.digest, "the chunks named do not make this file")
 

@@ -16,7 +16,6 @@ from services.artifact.domain import (
     MANIFEST_BYTES,
     Artifact,
     bytes_missing,
-    limit_exceeded,
 )
 from services.artifact.manifest import (
     Manifest,
@@ -24,8 +23,8 @@ from services.artifact.manifest import (
     check_path,
     invalid_manifest,
 )
-from services.artifact.reading import ContentReader
-from services.common.database import Database
+from services.artifact.reading import ContentReader, Located
+from services.common.database import Database, Transaction
 from services.common.errors import Reason, ServiceError, not_found
 from services.common.names import ArtifactName
 
@@ -79,7 +78,6 @@ class Depot:
         self, name: ArtifactName, *, prefix: str, after: str | None, limit: int
     ) -> Sequence[ManifestEntry]:
         """Return the artifact's files, by path, from after a path on."""
-        await self.get(name)
         manifest = await self.manifest(name)
         return manifest.page(prefix=prefix, after=after, limit=limit)
 
@@ -92,7 +90,6 @@ class Depot:
             ServiceError: RESOURCE_NOT_FOUND, INVALID_PATH, OFFSET_OUT_OF_RANGE; CORRUPT_BYTES.
         """
         check_path(path)
-        await self.get(name)
         entry = (await self.manifest(name)).find(path)
         if entry is None:
             raise not_found(f"{name}/{path}")
@@ -102,15 +99,24 @@ class Depot:
                 f"the offset {offset} is past the end; the file has {entry.size} bytes",
                 size_bytes=str(entry.size),
             )
-        file = await self._content.find(name.project, entry.digest)
-        return entry, self._content.read(name.project, file, offset=offset, limit=limit)
+        digest = entry.digest
+
+        def locate(tx: Transaction) -> Located:
+            # Asked again, since the manifest may have been remembered for long.
+            if store.find_artifact(tx.connection, name) is None:
+                raise not_found(name)
+            return self._content.locate(tx, name.project, digest, offset=offset)
+
+        located = await self._database.read(locate)
+        return entry, self._content.read(name.project, located, offset=offset, limit=limit)
 
     async def manifest(self, name: ArtifactName) -> Manifest:
-        """Return the manifest of a committed artifact."""
+        """Return the manifest of an artifact, or refuse with RESOURCE_NOT_FOUND."""
         # One at a time: of many readers of a large tree, the first one's work serves all.
         async with self._loading:
             manifest = self._manifests.get(name)
             if manifest is None:
+                await self.get(name)
                 loop = asyncio.get_running_loop()
                 data = await self._manifest_bytes(name)
                 manifest = await loop.run_in_executor(self._threads, Manifest.load, data)
@@ -135,10 +141,8 @@ class Depot:
         return await loop.run_in_executor(self._threads, Manifest.parse, data)
 
     async def _manifest_bytes(self, name: ArtifactName) -> bytes:
-        file = await self._content.find(name.project, bytes.fromhex(name.artifact))
-        if file.size > MANIFEST_BYTES:
-            raise limit_exceeded("manifest_bytes", MANIFEST_BYTES)
-        return await self._content.read_all(name.project, file)
+        digest = bytes.fromhex(name.artifact)
+        return await self._content.read_all(name.project, digest, maximum=MANIFEST_BYTES)
 
     async def _check_files(self, project: str, manifest: Manifest) -> None:
         digests = list({entry.digest for entry in manifest.entries})

@@ -191,9 +191,10 @@ def check_paths(paths: Iterable[str]) -> None:
 
 def _enter(seen: dict[str, tuple[str, bool]], name: str, path: str, *, is_folder: bool) -> None:
     folded = _fold(name)
-    other, other_is_folder = seen.setdefault(folded, (name, is_folder))
-    if other is name:
+    if folded not in seen:
+        seen[folded] = (name, is_folder)
         return
+    other, other_is_folder = seen[folded]
     if is_folder != other_is_folder:
         raise invalid_path(path, "a file of the tree is also a folder")
     if other != name:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 from bisect import bisect_right
 from collections import deque
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Mapping
 from concurrent.futures import Executor
+from dataclasses import dataclass
 from functools import partial
 from itertools import accumulate
 
@@ -18,12 +19,22 @@ from services.artifact.domain import (
     StoredFile,
     bytes_missing,
     corrupt_bytes,
+    limit_exceeded,
 )
 from services.artifact.packs import CorruptChunkError, plan_spans, read_span
 from services.common.database import Database, Transaction
 
 _WINDOW = 512
 _READ_AHEAD = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Located:
+    """A committed file, and where a run of its chunks lies, from the first one wanted."""
+
+    file: StoredFile
+    first: int
+    refs: Mapping[bytes, ChunkRef]
 
 
 class ContentReader:
@@ -34,38 +45,42 @@ class ContentReader:
         self._blobs = blobs
         self._threads = threads
 
-    async def find(self, project: str, digest: bytes) -> StoredFile:
-        """Return a committed file, be it damaged, or refuse with BYTES_MISSING."""
+    def locate(self, tx: Transaction, project: str, digest: bytes, *, offset: int = 0) -> Located:
+        """Return a committed file, be it damaged, and where its bytes from an offset on lie.
 
-        def find(tx: Transaction) -> StoredFile | None:
-            found = store.find_files(tx.connection, project, [digest], damaged=True)
-            return found.get(digest)
-
-        file = await self._database.read(find)
+        Raises:
+            ServiceError: BYTES_MISSING.
+        """
+        file = store.find_files(tx.connection, project, [digest], damaged=True).get(digest)
         if file is None:
             raise bytes_missing(digest)
-        return file
+        first = _chunk_at(file, offset)
+        window = file.chunks[first : first + _WINDOW]
+        refs = store.find_chunks(tx.connection, project, window, damaged=True)
+        return Located(file, first, refs)
 
-    async def read_all(self, project: str, file: StoredFile) -> bytes:
-        """Return a whole file that is known to be small."""
-        return b"".join([piece async for piece in self.read(project, file)])
+    async def read_all(self, project: str, digest: bytes, *, maximum: int) -> bytes:
+        """Return a whole file, refused with LIMIT_EXCEEDED when larger than a maximum."""
+        located = await self._database.read(lambda tx: self.locate(tx, project, digest))
+        if located.file.size > maximum:
+            raise limit_exceeded("manifest_bytes", maximum)
+        return b"".join([piece async for piece in self.read(project, located)])
 
     async def read(
-        self, project: str, file: StoredFile, *, offset: int = 0, limit: int | None = None
+        self, project: str, located: Located, *, offset: int = 0, limit: int | None = None
     ) -> AsyncIterator[bytes]:
-        """Yield a range of a file in pieces of at most 1 MiB.
+        """Yield a range of a file, located at its offset, in pieces of at most 1 MiB.
 
         Raises:
             ServiceError: CORRUPT_BYTES; the chunk then counts as missing, so that pushing the same
                 bytes repairs it.
         """
+        file = located.file
         end = file.size if limit is None else min(file.size, offset + limit)
         if offset >= end:
             return
-        first, start = _locate(file, offset)
-        last, _ = _locate(file, end - 1)
-        skip, left = offset - start, end - offset
-        async for data in self._verified(project, file, first, last + 1):
+        skip, left = offset - sum(file.lengths[: located.first]), end - offset
+        async for data in self._verified(project, located, _chunk_at(file, end - 1) + 1):
             view = memoryview(data)[skip : skip + left]
             skip = max(skip - len(data), 0)
             left -= len(view)
@@ -74,34 +89,32 @@ class ContentReader:
 
     async def read_unverified(self, project: str, file: StoredFile) -> AsyncIterator[bytes]:
         """Yield a file's stored bytes, for a caller who verifies the whole."""
-        async for data in self._spans(project, file, 0, len(file.chunks), verify=False):
+        located = Located(file, 0, {})
+        async for data in self._spans(project, located, len(file.chunks), verify=False):
             yield data
 
-    async def _verified(
-        self, project: str, file: StoredFile, first: int, end: int
-    ) -> AsyncIterator[bytes]:
+    async def _verified(self, project: str, located: Located, end: int) -> AsyncIterator[bytes]:
         try:
-            async for data in self._spans(project, file, first, end, verify=True):
+            async for data in self._spans(project, located, end, verify=True):
                 yield data
         except CorruptChunkError as error:
-            chunk = error.ref
-            await self._database.write(
-                lambda tx: store.mark_damaged(tx.connection, project, chunk=chunk, file=file.digest)
-            )
-            raise corrupt_bytes(chunk.digest) from None
+            work = partial(_mark, project=project, chunk=error.ref, file=located.file.digest)
+            await self._database.write(work)
+            raise corrupt_bytes(error.ref.digest) from None
 
     async def _spans(
-        self, project: str, file: StoredFile, first: int, end: int, *, verify: bool
+        self, project: str, located: Located, end: int, *, verify: bool
     ) -> AsyncIterator[bytes]:
         """Yield spans of chunks in order, reading ahead of the one that is yielded."""
         loop = asyncio.get_running_loop()
         ahead: deque[asyncio.Future[bytes]] = deque()
         try:
-            for start in range(first, end, _WINDOW):
-                window = file.chunks[start : min(end, start + _WINDOW)]
-                for span in plan_spans(await self._refs(project, window)):
-                    read: Callable[[], bytes] = partial(read_span, self._blobs, span, verify=verify)
-                    ahead.append(loop.run_in_executor(self._threads, read))
+            for start in range(located.first, end, _WINDOW):
+                window = located.file.chunks[start : min(end, start + _WINDOW)]
+                known = located.refs if start == located.first else {}
+                for span in plan_spans(await self._refs(project, window, known)):
+                    work = partial(read_span, self._blobs, span, verify=verify)
+                    ahead.append(loop.run_in_executor(self._threads, work))
                     if len(ahead) > _READ_AHEAD:
                         yield await ahead.popleft()
             while ahead:
@@ -111,8 +124,10 @@ class ContentReader:
                 if not future.cancel() and not future.cancelled():
                     future.exception()
 
-    async def _refs(self, project: str, digests: tuple[bytes, ...]) -> list[ChunkRef]:
-        found = await self._database.read(
+    async def _refs(
+        self, project: str, digests: tuple[bytes, ...], known: Mapping[bytes, ChunkRef]
+    ) -> list[ChunkRef]:
+        found = known or await self._database.read(
             lambda tx: store.find_chunks(tx.connection, project, digests, damaged=True)
         )
         for digest in digests:
@@ -121,8 +136,10 @@ class ContentReader:
         return [found[digest] for digest in digests]
 
 
-def _locate(file: StoredFile, offset: int) -> tuple[int, int]:
-    """Return the index of the chunk that holds a byte, and where that chunk begins."""
-    ends = list(accumulate(file.lengths))
-    index = bisect_right(ends, offset)
-    return index, ends[index] - file.lengths[index]
+def _mark(tx: Transaction, *, project: str, chunk: ChunkRef, file: bytes) -> None:
+    store.mark_damaged(tx.connection, project, chunk=chunk, file=file)
+
+
+def _chunk_at(file: StoredFile, offset: int) -> int:
+    """Return the index of the chunk that holds a byte; the count of chunks past the end."""
+    return bisect_right(list(accumulate(file.lengths)), offset)

@@ -118,6 +118,7 @@ BAD_PATHS = [
     ["d/" * 511 + "ab" + "c"],
     ["x" * 5_000],
     ["same", "same"],
+    ["s", "s"],
     ["a", "a/b"],
     ["a/b", "a/b/c"],
     ["README", "readme"],
