@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from pathlib import Path
@@ -64,6 +65,8 @@ def open_blobs(settings: ArtifactSettings) -> BlobStore:
     endpoint = urlsplit(settings.s3_endpoint)
     if endpoint.scheme not in {"http", "https"} or not endpoint.netloc:
         raise SettingsError(f"{PREFIX}S3_ENDPOINT: must be http://host:port or https://host")
+    if not re.fullmatch(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]", settings.s3_bucket):
+        raise SettingsError(f"{PREFIX}S3_BUCKET: not the name of a bucket")
     return S3Blobs(
         endpoint=endpoint.netloc,
         bucket=settings.s3_bucket,

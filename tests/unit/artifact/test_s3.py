@@ -13,7 +13,11 @@ def test_an_absent_server_is_told_as_unavailable(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]
     blobs = S3Blobs(
-        endpoint=f"127.0.0.1:{port}", bucket="b", access_key="k", secret_key="s", secure=False
+        endpoint=f"127.0.0.1:{port}",
+        bucket="modelyard",
+        access_key="k",
+        secret_key="s",
+        secure=False,
     )
     source = tmp_path / "pack"
     source.write_bytes(b"bytes")
