@@ -10,6 +10,7 @@ from datetime import datetime
 from services.builder import store, transitions
 from services.builder.domain import Build, BuildState, Delegation, Failure, FailureReason
 from services.builder.downstream import Downstream
+from services.common.auth import Right
 from services.common.database import Database, Transaction
 from services.common.errors import Reason, ServiceError
 from services.common.names import BuildName
@@ -19,7 +20,6 @@ logger = logging.getLogger(__name__)
 RIGHT_LOST = Failure(
     FailureReason.RIGHT_LOST, "whoever ordered the build no longer has the right to write here"
 )
-_LOST = {Reason.RIGHT_MISSING, Reason.INVALID_CREDENTIAL}
 
 
 class Delegations:
@@ -40,7 +40,7 @@ class Delegations:
             try:
                 await self.renew(build)
             except ServiceError as error:
-                if error.reason not in _LOST:
+                if error.reason is not Reason.RIGHT_MISSING:
                     logger.warning("delegation not renewed", extra={"reason": error.reason.value})
                     return
                 await self.lose(build.name)
@@ -49,9 +49,16 @@ class Delegations:
         """Renew one build's delegation and keep it.
 
         Raises:
-            ServiceError: RIGHT_MISSING when the principal lost the rights, or metadata is away.
+            ServiceError: RIGHT_MISSING when the principal lost the rights; SERVICE_UNAVAILABLE
+                when metadata is away or does not take this service's own token.
         """
-        delegation = await self._downstream.renew_delegation(build.delegation)
+        try:
+            delegation = await self._downstream.renew_delegation(build.delegation)
+        except ServiceError as error:
+            if not _is_own_fault(error):
+                raise
+            message = "delegations cannot be renewed at present"
+            raise ServiceError(Reason.SERVICE_UNAVAILABLE, message) from error
         await self._database.write(
             lambda tx: store.save_delegation(tx.connection, build.name, delegation)
         )
@@ -66,6 +73,12 @@ class Delegations:
     async def lose(self, name: BuildName) -> None:
         """End a build whose principal lost the rights; its worker loses the lease with it."""
         await self._database.write(lambda tx: _lose(tx, name, self._clock()))
+
+
+def _is_own_fault(error: ServiceError) -> bool:
+    """Tell a refusal of this service's own token from one of the user's rights."""
+    own_right = error.metadata.get("right") == Right.DELEGATE.value
+    return error.reason is Reason.INVALID_CREDENTIAL or own_right
 
 
 def _lose(tx: Transaction, name: BuildName, now: datetime) -> None:

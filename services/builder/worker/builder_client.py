@@ -23,12 +23,12 @@ REGISTER_SECONDS = 60.0
 STREAM_SECONDS = 60.0
 FIRST_DELAY = 0.1
 LONGEST_DELAY = 2.0
+MAX_BUGS = 5
 
 _PASSING = {
     Reason.SERVICE_UNAVAILABLE,
     Reason.DEADLINE_EXCEEDED,
     Reason.CANCELLED,
-    Reason.INTERNAL,
 }
 
 
@@ -122,12 +122,13 @@ class BuilderClient:
 
     async def _persist(self, attempt: Callable[[], Awaitable[Any]]) -> Any:
         """Try until there is an answer: each of these calls is safe to repeat."""
-        delay = FIRST_DELAY
+        delay, bugs = FIRST_DELAY, 0
         while True:
             try:
                 return await attempt()
             except ServiceError as error:
-                if error.reason not in _PASSING:
+                bugs += error.reason is Reason.INTERNAL
+                if bugs > MAX_BUGS or error.reason not in {*_PASSING, Reason.INTERNAL}:
                     raise
                 logger.warning("the builder does not answer", extra={"reason": error.reason.value})
             await asyncio.sleep(delay)

@@ -53,7 +53,9 @@ class Worker:
     async def run(self, stop: asyncio.Event) -> None:
         """Work until told to stop; then let builds end, or hand them back after the grace."""
         slots = [asyncio.create_task(self._slot(stop)) for _ in range(self.settings.concurrency)]
-        await stop.wait()
+        stopping = asyncio.create_task(stop.wait())
+        await asyncio.wait([stopping, *slots], return_when=asyncio.FIRST_COMPLETED)
+        stop.set()  # also when a slot broke, which ends the worker
         logger.info("draining", extra={"builds": len(self.attempts)})
         _, unfinished = await asyncio.wait(slots, timeout=self.settings.grace_seconds)
         for attempt in self.attempts:
@@ -62,7 +64,10 @@ class Worker:
             await asyncio.wait(unfinished, timeout=RETRY_SECONDS * 4)
         for slot in slots:
             slot.cancel()
-        await asyncio.wait(slots)
+        outcomes = await asyncio.gather(*slots, return_exceptions=True)
+        broken = [outcome for outcome in outcomes if isinstance(outcome, Exception)]
+        if broken:
+            raise broken[0]
 
     async def _slot(self, stop: asyncio.Event) -> None:
         while not stop.is_set():

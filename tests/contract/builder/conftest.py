@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
@@ -11,6 +12,7 @@ import pytest
 from services.builder.__main__ import MIGRATIONS
 from services.builder.settings import BuilderSettings
 from services.common.database import create_engine, migrate
+from services.common.environments import Environments
 from tests.contract.builder.stack import Stack, running
 from tests.contract.builder.yard import Yard
 
@@ -66,5 +68,7 @@ async def stack(tmp_path: Path) -> AsyncIterator[Stack]:
 
 @pytest.fixture(scope="session")
 def environments(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """One folder of environments for all workers of the session."""
-    return tmp_path_factory.mktemp("environments")
+    """One folder of environments for all workers of the session, its wheel built beforehand."""
+    folder = tmp_path_factory.mktemp("environments")
+    wheel = asyncio.run(Environments(folder).client_wheel(print))
+    return wheel.rename(folder / wheel.name).parent

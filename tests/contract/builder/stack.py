@@ -56,11 +56,13 @@ class Stack:
     @asynccontextmanager
     async def worker(self, *, environments: Path) -> AsyncIterator[asyncio.subprocess.Process]:
         """Run a real worker process; killed at the end if it still runs."""
+        wheel = next(environments.glob("*.whl"))  # noqa: ASYNC240 - a test's own file
         variables = {
             "MODELYARD_SUITE_ADDRESS": self.address,
             "MODELYARD_WORKER_TOKEN_FILE": str(self.data / "tokens" / "worker.token"),
             "MODELYARD_WORKER_DATA": str(self.data / "worker"),
             "MODELYARD_WORKER_ENVIRONMENTS": str(environments),
+            "MODELYARD_CLIENT_WHEEL": str(wheel),
             "MODELYARD_WORKER_GRACE_SECONDS": "0.5",
         }
         with (self.data / "worker.log").open("ab") as log:
@@ -81,7 +83,11 @@ class Stack:
 
 @asynccontextmanager
 async def running(
-    data: Path, *, builder: BuilderSettings, redis_url: str = ""
+    data: Path,
+    *,
+    builder: BuilderSettings,
+    redis_url: str = "",
+    delegation_seconds: float = 600.0,
 ) -> AsyncIterator[Stack]:
     """Run the three services on a free port."""
     address = f"127.0.0.1:{free_port()}"
@@ -89,7 +95,11 @@ async def running(
     peer = Peer(address)
     chassis = Chassis(suite, peer)
     url = f"sqlite:///{data / 'metadata.db'}"
-    settings = MetadataSettings(database_url=url, tokens_dir=str(data / "tokens"))
+    settings = MetadataSettings(
+        database_url=url,
+        tokens_dir=str(data / "tokens"),
+        delegation_seconds=delegation_seconds,
+    )
     builder = replace(builder, token_file=str(data / "tokens" / "builder.token"))
     services = [
         await compose_metadata(chassis, settings),

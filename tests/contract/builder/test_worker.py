@@ -55,7 +55,8 @@ def test_good():
 def test_bad():
     assert not os.path.exists("FAIL.py")
 """
-Ended = (
+STDERR = build_event_pb2.LOG_STREAM_STDERR
+ENDED = (
     build_pb2.BUILD_STATE_SUCCEEDED,
     build_pb2.BUILD_STATE_FAILED,
     build_pb2.BUILD_STATE_CANCELLED,
@@ -79,16 +80,16 @@ async def building(
 
 async def reached(flag: Path) -> None:
     async def there() -> bool:
-        return flag.exists()
+        return flag.exists()  # noqa: ASYNC240 - a test's own file
 
     await until(there, seconds=90)
-    flag.unlink()
+    flag.unlink()  # noqa: ASYNC240 - as above
 
 
 async def ended(client: AsyncClient, name: str) -> build_pb2.Build:
     async def over() -> build_pb2.Build | None:
         build = await client.builds.get(name)
-        return build if build.state in Ended else None
+        return build if build.state in ENDED else None
 
     found: build_pb2.Build = await until(over, seconds=90)
     return found
@@ -104,7 +105,7 @@ def gone(processes: list[psutil.Process]) -> bool:
 
 async def no_work_is_left(stack: Stack) -> None:
     async def empty() -> bool:
-        return not [p for p in (stack.data / "worker" / "work").glob("*/*")]
+        return not list((stack.data / "worker" / "work").glob("*/*"))
 
     await until(empty)
 

@@ -75,15 +75,15 @@ class Yard:
             build=build_pb2.Build(model=f"projects/default/models/{model}", spec=spec),
             request_id=request_id,
         )
-        return (await self.admin(self.builds.CreateBuild, request)).build
+        return await self._build(self.builds.CreateBuild, request)
 
     async def get(self, name: str) -> build_pb2.Build:
         request = build_service_pb2.GetBuildRequest(name=name)
-        return (await self.admin(self.builds.GetBuild, request)).build
+        return await self._build(self.builds.GetBuild, request)
 
     async def cancel(self, name: str) -> build_pb2.Build:
         request = build_service_pb2.CancelBuildRequest(name=name)
-        return (await self.admin(self.builds.CancelBuild, request)).build
+        return await self._build(self.builds.CancelBuild, request)
 
     async def take(self, worker: str = "w1", wait: float = 5) -> Any:
         request = worker_service_pb2.LeaseBuildRequest(worker=worker)
@@ -95,7 +95,7 @@ class Yard:
             self.workers.ExtendLease, worker_service_pb2.ExtendLeaseRequest(lease=lease)
         )
 
-    async def phase(self, lease: Lease, kind: int, state: int, **fields: Any) -> None:
+    async def phase(self, lease: Lease, kind: Any, state: Any, **fields: Any) -> None:
         request = worker_service_pb2.ReportPhaseRequest(
             lease=lease, kind=kind, state=state, **fields
         )
@@ -144,6 +144,11 @@ class Yard:
         async for message in self.stream(build, cursor, no_follow=no_follow):
             found += message.events
         return found
+
+    async def _build(self, method: Any, request: Any) -> build_pb2.Build:
+        answer = await self.admin(method, request)
+        build: build_pb2.Build = answer.build
+        return build
 
     async def admin(self, method: Any, request: Any) -> Any:
         return await self._call(method, request, "admin")
