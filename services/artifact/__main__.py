@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-import re
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from pathlib import Path
-from urllib.parse import urlsplit
 
 from modelyard.artifact.v1 import artifact_service_pb2_grpc
 
-from services.artifact.blobs import BlobStore
-from services.artifact.blobs.disk import DiskBlobs, make_folder
-from services.artifact.blobs.s3 import S3Blobs
+from services.artifact.blobs.disk import make_folder
+from services.artifact.blobs.opening import open_blobs
 from services.artifact.committing import FileCommitter
 from services.artifact.depot import Depot
 from services.artifact.holds import Holds
@@ -24,7 +21,7 @@ from services.artifact.settings import PREFIX, ArtifactSettings
 from services.artifact.uploads import Uploads
 from services.common.server import ServerSettings
 from services.common.service import Chassis, Service, SuiteSettings, run
-from services.common.settings import SettingsError, load_or_exit
+from services.common.settings import load_or_exit
 
 MIGRATIONS = Path(__file__).parent / "migrations"
 THREADS = 8
@@ -55,25 +52,6 @@ def build(chassis: Chassis, settings: ArtifactSettings) -> Service:
         name="artifact",
         servicers=[(artifact_service_pb2_grpc.add_ArtifactServiceServicer_to_server, servicer)],
         close=[database.close, threads.shutdown],
-    )
-
-
-def open_blobs(settings: ArtifactSettings) -> BlobStore:
-    """Open the place that packs lie in."""
-    if not settings.s3_endpoint:
-        return DiskBlobs(settings.folder / "packs")
-    endpoint = urlsplit(settings.s3_endpoint)
-    if endpoint.scheme not in {"http", "https"} or not endpoint.netloc:
-        raise SettingsError(f"{PREFIX}S3_ENDPOINT: must be http://host:port or https://host")
-    if not re.fullmatch(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]", settings.s3_bucket):
-        raise SettingsError(f"{PREFIX}S3_BUCKET: not the name of a bucket")
-    return S3Blobs(
-        endpoint=endpoint.netloc,
-        bucket=settings.s3_bucket,
-        access_key=settings.s3_access_key,
-        secret_key=settings.s3_secret_key,
-        region=settings.s3_region,
-        secure=endpoint.scheme == "https",
     )
 
 

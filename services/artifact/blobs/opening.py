@@ -1,0 +1,31 @@
+"""Which blob store the settings ask for."""
+
+from __future__ import annotations
+
+import re
+from urllib.parse import urlsplit
+
+from services.artifact.blobs import BlobStore
+from services.artifact.blobs.disk import DiskBlobs
+from services.artifact.blobs.s3 import S3Blobs
+from services.artifact.settings import PREFIX, ArtifactSettings
+from services.common.settings import SettingsError
+
+
+def open_blobs(settings: ArtifactSettings) -> BlobStore:
+    """Open the place that packs lie in."""
+    if not settings.s3_endpoint:
+        return DiskBlobs(settings.folder / "packs")
+    endpoint = urlsplit(settings.s3_endpoint)
+    if endpoint.scheme not in {"http", "https"} or not endpoint.netloc:
+        raise SettingsError(f"{PREFIX}S3_ENDPOINT: must be http://host:port or https://host")
+    if not re.fullmatch(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]", settings.s3_bucket):
+        raise SettingsError(f"{PREFIX}S3_BUCKET: not the name of a bucket")
+    return S3Blobs(
+        endpoint=endpoint.netloc,
+        bucket=settings.s3_bucket,
+        access_key=settings.s3_access_key,
+        secret_key=settings.s3_secret_key,
+        region=settings.s3_region,
+        secure=endpoint.scheme == "https",
+    )
