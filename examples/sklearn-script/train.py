@@ -1,8 +1,7 @@
 """Train outside of the builder: a plain script that logs as it goes and registers a version.
 
-    modelyard up                                   # in another terminal
-    uv run --no-project --with scikit-learn --with modelyard python train.py
-    modelyard deploy tumours/1 --env staging
+Needs a running suite (`modelyard up`), scikit-learn and modelyard. Afterwards
+`modelyard deploy tumours/1 --env ENVIRONMENT` serves what it registered.
 """
 
 from __future__ import annotations
