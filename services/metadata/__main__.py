@@ -14,6 +14,7 @@ from modelyard.metadata.v1 import (
     run_service_pb2_grpc,
 )
 
+from services.common.auth import CachingAuthenticator
 from services.common.database import Database
 from services.common.server import ServerSettings
 from services.common.service import Chassis, Service, SuiteSettings, run
@@ -64,7 +65,7 @@ async def compose(chassis: Chassis, settings: MetadataSettings | None = None) ->
     projects = ProjectServicer(directory=directory, access=access)
     datasets = DatasetServicer(catalogue=Catalogue(database=database, clock=now))
     lineage = LineageServicer(usage=Usage(database=database, clock=now))
-    runs = RunServicer(tracker=tracker)
+    runs = RunServicer(tracker=tracker, authenticator=CachingAuthenticator(access))
     return Service(
         name="metadata",
         servicers=[

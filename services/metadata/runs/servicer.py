@@ -9,7 +9,7 @@ import grpc
 from modelyard.metadata.v1 import run_service_pb2 as pb
 from modelyard.metadata.v1 import run_service_pb2_grpc
 
-from services.common.auth import current_call
+from services.common.auth import Authenticator, Right, current_call
 from services.common.names import ModelName, RunName
 from services.metadata import limits
 from services.metadata.runs import codec
@@ -25,8 +25,9 @@ POINTS_MAXIMUM = 10_000
 class RunServicer(run_service_pb2_grpc.RunServiceServicer):
     """Serve `modelyard.metadata.v1.RunService`."""
 
-    def __init__(self, *, tracker: Tracker) -> None:
+    def __init__(self, *, tracker: Tracker, authenticator: Authenticator) -> None:
         self._tracker = tracker
+        self._authenticator = authenticator
 
     async def CreateRun(
         self, request: pb.CreateRunRequest, context: Context
@@ -54,11 +55,13 @@ class RunServicer(run_service_pb2_grpc.RunServiceServicer):
     async def IngestRunData(
         self, requests: AsyncIterator[pb.IngestRunDataRequest], context: Context
     ) -> AsyncIterator[pb.IngestRunDataResponse]:
-        """Keep batches, acknowledging each once it is durable."""
-        stream: RunName | None = None
+        """Keep batches, each acknowledged once durable; a stream may outlive its rights."""
+        stream, credential = None, current_call().caller.credential
         async for request in requests:
             batch = codec.batch(request, stream)
             stream = batch.run
+            caller = await self._authenticator.introspect(credential)
+            caller.require(Right.WRITE, stream.project)
             kept = await self._tracker.ingest(batch)
             yield pb.IngestRunDataResponse(acknowledged_sequence=kept)
 

@@ -87,7 +87,9 @@ async def test_a_changed_token_file_takes_over(
 
 
 async def test_projects_are_created_once_and_seen_by_those_who_may(admin: Desk) -> None:
-    request = pb.CreateProjectRequest(project_id="risk", project={"display_name": "Risk"})
+    request = pb.CreateProjectRequest(
+        project_id="risk", project=project_pb2.Project(display_name="Risk")
+    )
     made = (await admin.call(admin.projects.CreateProject, request)).project
     assert (made.name, made.display_name, made.etag) == ("projects/risk", "Risk", "1")
     answers = await asyncio.gather(
@@ -119,7 +121,7 @@ async def test_roles_give_their_rights_and_no_more(admin: Desk) -> None:
     await viewer.call(viewer.models.GetModel, models_pb.GetModelRequest(name=MODEL))
     elsewhere = models_pb.CreateModelRequest(parent="projects/other", model_id="churn")
     assert await writer.refused(writer.models.CreateModel, elsewhere) == LACKING
-    token = pb.CreateTokenRequest(token={"principal": "user:me"})
+    token = pb.CreateTokenRequest(token=token_pb2.Token(principal="user:me"))
     assert await writer.refused(writer.projects.CreateToken, token) == LACKING
     assert await writer.refused(writer.projects.ListTokens, pb.ListTokensRequest()) == LACKING
     renewal = pb.RenewDelegationRequest(delegation=await delegated(writer, READ))

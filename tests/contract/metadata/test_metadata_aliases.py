@@ -6,7 +6,8 @@ import asyncio
 from typing import Any
 
 import grpc
-from modelyard.metadata.v1 import alias_pb2
+from google.protobuf.timestamp_pb2 import Timestamp
+from modelyard.metadata.v1 import alias_pb2, version_pb2
 from modelyard.metadata.v1 import model_service_pb2 as pb
 
 from tests.contract.metadata.desk import ABSENT, MODEL, PROJECT, Desk
@@ -62,9 +63,9 @@ async def test_moves_are_conditional_and_recorded(admin: Desk, artifact: str) ->
     assert (history[-1].actor, history[-1].reason) == ("user:admin", "why not")
     assert (await get(admin, as_of=second.update_time)).version == version(2)
     assert (await get(admin, as_of=first.update_time)) == first
-    before = pb.GetAliasRequest(name=NAME, as_of={"seconds": 1})
+    before = pb.GetAliasRequest(name=NAME, as_of=Timestamp(seconds=1))
     assert (await admin.refused(admin.models.GetAlias, before))[1] == "RESOURCE_NOT_FOUND"
-    nonsense = pb.GetAliasRequest(name=NAME, as_of={"seconds": 2**62})
+    nonsense = pb.GetAliasRequest(name=NAME, as_of=Timestamp(seconds=2**62))
     assert (await admin.refused(admin.models.GetAlias, nonsense))[1] == "INVALID_FIELD"
 
 
@@ -119,7 +120,7 @@ async def test_deleted_aliases_leave_their_history(admin: Desk, artifact: str) -
 
 async def test_aliases_point_to_ready_versions_of_their_model(admin: Desk, artifact: str) -> None:
     await admin.new_version(artifact)
-    failing = pb.CreateVersionRequest(parent=MODEL, version={"artifact": ABSENT})
+    failing = pb.CreateVersionRequest(parent=MODEL, version=version_pb2.Version(artifact=ABSENT))
     await admin.refused(admin.models.CreateVersion, failing)
     move = admin.models.UpdateAlias
     assert await admin.refused(move, moving(2)) == (

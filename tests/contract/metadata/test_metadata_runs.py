@@ -9,6 +9,7 @@ from typing import Any
 
 import grpc
 import pytest
+from modelyard.common.v1.failure_pb2 import Failure
 from modelyard.metadata.v1 import run_pb2
 from modelyard.metadata.v1 import run_service_pb2 as pb
 
@@ -84,7 +85,9 @@ async def test_a_run_keeps_all_its_ingredients(admin: Desk) -> None:
     message.code.CopyFrom(run_pb2.CodeSource(commit="abc", dirty=True, diff="-a\n+\x0cb"))
     message.environment.CopyFrom(
         run_pb2.RuntimeEnvironment(
-            python_version="3.11.7", gpus=["NVIDIA L4"], packages=[{"name": "n", "version": "1"}]
+            python_version="3.11.7",
+            gpus=["NVIDIA L4"],
+            packages=[run_pb2.Package(name="n", version="1")],
         )
     )
     message.datasets.add(role="train", dataset_version=f"{PROJECT}/datasets/d/versions/1")
@@ -213,7 +216,7 @@ async def test_runs_end_once(admin: Desk) -> None:
     assert (await admin.refused(admin.runs.FinishRun, odd))[1] == "INVALID_FIELD"
     other = await admin.new_run()
     failing = pb.FinishRunRequest(
-        name=other, state=FAILED, failure={"reason": "EXCEPTION", "message": "line\nline"}
+        name=other, state=FAILED, failure=Failure(reason="EXCEPTION", message="a\nb")
     )
     failed = (await admin.call(admin.runs.FinishRun, failing)).run
     assert (failed.state, failed.failure.reason) == (FAILED, "EXCEPTION")

@@ -177,11 +177,11 @@ async def test_lists_are_filtered_and_ordered_by_metrics(admin: Desk, artifact: 
     assert await listed(admin, order_by="metrics.f1 desc") == [2, 3, 1, 5, 4]
     assert await listed(admin, order_by="metrics.f1 desc", page_size=1) == [2, 3, 1, 5, 4]
     assert await listed(admin, order_by="metrics.f1", page_size=2) == [1, 3, 2, 5, 4]
-    loss = 'metrics["val/loss"]'
-    assert await listed(admin, order_by=f"{loss} desc", page_size=1) == [3, 1, 4, 5, 2]
+    by_loss = 'metrics["val/loss"]'
+    assert await listed(admin, order_by=f"{by_loss} desc", page_size=1) == [3, 1, 4, 5, 2]
     assert await listed(admin, filter="metrics.f1 > 0.6") == [3, 2]
     assert await listed(admin, filter="NOT metrics.f1 > 0.6") == [5, 4, 1]
-    assert await listed(admin, filter=f"{loss} >= 3 AND metrics.f1 < 1") == [3, 1]
+    assert await listed(admin, filter=f"{by_loss} >= 3 AND metrics.f1 < 1") == [3, 1]
     assert await listed(admin, filter='label = "bare" OR number = 2') == [5, 2]
     assert await listed(admin, filter='state = READY AND labels.team = "risk"') == [5]
     assert len(await listed(admin, parent=f"{PROJECT}/models/-")) == 6
