@@ -281,7 +281,7 @@ def _chapter(title: str) -> None:
 
 
 def _say(line: str) -> None:
-    out.print(Text(line))
+    out.print(Text(line), soft_wrap=True)
 
 
 def _interrupt(_number: int, _frame: FrameType | None) -> None:

@@ -105,7 +105,9 @@ def _environment(layout: Layout) -> dict[str, str]:
         "MODELYARD_DEPLOYER_TOKEN_FILE": str(tokens / "deployer.token"),
         "MODELYARD_WORKER_TOKEN_FILE": str(tokens / "worker.token"),
         "MODELYARD_WORKER_DATA": str(data / "worker"),
+        "MODELYARD_WORKER_ENVIRONMENTS": str(data / "environments"),
         "MODELYARD_AGENT_TOKEN_FILE": str(tokens / "agent.token"),
         "MODELYARD_AGENT_DATA": str(data / "agent"),
+        "MODELYARD_AGENT_ENVIRONMENTS": str(data / "environments"),
         "MODELYARD_AGENT_BASE_PORT": str(layout.inference_port),
     }

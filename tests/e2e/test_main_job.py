@@ -13,7 +13,7 @@ from modelyard.errors import GateRefusedError
 from modelyard.metadata.v1 import version_pb2
 
 from services.demo.load import Load
-from tests.e2e.suite import Suite, build
+from tests.e2e.suite import Suite, build, until
 
 MODEL = "tiny"
 ENVIRONMENT = "production"
@@ -69,8 +69,12 @@ def test_the_main_job(suite: Suite) -> None:
         assert [r.version.rpartition("/")[2] for r in history] == ["1", "3", "1"]
         assert history[0].cause == deployment_pb2.REVISION_CAUSE_ROLLBACK
         assert history[0].actor == "user:admin"
-        uses = list(client.versions.uses(MODEL, current_only=True))
-        assert [use.version for use in uses] == [first.version]
+        # The other version's use ends once it has finished its requests.
+        until(lambda: in_use(client) == [first.version], what="the replaced version to drain")
+
+
+def in_use(client: Client) -> list[str]:
+    return [use.version for use in client.versions.uses(MODEL, current_only=True)]
 
 
 def swap_under_load(client: Client, version: str) -> None:
