@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import signal
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
@@ -87,6 +88,8 @@ async def run(
     ready: Callable[[int], None] | None = None,
 ) -> None:
     """Serve until SIGTERM or SIGINT; `ready` is told the port once calls are answered."""
+    # Whatever a service writes is for its own account's eyes only.
+    os.umask(0o077)
     logs.configure(suite.log_level)
     telemetry = configure(
         f"modelyard-{name}",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -88,14 +89,27 @@ def _valkey(layout: Layout) -> tuple[str, ...]:
 
 
 def _environment(layout: Layout) -> dict[str, str]:
-    data, tokens = layout.data, layout.tokens
+    """Return the suite's settings: where it lives is ours to say, the rest may be overridden."""
+    return {**_defaults(layout), **os.environ, **_places(layout)}
+
+
+def _defaults(layout: Layout) -> dict[str, str]:
+    environments = str(layout.data / "environments")
     return {
         # Children are started from processes that use gRPC; none of them goes on with it.
         "GRPC_ENABLE_FORK_SUPPORT": "0",
-        "MODELYARD_SUITE_ADDRESS": layout.address,
         "MODELYARD_REDIS_URL": f"unix://{layout.socket}",
-        "MODELYARD_LISTEN": layout.address,
         "MODELYARD_REFLECTION": "true",
+        "MODELYARD_WORKER_ENVIRONMENTS": environments,
+        "MODELYARD_AGENT_ENVIRONMENTS": environments,
+    }
+
+
+def _places(layout: Layout) -> dict[str, str]:
+    data, tokens = layout.data, layout.tokens
+    return {
+        "MODELYARD_SUITE_ADDRESS": layout.address,
+        "MODELYARD_LISTEN": layout.address,
         "MODELYARD_METADATA_DATABASE_URL": f"sqlite:///{data / 'metadata.db'}",
         "MODELYARD_METADATA_TOKENS_DIR": str(tokens),
         "MODELYARD_ARTIFACT_DATA": str(data / "artifact"),
@@ -105,9 +119,7 @@ def _environment(layout: Layout) -> dict[str, str]:
         "MODELYARD_DEPLOYER_TOKEN_FILE": str(tokens / "deployer.token"),
         "MODELYARD_WORKER_TOKEN_FILE": str(tokens / "worker.token"),
         "MODELYARD_WORKER_DATA": str(data / "worker"),
-        "MODELYARD_WORKER_ENVIRONMENTS": str(data / "environments"),
         "MODELYARD_AGENT_TOKEN_FILE": str(tokens / "agent.token"),
         "MODELYARD_AGENT_DATA": str(data / "agent"),
-        "MODELYARD_AGENT_ENVIRONMENTS": str(data / "environments"),
         "MODELYARD_AGENT_BASE_PORT": str(layout.inference_port),
     }

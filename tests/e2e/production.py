@@ -19,7 +19,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from services.suite.cage import die_with_parent
 from services.suite.start import free_port
-from tests.e2e.suite import Suite, until
+from tests.e2e.suite import SHARED, Suite, until
 from tests.servers.postgres import PostgresServer
 from tests.servers.seaweedfs import S3Bucket
 
@@ -86,6 +86,7 @@ class ProductionSuite(Suite):
         lines = (DEPLOY / "modelyard.env").read_text().splitlines()
         shipped = dict(line.split("=", 1) for line in lines if line and not line.startswith("#"))
         return {**os.environ, **{k: self._put_in(k, v) for k, v in shipped.items()}} | {
+            **SHARED,
             "MODELYARD_REDIS_URL": redis_url,
             "MODELYARD_ARTIFACT_S3_ENDPOINT": f"http://{bucket.endpoint}",
             "MODELYARD_ARTIFACT_S3_BUCKET": bucket.bucket,

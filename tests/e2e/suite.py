@@ -8,6 +8,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 import urllib.request
 from collections.abc import Callable
@@ -22,6 +23,12 @@ from modelyard.builder.v1 import build_pb2
 from services.suite.children import Layout, children
 from services.suite.start import free_port, start_suite
 
+# Virtual environments are made once for all suites of a test run, as on one machine.
+ENVIRONMENTS = Path(tempfile.gettempdir()) / f"modelyard-test-environments-{os.getuid()}"
+SHARED = {
+    "MODELYARD_WORKER_ENVIRONMENTS": str(ENVIRONMENTS),
+    "MODELYARD_AGENT_ENVIRONMENTS": str(ENVIRONMENTS),
+}
 TINY = Path(__file__).with_name("sources") / "tiny"
 TERMINAL = (
     build_pb2.BUILD_STATE_SUCCEEDED,
@@ -63,7 +70,7 @@ class EmbeddedSuite(Suite):
     """What `modelyard up` runs, in a folder of its own."""
 
     def __init__(self, data: Path, environment: dict[str, str] | None = None) -> None:
-        self.environment = environment or {}
+        self.environment = {**SHARED, **(environment or {})}
         self.layout = Layout(data, free_port(), free_port())
         super().__init__(self.layout.address, "")
         self.keeper: subprocess.Popen[bytes] | None = None
