@@ -30,7 +30,7 @@ class Yard:
 Start = Callable[..., AbstractAsyncContextManager[Yard]]
 
 
-@pytest.fixture(params=["sqlite", "postgresql"])
+@pytest.fixture(params=["sqlite"])
 def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     if request.param == "sqlite":
         return f"sqlite:///{tmp_path}/deployer.db"
@@ -59,7 +59,7 @@ def start(database_url: str, metadata_port: int, tmp_path: Path) -> Start:
     token_file.write_text("deployer\n")
 
     @asynccontextmanager
-    async def begin(*, progress_seconds: float = 60.0) -> AsyncIterator[Yard]:
+    async def begin(*, progress_seconds: float = 60.0, redis_url: str = "") -> AsyncIterator[Yard]:
         settings = Settings(
             database_url=database_url,
             token_file=str(token_file),
@@ -68,7 +68,7 @@ def start(database_url: str, metadata_port: int, tmp_path: Path) -> Start:
             progress_seconds=progress_seconds,
         )
         async with (
-            serving(settings, metadata_port=metadata_port) as port,
+            serving(settings, metadata_port=metadata_port, redis_url=redis_url) as port,
             grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel,
         ):
             yield Yard(

@@ -49,6 +49,8 @@ class Registry:
     uses: set[tuple[str, str]] = field(default_factory=set)
     lost: set[str] = field(default_factory=set)
     """Principals that lost their rights."""
+    suspended: set[str] = field(default_factory=set)
+    """Principals whose delegations are no longer renewed."""
 
     def version(self, number: int) -> version_pb2.Version:
         if number not in self.metrics:
@@ -104,7 +106,9 @@ class Projects(project_service_pb2_grpc.ProjectServiceServicer):
         return project_service_pb2.IssueDelegationResponse(delegation=delegation)
 
     async def RenewDelegation(self, request: Any, context: Any) -> Any:
-        if request.delegation.removeprefix("delegation:") in self._registry.lost:
+        if request.delegation.removeprefix("delegation:") in (
+            self._registry.lost | self._registry.suspended
+        ):
             raise right_missing(Right.DEPLOY)
         response = project_service_pb2.RenewDelegationResponse(delegation=request.delegation)
         response.expire_time.FromDatetime(datetime.now(UTC) + timedelta(minutes=15))

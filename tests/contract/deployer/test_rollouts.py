@@ -27,16 +27,15 @@ if TYPE_CHECKING:
     from tests.contract.deployer.conftest import Start, Yard
 
 
+pytestmark = pytest.mark.parametrize("database_url", ["sqlite", "postgresql"], indirect=True)
+
+
 async def make_live(yard: Yard, version: int) -> deployment_pb2.Deployment:
     async with obeying(yard.controller):
         revision = (await yard.ada.deploy(version)).revision
         return await yard.ada.until(
             lambda d: d.live_revision == revision and [v.weight for v in d.variants] == [100]
         )
-
-
-def is_alone(deployment: deployment_pb2.Deployment, revision: int) -> bool:
-    return deployment.live_revision == revision and len(deployment.variants) == 1
 
 
 async def test_each_step_waits_for_the_controller(yard: Yard, registry: Registry) -> None:
@@ -180,7 +179,17 @@ async def test_repeats_and_etags(yard: Yard) -> None:
     await yard.ada.deploy(2, etag=first.deployment.etag)
 
 
-async def test_a_lost_right_fails_the_rollout(start: Start, registry: Registry) -> None:
+async def test_who_lost_the_right_deploys_nothing(yard: Yard, registry: Registry) -> None:
+    await make_live(yard, 1)
+    registry.suspended.add("ada")
+    await yard.ada.deploy(2)
+    failed = await yard.ada.until(lambda d: d.state == FAILED)
+    assert failed.failure.reason == "RIGHT_LOST"
+    assert failed.live_revision == 1
+    assert all(2 not in weights(assignment) for assignment in yard.controller.seen)
+
+
+async def test_grants_need_the_right_of_who_deployed(start: Start, registry: Registry) -> None:
     async with start() as yard:
         await yard.ada.create_environment()
         await make_live(yard, 1)
@@ -220,18 +229,3 @@ async def test_a_restart_in_the_middle_goes_on(start: Start) -> None:
     async with start() as yard:
         await yard.controller.report(shift, {1: READY})
         await yard.ada.until(lambda d: d.state == LIVE)
-
-
-@pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)
-async def test_two_replicas_take_each_step_once(start: Start) -> None:
-    async with start() as left, start() as right:
-        await left.ada.create_environment()
-        async with obeying(right.controller):
-            for version in (1, 2, 3):
-                person = left.ada if version % 2 else right.ada
-                await person.deploy(version)
-                await left.ada.until(lambda d: is_alone(d, version))  # noqa: B023
-        generations = [a.generation for a in right.controller.seen]
-        assert generations == sorted(set(generations))
-        # First version: start, shift, alone. The others: beside, shift, alone.
-        assert generations[-1] == 9

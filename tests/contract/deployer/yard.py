@@ -45,9 +45,9 @@ PATIENCE = 10.0
 
 
 @asynccontextmanager
-async def serving(settings: Settings, *, metadata_port: int) -> AsyncIterator[int]:
+async def serving(settings: Settings, *, metadata_port: int, redis_url: str) -> AsyncIterator[int]:
     """Run a replica of the deployer; give its port."""
-    suite = SuiteSettings(suite_address=f"127.0.0.1:{metadata_port}")
+    suite = SuiteSettings(suite_address=f"127.0.0.1:{metadata_port}", redis_url=redis_url)
     peer = Peer(suite.suite_address)
     service = build(Chassis(suite, peer), settings)
     quick = ServerSettings(listen="127.0.0.1:0", lame_duck_seconds=0, grace_seconds=0.2)

@@ -434,11 +434,12 @@ class DeploymentEvent(google.protobuf.message.Message):
     MESSAGE_FIELD_NUMBER: builtins.int
     ACTOR_FIELD_NUMBER: builtins.int
     revision: builtins.int
-    """The revision it is about."""
+    """The revision it is about; 0 for `GATE_REFUSED`, which made none."""
     type: builtins.str
-    """UPPER_SNAKE_CASE: `DEPLOY_REQUESTED`, `ROLLBACK_REQUESTED`,
-    `STOP_REQUESTED`, `VARIANT_STARTING`, `VARIANT_READY`, `VARIANT_FAILED`,
-    `TRAFFIC_SHIFTED`, `DRAINING`, `DRAINED`, `LIVE`, `FAILED`, `STOPPED`.
+    """UPPER_SNAKE_CASE: `DEPLOY_REQUESTED`, `GATE_REFUSED`,
+    `ROLLBACK_REQUESTED`, `STOP_REQUESTED`, `VARIANT_STARTING`,
+    `VARIANT_READY`, `VARIANT_FAILED`, `TRAFFIC_SHIFTED`, `DRAINING`,
+    `DRAINED`, `LIVE`, `FAILED`, `STOPPED`.
     """
     message: builtins.str
     """What happened, for a person."""
