@@ -18,6 +18,7 @@ from services.common.names import (
 )
 from services.metadata import limits
 from services.metadata.runs.domain import (
+    METRICS_PER_RUN,
     POINTS_PER_COLUMN,
     Batch,
     CodeSource,
@@ -105,6 +106,8 @@ def batch(message: run_service_pb2.IngestRunDataRequest, stream: RunName | None)
     start, end = message.start_sequence, message.end_sequence
     if not 0 <= start <= end <= MAX_SEQUENCE:
         raise invalid_field("end_sequence", "must not be less than start_sequence, nor that than 0")
+    if len(message.metrics) > METRICS_PER_RUN:
+        raise invalid_field("metrics", f"must not be more than {METRICS_PER_RUN} columns")
     if message.dropped_point_count < 0:
         raise invalid_field("dropped_point_count", "must not be negative")
     return Batch(

@@ -266,5 +266,21 @@ async def test_lists_are_filtered_and_ordered(admin: Desk) -> None:
     assert await listed(admin, filter='params.kind = "tree" AND params.depth < 2') == ["bravo"]
     assert await listed(admin, filter='state = SUCCEEDED OR id = "alpha"') == ["bravo", "alpha"]
     assert await listed(admin, filter='tags.team = "risk" AND NOT state = RUNNING') == ["bravo"]
+    hostile = [
+        'id = "a\\u0000b"',
+        'tags["\\u0000"] = "x"',
+        "params.depth = 99999999999999999999",
+        "metrics.f1 > -99999999999999999999",
+        "metrics.f1 = 1e999",
+        'create_time > "9999-12-31T23:59:59Z"',
+        'create_time > "0001-01-01T00:00:00+14:00"',
+        'tags["❤"] = "❤" OR creator:"%_"',
+    ]
+    for text in hostile:
+        request = pb.ListRunsRequest(parent=MODEL, filter=text)
+        try:
+            await admin.call(admin.runs.ListRuns, request)
+        except grpc.aio.AioRpcError as error:
+            assert reason(error)[1] == "INVALID_FILTER", text  # noqa: PT017 - either is right
     odd = pb.ListRunsRequest(parent=MODEL, order_by="metrics.f1.avg")
     assert (await admin.refused(admin.runs.ListRuns, odd))[1] == "INVALID_ORDER"
