@@ -82,8 +82,7 @@ def test_a_killed_worker_s_build_is_tried_again_and_registers_once(
 ) -> None:
     gate = tmp_path / "gate"
     order = start_training(client, "killed", gate)
-    trainers = suite.find("modelyard.building.train")
-    assert trainers
+    trainers = until(lambda: suite.find("modelyard.building.train"), what="the training process")
     (worker,) = suite.find("services.builder.worker")
     kill(worker)
     until(lambda: gone(trainers), seconds=5, what="the killed worker's processes to end")
