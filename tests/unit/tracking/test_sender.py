@@ -167,19 +167,34 @@ def test_broken_streams_lose_and_repeat_nothing(
 
 @pytest.mark.usefixtures("spools")
 def test_killing_the_sender_again_and_again_loses_and_repeats_nothing(server: Server) -> None:
-    total, step = 0, 0
+    step = 0
     with modelyard.start_run("churn") as run:
-        for _ in range(4):
+        for _ in range(3):
+            before = server.runs.batches
             for _ in range(20_000):
                 modelyard.log_metric("m", step, step=step)
                 step += 1
-            before = server.runs.batches
             wait_until(lambda before=before: server.runs.batches > before)  # type: ignore[misc]
-            os.kill(sender_pid(run), signal.SIGKILL)
-            run._wait(lambda: False, 0.05)  # type: ignore[attr-defined]  # what `sync` does first
-            total += 20_000
-    assert server.runs.points["m"] == [(i, float(i)) for i in range(total)]
+            os.kill(sender_pid(run), signal.SIGKILL)  # in the middle of shipping
+            run.sync()
+    assert server.runs.points["m"] == [(i, float(i)) for i in range(step)]
     assert server.only_run().state == run_pb2.RUN_STATE_SUCCEEDED
+
+
+def test_a_training_that_logs_starts_a_dead_sender_again(
+    spools: Path, server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("modelyard.tracking.run._LOOK_EVERY", 0)
+    with modelyard.start_run("churn") as run:
+        first = sender_pid(run)
+        os.kill(first, signal.SIGKILL)
+
+        def log_and_look() -> bool:
+            modelyard.log_metric("m", 1.0)
+            return sender_pid(run) != first and "m" in server.runs.points
+
+        wait_until(log_and_look)
+    assert list(spools.iterdir()) == []
 
 
 def test_a_server_that_comes_back_gets_everything(spools: Path, server: Server) -> None:
@@ -269,6 +284,7 @@ def make_spool(*, points: int) -> Path:
         "from modelyard.tracking import run\n"
         "class Nobody:\n"
         "    pid = 0\n"
+        "    def poll(self): return None\n"
         "run.start_sender = lambda directory: Nobody()\n"
         "active = modelyard.start_run('churn')\n"
         f"for i in range({points}): modelyard.log_metric('m', i, step=i)\n"

@@ -36,6 +36,9 @@ EXIT_PATIENCE = 30.0
 """Seconds to wait at the end of a run for the server to acknowledge it."""
 
 _POLL = 0.02
+_LOOK_EVERY = 5_000_000_000
+"""Nanoseconds between two looks at the sender by a training that logs."""
+_START_EVERY = 1.0
 _MAX_METRICS_A_LINE = 1_000
 _STEPS = (-(2**63), 2**63 - 1)
 
@@ -52,6 +55,7 @@ class ActiveRun:
         self._keys: dict[str, str] = {}
         self._counters: dict[str, itertools.count[int]] = {}
         self._params: dict[str, ParamValue] = {}
+        self._look_at = 0
 
     @property
     def id(self) -> str:
@@ -70,8 +74,12 @@ class ActiveRun:
         at = self._step(key, step)
         # Spelled out rather than dumped: this is the call that training loops make.
         text = repr(number) if number - number == 0.0 else records.number_text(number)
-        line = f'["m",{at},{time.time_ns() // 1000},{{{name}:{text}}}]\n'
+        moment = time.time_ns()
+        line = f'["m",{at},{moment // 1000},{{{name}:{text}}}]\n'
         self._appender.append(line.encode(), points=1)
+        if moment >= self._look_at:
+            self._look_at = moment + _LOOK_EVERY
+            self._look_after_sender()
 
     def log_metrics(self, metrics: Mapping[str, Any], *, step: int | None = None) -> None:
         """Log several numbers of one step at once."""
@@ -157,6 +165,9 @@ class ActiveRun:
     ) -> None:
         """Leave the build's run alone."""
 
+    def _look_after_sender(self) -> None:
+        """Start the sender again if it died; in a build the worker ships."""
+
     def _add_key(self, key: str) -> str:
         name = records.encode([records.check_key(key)])[1:-2].decode()
         self._keys[key] = name
@@ -186,6 +197,7 @@ class LocalRun(ActiveRun):
         self._lock = FileLock(self._directory / TRAINER_LOCK)
         self._lock.acquire()
         self._sender = start_sender(self._directory)
+        self._next_start = 0.0
         atexit.register(self._at_exit)
 
     @property
@@ -243,12 +255,20 @@ class LocalRun(ActiveRun):
             self._check_refused()
             if time.monotonic() > deadline:
                 return False
-            if self._sender.poll() is not None and self._directory.exists():
-                self._sender = start_sender(self._directory)
+            self._look_after_sender()
             time.sleep(_POLL)
         if not self._directory.exists():
             _reap(self._sender)
         return True
+
+    def _look_after_sender(self) -> None:
+        """Start the sender again if it died, but not one after the other."""
+        if os.getpid() != self._owner or time.monotonic() < self._next_start:
+            return
+        done = self._sender.poll() is not None
+        if done and self._directory.exists() and not (self._directory / REFUSED_FILE).exists():
+            self._sender = start_sender(self._directory)
+            self._next_start = time.monotonic() + _START_EVERY
 
     def _check_refused(self) -> None:
         text = _text_of(self._directory / REFUSED_FILE)
