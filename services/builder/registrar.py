@@ -92,7 +92,8 @@ class Registrar:
 
     async def _finish(self, build: Build) -> str:
         try:
-            build = await self._delegations.fresh(build)
+            # Renewed by us, the delegation shows metadata that the build is ours.
+            build = replace(build, delegation=await self._delegations.renew(build))
             registered = await self._downstream.register_version(build)
         except ServiceError as error:
             if error.reason in _PASSING:

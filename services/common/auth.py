@@ -52,6 +52,8 @@ class Identity:
     project_rights: Mapping[str, frozenset[Right]] = field(default_factory=dict)
     installation_rights: frozenset[Right] = frozenset()
     delegated_resource: str = ""
+    voucher: str = ""
+    """The service that renewed a delegation; known to metadata only."""
 
     def may(self, right: Right, project: str) -> bool:
         """Say whether the right is held in a project."""

@@ -232,9 +232,13 @@ def _check_origins(message: version_pb2.Version, parent: ModelName) -> None:
 
 
 def _is_build(caller: Identity, build: str) -> bool:
-    """Say whether the caller acts for the very build the version names."""
+    """Say whether the caller acts for the very build the version names, and a service says so.
+
+    Anyone may issue himself a delegation that names a build; only the builder renews it.
+    """
     delegated = caller.delegated_resource
-    return bool(BuildName.expression.fullmatch(delegated)) and delegated == build
+    named = bool(BuildName.expression.fullmatch(delegated)) and delegated == build
+    return named and bool(caller.voucher)
 
 
 def _param_row(row: ParamRow) -> comparison_pb2.ParamComparison:

@@ -78,15 +78,23 @@ class Access:
             caller.require(right, project)
         return self.mint(caller.principal, resource, rights)
 
-    def mint(self, principal: str, resource: str, rights: Collection[Right]) -> IssuedDelegation:
+    def mint(
+        self, principal: str, resource: str, rights: Collection[Right], *, voucher: str = ""
+    ) -> IssuedDelegation:
         """Sign a delegation; what it is worth is decided each time it is used."""
         project = project_of(resource, "resource")
         expire_time = (self._clock() + self._lifetime).replace(microsecond=0)
-        delegation = Delegation(principal, project, resource, frozenset(rights), expire_time)
+        delegation = Delegation(
+            principal, project, resource, frozenset(rights), expire_time, voucher
+        )
         return IssuedDelegation(self._signer.sign(delegation), expire_time)
 
-    async def renew(self, credential: str, rights: Collection[Right]) -> IssuedDelegation:
+    async def renew(
+        self, credential: str, rights: Collection[Right], *, voucher: str
+    ) -> IssuedDelegation:
         """Issue a delegation anew, with all its rights or with some of them.
+
+        The service that renews it vouches that the work is what its resource says.
 
         Raises:
             ServiceError: INVALID_CREDENTIAL, or RIGHT_MISSING when the principal lost a right.
@@ -99,7 +107,7 @@ class Access:
         for right in sorted(wanted):
             if right not in held or right not in old.rights:
                 raise right_missing(right)
-        return self.mint(old.principal, old.resource, wanted)
+        return self.mint(old.principal, old.resource, wanted, voucher=voucher)
 
     async def _examine_token(self, secret: str) -> Credential:
         secret_hash = hash_secret(secret)
@@ -118,6 +126,7 @@ class Access:
             credential=credential,
             project_rights={delegation.project: delegation.rights & held},
             delegated_resource=delegation.resource,
+            voucher=delegation.voucher,
         )
         return Credential(identity, delegation.expire_time)
 

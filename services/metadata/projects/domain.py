@@ -106,6 +106,8 @@ class Delegation:
     resource: str
     rights: frozenset[Right]
     expire_time: datetime
+    voucher: str = ""
+    """The service that renewed it and so owns the work; empty: only the principal says so."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -100,7 +100,8 @@ class ProjectServicer(project_service_pb2_grpc.ProjectServiceServicer):
     ) -> pb.RenewDelegationResponse:
         """Renew a delegation."""
         rights = codec.rights_from(request.rights, "rights")
-        issued = await self._access.renew(request.delegation, rights)
+        voucher = current_call().caller.principal
+        issued = await self._access.renew(request.delegation, rights, voucher=voucher)
         return pb.RenewDelegationResponse(
             delegation=issued.credential, expire_time=timestamp(issued.expire_time)
         )

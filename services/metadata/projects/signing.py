@@ -52,6 +52,7 @@ class Signer:
             "resource": delegation.resource,
             "rights": sorted(right.value for right in delegation.rights),
             "exp": int(delegation.expire_time.timestamp()),
+            "voucher": delegation.voucher,
         }
         header = {"alg": ALGORITHM, "typ": TYPE, "kid": self._key.kid}
         return jwt.encode(header, claims, self._key, algorithms=[ALGORITHM])
@@ -79,4 +80,5 @@ def _delegation(claims: Mapping[str, Any]) -> Delegation:
         resource=claims["resource"],
         rights=frozenset(Right(right) for right in claims["rights"]),
         expire_time=datetime.fromtimestamp(claims["exp"], UTC),
+        voucher=claims["voucher"],
     )
