@@ -114,10 +114,10 @@ class DataPlane:
 
     async def open_environment(self, name: str, *, port: int, host: str = "127.0.0.1") -> None:
         """Serve an environment on a port; a port that is taken raises ConfigRejectedError."""
-        known = self._environments.get(name)
-        if known is not None and (known.port, known.host) == (port, host):
-            return
-        async with self._changing:
+        async with self._changing:  # several models may ask for it at the same time
+            known = self._environments.get(name)
+            if known is not None and (known.port, known.host) == (port, host):
+                return
             environment = replace(known or _Environment(port, host), port=port, host=host)
             await self._envoy.apply(_listeners({**self._environments, name: environment}))
             self._environments[name] = environment

@@ -131,13 +131,23 @@ class DeploymentKeeper:
             with telemetry.span("agent shift", trace_parent=assignment.trace_parent):
                 await self._data_plane.open_environment(environment, port=self._port)
                 await self._data_plane.set_weights(environment, self._name.deployment, shares)
-        except (KeyError, EnvoyError, ConfigRejectedError) as error:
-            # KeyError: a variant died just now; its keeper is told in a moment.
+        except KeyError:
+            self._find_missing(shares)
+            return False
+        except (EnvoyError, ConfigRejectedError) as error:
             self._warn("shares not in force, soon again", error)
             asyncio.get_running_loop().call_later(RETRY_SECONDS, self._changed.set)
             return False
         self._in_force = shares
         return True
+
+    def _find_missing(self, shares: dict[int, int]) -> None:
+        """Take note of ready variants that do not run: they died just now."""
+        running = self._data_plane.ready()
+        for revision in shares:
+            if self._is_ready(revision) and variant_key(self._name, revision) not in running:
+                gone = Failure("CRASHED", "the model server does not run any more")
+                self._set(revision, VariantState.FAILED, gone)
 
     async def _bring_up(self, variant: AssignedVariant, trace_parent: str) -> None:
         """Prepare and start a variant; one with requests to answer is tried for ever."""
