@@ -13,6 +13,8 @@ from modelyard.cli.render import clean
 from modelyard.cli.tracing import traced
 from modelyard.errors import ModelyardError
 
+_GLOBAL_OPTIONS = ("--server", "--project", "--output", "-o")
+
 
 def make_app() -> typer.Typer:
     """Build the tree of commands that the client itself has."""
@@ -35,7 +37,7 @@ def run(app: typer.Typer) -> int:
     """Run a command; return its exit status."""
     try:
         with traced(" ".join(["modelyard", *sys.argv[1:2]])):
-            status = app(standalone_mode=False)
+            status = app(args=_globals_first(sys.argv[1:]), standalone_mode=False)
     except ModelyardError as error:
         return _fail(str(error))
     except (typer.Abort, KeyboardInterrupt):
@@ -52,6 +54,24 @@ def run(app: typer.Typer) -> int:
             raise
         return _fail(f"{type(error).__name__}: {error} (MODELYARD_DEBUG=1 shows where)")
     return status if isinstance(status, int) else 0
+
+
+def _globals_first(arguments: list[str]) -> list[str]:
+    """Let the options that all commands share stand anywhere, as in `runs list -o json`."""
+    first: list[str] = []
+    rest: list[str] = []
+    remaining = iter(arguments)
+    for argument in remaining:
+        if argument == "--":
+            return [*first, *rest, argument, *remaining]
+        name, equals, _ = argument.partition("=")
+        if name not in _GLOBAL_OPTIONS:
+            rest.append(argument)
+            continue
+        first.append(argument)
+        if not equals:
+            first.extend(value for value in [next(remaining, None)] if value is not None)
+    return [*first, *rest]
 
 
 def _fail(message: str) -> int:

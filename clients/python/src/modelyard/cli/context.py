@@ -37,6 +37,11 @@ def as_json() -> bool:
     return _context.output is Output.JSON
 
 
+def chosen_project() -> str:
+    """Return the project that the command line names; empty: it names none."""
+    return _context.project
+
+
 def client() -> Client:
     """Connect to the suite that the options, the environment or the configuration name."""
     from modelyard import Client  # noqa: PLC0415 - grpc is imported only when it is used

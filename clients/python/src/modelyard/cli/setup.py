@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from modelyard.cli.context import chosen_project
 from modelyard.cli.render import show_one
 from modelyard.errors import InvalidArgumentError
 
@@ -49,12 +50,12 @@ def register(app: typer.Typer) -> None:
 def login(
     server: Annotated[str, typer.Argument(help="The suite's address, host:port.")],
     token: Annotated[str, typer.Option(prompt=True, hide_input=True, help="Your token.")],
-    project: Annotated[str, typer.Option(help="Your default project.")] = "default",
 ) -> None:
-    """Check a token against a suite and remember both."""
+    """Check a token against a suite and remember both, and the --project."""
     from modelyard import Client  # noqa: PLC0415
     from modelyard._config import config_path  # noqa: PLC0415
 
+    project = chosen_project() or "default"
     identity = Client(server, token=token, project=project).tokens.introspect()
     path = config_path(os.environ)
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)

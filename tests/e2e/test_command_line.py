@@ -1,0 +1,91 @@
+"""The command line as a person and as a program use it."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.e2e.suite import TINY, EmbeddedSuite
+
+MODELYARD = str(Path(sys.executable).with_name("modelyard"))
+
+
+@pytest.fixture
+def modelyard(embedded: EmbeddedSuite, tmp_path: Path) -> Runner:
+    """The command line of a user with a configuration of his own."""
+    return Runner({"MODELYARD_CONFIG": str(tmp_path / "config.toml")}, embedded)
+
+
+class Runner:
+    """Runs commands; keeps what they print."""
+
+    def __init__(self, environment: dict[str, str], suite: EmbeddedSuite) -> None:
+        self.environment = environment
+        self.suite = suite
+
+    def __call__(self, *arguments: str, status: int = 0) -> subprocess.CompletedProcess[str]:
+        own = {k: v for k, v in os.environ.items() if not k.startswith("MODELYARD_")}
+        done = subprocess.run(
+            [MODELYARD, *arguments],
+            env={**own, **self.environment},
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=120,
+        )
+        assert done.returncode == status, done.stdout + done.stderr
+        assert "Traceback" not in done.stderr
+        return done
+
+
+def test_without_a_server_it_says_what_to_do(modelyard: Runner) -> None:
+    assert "modelyard up" in modelyard("models", "list", status=1).stderr
+
+
+def test_bad_usage_is_status_two(modelyard: Runner) -> None:
+    assert modelyard("deploy", status=2).stderr
+    assert modelyard("no-such-command", status=2).stderr
+
+
+def test_login_build_and_look_around(modelyard: Runner) -> None:
+    suite = modelyard.suite
+    assert "token" in modelyard("login", suite.address, "--token", "wrong", status=1).stderr
+    modelyard("login", suite.address, "--token", suite.token)
+
+    built = modelyard("build", str(TINY), "--model", "lines", "--param", "level=4")
+    for words in ("✓ train", "✓ test", "✓ register", "lines/1", "training"):
+        assert words in built.stdout
+    (build,) = json.loads(modelyard("builds", "list", "-o", "json").stdout)[:1]
+    assert build["state"] == "BUILD_STATE_SUCCEEDED"
+    assert "a warning" in modelyard("logs", build["name"]).stdout
+
+    shown = json.loads(modelyard("versions", "show", "lines", "--output=json").stdout)
+    assert shown["params"]["level"] == {"int_value": "4"}
+    run = json.loads(modelyard("--output", "json", "runs", "show", shown["run"]).stdout)
+    assert run["state"] == "RUN_STATE_SUCCEEDED"
+    modelyard("promote", "lines/1", "champion", "--reason", "the only one")
+    assert "the only one" in modelyard("aliases", "history", "lines").stdout
+    assert "lines/1" in modelyard("versions", "show", "lines@champion").stdout
+
+
+def test_push_and_pull_give_the_same_bytes(modelyard: Runner, tmp_path: Path) -> None:
+    modelyard("login", modelyard.suite.address, "--token", modelyard.suite.token)
+    folder = tmp_path / "tree"
+    (folder / "a").mkdir(parents=True)
+    (folder / "a" / "ünïcode.bin").write_bytes(os.urandom(3_000_000))
+    (folder / "empty").touch()
+    pushed = json.loads(modelyard("push", str(folder), "-o", "json").stdout)
+    modelyard("pull", pushed["name"], str(tmp_path / "back"))
+    for path in ("a/ünïcode.bin", "empty"):
+        assert (tmp_path / "back" / path).read_bytes() == (folder / path).read_bytes()
+
+
+def test_what_does_not_exist_is_named(modelyard: Runner) -> None:
+    modelyard("login", modelyard.suite.address, "--token", modelyard.suite.token)
+    assert "does not exist" in modelyard("versions", "show", "nothing/9", status=1).stderr
+    assert modelyard("deploy", "nothing/9", "--env", "nowhere", status=1).stderr
