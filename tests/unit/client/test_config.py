@@ -56,10 +56,16 @@ def test_a_bad_file_is_named(text: str, tmp_path: Path) -> None:
         find_settings(environ={"MODELYARD_CONFIG": str(path)})
 
 
-@pytest.mark.parametrize("key", ["MODELYARD_CONFIG", "MODELYARD_TOKEN_FILE"])
-def test_a_named_file_must_be_there(key: str, tmp_path: Path) -> None:
+def test_a_named_token_file_must_be_there(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="nothing-here"):
-        find_settings("a:1", environ={key: str(tmp_path / "nothing-here")})
+        find_settings("a:1", environ={"MODELYARD_TOKEN_FILE": str(tmp_path / "nothing-here")})
+
+
+def test_a_config_file_need_not_be_there_yet(tmp_path: Path) -> None:
+    path = tmp_path / "nothing-here"
+    assert find_settings("a:1", environ={"MODELYARD_CONFIG": str(path)}).server == "a:1"
+    with pytest.raises(ConfigError, match="nothing-here"):
+        find_settings(environ={"MODELYARD_CONFIG": str(path)})
 
 
 def test_the_config_file_lies_where_others_do(tmp_path: Path) -> None:

@@ -102,14 +102,11 @@ def _split(server: str) -> tuple[str, str]:
 
 
 def _read_config(env: Mapping[str, str]) -> dict[str, str]:
+    # A file that is not there yet is one that `up` or `login` will write.
     path = config_path(env)
     try:
         values = tomllib.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        if env.get("MODELYARD_CONFIG"):
-            raise ConfigError(
-                f"MODELYARD_CONFIG names {path}, which does not exist", reason="BAD_CONFIG"
-            ) from None
         return {}
     except (OSError, ValueError) as problem:
         raise ConfigError(f"cannot read {path}: {problem}", reason="BAD_CONFIG") from problem
