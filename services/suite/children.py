@@ -101,6 +101,7 @@ def _defaults(layout: Layout) -> dict[str, str]:
         "MODELYARD_REDIS_URL": f"unix://{layout.socket}",
         "MODELYARD_REFLECTION": "true",
         "MODELYARD_WORKER_ENVIRONMENTS": environments,
+        "MODELYARD_WORKER_GRACE_SECONDS": "1",
         "MODELYARD_AGENT_ENVIRONMENTS": environments,
     }
 

@@ -72,13 +72,21 @@ def start_suite(layout: Layout, *, environment: dict[str, str]) -> subprocess.Po
         process = subprocess.Popen(
             _command(layout), env={**os.environ, **environment}, stdout=log, stderr=log
         )
+    try:
+        _wait_ready(process, layout)
+    except BaseException:  # an interrupt too: whoever asked has nothing to stop it by
+        process.terminate()
+        process.wait()
+        raise
+    return process
+
+
+def _wait_ready(process: subprocess.Popen[bytes], layout: Layout) -> None:
     deadline = time.monotonic() + START_SECONDS
     while not layout.ready.exists():
         if process.poll() is not None or time.monotonic() > deadline:
-            process.terminate()
             raise StartError(f"the suite did not start; see {layout.logs}")
         time.sleep(POLL_SECONDS)
-    return process
 
 
 def _command(layout: Layout) -> list[str]:

@@ -105,15 +105,19 @@ class Supervisor:
 
     async def _stop_all(self) -> None:
         """Stop the processes, the ones that use others first."""
-        for name in ("worker", "agent", SERVICES, "valkey"):
-            process = self._running.get(name)
-            if process is None or process.returncode is not None:
-                continue
-            process.terminate()
-            try:
-                await asyncio.wait_for(process.wait(), STOP_SECONDS)
-            except TimeoutError:
-                os.killpg(process.pid, signal.SIGKILL)
+        for names in (("worker", "agent"), (SERVICES,), ("valkey",)):
+            await asyncio.gather(*(self._stop(name) for name in names))
+
+    async def _stop(self, name: str) -> None:
+        process = self._running.get(name)
+        if process is None or process.returncode is not None:
+            return
+        process.terminate()
+        try:
+            await asyncio.wait_for(process.wait(), STOP_SECONDS)
+        except TimeoutError:
+            _say(f"{name} does not stop; killing it")
+            os.killpg(process.pid, signal.SIGKILL)
 
 
 async def _healthy(address: str) -> None:
