@@ -55,7 +55,7 @@ def test_what_a_script_trained_is_recorded_whole_and_goes_live(
         metrics = {m.key: m for m in recorded.metrics}
         assert metrics["log_loss"].count == 60
         assert 0.9 < metrics["f1"].last <= 1.0
-        assert [d.role for d in recorded.datasets] == ["train", "test"]
+        assert {d.role for d in recorded.datasets} == {"train", "test"}
         assert len(recorded.code.commit) == 40
         assert recorded.environment.python_version
         assert "scikit-learn" in {p.name for p in recorded.environment.packages}

@@ -174,16 +174,16 @@ async def test_client_streams_are_authorised_by_their_first_message(
 ) -> None:
     stub: Any = run_service_pb2_grpc.RunServiceStub(channel)
 
-    async def batches() -> AsyncIterator[Any]:
-        for end in (1, 2, 3):
+    async def batches(*ends: int) -> AsyncIterator[Any]:
+        for end in ends:
             yield run_service_pb2.IngestRunDataRequest(
                 run="projects/p/models/m/runs/r", end_sequence=end
             )
 
-    call = stub.IngestRunData(batches(), metadata=bearer("writer"))
+    call = stub.IngestRunData(batches(1, 2, 3), metadata=bearer("writer"))
     assert [answer.acknowledged_sequence async for answer in call] == [1, 2, 3]
     with pytest.raises(grpc.aio.AioRpcError) as caught:
-        _ = [answer async for answer in stub.IngestRunData(batches(), metadata=bearer("reader"))]
+        _ = [answer async for answer in stub.IngestRunData(batches(1), metadata=bearer("reader"))]
     assert caught.value.code() is grpc.StatusCode.PERMISSION_DENIED
 
 
