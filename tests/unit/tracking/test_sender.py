@@ -166,7 +166,11 @@ def test_broken_streams_lose_and_repeat_nothing(
 
 
 @pytest.mark.usefixtures("spools")
-def test_killing_the_sender_again_and_again_loses_and_repeats_nothing(server: Server) -> None:
+def test_killing_the_sender_again_and_again_loses_and_repeats_nothing(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # A killed sender whose work was done is missed by the next line that is logged.
+    monkeypatch.setattr("modelyard.tracking.run._LOOK_EVERY", 0)
     step = 0
     with modelyard.start_run("churn") as run:
         for _ in range(3):
