@@ -180,6 +180,14 @@ class BuildName(ResourceName, pattern="projects/{project}/builds/{build}"):
 
 
 @dataclass(frozen=True, slots=True)
+class AutomationName(ResourceName, pattern="projects/{project}/automations/{automation}"):
+    """Name an automation."""
+
+    project: str
+    automation: str
+
+
+@dataclass(frozen=True, slots=True)
 class EnvironmentName(ResourceName, pattern="projects/{project}/environments/{environment}"):
     """Name an environment."""
 
