@@ -179,7 +179,7 @@ async def test_failures_are_told_with_the_last_lines(
     server = await ModelServerProcess.start(spec(bundle), folder=tmp_path / "server")
     try:
         with pytest.raises(ModelServerError) as caught:
-            await server.wait_ready(2)
+            await server.wait_ready(8 if reason is FailureReason.NEVER_READY else 60)
         assert caught.value.reason is reason
         assert words in caught.value.message
     finally:
