@@ -7,7 +7,6 @@ from urllib.parse import urlsplit
 
 from services.artifact.blobs import BlobStore
 from services.artifact.blobs.disk import DiskBlobs
-from services.artifact.blobs.s3 import S3Blobs
 from services.artifact.settings import PREFIX, ArtifactSettings
 from services.common.settings import SettingsError
 
@@ -21,6 +20,9 @@ def open_blobs(settings: ArtifactSettings) -> BlobStore:
         raise SettingsError(f"{PREFIX}S3_ENDPOINT: must be http://host:port or https://host")
     if not re.fullmatch(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]", settings.s3_bucket):
         raise SettingsError(f"{PREFIX}S3_BUCKET: not the name of a bucket")
+    # The S3 library takes longer to import than the rest of the service: only who uses it waits.
+    from services.artifact.blobs.s3 import S3Blobs  # noqa: PLC0415
+
     return S3Blobs(
         endpoint=endpoint.netloc,
         bucket=settings.s3_bucket,

@@ -5,13 +5,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.text import Text
 
 from modelyard.cli.context import as_json, client
 from modelyard.cli.render import leaf, short_version, show_one, show_table, text
 from modelyard.errors import InvalidArgumentError
 
 if TYPE_CHECKING:
+    from rich.text import Text
+
     from modelyard.metadata.v1.model_service_pb2 import CompareVersionsResponse
 
 _GOALS = {0: "", 1: "↑", 2: "↓"}
@@ -40,6 +41,8 @@ def compare(
 
 def show_comparison(comparison: CompareVersionsResponse) -> None:
     """Write a comparison as a table; the best value of each metric is marked."""
+    from rich.text import Text  # noqa: PLC0415
+
     from modelyard._values import decode_value  # noqa: PLC0415
 
     headings = ["", *(short_version(version.name) for version in comparison.versions)]
@@ -74,6 +77,8 @@ def promote(
 
 
 def _cell(cell: Any) -> Text:
+    from rich.text import Text  # noqa: PLC0415
+
     if not cell.HasField("value"):
         return Text("-", "dim")
     delta = f"  ({cell.delta:+.4g})" if cell.HasField("delta") and cell.delta else ""

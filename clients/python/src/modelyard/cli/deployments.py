@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.text import Text
 
 from modelyard.cli.context import as_json, client
 from modelyard.cli.render import (
@@ -134,6 +133,8 @@ def _outcome(connection: Client, deployment: deployment_pb2.Deployment, *, wait:
 
 def _follow(connection: Client, name: str) -> None:
     """Show a deployment's journal until it settles."""
+    from rich.text import Text  # noqa: PLC0415
+
     out = console()
     for event in connection.deployments.follow(name):
         if not as_json():

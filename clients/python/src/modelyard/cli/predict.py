@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import sys
-import urllib.error
-import urllib.request
 from typing import Annotated, Any
 
 import typer
@@ -47,6 +45,9 @@ def predict(
 
 def ask(address: str, model: str, body: str) -> Any:
     """Send an inference request over HTTP and return the answer."""
+    import urllib.error  # noqa: PLC0415 - slow to import
+    import urllib.request  # noqa: PLC0415
+
     request = urllib.request.Request(
         f"http://{address}/v2/models/{model}/infer",
         data=body.encode(),

@@ -8,13 +8,13 @@ import re
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC
-from typing import Any
-
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
+from typing import TYPE_CHECKING, Any
 
 from modelyard.cli.context import as_json
+
+# rich is imported where it is used: `modelyard --help` need not wait for it.
+if TYPE_CHECKING:
+    from rich.console import Console
 
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 Columns = Mapping[str, Callable[[Any], object]]
@@ -22,6 +22,8 @@ Columns = Mapping[str, Callable[[Any], object]]
 
 def console() -> Console:
     """Return a console on standard output."""
+    from rich.console import Console  # noqa: PLC0415
+
     return Console(highlight=False, soft_wrap=not sys.stdout.isatty())
 
 
@@ -42,6 +44,9 @@ def show_table(
     headings: Sequence[str], rows: Iterable[Sequence[object]], *, title: str = ""
 ) -> None:
     """Write rows as a table for people."""
+    from rich.table import Table  # noqa: PLC0415
+    from rich.text import Text  # noqa: PLC0415
+
     table = Table(*headings, box=None, pad_edge=False, title=title or None, title_justify="left")
     for row in rows:
         table.add_row(*(cell if isinstance(cell, Text) else Text(text(cell)) for cell in row))
