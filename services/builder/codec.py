@@ -33,7 +33,6 @@ from services.builder.domain import (
     SourceOrigin,
 )
 from services.common import pagination
-from services.common.database import EPOCH
 from services.common.errors import invalid_field
 from services.common.names import (
     ArtifactName,
@@ -42,6 +41,7 @@ from services.common.names import (
     check_id,
     invalid_name,
 )
+from services.common.outbox import EPOCH
 
 _ENTRY = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*", re.ASCII)
 _PYTHON = re.compile(r"3\.[0-9]{1,2}")

@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -28,6 +28,7 @@ from sqlalchemy.engine import Connection, Dialect, Engine
 
 from services.common import outbox
 from services.common.errors import Reason, ServiceError
+from services.common.outbox import EPOCH
 
 T = TypeVar("T")
 Work = Callable[["Transaction"], T]
@@ -36,7 +37,6 @@ Listener = Callable[[list[outbox.Event]], None]
 READERS = 4
 ATTEMPTS = 5
 BATCH = 256
-EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 class Timestamp(sa.types.TypeDecorator[datetime]):

@@ -19,7 +19,7 @@ from typing import Any
 import redis.asyncio as redis
 
 from services.common.database import Database
-from services.common.outbox import EPOCH, Event, last_sequence, read_events
+from services.common.outbox import EPOCH, Event, read_events
 
 logger = logging.getLogger(__name__)
 
@@ -204,11 +204,6 @@ async def _next_live(queue: asyncio.Queue[Event], after: int) -> list[Event]:
         elif event.sequence > after:
             break
     return following
-
-
-async def newest(database: Database, topic: str) -> int:
-    """Return the sequence of a topic's newest event."""
-    return await database.read(lambda tx: last_sequence(tx.connection, topic))
 
 
 def _fields(event: Event) -> dict[Any, Any]:
