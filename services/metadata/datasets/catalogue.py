@@ -9,10 +9,10 @@ from services.common.database import Database, Transaction
 from services.common.errors import not_found
 from services.common.idempotency import Key, once
 from services.common.names import DatasetName, DatasetVersionName, ProjectName
+from services.metadata.changes import Change, ChangeKind, publish
 from services.metadata.datasets import store
 from services.metadata.datasets.domain import Dataset, DatasetVersion, DatasetVersionDraft
 from services.metadata.listing import Listing, Page
-from services.metadata.values import pack
 
 
 class Catalogue:
@@ -45,8 +45,8 @@ class Catalogue:
             store.insert_version(tx.connection, pk, draft, creator=creator, now=now)
             made = store.find_by_digest(tx.connection, pk, draft.digest)
             assert made is not None  # noqa: S101 - inserted a line above
-            event = pack({"name": str(made.name)})
-            tx.publish(str(ProjectName(parent.project)), "dataset_version.created", event)
+            change = Change(str(made.name), actor=creator)
+            publish(tx, parent.project, ChangeKind.DATASET_VERSION_CREATED, change)
             return made
 
         return await self._database.write(

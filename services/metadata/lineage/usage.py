@@ -8,14 +8,13 @@ from datetime import datetime
 from services.common.database import Database, Transaction
 from services.common.errors import not_found, wrong_state
 from services.common.names import DeploymentName, ModelName, VersionName
+from services.metadata.changes import Change, ChangeKind, publish
 from services.metadata.lineage import store
 from services.metadata.lineage.domain import VersionUse
 from services.metadata.listing import Listing, Page
 from services.metadata.models import store as model_store
 from services.metadata.models import version_store
 from services.metadata.models.domain import VersionState
-from services.metadata.models.registry import topic
-from services.metadata.values import pack
 
 
 class Usage:
@@ -41,7 +40,7 @@ class Usage:
             if use is not None and use.end_time is None:
                 return use
             store.start_use(tx.connection, pk, str(user), now)
-            _publish(tx, "version_use.started", version, user)
+            _publish(tx, ChangeKind.USE_STARTED, version, user)
             return VersionUse(version, user, now, None)
 
         return await self._database.write(start)
@@ -62,7 +61,7 @@ class Usage:
             if use.end_time is not None:
                 return use
             store.end_use(tx.connection, pk, str(user), now)
-            _publish(tx, "version_use.ended", version, user)
+            _publish(tx, ChangeKind.USE_ENDED, version, user)
             return VersionUse(version, user, use.start_time, now)
 
         return await self._database.write(end)
@@ -85,5 +84,5 @@ def _lock(tx: Transaction, version: VersionName) -> tuple[int, VersionState]:
     return found
 
 
-def _publish(tx: Transaction, kind: str, version: VersionName, user: DeploymentName) -> None:
-    tx.publish(topic(version), kind, pack({"name": str(version), "user": str(user)}))
+def _publish(tx: Transaction, kind: ChangeKind, version: VersionName, user: DeploymentName) -> None:
+    publish(tx, version.project, kind, Change(str(version), user=str(user)))

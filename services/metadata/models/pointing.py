@@ -9,6 +9,7 @@ from services.common.database import Database, Transaction
 from services.common.errors import etag_mismatch, not_found, wrong_state
 from services.common.idempotency import Key, once
 from services.common.names import AliasName, ModelName, VersionName
+from services.metadata.changes import Change, ChangeKind, publish
 from services.metadata.listing import Listing, Page
 from services.metadata.models import alias_store, store, version_store
 from services.metadata.models.domain import (
@@ -18,8 +19,6 @@ from services.metadata.models.domain import (
     VersionState,
     alias_moved,
 )
-from services.metadata.models.registry import topic
-from services.metadata.values import pack
 
 
 class Pointing:
@@ -56,7 +55,8 @@ class Pointing:
             _check_etag(name, current, etag)
             change = AliasChange(name, str(current.version), "", actor, reason, now)
             alias_store.drop_alias(tx.connection, model_pk, change=change, old=current.version)
-            tx.publish(topic(name), "alias.deleted", pack({"name": str(name)}))
+            gone = Change(str(name), actor=actor, old_version=str(current.version))
+            publish(tx, name.project, ChangeKind.ALIAS_DELETED, gone)
 
         await self._database.write(delete)
 
@@ -130,8 +130,10 @@ def _put(tx: Transaction, model_pk: int, version_pk: int, move: AliasMove, now: 
     alias = alias_store.put_alias(
         tx.connection, model_pk, version_pk, change=change, old=old, new=move.version
     )
-    event = {"name": str(move.name), "old_version": where, "new_version": str(move.version)}
-    tx.publish(topic(move.name), "alias.moved", pack(event))
+    moved = Change(
+        str(move.name), actor=move.actor, old_version=where, new_version=str(move.version)
+    )
+    publish(tx, move.name.project, ChangeKind.ALIAS_MOVED, moved)
     return alias
 
 

@@ -20,6 +20,7 @@ from services.common.database import Database, Transaction
 from services.common.errors import Reason, ServiceError, not_found
 from services.common.idempotency import Key, once
 from services.common.names import ArtifactName, ModelName, RunName, VersionName
+from services.metadata.changes import Change, ChangeKind, publish
 from services.metadata.models import store, version_store
 from services.metadata.models.artifacts import Holds
 from services.metadata.models.domain import (
@@ -30,10 +31,10 @@ from services.metadata.models.domain import (
     bytes_missing,
 )
 from services.metadata.models.pointing import point
-from services.metadata.models.registry import ensure_model, topic
+from services.metadata.models.registry import ensure_model
 from services.metadata.projects.access import Access
 from services.metadata.runs import store as run_store
-from services.metadata.values import Failure, pack
+from services.metadata.values import Failure
 
 logger = logging.getLogger(__name__)
 
@@ -177,7 +178,8 @@ def _reserve(
     if run_pk is not None:
         run_store.copy_results(tx.connection, run_pk, version_pk=pk)
     name = parent.version(number)
-    tx.publish(topic(name), "version.pending", pack({"name": str(name)}))
+    change = Change(str(name), actor=creator, state=VersionState.PENDING.value)
+    publish(tx, name.project, ChangeKind.VERSION_PENDING, change)
     return Reserved(name)
 
 
@@ -190,14 +192,16 @@ def _complete(tx: Transaction, name: VersionName, creator: str, now: datetime) -
     aliases = version_store.set_ready(tx.connection, found[0], now)
     if aliases is None:
         return
-    tx.publish(topic(name), "version.ready", pack({"name": str(name)}))
+    change = Change(str(name), actor=creator, state=VersionState.READY.value)
+    publish(tx, name.project, ChangeKind.VERSION_READY, change)
     point(tx, model_pk, found[0], name, aliases, actor=creator, now=now)
 
 
 def _fail(tx: Transaction, name: VersionName, failure: Failure) -> None:
     found = version_store.find_version_row(tx.connection, name)
     if found is not None and version_store.set_failed(tx.connection, found[0], failure):
-        tx.publish(topic(name), "version.failed", pack({"name": str(name)}))
+        change = Change(str(name), state=VersionState.FAILED.value)
+        publish(tx, name.project, ChangeKind.VERSION_FAILED, change)
 
 
 def _refuse(version: Version) -> NoReturn:

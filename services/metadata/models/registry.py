@@ -9,11 +9,11 @@ from services.common.database import Database, Transaction
 from services.common.errors import already_exists, etag_mismatch, not_found
 from services.common.idempotency import Key, once
 from services.common.names import AliasName, ModelName, ProjectName, VersionName
+from services.metadata.changes import Change, ChangeKind, publish
 from services.metadata.listing import Listing, Page
 from services.metadata.models import store, version_store
 from services.metadata.models.comparing import compare
 from services.metadata.models.domain import Comparison, Model, ModelDraft, Version
-from services.metadata.values import pack
 
 TEXTS = ("display_name", "description")
 
@@ -74,7 +74,7 @@ class Registry:
                 raise etag_mismatch(name, current=str(current.revision))
             if pk is not None and paths:
                 _apply(tx, pk, draft, paths, now)
-                tx.publish(topic(name), "model.updated", pack({"name": str(name)}))
+                publish(tx, name.project, ChangeKind.MODEL_UPDATED, Change(str(name)))
             return _found(store.find_model(tx.connection, name), name)
 
         return await self._database.write(lambda tx: once(tx, key, Model, lambda: change(tx)))
@@ -120,7 +120,7 @@ def add_model(tx: Transaction, name: ModelName, draft: ModelDraft, now: datetime
     """Create a model in a transaction and return its row; None when it exists."""
     pk = store.insert_model(tx.connection, name, draft, now)
     if pk is not None:
-        tx.publish(topic(name), "model.created", pack({"name": str(name)}))
+        publish(tx, name.project, ChangeKind.MODEL_CREATED, Change(str(name)))
     return pk
 
 
@@ -136,11 +136,6 @@ def ensure_model(tx: Transaction, name: ModelName, now: datetime) -> int:
     if pk is None:
         raise not_found(name)
     return pk
-
-
-def topic(name: ModelName | VersionName | AliasName) -> str:
-    """Return the topic that tells of a project's changes."""
-    return str(ProjectName(name.project))
 
 
 def _apply(

@@ -78,9 +78,13 @@ VERSIONS = sa.Table(
     sa.Column("run", sa.Text, nullable=False, index=True),
     sa.Column("build", sa.Text, nullable=False, index=True),
     sa.Column("label", sa.Text, nullable=False),
+    # A key that sorts labels, semantic versions as such; see `labels.py`.
+    sa.Column("label_rank", sa.Text),
     # The label while it is taken: a FAILED version gives it back.
     sa.Column("taken_label", sa.Text),
     sa.Column("description", sa.Text, nullable=False),
+    sa.Column("card", sa.Text, nullable=False),
+    sa.Column("license", sa.Text, nullable=False),
     sa.Column("environment_digest", sa.Text, nullable=False),
     sa.Column("tests_passed", sa.Boolean, nullable=False),
     # The aliases to set when it becomes READY.
@@ -88,6 +92,11 @@ VERSIONS = sa.Table(
     sa.Column("creator", sa.Text, nullable=False),
     sa.Column("create_time", Timestamp, nullable=False),
     sa.Column("ready_time", Timestamp),
+    sa.Column("archive_time", Timestamp),
+    sa.Column("delete_time", Timestamp),
+    # Set while its removal is under way: its bytes are given back, then the row goes.
+    sa.Column("purge_time", Timestamp),
+    sa.Column("revision", sa.BigInteger, nullable=False),
     sa.UniqueConstraint("model_pk", "number"),
     sa.UniqueConstraint("model_pk", "taken_label"),
 )
@@ -111,7 +120,13 @@ VERSION_METRICS = sa.Table(
     METADATA,
     reference("version_pk", "versions.pk", primary_key=True),
     sa.Column("key", sa.Text, primary_key=True),
-    sa.Column("value", Double, nullable=False),
+    # The version's model, for indexes that serve searches.
+    sa.Column("model_pk", sa.BigInteger, nullable=False),
+    sa.Column("last", Double, nullable=False),
+    # The last value to sort by: NaN is no value.
+    sa.Column("last_rank", sa.Double),
+    sa.Column("min", Double),
+    sa.Column("max", Double),
 )
 ALIASES = sa.Table(
     "aliases",

@@ -58,7 +58,7 @@ FIELDS: Mapping[str, FieldCompiler] = {
     "metrics": map_field(
         VERSION_METRICS.c.version_pk == VERSIONS.c.pk,
         key=VERSION_METRICS.c.key,
-        values=number_field(VERSION_METRICS.c.value),
+        values=number_field(VERSION_METRICS.c.last),
     ),
 }
 ORDERS = ("number", "create_time", "metrics.*")
@@ -87,6 +87,9 @@ def insert_version(
         label=draft.label,
         taken_label=draft.label or None,
         description=draft.description,
+        card="",
+        license="",
+        revision=1,
         environment_digest=draft.environment_digest,
         tests_passed=draft.tests_passed,
         wanted_aliases=pack(draft.aliases),
@@ -197,7 +200,7 @@ def _sort(path: tuple[str, ...], descending: bool) -> Sort:
         message = "a version's metric has one value; quote keys that hold dots"
         raise ServiceError(Reason.INVALID_ORDER, message, order_by=".".join(path)[:200])
     value = (
-        sa.select(VERSION_METRICS.c.value)
+        sa.select(VERSION_METRICS.c.last)
         .where(VERSION_METRICS.c.version_pk == VERSIONS.c.pk, VERSION_METRICS.c.key == path[1])
         .scalar_subquery()
         .correlate(VERSIONS)
@@ -247,7 +250,7 @@ def _versions(connection: Connection, rows: Sequence[Row[Any]]) -> list[Version]
             description=row.description,
             labels={entry.key: entry.value for entry in labels[row.pk]},
             params={entry.key: unpack_param(entry.value) for entry in params[row.pk]},
-            metrics={entry.key: entry.value for entry in metrics[row.pk]},
+            metrics={entry.key: entry.last for entry in metrics[row.pk]},
             environment_digest=row.environment_digest,
             tests_passed=row.tests_passed,
             creator=row.creator,

@@ -11,10 +11,10 @@ from services.common.database import Database, Transaction
 from services.common.errors import Reason, ServiceError, already_exists, invalid_field, not_found
 from services.common.idempotency import Key, once
 from services.common.names import WILDCARD, ProjectName, TokenName
+from services.metadata.changes import Change, ChangeKind, publish
 from services.metadata.listing import Listing, Page
 from services.metadata.projects import store
 from services.metadata.projects.domain import Project, Token, TokenDraft, hash_secret, new_secret
-from services.metadata.values import pack
 
 DEFAULT_PROJECT = "default"
 
@@ -40,7 +40,7 @@ class Directory:
         def create(tx: Transaction) -> Project:
             if not store.add_project(tx.connection, project):
                 raise already_exists(name)
-            tx.publish(str(name), "project.created", pack({"name": str(name)}))
+            publish(tx, name.project, ChangeKind.PROJECT_CREATED, Change(str(name)))
             return project
 
         return await self._database.write(lambda tx: once(tx, key, Project, lambda: create(tx)))

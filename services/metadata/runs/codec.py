@@ -66,6 +66,8 @@ def new_run(request: run_service_pb2.CreateRunRequest, parent: ModelName) -> tup
         display_name=limits.line(message.display_name, "run.display_name", limits.DISPLAY_NAME),
         tags=limits.labels(message.tags, "run.tags"),
         build=build,
+        notes=limits.lines(message.notes, "run.notes", limits.DESCRIPTION),
+        group=check_id(message.group, "run.group") if message.group else "",
     )
     return check_id(request.run_id, "run_id") if request.run_id else "", draft
 
@@ -74,6 +76,8 @@ def run(found: Run) -> run_pb2.Run:
     """Return a run's message."""
     message = run_pb2.Run(
         name=str(found.name),
+        notes=found.notes,
+        group=found.group,
         display_name=found.display_name,
         state=run_pb2.RunState.Value(f"RUN_STATE_{found.state}"),
         failure=failure(found.failure),
@@ -93,6 +97,7 @@ def run(found: Run) -> run_pb2.Run:
         etag=str(found.revision),
     )
     stamp(message.create_time, found.create_time)
+    stamp(message.delete_time, found.delete_time)
     stamp(message.end_time, found.end_time)
     stamp(message.heartbeat_time, found.heartbeat_time)
     return message

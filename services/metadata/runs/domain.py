@@ -71,6 +71,8 @@ class RunDraft:
     display_name: str
     tags: Mapping[str, str]
     build: str
+    notes: str = ""
+    group: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,6 +171,9 @@ class Run:
     end_time: datetime | None
     heartbeat_time: datetime
     revision: int
+    notes: str = ""
+    group: str = ""
+    delete_time: datetime | None = None
 
 
 def is_presumed(state: RunState, failure_reason: str | None) -> bool:

@@ -114,6 +114,7 @@ def set_ingredients(
     values: dict[str, Any] = {"revision": RUNS.c.revision + 1}
     if code is not None:
         values |= {"code": pack(replace(code, diff="")), "diff": code.diff}
+        values |= {"git_commit": code.commit, "git_branch": code.branch}
     if environment is not None:
         values["environment"] = pack(replace(environment, packages=()))
         values["packages"] = pack(environment.packages)
@@ -176,6 +177,7 @@ def _extend(
         "count": total.count,
         "last": total.last,
         "last_step": total.last_step,
+        "last_rank": None if math.isnan(total.last) else total.last,
         "min": total.min,
         "max": total.max,
     }
@@ -183,7 +185,10 @@ def _extend(
         pk = known[0]
         connection.execute(SERIES.update().where(SERIES.c.pk == pk).values(**values))
     else:
-        statement = SERIES.insert().values(run_pk=run_pk, key=column.key, **values)
+        model_pk = sa.select(RUNS.c.model_pk).where(RUNS.c.pk == run_pk).scalar_subquery()
+        statement = SERIES.insert().values(
+            run_pk=run_pk, model_pk=model_pk, key=column.key, **values
+        )
         pk = connection.execute(statement.returning(SERIES.c.pk)).scalar_one()
     series[column.key] = (pk, total)
     return pk, total.count - found.count

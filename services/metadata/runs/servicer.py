@@ -78,7 +78,9 @@ class RunServicer(run_service_pb2_grpc.RunServiceServicer):
     ) -> pb.FinishRunResponse:
         """End a run."""
         state, failure = codec.outcome(request)
-        run = await self._tracker.finish(RunName.parse(request.name), state, failure)
+        run = await self._tracker.finish(
+            RunName.parse(request.name), state, failure, actor=current_call().caller.principal
+        )
         return pb.FinishRunResponse(run=codec.run(run))
 
     async def ListMetricPoints(

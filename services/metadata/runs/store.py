@@ -60,8 +60,14 @@ RUNS = sa.Table(
     sa.Column("state", sa.Text, nullable=False),
     sa.Column("failure_reason", sa.Text),
     sa.Column("failure_message", sa.Text),
+    sa.Column("notes", sa.Text, nullable=False),
+    # The group it belongs to; `group` itself is a word of SQL.
+    sa.Column("run_group", sa.Text, nullable=False),
     sa.Column("build", sa.Text, nullable=False, index=True),
     sa.Column("image", sa.Text, nullable=False),
+    # Of the code, for filters.
+    sa.Column("git_commit", sa.Text, nullable=False),
+    sa.Column("git_branch", sa.Text, nullable=False),
     # The code's diff and the packages lie apart: lists leave them out.
     sa.Column("code", sa.LargeBinary),
     sa.Column("diff", sa.Text, nullable=False),
@@ -71,6 +77,7 @@ RUNS = sa.Table(
     sa.Column("create_time", Timestamp, nullable=False),
     sa.Column("end_time", Timestamp),
     sa.Column("heartbeat_time", Timestamp, nullable=False),
+    sa.Column("delete_time", Timestamp),
     sa.Column("revision", sa.BigInteger, nullable=False),
     sa.UniqueConstraint("model_pk", "run"),
 )
@@ -109,10 +116,14 @@ SERIES = sa.Table(
     METADATA,
     row_id(),
     reference("run_pk", "runs.pk"),
+    # The run's model, for indexes that serve searches.
+    sa.Column("model_pk", sa.BigInteger, nullable=False),
     sa.Column("key", sa.Text, nullable=False),
     sa.Column("count", sa.BigInteger, nullable=False),
     sa.Column("last", Double, nullable=False),
     sa.Column("last_step", sa.BigInteger, nullable=False),
+    # The last value to sort by: NaN is no value.
+    sa.Column("last_rank", sa.Double),
     sa.Column("min", Double),
     sa.Column("max", Double),
     sa.UniqueConstraint("run_pk", "key"),
@@ -155,7 +166,7 @@ FIELDS: Mapping[str, FieldCompiler] = {
 }
 TIMES = {"create_time": RUNS.c.create_time, "end_time": RUNS.c.end_time}
 FIGURES = {"last": SERIES.c.last, "min": SERIES.c.min, "max": SERIES.c.max}
-_BRIEF = [column for column in RUNS.c if column.name not in {"diff", "packages"}]
+_BRIEF = [column for column in RUNS.c if column.name not in {"diff", "packages", "notes"}]
 
 
 def insert_run(
@@ -175,6 +186,10 @@ def insert_run(
         model_pk=model_pk,
         run=run,
         display_name=draft.display_name,
+        notes=draft.notes,
+        run_group=draft.group,
+        git_commit="",
+        git_branch="",
         state=RunState.RUNNING.value,
         build=draft.build,
         image="",
@@ -291,12 +306,11 @@ def copy_results(connection: Connection, run_pk: int, *, version_pk: int) -> Non
         sa.literal(version_pk, sa.BigInteger), *(RUN_PARAMS.c[name] for name in columns)
     ).where(RUN_PARAMS.c.run_pk == run_pk)
     connection.execute(VERSION_PARAMS.insert().from_select(["version_pk", *columns], params))
-    metrics = sa.select(sa.literal(version_pk, sa.BigInteger), SERIES.c.key, SERIES.c.last).where(
-        SERIES.c.run_pk == run_pk
-    )
-    connection.execute(
-        VERSION_METRICS.insert().from_select(["version_pk", "key", "value"], metrics)
-    )
+    figures = ["model_pk", "key", "last", "last_rank", "min", "max"]
+    metrics = sa.select(
+        sa.literal(version_pk, sa.BigInteger), *(SERIES.c[name] for name in figures)
+    ).where(SERIES.c.run_pk == run_pk)
+    connection.execute(VERSION_METRICS.insert().from_select(["version_pk", *figures], metrics))
 
 
 def _pk(name: RunName) -> sa.Select[Any]:
@@ -358,6 +372,9 @@ def _runs(connection: Connection, rows: Sequence[Row[Any]]) -> list[Run]:
             datasets=tuple(DatasetUse(e.key, e.dataset_version) for e in datasets[row.pk]),
             image=row.image,
             build=row.build,
+            notes=getattr(row, "notes", ""),
+            group=row.run_group,
+            delete_time=row.delete_time,
             dropped=dropped.get(row.pk, 0),
             creator=row.creator,
             create_time=row.create_time,

@@ -13,8 +13,9 @@ from services.common.database import Database, Transaction
 from services.common.errors import ServiceError, already_exists, not_found, wrong_state
 from services.common.idempotency import Key, once
 from services.common.names import ModelName, RunName
+from services.metadata.changes import Change, ChangeKind, publish
 from services.metadata.listing import Listing, Page
-from services.metadata.models.registry import ensure_model, topic
+from services.metadata.models.registry import ensure_model
 from services.metadata.runs import ingest_store, store
 from services.metadata.runs.domain import (
     HEARTBEAT_LOST,
@@ -26,7 +27,7 @@ from services.metadata.runs.domain import (
     is_presumed,
     sequence_gap,
 )
-from services.metadata.values import Failure, pack
+from services.metadata.values import Failure
 
 logger = logging.getLogger(__name__)
 
@@ -69,8 +70,9 @@ class Tracker:
             )
             if pk is None:
                 raise already_exists(name)
-            tx.publish(topic(parent), "run.created", pack({"name": str(name)}))
-            return _found(store.find_run(tx.connection, name), name)
+            run = _found(store.find_run(tx.connection, name), name)
+            _publish(tx, ChangeKind.RUN_CREATED, run, actor=creator)
+            return run
 
         return await self._database.write(lambda tx: once(tx, key, Run, lambda: create(tx)))
 
@@ -101,7 +103,9 @@ class Tracker:
 
         return await self._database.read(find)
 
-    async def finish(self, name: RunName, state: RunState, failure: Failure | None) -> Run:
+    async def finish(
+        self, name: RunName, state: RunState, failure: Failure | None, *, actor: str
+    ) -> Run:
         """End a run; that it was presumed lost gives way to what its client says.
 
         Raises:
@@ -114,11 +118,12 @@ class Tracker:
             ended = RunState(row.state)
             if ended is RunState.RUNNING or is_presumed(ended, row.failure_reason):
                 store.set_ended(tx.connection, row.pk, state, failure, now)
-                event = pack({"name": str(name), "state": state.value})
-                tx.publish(topic(name.parent), "run.ended", event)
             elif ended is not state:
                 raise wrong_state(name, ended, f"{name} has ended, {ended}")
-            return _found(store.find_run(tx.connection, name), name)
+            run = _found(store.find_run(tx.connection, name), name)
+            if ended is not state:
+                _publish(tx, ChangeKind.RUN_ENDED, run, actor=actor)
+            return run
 
         return await self._database.write(finish)
 
@@ -157,8 +162,8 @@ class Tracker:
                 tx.connection, before=before, failure=failure, now=now, limit=SWEEP_BATCH
             )
             for name in names:
-                event = pack({"name": str(name), "state": RunState.FAILED.value})
-                tx.publish(topic(name.parent), "run.ended", event)
+                run = _found(store.find_run(tx.connection, name), name)
+                _publish(tx, ChangeKind.RUN_ENDED, run)
             return names
 
         for name in await self._database.write(fail):
@@ -178,7 +183,8 @@ def _ingest(tx: Transaction, batch: Batch, now: datetime) -> int:
     ingest_store.beat(tx.connection, row.pk, now)
     if is_presumed(RunState(row.state), row.failure_reason):
         store.set_running(tx.connection, row.pk)
-        tx.publish(topic(batch.run.parent), "run.revived", pack({"name": str(batch.run)}))
+        run = _found(store.find_run(tx.connection, batch.run), batch.run)
+        _publish(tx, ChangeKind.RUN_REVIVED, run)
     return kept
 
 
@@ -200,6 +206,19 @@ def _keep(tx: Transaction, run_pk: int, batch: Batch) -> None:
             image=batch.image,
         )
     ingest_store.advance(connection, run_pk, batch.writer, end=batch.end, dropped=batch.dropped)
+
+
+def _publish(tx: Transaction, kind: ChangeKind, run: Run, *, actor: str = "") -> None:
+    change = Change(
+        str(run.name),
+        actor=actor,
+        state=run.state.value,
+        group=run.group,
+        build=run.build,
+        creator=run.creator,
+        tags=run.tags,
+    )
+    publish(tx, run.name.project, kind, change)
 
 
 def _found(value: T | None, name: RunName) -> T:

@@ -113,3 +113,15 @@ def _dict(message: Any) -> Any:
     from google.protobuf.json_format import MessageToDict  # noqa: PLC0415
 
     return MessageToDict(message, preserving_proto_field_name=True)
+
+
+def value(message: Any) -> object:
+    """Return a parameter's value as Python has it."""
+    from modelyard._values import decode_value  # noqa: PLC0415
+
+    return decode_value(message)
+
+
+def pairs(mapping: Any) -> str:
+    """Return a mapping on one line, by key."""
+    return ", ".join(f"{key}={text(found)}" for key, found in sorted(mapping.items()))

@@ -8,11 +8,59 @@ import collections.abc
 import google.protobuf.descriptor
 import google.protobuf.internal.containers
 import google.protobuf.message
+import google.protobuf.timestamp_pb2
 import modelyard.common.v1.value_pb2
+import modelyard.metadata.v1.dataset_difference_pb2
 import modelyard.metadata.v1.model_pb2
+import modelyard.metadata.v1.run_pb2
 import typing
 
 DESCRIPTOR: google.protobuf.descriptor.FileDescriptor
+
+@typing.final
+class ComparedItem(google.protobuf.message.Message):
+    """ComparedItem is one of the things compared, and what it stands for."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: builtins.int
+    RUN_FIELD_NUMBER: builtins.int
+    VERSION_FIELD_NUMBER: builtins.int
+    BUILD_FIELD_NUMBER: builtins.int
+    TITLE_FIELD_NUMBER: builtins.int
+    CREATE_TIME_FIELD_NUMBER: builtins.int
+    CREATOR_FIELD_NUMBER: builtins.int
+    name: builtins.str
+    """What was asked for: a run, a version or a build."""
+    run: builtins.str
+    """The run behind it; empty when there is none."""
+    version: builtins.str
+    """The version it is, or that came of it; empty when there is none."""
+    build: builtins.str
+    """The build that made it; empty when none did."""
+    title: builtins.str
+    """The label or display name, for people."""
+    creator: builtins.str
+    """Who created it."""
+    @property
+    def create_time(self) -> google.protobuf.timestamp_pb2.Timestamp:
+        """When it was created."""
+
+    def __init__(
+        self,
+        *,
+        name: builtins.str = ...,
+        run: builtins.str = ...,
+        version: builtins.str = ...,
+        build: builtins.str = ...,
+        title: builtins.str = ...,
+        create_time: google.protobuf.timestamp_pb2.Timestamp | None = ...,
+        creator: builtins.str = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["create_time", b"create_time"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["build", b"build", "create_time", b"create_time", "creator", b"creator", "name", b"name", "run", b"run", "title", b"title", "version", b"version"]) -> None: ...
+
+global___ComparedItem = ComparedItem
 
 @typing.final
 class ParamComparison(google.protobuf.message.Message):
@@ -54,7 +102,7 @@ class MetricComparison(google.protobuf.message.Message):
     key: builtins.str
     """The metric."""
     goal: modelyard.metadata.v1.model_pb2.MetricGoal.ValueType
-    """Which values are better, if the model says so."""
+    """Which values are better, if the models say so and agree."""
     @property
     def cells(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___MetricCell]:
         """Its last value in each thing, in the request's order."""
@@ -102,3 +150,173 @@ class MetricCell(google.protobuf.message.Message):
     def WhichOneof(self, oneof_group: typing.Literal["_value", b"_value"]) -> typing.Literal["value"] | None: ...
 
 global___MetricCell = MetricCell
+
+@typing.final
+class FactComparison(google.protobuf.message.Message):
+    """FactComparison is one fact of the environment, such as `python_version`,
+    across the things compared.
+    """
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    KEY_FIELD_NUMBER: builtins.int
+    VALUES_FIELD_NUMBER: builtins.int
+    DIFFERS_FIELD_NUMBER: builtins.int
+    key: builtins.str
+    """The fact: a field of RuntimeEnvironment, or `image`."""
+    differs: builtins.bool
+    """Whether the values differ."""
+    @property
+    def values(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
+        """Its value in each thing as text, in the request's order; empty where there
+        is none.
+        """
+
+    def __init__(
+        self,
+        *,
+        key: builtins.str = ...,
+        values: collections.abc.Iterable[builtins.str] | None = ...,
+        differs: builtins.bool = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["differs", b"differs", "key", b"key", "values", b"values"]) -> None: ...
+
+global___FactComparison = FactComparison
+
+@typing.final
+class PackageComparison(google.protobuf.message.Message):
+    """PackageComparison is one installed distribution that differs across the things
+    compared.
+    """
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: builtins.int
+    VERSIONS_FIELD_NUMBER: builtins.int
+    name: builtins.str
+    """Its normalised name."""
+    @property
+    def versions(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
+        """Its version in each thing, in the request's order; empty where it is not
+        installed.
+        """
+
+    def __init__(
+        self,
+        *,
+        name: builtins.str = ...,
+        versions: collections.abc.Iterable[builtins.str] | None = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["name", b"name", "versions", b"versions"]) -> None: ...
+
+global___PackageComparison = PackageComparison
+
+@typing.final
+class CodeComparison(google.protobuf.message.Message):
+    """CodeComparison is the code of the things compared."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    SOURCES_FIELD_NUMBER: builtins.int
+    DIFFERENCES_FIELD_NUMBER: builtins.int
+    @property
+    def sources(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[modelyard.metadata.v1.run_pb2.CodeSource]:
+        """Where each one's code came from, in the request's order, without diffs."""
+
+    @property
+    def differences(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___CodeDifference]:
+        """How each but the first differs from the first, in the request's order."""
+
+    def __init__(
+        self,
+        *,
+        sources: collections.abc.Iterable[modelyard.metadata.v1.run_pb2.CodeSource] | None = ...,
+        differences: collections.abc.Iterable[global___CodeDifference] | None = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["differences", b"differences", "sources", b"sources"]) -> None: ...
+
+global___CodeComparison = CodeComparison
+
+@typing.final
+class CodeDifference(google.protobuf.message.Message):
+    """CodeDifference says how one thing's code differs from the first one's."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    UNIFIED_DIFF_FIELD_NUMBER: builtins.int
+    CUT_FIELD_NUMBER: builtins.int
+    NOTE_FIELD_NUMBER: builtins.int
+    unified_diff: builtins.str
+    """A unified diff; empty when nothing differs, or when it cannot be told."""
+    cut: builtins.bool
+    """Whether the diff was cut: it is at most 1 MiB long."""
+    note: builtins.str
+    """Why it cannot be told, or what the diff leaves out, such as binary files;
+    else empty.
+    """
+    def __init__(
+        self,
+        *,
+        unified_diff: builtins.str = ...,
+        cut: builtins.bool = ...,
+        note: builtins.str = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["cut", b"cut", "note", b"note", "unified_diff", b"unified_diff"]) -> None: ...
+
+global___CodeDifference = CodeDifference
+
+@typing.final
+class DatasetComparison(google.protobuf.message.Message):
+    """DatasetComparison is the data used in one role, across the things compared."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    ROLE_FIELD_NUMBER: builtins.int
+    DATASET_VERSIONS_FIELD_NUMBER: builtins.int
+    DIFFERS_FIELD_NUMBER: builtins.int
+    DIFFERENCES_FIELD_NUMBER: builtins.int
+    role: builtins.str
+    """The role, such as `train`."""
+    differs: builtins.bool
+    """Whether they differ."""
+    @property
+    def dataset_versions(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___DatasetVersionList]:
+        """Each one's dataset versions in that role, in the request's order."""
+
+    @property
+    def differences(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[modelyard.metadata.v1.dataset_difference_pb2.DatasetDifference]:
+        """How each one's data differs from the first one's, where both used one
+        dataset version in the role and not the same.
+        """
+
+    def __init__(
+        self,
+        *,
+        role: builtins.str = ...,
+        dataset_versions: collections.abc.Iterable[global___DatasetVersionList] | None = ...,
+        differs: builtins.bool = ...,
+        differences: collections.abc.Iterable[modelyard.metadata.v1.dataset_difference_pb2.DatasetDifference] | None = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["dataset_versions", b"dataset_versions", "differences", b"differences", "differs", b"differs", "role", b"role"]) -> None: ...
+
+global___DatasetComparison = DatasetComparison
+
+@typing.final
+class DatasetVersionList(google.protobuf.message.Message):
+    """DatasetVersionList is a list of dataset versions."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    NAMES_FIELD_NUMBER: builtins.int
+    @property
+    def names(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
+        """`projects/{project}/datasets/{dataset}/versions/{version}`."""
+
+    def __init__(
+        self,
+        *,
+        names: collections.abc.Iterable[builtins.str] | None = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["names", b"names"]) -> None: ...
+
+global___DatasetVersionList = DatasetVersionList

@@ -22,11 +22,12 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
+from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 from modelyard.common.v1 import access_pb2 as modelyard_dot_common_dot_v1_dot_access__pb2
 from modelyard.metadata.v1 import version_use_pb2 as modelyard_dot_metadata_dot_v1_dot_version__use__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n+modelyard/metadata/v1/lineage_service.proto\x12\x15modelyard.metadata.v1\x1a modelyard/common/v1/access.proto\x1a\'modelyard/metadata/v1/version_use.proto\"P\n\x16StartVersionUseRequest\x12\x36\n\x0bversion_use\x18\x01 \x01(\x0b\x32!.modelyard.metadata.v1.VersionUse\"Q\n\x17StartVersionUseResponse\x12\x36\n\x0bversion_use\x18\x01 \x01(\x0b\x32!.modelyard.metadata.v1.VersionUse\"N\n\x14\x45ndVersionUseRequest\x12\x36\n\x0bversion_use\x18\x01 \x01(\x0b\x32!.modelyard.metadata.v1.VersionUse\"O\n\x15\x45ndVersionUseResponse\x12\x36\n\x0bversion_use\x18\x01 \x01(\x0b\x32!.modelyard.metadata.v1.VersionUse\"e\n\x16ListVersionUsesRequest\x12\x0e\n\x06parent\x18\x01 \x01(\t\x12\x14\n\x0c\x63urrent_only\x18\x02 \x01(\x08\x12\x11\n\tpage_size\x18\x03 \x01(\x05\x12\x12\n\npage_token\x18\x04 \x01(\t\"k\n\x17ListVersionUsesResponse\x12\x37\n\x0cversion_uses\x18\x01 \x03(\x0b\x32!.modelyard.metadata.v1.VersionUse\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t2\xad\x03\n\x0eLineageService\x12\x8d\x01\n\x0fStartVersionUse\x12-.modelyard.metadata.v1.StartVersionUseRequest\x1a..modelyard.metadata.v1.StartVersionUseResponse\"\x1b\x8a\xb5\x18\x17\x08\x05\x12\x13version_use.version\x12\x87\x01\n\rEndVersionUse\x12+.modelyard.metadata.v1.EndVersionUseRequest\x1a,.modelyard.metadata.v1.EndVersionUseResponse\"\x1b\x8a\xb5\x18\x17\x08\x05\x12\x13version_use.version\x12\x80\x01\n\x0fListVersionUses\x12-.modelyard.metadata.v1.ListVersionUsesRequest\x1a..modelyard.metadata.v1.ListVersionUsesResponse\"\x0e\x8a\xb5\x18\n\x08\x02\x12\x06parentb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n+modelyard/metadata/v1/lineage_service.proto\x12\x15modelyard.metadata.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a modelyard/common/v1/access.proto\x1a\'modelyard/metadata/v1/version_use.proto\"P\n\x16StartVersionUseRequest\x12\x36\n\x0bversion_use\x18\x01 \x01(\x0b\x32!.modelyard.metadata.v1.VersionUse\"Q\n\x17StartVersionUseResponse\x12\x36\n\x0bversion_use\x18\x01 \x01(\x0b\x32!.modelyard.metadata.v1.VersionUse\"N\n\x14\x45ndVersionUseRequest\x12\x36\n\x0bversion_use\x18\x01 \x01(\x0b\x32!.modelyard.metadata.v1.VersionUse\"O\n\x15\x45ndVersionUseResponse\x12\x36\n\x0bversion_use\x18\x01 \x01(\x0b\x32!.modelyard.metadata.v1.VersionUse\"e\n\x16ListVersionUsesRequest\x12\x0e\n\x06parent\x18\x01 \x01(\t\x12\x14\n\x0c\x63urrent_only\x18\x02 \x01(\x08\x12\x11\n\tpage_size\x18\x03 \x01(\x05\x12\x12\n\npage_token\x18\x04 \x01(\t\"k\n\x17ListVersionUsesResponse\x12\x37\n\x0cversion_uses\x18\x01 \x03(\x0b\x32!.modelyard.metadata.v1.VersionUse\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\x86\x01\n\x11GetLineageRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12:\n\tdirection\x18\x02 \x01(\x0e\x32\'.modelyard.metadata.v1.LineageDirection\x12\x14\n\x0cinclude_past\x18\x03 \x01(\x08\x12\x11\n\tmax_nodes\x18\x04 \x01(\x05\"\x8d\x01\n\x12GetLineageResponse\x12\x31\n\x05nodes\x18\x01 \x03(\x0b\x32\".modelyard.metadata.v1.LineageNode\x12\x31\n\x05\x65\x64ges\x18\x02 \x03(\x0b\x32\".modelyard.metadata.v1.LineageEdge\x12\x11\n\ttruncated\x18\x03 \x01(\x08\"\x9c\x01\n\x0bLineageNode\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x30\n\x04kind\x18\x02 \x01(\x0e\x32\".modelyard.metadata.v1.LineageKind\x12\r\n\x05title\x18\x03 \x01(\t\x12\r\n\x05state\x18\x04 \x01(\t\x12/\n\x0b\x63reate_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"?\n\x0bLineageEdge\x12\x0e\n\x06source\x18\x01 \x01(\t\x12\x0e\n\x06target\x18\x02 \x01(\t\x12\x10\n\x08relation\x18\x03 \x01(\t*w\n\x10LineageDirection\x12!\n\x1dLINEAGE_DIRECTION_UNSPECIFIED\x10\x00\x12\x1e\n\x1aLINEAGE_DIRECTION_UPSTREAM\x10\x01\x12 \n\x1cLINEAGE_DIRECTION_DOWNSTREAM\x10\x02*\xca\x01\n\x0bLineageKind\x12\x1c\n\x18LINEAGE_KIND_UNSPECIFIED\x10\x00\x12 \n\x1cLINEAGE_KIND_DATASET_VERSION\x10\x01\x12\x14\n\x10LINEAGE_KIND_RUN\x10\x02\x12\x16\n\x12LINEAGE_KIND_BUILD\x10\x03\x12\x18\n\x14LINEAGE_KIND_VERSION\x10\x04\x12\x16\n\x12LINEAGE_KIND_ALIAS\x10\x05\x12\x1b\n\x17LINEAGE_KIND_DEPLOYMENT\x10\x06\x32\x9e\x04\n\x0eLineageService\x12\x8d\x01\n\x0fStartVersionUse\x12-.modelyard.metadata.v1.StartVersionUseRequest\x1a..modelyard.metadata.v1.StartVersionUseResponse\"\x1b\x8a\xb5\x18\x17\x08\x05\x12\x13version_use.version\x12\x87\x01\n\rEndVersionUse\x12+.modelyard.metadata.v1.EndVersionUseRequest\x1a,.modelyard.metadata.v1.EndVersionUseResponse\"\x1b\x8a\xb5\x18\x17\x08\x05\x12\x13version_use.version\x12\x80\x01\n\x0fListVersionUses\x12-.modelyard.metadata.v1.ListVersionUsesRequest\x1a..modelyard.metadata.v1.ListVersionUsesResponse\"\x0e\x8a\xb5\x18\n\x08\x02\x12\x06parent\x12o\n\nGetLineage\x12(.modelyard.metadata.v1.GetLineageRequest\x1a).modelyard.metadata.v1.GetLineageResponse\"\x0c\x8a\xb5\x18\x08\x08\x02\x12\x04nameb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -39,18 +40,32 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_LINEAGESERVICE'].methods_by_name['EndVersionUse']._serialized_options = b'\212\265\030\027\010\005\022\023version_use.version'
   _globals['_LINEAGESERVICE'].methods_by_name['ListVersionUses']._loaded_options = None
   _globals['_LINEAGESERVICE'].methods_by_name['ListVersionUses']._serialized_options = b'\212\265\030\n\010\002\022\006parent'
-  _globals['_STARTVERSIONUSEREQUEST']._serialized_start=145
-  _globals['_STARTVERSIONUSEREQUEST']._serialized_end=225
-  _globals['_STARTVERSIONUSERESPONSE']._serialized_start=227
-  _globals['_STARTVERSIONUSERESPONSE']._serialized_end=308
-  _globals['_ENDVERSIONUSEREQUEST']._serialized_start=310
-  _globals['_ENDVERSIONUSEREQUEST']._serialized_end=388
-  _globals['_ENDVERSIONUSERESPONSE']._serialized_start=390
-  _globals['_ENDVERSIONUSERESPONSE']._serialized_end=469
-  _globals['_LISTVERSIONUSESREQUEST']._serialized_start=471
-  _globals['_LISTVERSIONUSESREQUEST']._serialized_end=572
-  _globals['_LISTVERSIONUSESRESPONSE']._serialized_start=574
-  _globals['_LISTVERSIONUSESRESPONSE']._serialized_end=681
-  _globals['_LINEAGESERVICE']._serialized_start=684
-  _globals['_LINEAGESERVICE']._serialized_end=1113
+  _globals['_LINEAGESERVICE'].methods_by_name['GetLineage']._loaded_options = None
+  _globals['_LINEAGESERVICE'].methods_by_name['GetLineage']._serialized_options = b'\212\265\030\010\010\002\022\004name'
+  _globals['_LINEAGEDIRECTION']._serialized_start=1221
+  _globals['_LINEAGEDIRECTION']._serialized_end=1340
+  _globals['_LINEAGEKIND']._serialized_start=1343
+  _globals['_LINEAGEKIND']._serialized_end=1545
+  _globals['_STARTVERSIONUSEREQUEST']._serialized_start=178
+  _globals['_STARTVERSIONUSEREQUEST']._serialized_end=258
+  _globals['_STARTVERSIONUSERESPONSE']._serialized_start=260
+  _globals['_STARTVERSIONUSERESPONSE']._serialized_end=341
+  _globals['_ENDVERSIONUSEREQUEST']._serialized_start=343
+  _globals['_ENDVERSIONUSEREQUEST']._serialized_end=421
+  _globals['_ENDVERSIONUSERESPONSE']._serialized_start=423
+  _globals['_ENDVERSIONUSERESPONSE']._serialized_end=502
+  _globals['_LISTVERSIONUSESREQUEST']._serialized_start=504
+  _globals['_LISTVERSIONUSESREQUEST']._serialized_end=605
+  _globals['_LISTVERSIONUSESRESPONSE']._serialized_start=607
+  _globals['_LISTVERSIONUSESRESPONSE']._serialized_end=714
+  _globals['_GETLINEAGEREQUEST']._serialized_start=717
+  _globals['_GETLINEAGEREQUEST']._serialized_end=851
+  _globals['_GETLINEAGERESPONSE']._serialized_start=854
+  _globals['_GETLINEAGERESPONSE']._serialized_end=995
+  _globals['_LINEAGENODE']._serialized_start=998
+  _globals['_LINEAGENODE']._serialized_end=1154
+  _globals['_LINEAGEEDGE']._serialized_start=1156
+  _globals['_LINEAGEEDGE']._serialized_end=1219
+  _globals['_LINEAGESERVICE']._serialized_start=1548
+  _globals['_LINEAGESERVICE']._serialized_end=2090
 # @@protoc_insertion_point(module_scope)

@@ -7,11 +7,83 @@ import builtins
 import collections.abc
 import google.protobuf.descriptor
 import google.protobuf.internal.containers
+import google.protobuf.internal.enum_type_wrapper
 import google.protobuf.message
+import google.protobuf.timestamp_pb2
 import modelyard.metadata.v1.version_use_pb2
+import sys
 import typing
 
+if sys.version_info >= (3, 10):
+    import typing as typing_extensions
+else:
+    import typing_extensions
+
 DESCRIPTOR: google.protobuf.descriptor.FileDescriptor
+
+class _LineageDirection:
+    ValueType = typing.NewType("ValueType", builtins.int)
+    V: typing_extensions.TypeAlias = ValueType
+
+class _LineageDirectionEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._EnumTypeWrapper[_LineageDirection.ValueType], builtins.type):
+    DESCRIPTOR: google.protobuf.descriptor.EnumDescriptor
+    LINEAGE_DIRECTION_UNSPECIFIED: _LineageDirection.ValueType  # 0
+    """Both ways."""
+    LINEAGE_DIRECTION_UPSTREAM: _LineageDirection.ValueType  # 1
+    """What it came from."""
+    LINEAGE_DIRECTION_DOWNSTREAM: _LineageDirection.ValueType  # 2
+    """What came of it."""
+
+class LineageDirection(_LineageDirection, metaclass=_LineageDirectionEnumTypeWrapper):
+    """LineageDirection says which way to look."""
+
+LINEAGE_DIRECTION_UNSPECIFIED: LineageDirection.ValueType  # 0
+"""Both ways."""
+LINEAGE_DIRECTION_UPSTREAM: LineageDirection.ValueType  # 1
+"""What it came from."""
+LINEAGE_DIRECTION_DOWNSTREAM: LineageDirection.ValueType  # 2
+"""What came of it."""
+global___LineageDirection = LineageDirection
+
+class _LineageKind:
+    ValueType = typing.NewType("ValueType", builtins.int)
+    V: typing_extensions.TypeAlias = ValueType
+
+class _LineageKindEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._EnumTypeWrapper[_LineageKind.ValueType], builtins.type):
+    DESCRIPTOR: google.protobuf.descriptor.EnumDescriptor
+    LINEAGE_KIND_UNSPECIFIED: _LineageKind.ValueType  # 0
+    """Unknown."""
+    LINEAGE_KIND_DATASET_VERSION: _LineageKind.ValueType  # 1
+    """A dataset version."""
+    LINEAGE_KIND_RUN: _LineageKind.ValueType  # 2
+    """A run."""
+    LINEAGE_KIND_BUILD: _LineageKind.ValueType  # 3
+    """A build."""
+    LINEAGE_KIND_VERSION: _LineageKind.ValueType  # 4
+    """A version."""
+    LINEAGE_KIND_ALIAS: _LineageKind.ValueType  # 5
+    """An alias."""
+    LINEAGE_KIND_DEPLOYMENT: _LineageKind.ValueType  # 6
+    """A deployment."""
+
+class LineageKind(_LineageKind, metaclass=_LineageKindEnumTypeWrapper):
+    """LineageKind says what a node is."""
+
+LINEAGE_KIND_UNSPECIFIED: LineageKind.ValueType  # 0
+"""Unknown."""
+LINEAGE_KIND_DATASET_VERSION: LineageKind.ValueType  # 1
+"""A dataset version."""
+LINEAGE_KIND_RUN: LineageKind.ValueType  # 2
+"""A run."""
+LINEAGE_KIND_BUILD: LineageKind.ValueType  # 3
+"""A build."""
+LINEAGE_KIND_VERSION: LineageKind.ValueType  # 4
+"""A version."""
+LINEAGE_KIND_ALIAS: LineageKind.ValueType  # 5
+"""An alias."""
+LINEAGE_KIND_DEPLOYMENT: LineageKind.ValueType  # 6
+"""A deployment."""
+global___LineageKind = LineageKind
 
 @typing.final
 class StartVersionUseRequest(google.protobuf.message.Message):
@@ -150,3 +222,132 @@ class ListVersionUsesResponse(google.protobuf.message.Message):
     def ClearField(self, field_name: typing.Literal["next_page_token", b"next_page_token", "version_uses", b"version_uses"]) -> None: ...
 
 global___ListVersionUsesResponse = ListVersionUsesResponse
+
+@typing.final
+class GetLineageRequest(google.protobuf.message.Message):
+    """GetLineageRequest names where to begin."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: builtins.int
+    DIRECTION_FIELD_NUMBER: builtins.int
+    INCLUDE_PAST_FIELD_NUMBER: builtins.int
+    MAX_NODES_FIELD_NUMBER: builtins.int
+    name: builtins.str
+    """Required. The name of a dataset, a dataset version, a run, a build, a
+    version, a model (all of its versions), an alias, or a deployment.
+    """
+    direction: global___LineageDirection.ValueType
+    """Optional. Which way to look; both when unset."""
+    include_past: builtins.bool
+    """Optional. Also deployments that ceased to use a version."""
+    max_nodes: builtins.int
+    """Optional. At most so many nodes; 0: 1,000; more than 10,000: 10,000."""
+    def __init__(
+        self,
+        *,
+        name: builtins.str = ...,
+        direction: global___LineageDirection.ValueType = ...,
+        include_past: builtins.bool = ...,
+        max_nodes: builtins.int = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["direction", b"direction", "include_past", b"include_past", "max_nodes", b"max_nodes", "name", b"name"]) -> None: ...
+
+global___GetLineageRequest = GetLineageRequest
+
+@typing.final
+class GetLineageResponse(google.protobuf.message.Message):
+    """GetLineageResponse carries the graph."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    NODES_FIELD_NUMBER: builtins.int
+    EDGES_FIELD_NUMBER: builtins.int
+    TRUNCATED_FIELD_NUMBER: builtins.int
+    truncated: builtins.bool
+    """Whether there is more than `max_nodes`."""
+    @property
+    def nodes(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___LineageNode]:
+        """The things, the one asked for first, then by distance."""
+
+    @property
+    def edges(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___LineageEdge]:
+        """What came of what."""
+
+    def __init__(
+        self,
+        *,
+        nodes: collections.abc.Iterable[global___LineageNode] | None = ...,
+        edges: collections.abc.Iterable[global___LineageEdge] | None = ...,
+        truncated: builtins.bool = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["edges", b"edges", "nodes", b"nodes", "truncated", b"truncated"]) -> None: ...
+
+global___GetLineageResponse = GetLineageResponse
+
+@typing.final
+class LineageNode(google.protobuf.message.Message):
+    """LineageNode is one thing in the graph."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: builtins.int
+    KIND_FIELD_NUMBER: builtins.int
+    TITLE_FIELD_NUMBER: builtins.int
+    STATE_FIELD_NUMBER: builtins.int
+    CREATE_TIME_FIELD_NUMBER: builtins.int
+    name: builtins.str
+    """Its resource name."""
+    kind: global___LineageKind.ValueType
+    """What it is."""
+    title: builtins.str
+    """For people: a label, a display name, a source; may be empty."""
+    state: builtins.str
+    """Its state, such as `READY`, `SUCCEEDED`, `LIVE`, `ENDED`, `DELETED`; empty
+    when it has none.
+    """
+    @property
+    def create_time(self) -> google.protobuf.timestamp_pb2.Timestamp:
+        """When it was created, moved or began."""
+
+    def __init__(
+        self,
+        *,
+        name: builtins.str = ...,
+        kind: global___LineageKind.ValueType = ...,
+        title: builtins.str = ...,
+        state: builtins.str = ...,
+        create_time: google.protobuf.timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["create_time", b"create_time"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["create_time", b"create_time", "kind", b"kind", "name", b"name", "state", b"state", "title", b"title"]) -> None: ...
+
+global___LineageNode = LineageNode
+
+@typing.final
+class LineageEdge(google.protobuf.message.Message):
+    """LineageEdge says that one thing came of another."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    SOURCE_FIELD_NUMBER: builtins.int
+    TARGET_FIELD_NUMBER: builtins.int
+    RELATION_FIELD_NUMBER: builtins.int
+    source: builtins.str
+    """The name of what was there before."""
+    target: builtins.str
+    """The name of what came of it."""
+    relation: builtins.str
+    """How, such as `train` (a dataset's role), `evaluated`, `produced`, `points
+    to`, `uses`.
+    """
+    def __init__(
+        self,
+        *,
+        source: builtins.str = ...,
+        target: builtins.str = ...,
+        relation: builtins.str = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["relation", b"relation", "source", b"source", "target", b"target"]) -> None: ...
+
+global___LineageEdge = LineageEdge

@@ -50,6 +50,11 @@ class LineageServiceStub(object):
                 request_serializer=modelyard_dot_metadata_dot_v1_dot_lineage__service__pb2.ListVersionUsesRequest.SerializeToString,
                 response_deserializer=modelyard_dot_metadata_dot_v1_dot_lineage__service__pb2.ListVersionUsesResponse.FromString,
                 _registered_method=True)
+        self.GetLineage = channel.unary_unary(
+                '/modelyard.metadata.v1.LineageService/GetLineage',
+                request_serializer=modelyard_dot_metadata_dot_v1_dot_lineage__service__pb2.GetLineageRequest.SerializeToString,
+                response_deserializer=modelyard_dot_metadata_dot_v1_dot_lineage__service__pb2.GetLineageResponse.FromString,
+                _registered_method=True)
 
 
 class LineageServiceServicer(object):
@@ -85,6 +90,17 @@ class LineageServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def GetLineage(self, request, context):
+        """Find what something came from and what came of it: datasets, runs, versions,
+        aliases, deployments, in one graph. Deployments are those that use a version
+        now, and, if asked for, those that did.
+
+        Errors: NOT_FOUND RESOURCE_NOT_FOUND.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_LineageServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -102,6 +118,11 @@ def add_LineageServiceServicer_to_server(servicer, server):
                     servicer.ListVersionUses,
                     request_deserializer=modelyard_dot_metadata_dot_v1_dot_lineage__service__pb2.ListVersionUsesRequest.FromString,
                     response_serializer=modelyard_dot_metadata_dot_v1_dot_lineage__service__pb2.ListVersionUsesResponse.SerializeToString,
+            ),
+            'GetLineage': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetLineage,
+                    request_deserializer=modelyard_dot_metadata_dot_v1_dot_lineage__service__pb2.GetLineageRequest.FromString,
+                    response_serializer=modelyard_dot_metadata_dot_v1_dot_lineage__service__pb2.GetLineageResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -186,6 +207,33 @@ class LineageService(object):
             '/modelyard.metadata.v1.LineageService/ListVersionUses',
             modelyard_dot_metadata_dot_v1_dot_lineage__service__pb2.ListVersionUsesRequest.SerializeToString,
             modelyard_dot_metadata_dot_v1_dot_lineage__service__pb2.ListVersionUsesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetLineage(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/modelyard.metadata.v1.LineageService/GetLineage',
+            modelyard_dot_metadata_dot_v1_dot_lineage__service__pb2.GetLineageRequest.SerializeToString,
+            modelyard_dot_metadata_dot_v1_dot_lineage__service__pb2.GetLineageResponse.FromString,
             options,
             channel_credentials,
             insecure,

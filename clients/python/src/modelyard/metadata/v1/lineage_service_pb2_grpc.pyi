@@ -50,6 +50,17 @@ class LineageServiceStub:
     Errors: INVALID_ARGUMENT INVALID_PAGE_TOKEN.
     """
 
+    GetLineage: grpc.UnaryUnaryMultiCallable[
+        modelyard.metadata.v1.lineage_service_pb2.GetLineageRequest,
+        modelyard.metadata.v1.lineage_service_pb2.GetLineageResponse,
+    ]
+    """Find what something came from and what came of it: datasets, runs, versions,
+    aliases, deployments, in one graph. Deployments are those that use a version
+    now, and, if asked for, those that did.
+
+    Errors: NOT_FOUND RESOURCE_NOT_FOUND.
+    """
+
 class LineageServiceAsyncStub:
     """LineageService knows what came from what, and where it is used."""
 
@@ -80,6 +91,17 @@ class LineageServiceAsyncStub:
     """List who uses a model's versions, newest first.
 
     Errors: INVALID_ARGUMENT INVALID_PAGE_TOKEN.
+    """
+
+    GetLineage: grpc.aio.UnaryUnaryMultiCallable[
+        modelyard.metadata.v1.lineage_service_pb2.GetLineageRequest,
+        modelyard.metadata.v1.lineage_service_pb2.GetLineageResponse,
+    ]
+    """Find what something came from and what came of it: datasets, runs, versions,
+    aliases, deployments, in one graph. Deployments are those that use a version
+    now, and, if asked for, those that did.
+
+    Errors: NOT_FOUND RESOURCE_NOT_FOUND.
     """
 
 class LineageServiceServicer(metaclass=abc.ABCMeta):
@@ -118,6 +140,19 @@ class LineageServiceServicer(metaclass=abc.ABCMeta):
         """List who uses a model's versions, newest first.
 
         Errors: INVALID_ARGUMENT INVALID_PAGE_TOKEN.
+        """
+
+    @abc.abstractmethod
+    def GetLineage(
+        self,
+        request: modelyard.metadata.v1.lineage_service_pb2.GetLineageRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[modelyard.metadata.v1.lineage_service_pb2.GetLineageResponse, collections.abc.Awaitable[modelyard.metadata.v1.lineage_service_pb2.GetLineageResponse]]:
+        """Find what something came from and what came of it: datasets, runs, versions,
+        aliases, deployments, in one graph. Deployments are those that use a version
+        now, and, if asked for, those that did.
+
+        Errors: NOT_FOUND RESOURCE_NOT_FOUND.
         """
 
 def add_LineageServiceServicer_to_server(servicer: LineageServiceServicer, server: typing.Union[grpc.Server, grpc.aio.Server]) -> None: ...

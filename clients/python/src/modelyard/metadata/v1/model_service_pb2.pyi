@@ -8,15 +8,102 @@ import collections.abc
 import google.protobuf.descriptor
 import google.protobuf.field_mask_pb2
 import google.protobuf.internal.containers
+import google.protobuf.internal.enum_type_wrapper
 import google.protobuf.message
 import google.protobuf.timestamp_pb2
 import modelyard.metadata.v1.alias_pb2
-import modelyard.metadata.v1.comparison_pb2
+import modelyard.metadata.v1.evaluation_pb2
 import modelyard.metadata.v1.model_pb2
 import modelyard.metadata.v1.version_pb2
+import sys
 import typing
 
+if sys.version_info >= (3, 10):
+    import typing as typing_extensions
+else:
+    import typing_extensions
+
 DESCRIPTOR: google.protobuf.descriptor.FileDescriptor
+
+class _ModelChangeType:
+    ValueType = typing.NewType("ValueType", builtins.int)
+    V: typing_extensions.TypeAlias = ValueType
+
+class _ModelChangeTypeEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._EnumTypeWrapper[_ModelChangeType.ValueType], builtins.type):
+    DESCRIPTOR: google.protobuf.descriptor.EnumDescriptor
+    MODEL_CHANGE_TYPE_UNSPECIFIED: _ModelChangeType.ValueType  # 0
+    """Unknown."""
+    MODEL_CHANGE_TYPE_MODEL_CREATED: _ModelChangeType.ValueType  # 1
+    """A model was created."""
+    MODEL_CHANGE_TYPE_MODEL_UPDATED: _ModelChangeType.ValueType  # 2
+    """A model was changed."""
+    MODEL_CHANGE_TYPE_VERSION_PENDING: _ModelChangeType.ValueType  # 3
+    """A version was reserved; its bytes are not yet held."""
+    MODEL_CHANGE_TYPE_VERSION_READY: _ModelChangeType.ValueType  # 4
+    """A version became READY."""
+    MODEL_CHANGE_TYPE_VERSION_FAILED: _ModelChangeType.ValueType  # 5
+    """A version's bytes could not be held."""
+    MODEL_CHANGE_TYPE_VERSION_UPDATED: _ModelChangeType.ValueType  # 6
+    """A version's description, labels, card or licence changed."""
+    MODEL_CHANGE_TYPE_VERSION_ARCHIVED: _ModelChangeType.ValueType  # 7
+    """A version was archived."""
+    MODEL_CHANGE_TYPE_VERSION_UNARCHIVED: _ModelChangeType.ValueType  # 8
+    """A version was unarchived."""
+    MODEL_CHANGE_TYPE_VERSION_DELETED: _ModelChangeType.ValueType  # 9
+    """A version was deleted."""
+    MODEL_CHANGE_TYPE_VERSION_RESTORED: _ModelChangeType.ValueType  # 10
+    """A version was restored."""
+    MODEL_CHANGE_TYPE_VERSION_PURGED: _ModelChangeType.ValueType  # 11
+    """A version was removed for ever."""
+    MODEL_CHANGE_TYPE_VERSION_EVALUATED: _ModelChangeType.ValueType  # 12
+    """An evaluation of a version was recorded."""
+    MODEL_CHANGE_TYPE_ALIAS_MOVED: _ModelChangeType.ValueType  # 13
+    """An alias was created or moved."""
+    MODEL_CHANGE_TYPE_ALIAS_DELETED: _ModelChangeType.ValueType  # 14
+    """An alias was deleted."""
+    MODEL_CHANGE_TYPE_USE_STARTED: _ModelChangeType.ValueType  # 15
+    """A deployment began to use a version."""
+    MODEL_CHANGE_TYPE_USE_ENDED: _ModelChangeType.ValueType  # 16
+    """A deployment ceased to use a version."""
+
+class ModelChangeType(_ModelChangeType, metaclass=_ModelChangeTypeEnumTypeWrapper):
+    """ModelChangeType says what happened."""
+
+MODEL_CHANGE_TYPE_UNSPECIFIED: ModelChangeType.ValueType  # 0
+"""Unknown."""
+MODEL_CHANGE_TYPE_MODEL_CREATED: ModelChangeType.ValueType  # 1
+"""A model was created."""
+MODEL_CHANGE_TYPE_MODEL_UPDATED: ModelChangeType.ValueType  # 2
+"""A model was changed."""
+MODEL_CHANGE_TYPE_VERSION_PENDING: ModelChangeType.ValueType  # 3
+"""A version was reserved; its bytes are not yet held."""
+MODEL_CHANGE_TYPE_VERSION_READY: ModelChangeType.ValueType  # 4
+"""A version became READY."""
+MODEL_CHANGE_TYPE_VERSION_FAILED: ModelChangeType.ValueType  # 5
+"""A version's bytes could not be held."""
+MODEL_CHANGE_TYPE_VERSION_UPDATED: ModelChangeType.ValueType  # 6
+"""A version's description, labels, card or licence changed."""
+MODEL_CHANGE_TYPE_VERSION_ARCHIVED: ModelChangeType.ValueType  # 7
+"""A version was archived."""
+MODEL_CHANGE_TYPE_VERSION_UNARCHIVED: ModelChangeType.ValueType  # 8
+"""A version was unarchived."""
+MODEL_CHANGE_TYPE_VERSION_DELETED: ModelChangeType.ValueType  # 9
+"""A version was deleted."""
+MODEL_CHANGE_TYPE_VERSION_RESTORED: ModelChangeType.ValueType  # 10
+"""A version was restored."""
+MODEL_CHANGE_TYPE_VERSION_PURGED: ModelChangeType.ValueType  # 11
+"""A version was removed for ever."""
+MODEL_CHANGE_TYPE_VERSION_EVALUATED: ModelChangeType.ValueType  # 12
+"""An evaluation of a version was recorded."""
+MODEL_CHANGE_TYPE_ALIAS_MOVED: ModelChangeType.ValueType  # 13
+"""An alias was created or moved."""
+MODEL_CHANGE_TYPE_ALIAS_DELETED: ModelChangeType.ValueType  # 14
+"""An alias was deleted."""
+MODEL_CHANGE_TYPE_USE_STARTED: ModelChangeType.ValueType  # 15
+"""A deployment began to use a version."""
+MODEL_CHANGE_TYPE_USE_ENDED: ModelChangeType.ValueType  # 16
+"""A deployment ceased to use a version."""
+global___ModelChangeType = ModelChangeType
 
 @typing.final
 class CreateModelRequest(google.protobuf.message.Message):
@@ -153,8 +240,13 @@ class ListModelsResponse(google.protobuf.message.Message):
 
     MODELS_FIELD_NUMBER: builtins.int
     NEXT_PAGE_TOKEN_FIELD_NUMBER: builtins.int
+    WATCH_CURSOR_FIELD_NUMBER: builtins.int
     next_page_token: builtins.str
     """Empty on the last page."""
+    watch_cursor: builtins.str
+    """Where to begin watching: every change that the first page does not show
+    comes after it.
+    """
     @property
     def models(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[modelyard.metadata.v1.model_pb2.Model]:
         """The models."""
@@ -164,8 +256,9 @@ class ListModelsResponse(google.protobuf.message.Message):
         *,
         models: collections.abc.Iterable[modelyard.metadata.v1.model_pb2.Model] | None = ...,
         next_page_token: builtins.str = ...,
+        watch_cursor: builtins.str = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["models", b"models", "next_page_token", b"next_page_token"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["models", b"models", "next_page_token", b"next_page_token", "watch_cursor", b"watch_cursor"]) -> None: ...
 
 global___ListModelsResponse = ListModelsResponse
 
@@ -335,14 +428,18 @@ class ResolveVersionRequest(google.protobuf.message.Message):
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
     NAME_FIELD_NUMBER: builtins.int
+    LABEL_FIELD_NUMBER: builtins.int
     name: builtins.str
     """Required. The name of a version, of an alias, or of a model."""
+    label: builtins.str
+    """Optional. With the name of a model: the label of one of its versions."""
     def __init__(
         self,
         *,
         name: builtins.str = ...,
+        label: builtins.str = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["name", b"name"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["label", b"label", "name", b"name"]) -> None: ...
 
 global___ResolveVersionRequest = ResolveVersionRequest
 
@@ -378,6 +475,7 @@ class ListVersionsRequest(google.protobuf.message.Message):
     PAGE_TOKEN_FIELD_NUMBER: builtins.int
     FILTER_FIELD_NUMBER: builtins.int
     ORDER_BY_FIELD_NUMBER: builtins.int
+    SHOW_DELETED_FIELD_NUMBER: builtins.int
     parent: builtins.str
     """Required. `projects/{project}/models/{model}`; `projects/{project}/models/-`
     for every model of the project.
@@ -390,6 +488,8 @@ class ListVersionsRequest(google.protobuf.message.Message):
     """Optional. Which ones; see docs/api.md for the language."""
     order_by: builtins.str
     """Optional. Such as `metrics.f1 desc`."""
+    show_deleted: builtins.bool
+    """Optional. Deleted versions too."""
     def __init__(
         self,
         *,
@@ -398,8 +498,9 @@ class ListVersionsRequest(google.protobuf.message.Message):
         page_token: builtins.str = ...,
         filter: builtins.str = ...,
         order_by: builtins.str = ...,
+        show_deleted: builtins.bool = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["filter", b"filter", "order_by", b"order_by", "page_size", b"page_size", "page_token", b"page_token", "parent", b"parent"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["filter", b"filter", "order_by", b"order_by", "page_size", b"page_size", "page_token", b"page_token", "parent", b"parent", "show_deleted", b"show_deleted"]) -> None: ...
 
 global___ListVersionsRequest = ListVersionsRequest
 
@@ -411,8 +512,13 @@ class ListVersionsResponse(google.protobuf.message.Message):
 
     VERSIONS_FIELD_NUMBER: builtins.int
     NEXT_PAGE_TOKEN_FIELD_NUMBER: builtins.int
+    WATCH_CURSOR_FIELD_NUMBER: builtins.int
     next_page_token: builtins.str
     """Empty on the last page."""
+    watch_cursor: builtins.str
+    """Where to begin watching: every change that the first page does not show
+    comes after it.
+    """
     @property
     def versions(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[modelyard.metadata.v1.version_pb2.Version]:
         """The versions."""
@@ -422,66 +528,361 @@ class ListVersionsResponse(google.protobuf.message.Message):
         *,
         versions: collections.abc.Iterable[modelyard.metadata.v1.version_pb2.Version] | None = ...,
         next_page_token: builtins.str = ...,
+        watch_cursor: builtins.str = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["next_page_token", b"next_page_token", "versions", b"versions"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["next_page_token", b"next_page_token", "versions", b"versions", "watch_cursor", b"watch_cursor"]) -> None: ...
 
 global___ListVersionsResponse = ListVersionsResponse
 
 @typing.final
-class CompareVersionsRequest(google.protobuf.message.Message):
-    """CompareVersionsRequest names the versions to compare."""
+class UpdateVersionRequest(google.protobuf.message.Message):
+    """UpdateVersionRequest changes a version."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    VERSION_FIELD_NUMBER: builtins.int
+    UPDATE_MASK_FIELD_NUMBER: builtins.int
+    REQUEST_ID_FIELD_NUMBER: builtins.int
+    request_id: builtins.str
+    """Optional. A UUID that makes the call safe to repeat."""
+    @property
+    def version(self) -> modelyard.metadata.v1.version_pb2.Version:
+        """Required. The version, with its name and new values. A present `etag` must
+        be the current one.
+        """
+
+    @property
+    def update_mask(self) -> google.protobuf.field_mask_pb2.FieldMask:
+        """Optional. Which of `description`, `labels`, `card`, `license` to change;
+        empty: all that are set.
+        """
+
+    def __init__(
+        self,
+        *,
+        version: modelyard.metadata.v1.version_pb2.Version | None = ...,
+        update_mask: google.protobuf.field_mask_pb2.FieldMask | None = ...,
+        request_id: builtins.str = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["update_mask", b"update_mask", "version", b"version"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["request_id", b"request_id", "update_mask", b"update_mask", "version", b"version"]) -> None: ...
+
+global___UpdateVersionRequest = UpdateVersionRequest
+
+@typing.final
+class UpdateVersionResponse(google.protobuf.message.Message):
+    """UpdateVersionResponse carries the changed version."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    VERSION_FIELD_NUMBER: builtins.int
+    @property
+    def version(self) -> modelyard.metadata.v1.version_pb2.Version:
+        """The version."""
+
+    def __init__(
+        self,
+        *,
+        version: modelyard.metadata.v1.version_pb2.Version | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["version", b"version"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["version", b"version"]) -> None: ...
+
+global___UpdateVersionResponse = UpdateVersionResponse
+
+@typing.final
+class ArchiveVersionRequest(google.protobuf.message.Message):
+    """ArchiveVersionRequest names a version to archive."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: builtins.int
+    ETAG_FIELD_NUMBER: builtins.int
+    name: builtins.str
+    """Required. `projects/{project}/models/{model}/versions/{version}`."""
+    etag: builtins.str
+    """Optional. The current etag; empty: whatever it is."""
+    def __init__(
+        self,
+        *,
+        name: builtins.str = ...,
+        etag: builtins.str = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["etag", b"etag", "name", b"name"]) -> None: ...
+
+global___ArchiveVersionRequest = ArchiveVersionRequest
+
+@typing.final
+class ArchiveVersionResponse(google.protobuf.message.Message):
+    """ArchiveVersionResponse carries the archived version."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    VERSION_FIELD_NUMBER: builtins.int
+    @property
+    def version(self) -> modelyard.metadata.v1.version_pb2.Version:
+        """The version."""
+
+    def __init__(
+        self,
+        *,
+        version: modelyard.metadata.v1.version_pb2.Version | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["version", b"version"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["version", b"version"]) -> None: ...
+
+global___ArchiveVersionResponse = ArchiveVersionResponse
+
+@typing.final
+class UnarchiveVersionRequest(google.protobuf.message.Message):
+    """UnarchiveVersionRequest names an archived version."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: builtins.int
+    name: builtins.str
+    """Required. `projects/{project}/models/{model}/versions/{version}`."""
+    def __init__(
+        self,
+        *,
+        name: builtins.str = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["name", b"name"]) -> None: ...
+
+global___UnarchiveVersionRequest = UnarchiveVersionRequest
+
+@typing.final
+class UnarchiveVersionResponse(google.protobuf.message.Message):
+    """UnarchiveVersionResponse carries the unarchived version."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    VERSION_FIELD_NUMBER: builtins.int
+    @property
+    def version(self) -> modelyard.metadata.v1.version_pb2.Version:
+        """The version."""
+
+    def __init__(
+        self,
+        *,
+        version: modelyard.metadata.v1.version_pb2.Version | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["version", b"version"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["version", b"version"]) -> None: ...
+
+global___UnarchiveVersionResponse = UnarchiveVersionResponse
+
+@typing.final
+class DeleteVersionRequest(google.protobuf.message.Message):
+    """DeleteVersionRequest names a version to delete."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: builtins.int
+    ETAG_FIELD_NUMBER: builtins.int
+    name: builtins.str
+    """Required. `projects/{project}/models/{model}/versions/{version}`."""
+    etag: builtins.str
+    """Optional. The current etag; empty: whatever it is."""
+    def __init__(
+        self,
+        *,
+        name: builtins.str = ...,
+        etag: builtins.str = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["etag", b"etag", "name", b"name"]) -> None: ...
+
+global___DeleteVersionRequest = DeleteVersionRequest
+
+@typing.final
+class DeleteVersionResponse(google.protobuf.message.Message):
+    """DeleteVersionResponse carries the deleted version."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    VERSION_FIELD_NUMBER: builtins.int
+    @property
+    def version(self) -> modelyard.metadata.v1.version_pb2.Version:
+        """The version."""
+
+    def __init__(
+        self,
+        *,
+        version: modelyard.metadata.v1.version_pb2.Version | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["version", b"version"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["version", b"version"]) -> None: ...
+
+global___DeleteVersionResponse = DeleteVersionResponse
+
+@typing.final
+class RestoreVersionRequest(google.protobuf.message.Message):
+    """RestoreVersionRequest names a deleted version."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: builtins.int
+    name: builtins.str
+    """Required. `projects/{project}/models/{model}/versions/{version}`."""
+    def __init__(
+        self,
+        *,
+        name: builtins.str = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["name", b"name"]) -> None: ...
+
+global___RestoreVersionRequest = RestoreVersionRequest
+
+@typing.final
+class RestoreVersionResponse(google.protobuf.message.Message):
+    """RestoreVersionResponse carries the restored version."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    VERSION_FIELD_NUMBER: builtins.int
+    @property
+    def version(self) -> modelyard.metadata.v1.version_pb2.Version:
+        """The version."""
+
+    def __init__(
+        self,
+        *,
+        version: modelyard.metadata.v1.version_pb2.Version | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["version", b"version"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["version", b"version"]) -> None: ...
+
+global___RestoreVersionResponse = RestoreVersionResponse
+
+@typing.final
+class PurgeVersionRequest(google.protobuf.message.Message):
+    """PurgeVersionRequest names a deleted version."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: builtins.int
+    name: builtins.str
+    """Required. `projects/{project}/models/{model}/versions/{version}`."""
+    def __init__(
+        self,
+        *,
+        name: builtins.str = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["name", b"name"]) -> None: ...
+
+global___PurgeVersionRequest = PurgeVersionRequest
+
+@typing.final
+class PurgeVersionResponse(google.protobuf.message.Message):
+    """PurgeVersionResponse is empty."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+
+global___PurgeVersionResponse = PurgeVersionResponse
+
+@typing.final
+class CreateEvaluationRequest(google.protobuf.message.Message):
+    """CreateEvaluationRequest records an evaluation."""
 
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
     PARENT_FIELD_NUMBER: builtins.int
-    VERSIONS_FIELD_NUMBER: builtins.int
+    EVALUATION_FIELD_NUMBER: builtins.int
+    REQUEST_ID_FIELD_NUMBER: builtins.int
     parent: builtins.str
-    """Required. `projects/{project}`, to which all of them belong."""
+    """Required. `projects/{project}/models/{model}/versions/{version}`."""
+    request_id: builtins.str
+    """Optional. A UUID that makes the call safe to repeat."""
     @property
-    def versions(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
-        """Required. 2 to 100 versions; the first is what the others are held against."""
+    def evaluation(self) -> modelyard.metadata.v1.evaluation_pb2.Evaluation:
+        """Required. What was measured."""
 
     def __init__(
         self,
         *,
         parent: builtins.str = ...,
-        versions: collections.abc.Iterable[builtins.str] | None = ...,
+        evaluation: modelyard.metadata.v1.evaluation_pb2.Evaluation | None = ...,
+        request_id: builtins.str = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["parent", b"parent", "versions", b"versions"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["evaluation", b"evaluation"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["evaluation", b"evaluation", "parent", b"parent", "request_id", b"request_id"]) -> None: ...
 
-global___CompareVersionsRequest = CompareVersionsRequest
+global___CreateEvaluationRequest = CreateEvaluationRequest
 
 @typing.final
-class CompareVersionsResponse(google.protobuf.message.Message):
-    """CompareVersionsResponse carries the comparison."""
+class CreateEvaluationResponse(google.protobuf.message.Message):
+    """CreateEvaluationResponse carries the evaluation."""
 
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
-    VERSIONS_FIELD_NUMBER: builtins.int
-    PARAMS_FIELD_NUMBER: builtins.int
-    METRICS_FIELD_NUMBER: builtins.int
+    EVALUATION_FIELD_NUMBER: builtins.int
     @property
-    def versions(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[modelyard.metadata.v1.version_pb2.Version]:
-        """The versions, in the request's order."""
-
-    @property
-    def params(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[modelyard.metadata.v1.comparison_pb2.ParamComparison]:
-        """Every parameter that any of them has, by key."""
-
-    @property
-    def metrics(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[modelyard.metadata.v1.comparison_pb2.MetricComparison]:
-        """Every metric that any of them has, by key."""
+    def evaluation(self) -> modelyard.metadata.v1.evaluation_pb2.Evaluation:
+        """The evaluation."""
 
     def __init__(
         self,
         *,
-        versions: collections.abc.Iterable[modelyard.metadata.v1.version_pb2.Version] | None = ...,
-        params: collections.abc.Iterable[modelyard.metadata.v1.comparison_pb2.ParamComparison] | None = ...,
-        metrics: collections.abc.Iterable[modelyard.metadata.v1.comparison_pb2.MetricComparison] | None = ...,
+        evaluation: modelyard.metadata.v1.evaluation_pb2.Evaluation | None = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["metrics", b"metrics", "params", b"params", "versions", b"versions"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["evaluation", b"evaluation"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["evaluation", b"evaluation"]) -> None: ...
 
-global___CompareVersionsResponse = CompareVersionsResponse
+global___CreateEvaluationResponse = CreateEvaluationResponse
+
+@typing.final
+class ListEvaluationsRequest(google.protobuf.message.Message):
+    """ListEvaluationsRequest asks for a page of evaluations."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    PARENT_FIELD_NUMBER: builtins.int
+    PAGE_SIZE_FIELD_NUMBER: builtins.int
+    PAGE_TOKEN_FIELD_NUMBER: builtins.int
+    parent: builtins.str
+    """Required. `projects/{project}/models/{model}/versions/{version}`."""
+    page_size: builtins.int
+    """Optional. At most so many; 0: 50; more than 1000: 1000."""
+    page_token: builtins.str
+    """Optional. `next_page_token` of the page before."""
+    def __init__(
+        self,
+        *,
+        parent: builtins.str = ...,
+        page_size: builtins.int = ...,
+        page_token: builtins.str = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["page_size", b"page_size", "page_token", b"page_token", "parent", b"parent"]) -> None: ...
+
+global___ListEvaluationsRequest = ListEvaluationsRequest
+
+@typing.final
+class ListEvaluationsResponse(google.protobuf.message.Message):
+    """ListEvaluationsResponse carries a page of evaluations."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    EVALUATIONS_FIELD_NUMBER: builtins.int
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: builtins.int
+    next_page_token: builtins.str
+    """Empty on the last page."""
+    @property
+    def evaluations(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[modelyard.metadata.v1.evaluation_pb2.Evaluation]:
+        """The evaluations."""
+
+    def __init__(
+        self,
+        *,
+        evaluations: collections.abc.Iterable[modelyard.metadata.v1.evaluation_pb2.Evaluation] | None = ...,
+        next_page_token: builtins.str = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["evaluations", b"evaluations", "next_page_token", b"next_page_token"]) -> None: ...
+
+global___ListEvaluationsResponse = ListEvaluationsResponse
 
 @typing.final
 class UpdateAliasRequest(google.protobuf.message.Message):
@@ -622,8 +1023,13 @@ class ListAliasesResponse(google.protobuf.message.Message):
 
     ALIASES_FIELD_NUMBER: builtins.int
     NEXT_PAGE_TOKEN_FIELD_NUMBER: builtins.int
+    WATCH_CURSOR_FIELD_NUMBER: builtins.int
     next_page_token: builtins.str
     """Empty on the last page."""
+    watch_cursor: builtins.str
+    """Where to begin watching: every change that the first page does not show
+    comes after it.
+    """
     @property
     def aliases(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[modelyard.metadata.v1.alias_pb2.Alias]:
         """The aliases."""
@@ -633,8 +1039,9 @@ class ListAliasesResponse(google.protobuf.message.Message):
         *,
         aliases: collections.abc.Iterable[modelyard.metadata.v1.alias_pb2.Alias] | None = ...,
         next_page_token: builtins.str = ...,
+        watch_cursor: builtins.str = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["aliases", b"aliases", "next_page_token", b"next_page_token"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["aliases", b"aliases", "next_page_token", b"next_page_token", "watch_cursor", b"watch_cursor"]) -> None: ...
 
 global___ListAliasesResponse = ListAliasesResponse
 
@@ -727,3 +1134,119 @@ class ListAliasChangesResponse(google.protobuf.message.Message):
     def ClearField(self, field_name: typing.Literal["alias_changes", b"alias_changes", "next_page_token", b"next_page_token"]) -> None: ...
 
 global___ListAliasChangesResponse = ListAliasChangesResponse
+
+@typing.final
+class WatchModelsRequest(google.protobuf.message.Message):
+    """WatchModelsRequest says what to follow."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    PARENT_FIELD_NUMBER: builtins.int
+    FILTER_FIELD_NUMBER: builtins.int
+    CURSOR_FIELD_NUMBER: builtins.int
+    parent: builtins.str
+    """Required. `projects/{project}/models/{model}`; `projects/{project}/models/-`
+    for every model of the project.
+    """
+    filter: builtins.str
+    """Optional. Which changes; see docs/api.md for the language."""
+    cursor: builtins.str
+    """Optional. A `watch_cursor`, or the last cursor received; empty: from now on."""
+    def __init__(
+        self,
+        *,
+        parent: builtins.str = ...,
+        filter: builtins.str = ...,
+        cursor: builtins.str = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["cursor", b"cursor", "filter", b"filter", "parent", b"parent"]) -> None: ...
+
+global___WatchModelsRequest = WatchModelsRequest
+
+@typing.final
+class WatchModelsResponse(google.protobuf.message.Message):
+    """WatchModelsResponse carries some changes, or a cursor alone."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    CURSOR_FIELD_NUMBER: builtins.int
+    CHANGES_FIELD_NUMBER: builtins.int
+    cursor: builtins.str
+    """Where to go on after this message."""
+    @property
+    def changes(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___ModelChange]:
+        """The changes, in the order in which they were committed."""
+
+    def __init__(
+        self,
+        *,
+        cursor: builtins.str = ...,
+        changes: collections.abc.Iterable[global___ModelChange] | None = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["changes", b"changes", "cursor", b"cursor"]) -> None: ...
+
+global___WatchModelsResponse = WatchModelsResponse
+
+@typing.final
+class ModelChange(google.protobuf.message.Message):
+    """ModelChange is one change of a model, of one of its versions or aliases."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    TYPE_FIELD_NUMBER: builtins.int
+    NAME_FIELD_NUMBER: builtins.int
+    CHANGE_TIME_FIELD_NUMBER: builtins.int
+    ACTOR_FIELD_NUMBER: builtins.int
+    MODEL_FIELD_NUMBER: builtins.int
+    VERSION_FIELD_NUMBER: builtins.int
+    ALIAS_FIELD_NUMBER: builtins.int
+    OLD_VERSION_FIELD_NUMBER: builtins.int
+    NEW_VERSION_FIELD_NUMBER: builtins.int
+    USER_FIELD_NUMBER: builtins.int
+    type: global___ModelChangeType.ValueType
+    """What happened."""
+    name: builtins.str
+    """The name of the model, the version or the alias it happened to."""
+    actor: builtins.str
+    """Who did it; empty when nobody did."""
+    old_version: builtins.str
+    """Of an alias: where it pointed before; empty when it is new."""
+    new_version: builtins.str
+    """Of an alias: where it points since; empty when it was deleted."""
+    user: builtins.str
+    """Of a use: the deployment."""
+    @property
+    def change_time(self) -> google.protobuf.timestamp_pb2.Timestamp:
+        """When."""
+
+    @property
+    def model(self) -> modelyard.metadata.v1.model_pb2.Model:
+        """The model."""
+
+    @property
+    def version(self) -> modelyard.metadata.v1.version_pb2.Version:
+        """The version, without its card."""
+
+    @property
+    def alias(self) -> modelyard.metadata.v1.alias_pb2.Alias:
+        """The alias."""
+
+    def __init__(
+        self,
+        *,
+        type: global___ModelChangeType.ValueType = ...,
+        name: builtins.str = ...,
+        change_time: google.protobuf.timestamp_pb2.Timestamp | None = ...,
+        actor: builtins.str = ...,
+        model: modelyard.metadata.v1.model_pb2.Model | None = ...,
+        version: modelyard.metadata.v1.version_pb2.Version | None = ...,
+        alias: modelyard.metadata.v1.alias_pb2.Alias | None = ...,
+        old_version: builtins.str = ...,
+        new_version: builtins.str = ...,
+        user: builtins.str = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["alias", b"alias", "change_time", b"change_time", "model", b"model", "resource", b"resource", "version", b"version"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["actor", b"actor", "alias", b"alias", "change_time", b"change_time", "model", b"model", "name", b"name", "new_version", b"new_version", "old_version", b"old_version", "resource", b"resource", "type", b"type", "user", b"user", "version", b"version"]) -> None: ...
+    def WhichOneof(self, oneof_group: typing.Literal["resource", b"resource"]) -> typing.Literal["model", "version", "alias"] | None: ...
+
+global___ModelChange = ModelChange

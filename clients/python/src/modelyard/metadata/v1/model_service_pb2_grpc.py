@@ -75,10 +75,45 @@ class ModelServiceStub(object):
                 request_serializer=modelyard_dot_metadata_dot_v1_dot_model__service__pb2.ListVersionsRequest.SerializeToString,
                 response_deserializer=modelyard_dot_metadata_dot_v1_dot_model__service__pb2.ListVersionsResponse.FromString,
                 _registered_method=True)
-        self.CompareVersions = channel.unary_unary(
-                '/modelyard.metadata.v1.ModelService/CompareVersions',
-                request_serializer=modelyard_dot_metadata_dot_v1_dot_model__service__pb2.CompareVersionsRequest.SerializeToString,
-                response_deserializer=modelyard_dot_metadata_dot_v1_dot_model__service__pb2.CompareVersionsResponse.FromString,
+        self.UpdateVersion = channel.unary_unary(
+                '/modelyard.metadata.v1.ModelService/UpdateVersion',
+                request_serializer=modelyard_dot_metadata_dot_v1_dot_model__service__pb2.UpdateVersionRequest.SerializeToString,
+                response_deserializer=modelyard_dot_metadata_dot_v1_dot_model__service__pb2.UpdateVersionResponse.FromString,
+                _registered_method=True)
+        self.ArchiveVersion = channel.unary_unary(
+                '/modelyard.metadata.v1.ModelService/ArchiveVersion',
+                request_serializer=modelyard_dot_metadata_dot_v1_dot_model__service__pb2.ArchiveVersionRequest.SerializeToString,
+                response_deserializer=modelyard_dot_metadata_dot_v1_dot_model__service__pb2.ArchiveVersionResponse.FromString,
+                _registered_method=True)
+        self.UnarchiveVersion = channel.unary_unary(
+                '/modelyard.metadata.v1.ModelService/UnarchiveVersion',
+                request_serializer=modelyard_dot_metadata_dot_v1_dot_model__service__pb2.UnarchiveVersionRequest.SerializeToString,
+                response_deserializer=modelyard_dot_metadata_dot_v1_dot_model__service__pb2.UnarchiveVersionResponse.FromString,
+                _registered_method=True)
+        self.DeleteVersion = channel.unary_unary(
+                '/modelyard.metadata.v1.ModelService/DeleteVersion',
+                request_serializer=modelyard_dot_metadata_dot_v1_dot_model__service__pb2.DeleteVersionRequest.SerializeToString,
+                response_deserializer=modelyard_dot_metadata_dot_v1_dot_model__service__pb2.DeleteVersionResponse.FromString,
+                _registered_method=True)
+        self.RestoreVersion = channel.unary_unary(
+                '/modelyard.metadata.v1.ModelService/RestoreVersion',
+                request_serializer=modelyard_dot_metadata_dot_v1_dot_model__service__pb2.RestoreVersionRequest.SerializeToString,
+                response_deserializer=modelyard_dot_metadata_dot_v1_dot_model__service__pb2.RestoreVersionResponse.FromString,
+                _registered_method=True)
+        self.PurgeVersion = channel.unary_unary(
+                '/modelyard.metadata.v1.ModelService/PurgeVersion',
+                request_serializer=modelyard_dot_metadata_dot_v1_dot_model__service__pb2.PurgeVersionRequest.SerializeToString,
+                response_deserializer=modelyard_dot_metadata_dot_v1_dot_model__service__pb2.PurgeVersionResponse.FromString,
+                _registered_method=True)
+        self.CreateEvaluation = channel.unary_unary(
+                '/modelyard.metadata.v1.ModelService/CreateEvaluation',
+                request_serializer=modelyard_dot_metadata_dot_v1_dot_model__service__pb2.CreateEvaluationRequest.SerializeToString,
+                response_deserializer=modelyard_dot_metadata_dot_v1_dot_model__service__pb2.CreateEvaluationResponse.FromString,
+                _registered_method=True)
+        self.ListEvaluations = channel.unary_unary(
+                '/modelyard.metadata.v1.ModelService/ListEvaluations',
+                request_serializer=modelyard_dot_metadata_dot_v1_dot_model__service__pb2.ListEvaluationsRequest.SerializeToString,
+                response_deserializer=modelyard_dot_metadata_dot_v1_dot_model__service__pb2.ListEvaluationsResponse.FromString,
                 _registered_method=True)
         self.UpdateAlias = channel.unary_unary(
                 '/modelyard.metadata.v1.ModelService/UpdateAlias',
@@ -104,6 +139,11 @@ class ModelServiceStub(object):
                 '/modelyard.metadata.v1.ModelService/ListAliasChanges',
                 request_serializer=modelyard_dot_metadata_dot_v1_dot_model__service__pb2.ListAliasChangesRequest.SerializeToString,
                 response_deserializer=modelyard_dot_metadata_dot_v1_dot_model__service__pb2.ListAliasChangesResponse.FromString,
+                _registered_method=True)
+        self.WatchModels = channel.unary_stream(
+                '/modelyard.metadata.v1.ModelService/WatchModels',
+                request_serializer=modelyard_dot_metadata_dot_v1_dot_model__service__pb2.WatchModelsRequest.SerializeToString,
+                response_deserializer=modelyard_dot_metadata_dot_v1_dot_model__service__pb2.WatchModelsResponse.FromString,
                 _registered_method=True)
 
 
@@ -172,8 +212,9 @@ class ModelServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def ResolveVersion(self, request, context):
-        """Find the version a short form names: a version's name, an alias's name, or
-        a model's name (its newest READY version).
+        """Find the version a short form names: a version's name, an alias's name, a
+        model's name (its newest READY version that is not archived), or a model's
+        name and a label.
 
         Errors: NOT_FOUND RESOURCE_NOT_FOUND.
         """
@@ -182,22 +223,99 @@ class ModelServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def ListVersions(self, request, context):
-        """List a model's versions, READY ones and others. Filter fields: `number`,
-        `state`, `label`, `labels.K`, `run`, `build`, `creator`, `create_time`,
-        `params.K`, `metrics.K`. Order fields: `number`, `create_time`,
-        `metrics.K`; newest first by default.
+        """List a model's versions, READY ones and others, deleted ones aside. Filter
+        fields: `number`, `state`, `label` (compared by semantic version when both
+        are one), `labels.K`, `license`, `archived`, `alias`, `run`, `build`,
+        `artifact`, `creator`, `create_time`, `ready_time`, `params.K`, `metrics.K`
+        (the last value), `metrics.K.min`, `metrics.K.max`, `metrics.K.best` (needs
+        the metric's goal), and of its run `tags.K`, `commit`, `branch`, `dataset` (a
+        dataset's or a dataset version's name). Order fields: the same but `alias`
+        and `dataset`; newest first by default.
 
-        Errors: INVALID_ARGUMENT INVALID_FILTER, INVALID_ORDER, INVALID_PAGE_TOKEN.
+        Errors: INVALID_ARGUMENT INVALID_FILTER, INVALID_ORDER, INVALID_PAGE_TOKEN;
+        FAILED_PRECONDITION GOAL_MISSING; RESOURCE_EXHAUSTED LIMIT_EXCEEDED when the
+        search takes too long.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
-    def CompareVersions(self, request, context):
-        """Put the parameters and metrics of several versions side by side.
+    def UpdateVersion(self, request, context):
+        """Change a version's description, labels, card or licence; all else of it is
+        immutable.
 
-        Errors: NOT_FOUND RESOURCE_NOT_FOUND; INVALID_ARGUMENT INVALID_FIELD for
-        fewer than 2 or more than 100 versions, or versions of several projects.
+        Errors: NOT_FOUND RESOURCE_NOT_FOUND; ABORTED ETAG_MISMATCH;
+        INVALID_ARGUMENT INVALID_FIELD for an unknown path in the mask.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ArchiveVersion(self, request, context):
+        """Archive a version: it stays, but can no longer be aliased or deployed, and
+        is never the newest. Archiving it again changes nothing.
+
+        Errors: NOT_FOUND RESOURCE_NOT_FOUND; ABORTED ETAG_MISMATCH;
+        FAILED_PRECONDITION RESOURCE_IN_USE by aliases or deployments.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def UnarchiveVersion(self, request, context):
+        """Take back that a version was archived. Again changes nothing.
+
+        Errors: NOT_FOUND RESOURCE_NOT_FOUND.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def DeleteVersion(self, request, context):
+        """Delete a version; it can be restored until it is purged. Its number is never
+        used again, its label stays taken until then.
+
+        Errors: NOT_FOUND RESOURCE_NOT_FOUND; ABORTED ETAG_MISMATCH;
+        FAILED_PRECONDITION RESOURCE_IN_USE by aliases or deployments.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RestoreVersion(self, request, context):
+        """Take back that a version was deleted. Restoring it again changes nothing.
+
+        Errors: NOT_FOUND RESOURCE_NOT_FOUND.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def PurgeVersion(self, request, context):
+        """Remove a deleted version for ever and give its bytes back, unless another
+        version has the same. Its number stays used.
+
+        Errors: NOT_FOUND RESOURCE_NOT_FOUND; FAILED_PRECONDITION WRONG_STATE when
+        it is not deleted.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def CreateEvaluation(self, request, context):
+        """Record an evaluation of a READY version. It can never be changed.
+
+        Errors: NOT_FOUND RESOURCE_NOT_FOUND, also for the dataset version;
+        FAILED_PRECONDITION WRONG_STATE, REQUEST_ID_REUSED.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListEvaluations(self, request, context):
+        """List a version's evaluations, newest first.
+
+        Errors: NOT_FOUND RESOURCE_NOT_FOUND; INVALID_ARGUMENT INVALID_PAGE_TOKEN.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -205,10 +323,12 @@ class ModelServiceServicer(object):
 
     def UpdateAlias(self, request, context):
         """Point an alias to a READY version, creating the alias if need be. With
-        `expected_version` or an etag it is compare-and-set.
+        `expected_version` or an etag it is compare-and-set. An alias that the
+        project protects needs RIGHT_DEPLOY.
 
         Errors: NOT_FOUND RESOURCE_NOT_FOUND; ABORTED ALIAS_MOVED, ETAG_MISMATCH;
-        FAILED_PRECONDITION WRONG_STATE when the version is not READY.
+        FAILED_PRECONDITION WRONG_STATE when the version is not READY or archived;
+        PERMISSION_DENIED RIGHT_MISSING.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -233,7 +353,8 @@ class ModelServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def DeleteAlias(self, request, context):
-        """Delete an alias. Its history stays.
+        """Delete an alias. Its history stays. An alias that the project protects needs
+        RIGHT_DEPLOY.
 
         Errors: NOT_FOUND RESOURCE_NOT_FOUND; ABORTED ETAG_MISMATCH.
         """
@@ -245,6 +366,21 @@ class ModelServiceServicer(object):
         """List where an alias pointed, newest change first.
 
         Errors: INVALID_ARGUMENT INVALID_PAGE_TOKEN.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def WatchModels(self, request, context):
+        """Follow the changes of a project's or a model's models, versions and aliases,
+        each in the order in which it was committed, from a cursor on. List first and
+        watch from the list's `watch_cursor` to miss nothing. Filter fields: `type`,
+        `model`, `version` (the number), `alias`, `state`, `actor`: of the moment of
+        the change. A quiet stream sends a message with a cursor alone every 15
+        seconds.
+
+        Errors: INVALID_ARGUMENT INVALID_FILTER, INVALID_CURSOR; OUT_OF_RANGE
+        CURSOR_EXPIRED.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -293,10 +429,45 @@ def add_ModelServiceServicer_to_server(servicer, server):
                     request_deserializer=modelyard_dot_metadata_dot_v1_dot_model__service__pb2.ListVersionsRequest.FromString,
                     response_serializer=modelyard_dot_metadata_dot_v1_dot_model__service__pb2.ListVersionsResponse.SerializeToString,
             ),
-            'CompareVersions': grpc.unary_unary_rpc_method_handler(
-                    servicer.CompareVersions,
-                    request_deserializer=modelyard_dot_metadata_dot_v1_dot_model__service__pb2.CompareVersionsRequest.FromString,
-                    response_serializer=modelyard_dot_metadata_dot_v1_dot_model__service__pb2.CompareVersionsResponse.SerializeToString,
+            'UpdateVersion': grpc.unary_unary_rpc_method_handler(
+                    servicer.UpdateVersion,
+                    request_deserializer=modelyard_dot_metadata_dot_v1_dot_model__service__pb2.UpdateVersionRequest.FromString,
+                    response_serializer=modelyard_dot_metadata_dot_v1_dot_model__service__pb2.UpdateVersionResponse.SerializeToString,
+            ),
+            'ArchiveVersion': grpc.unary_unary_rpc_method_handler(
+                    servicer.ArchiveVersion,
+                    request_deserializer=modelyard_dot_metadata_dot_v1_dot_model__service__pb2.ArchiveVersionRequest.FromString,
+                    response_serializer=modelyard_dot_metadata_dot_v1_dot_model__service__pb2.ArchiveVersionResponse.SerializeToString,
+            ),
+            'UnarchiveVersion': grpc.unary_unary_rpc_method_handler(
+                    servicer.UnarchiveVersion,
+                    request_deserializer=modelyard_dot_metadata_dot_v1_dot_model__service__pb2.UnarchiveVersionRequest.FromString,
+                    response_serializer=modelyard_dot_metadata_dot_v1_dot_model__service__pb2.UnarchiveVersionResponse.SerializeToString,
+            ),
+            'DeleteVersion': grpc.unary_unary_rpc_method_handler(
+                    servicer.DeleteVersion,
+                    request_deserializer=modelyard_dot_metadata_dot_v1_dot_model__service__pb2.DeleteVersionRequest.FromString,
+                    response_serializer=modelyard_dot_metadata_dot_v1_dot_model__service__pb2.DeleteVersionResponse.SerializeToString,
+            ),
+            'RestoreVersion': grpc.unary_unary_rpc_method_handler(
+                    servicer.RestoreVersion,
+                    request_deserializer=modelyard_dot_metadata_dot_v1_dot_model__service__pb2.RestoreVersionRequest.FromString,
+                    response_serializer=modelyard_dot_metadata_dot_v1_dot_model__service__pb2.RestoreVersionResponse.SerializeToString,
+            ),
+            'PurgeVersion': grpc.unary_unary_rpc_method_handler(
+                    servicer.PurgeVersion,
+                    request_deserializer=modelyard_dot_metadata_dot_v1_dot_model__service__pb2.PurgeVersionRequest.FromString,
+                    response_serializer=modelyard_dot_metadata_dot_v1_dot_model__service__pb2.PurgeVersionResponse.SerializeToString,
+            ),
+            'CreateEvaluation': grpc.unary_unary_rpc_method_handler(
+                    servicer.CreateEvaluation,
+                    request_deserializer=modelyard_dot_metadata_dot_v1_dot_model__service__pb2.CreateEvaluationRequest.FromString,
+                    response_serializer=modelyard_dot_metadata_dot_v1_dot_model__service__pb2.CreateEvaluationResponse.SerializeToString,
+            ),
+            'ListEvaluations': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListEvaluations,
+                    request_deserializer=modelyard_dot_metadata_dot_v1_dot_model__service__pb2.ListEvaluationsRequest.FromString,
+                    response_serializer=modelyard_dot_metadata_dot_v1_dot_model__service__pb2.ListEvaluationsResponse.SerializeToString,
             ),
             'UpdateAlias': grpc.unary_unary_rpc_method_handler(
                     servicer.UpdateAlias,
@@ -322,6 +493,11 @@ def add_ModelServiceServicer_to_server(servicer, server):
                     servicer.ListAliasChanges,
                     request_deserializer=modelyard_dot_metadata_dot_v1_dot_model__service__pb2.ListAliasChangesRequest.FromString,
                     response_serializer=modelyard_dot_metadata_dot_v1_dot_model__service__pb2.ListAliasChangesResponse.SerializeToString,
+            ),
+            'WatchModels': grpc.unary_stream_rpc_method_handler(
+                    servicer.WatchModels,
+                    request_deserializer=modelyard_dot_metadata_dot_v1_dot_model__service__pb2.WatchModelsRequest.FromString,
+                    response_serializer=modelyard_dot_metadata_dot_v1_dot_model__service__pb2.WatchModelsResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -552,7 +728,7 @@ class ModelService(object):
             _registered_method=True)
 
     @staticmethod
-    def CompareVersions(request,
+    def UpdateVersion(request,
             target,
             options=(),
             channel_credentials=None,
@@ -565,9 +741,198 @@ class ModelService(object):
         return grpc.experimental.unary_unary(
             request,
             target,
-            '/modelyard.metadata.v1.ModelService/CompareVersions',
-            modelyard_dot_metadata_dot_v1_dot_model__service__pb2.CompareVersionsRequest.SerializeToString,
-            modelyard_dot_metadata_dot_v1_dot_model__service__pb2.CompareVersionsResponse.FromString,
+            '/modelyard.metadata.v1.ModelService/UpdateVersion',
+            modelyard_dot_metadata_dot_v1_dot_model__service__pb2.UpdateVersionRequest.SerializeToString,
+            modelyard_dot_metadata_dot_v1_dot_model__service__pb2.UpdateVersionResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ArchiveVersion(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/modelyard.metadata.v1.ModelService/ArchiveVersion',
+            modelyard_dot_metadata_dot_v1_dot_model__service__pb2.ArchiveVersionRequest.SerializeToString,
+            modelyard_dot_metadata_dot_v1_dot_model__service__pb2.ArchiveVersionResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def UnarchiveVersion(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/modelyard.metadata.v1.ModelService/UnarchiveVersion',
+            modelyard_dot_metadata_dot_v1_dot_model__service__pb2.UnarchiveVersionRequest.SerializeToString,
+            modelyard_dot_metadata_dot_v1_dot_model__service__pb2.UnarchiveVersionResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DeleteVersion(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/modelyard.metadata.v1.ModelService/DeleteVersion',
+            modelyard_dot_metadata_dot_v1_dot_model__service__pb2.DeleteVersionRequest.SerializeToString,
+            modelyard_dot_metadata_dot_v1_dot_model__service__pb2.DeleteVersionResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RestoreVersion(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/modelyard.metadata.v1.ModelService/RestoreVersion',
+            modelyard_dot_metadata_dot_v1_dot_model__service__pb2.RestoreVersionRequest.SerializeToString,
+            modelyard_dot_metadata_dot_v1_dot_model__service__pb2.RestoreVersionResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def PurgeVersion(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/modelyard.metadata.v1.ModelService/PurgeVersion',
+            modelyard_dot_metadata_dot_v1_dot_model__service__pb2.PurgeVersionRequest.SerializeToString,
+            modelyard_dot_metadata_dot_v1_dot_model__service__pb2.PurgeVersionResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CreateEvaluation(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/modelyard.metadata.v1.ModelService/CreateEvaluation',
+            modelyard_dot_metadata_dot_v1_dot_model__service__pb2.CreateEvaluationRequest.SerializeToString,
+            modelyard_dot_metadata_dot_v1_dot_model__service__pb2.CreateEvaluationResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListEvaluations(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/modelyard.metadata.v1.ModelService/ListEvaluations',
+            modelyard_dot_metadata_dot_v1_dot_model__service__pb2.ListEvaluationsRequest.SerializeToString,
+            modelyard_dot_metadata_dot_v1_dot_model__service__pb2.ListEvaluationsResponse.FromString,
             options,
             channel_credentials,
             insecure,
@@ -703,6 +1068,33 @@ class ModelService(object):
             '/modelyard.metadata.v1.ModelService/ListAliasChanges',
             modelyard_dot_metadata_dot_v1_dot_model__service__pb2.ListAliasChangesRequest.SerializeToString,
             modelyard_dot_metadata_dot_v1_dot_model__service__pb2.ListAliasChangesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def WatchModels(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/modelyard.metadata.v1.ModelService/WatchModels',
+            modelyard_dot_metadata_dot_v1_dot_model__service__pb2.WatchModelsRequest.SerializeToString,
+            modelyard_dot_metadata_dot_v1_dot_model__service__pb2.WatchModelsResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -85,8 +85,9 @@ class ModelServiceStub:
         modelyard.metadata.v1.model_service_pb2.ResolveVersionRequest,
         modelyard.metadata.v1.model_service_pb2.ResolveVersionResponse,
     ]
-    """Find the version a short form names: a version's name, an alias's name, or
-    a model's name (its newest READY version).
+    """Find the version a short form names: a version's name, an alias's name, a
+    model's name (its newest READY version that is not archived), or a model's
+    name and a label.
 
     Errors: NOT_FOUND RESOURCE_NOT_FOUND.
     """
@@ -95,22 +96,99 @@ class ModelServiceStub:
         modelyard.metadata.v1.model_service_pb2.ListVersionsRequest,
         modelyard.metadata.v1.model_service_pb2.ListVersionsResponse,
     ]
-    """List a model's versions, READY ones and others. Filter fields: `number`,
-    `state`, `label`, `labels.K`, `run`, `build`, `creator`, `create_time`,
-    `params.K`, `metrics.K`. Order fields: `number`, `create_time`,
-    `metrics.K`; newest first by default.
+    """List a model's versions, READY ones and others, deleted ones aside. Filter
+    fields: `number`, `state`, `label` (compared by semantic version when both
+    are one), `labels.K`, `license`, `archived`, `alias`, `run`, `build`,
+    `artifact`, `creator`, `create_time`, `ready_time`, `params.K`, `metrics.K`
+    (the last value), `metrics.K.min`, `metrics.K.max`, `metrics.K.best` (needs
+    the metric's goal), and of its run `tags.K`, `commit`, `branch`, `dataset` (a
+    dataset's or a dataset version's name). Order fields: the same but `alias`
+    and `dataset`; newest first by default.
 
-    Errors: INVALID_ARGUMENT INVALID_FILTER, INVALID_ORDER, INVALID_PAGE_TOKEN.
+    Errors: INVALID_ARGUMENT INVALID_FILTER, INVALID_ORDER, INVALID_PAGE_TOKEN;
+    FAILED_PRECONDITION GOAL_MISSING; RESOURCE_EXHAUSTED LIMIT_EXCEEDED when the
+    search takes too long.
     """
 
-    CompareVersions: grpc.UnaryUnaryMultiCallable[
-        modelyard.metadata.v1.model_service_pb2.CompareVersionsRequest,
-        modelyard.metadata.v1.model_service_pb2.CompareVersionsResponse,
+    UpdateVersion: grpc.UnaryUnaryMultiCallable[
+        modelyard.metadata.v1.model_service_pb2.UpdateVersionRequest,
+        modelyard.metadata.v1.model_service_pb2.UpdateVersionResponse,
     ]
-    """Put the parameters and metrics of several versions side by side.
+    """Change a version's description, labels, card or licence; all else of it is
+    immutable.
 
-    Errors: NOT_FOUND RESOURCE_NOT_FOUND; INVALID_ARGUMENT INVALID_FIELD for
-    fewer than 2 or more than 100 versions, or versions of several projects.
+    Errors: NOT_FOUND RESOURCE_NOT_FOUND; ABORTED ETAG_MISMATCH;
+    INVALID_ARGUMENT INVALID_FIELD for an unknown path in the mask.
+    """
+
+    ArchiveVersion: grpc.UnaryUnaryMultiCallable[
+        modelyard.metadata.v1.model_service_pb2.ArchiveVersionRequest,
+        modelyard.metadata.v1.model_service_pb2.ArchiveVersionResponse,
+    ]
+    """Archive a version: it stays, but can no longer be aliased or deployed, and
+    is never the newest. Archiving it again changes nothing.
+
+    Errors: NOT_FOUND RESOURCE_NOT_FOUND; ABORTED ETAG_MISMATCH;
+    FAILED_PRECONDITION RESOURCE_IN_USE by aliases or deployments.
+    """
+
+    UnarchiveVersion: grpc.UnaryUnaryMultiCallable[
+        modelyard.metadata.v1.model_service_pb2.UnarchiveVersionRequest,
+        modelyard.metadata.v1.model_service_pb2.UnarchiveVersionResponse,
+    ]
+    """Take back that a version was archived. Again changes nothing.
+
+    Errors: NOT_FOUND RESOURCE_NOT_FOUND.
+    """
+
+    DeleteVersion: grpc.UnaryUnaryMultiCallable[
+        modelyard.metadata.v1.model_service_pb2.DeleteVersionRequest,
+        modelyard.metadata.v1.model_service_pb2.DeleteVersionResponse,
+    ]
+    """Delete a version; it can be restored until it is purged. Its number is never
+    used again, its label stays taken until then.
+
+    Errors: NOT_FOUND RESOURCE_NOT_FOUND; ABORTED ETAG_MISMATCH;
+    FAILED_PRECONDITION RESOURCE_IN_USE by aliases or deployments.
+    """
+
+    RestoreVersion: grpc.UnaryUnaryMultiCallable[
+        modelyard.metadata.v1.model_service_pb2.RestoreVersionRequest,
+        modelyard.metadata.v1.model_service_pb2.RestoreVersionResponse,
+    ]
+    """Take back that a version was deleted. Restoring it again changes nothing.
+
+    Errors: NOT_FOUND RESOURCE_NOT_FOUND.
+    """
+
+    PurgeVersion: grpc.UnaryUnaryMultiCallable[
+        modelyard.metadata.v1.model_service_pb2.PurgeVersionRequest,
+        modelyard.metadata.v1.model_service_pb2.PurgeVersionResponse,
+    ]
+    """Remove a deleted version for ever and give its bytes back, unless another
+    version has the same. Its number stays used.
+
+    Errors: NOT_FOUND RESOURCE_NOT_FOUND; FAILED_PRECONDITION WRONG_STATE when
+    it is not deleted.
+    """
+
+    CreateEvaluation: grpc.UnaryUnaryMultiCallable[
+        modelyard.metadata.v1.model_service_pb2.CreateEvaluationRequest,
+        modelyard.metadata.v1.model_service_pb2.CreateEvaluationResponse,
+    ]
+    """Record an evaluation of a READY version. It can never be changed.
+
+    Errors: NOT_FOUND RESOURCE_NOT_FOUND, also for the dataset version;
+    FAILED_PRECONDITION WRONG_STATE, REQUEST_ID_REUSED.
+    """
+
+    ListEvaluations: grpc.UnaryUnaryMultiCallable[
+        modelyard.metadata.v1.model_service_pb2.ListEvaluationsRequest,
+        modelyard.metadata.v1.model_service_pb2.ListEvaluationsResponse,
+    ]
+    """List a version's evaluations, newest first.
+
+    Errors: NOT_FOUND RESOURCE_NOT_FOUND; INVALID_ARGUMENT INVALID_PAGE_TOKEN.
     """
 
     UpdateAlias: grpc.UnaryUnaryMultiCallable[
@@ -118,10 +196,12 @@ class ModelServiceStub:
         modelyard.metadata.v1.model_service_pb2.UpdateAliasResponse,
     ]
     """Point an alias to a READY version, creating the alias if need be. With
-    `expected_version` or an etag it is compare-and-set.
+    `expected_version` or an etag it is compare-and-set. An alias that the
+    project protects needs RIGHT_DEPLOY.
 
     Errors: NOT_FOUND RESOURCE_NOT_FOUND; ABORTED ALIAS_MOVED, ETAG_MISMATCH;
-    FAILED_PRECONDITION WRONG_STATE when the version is not READY.
+    FAILED_PRECONDITION WRONG_STATE when the version is not READY or archived;
+    PERMISSION_DENIED RIGHT_MISSING.
     """
 
     GetAlias: grpc.UnaryUnaryMultiCallable[
@@ -146,7 +226,8 @@ class ModelServiceStub:
         modelyard.metadata.v1.model_service_pb2.DeleteAliasRequest,
         modelyard.metadata.v1.model_service_pb2.DeleteAliasResponse,
     ]
-    """Delete an alias. Its history stays.
+    """Delete an alias. Its history stays. An alias that the project protects needs
+    RIGHT_DEPLOY.
 
     Errors: NOT_FOUND RESOURCE_NOT_FOUND; ABORTED ETAG_MISMATCH.
     """
@@ -158,6 +239,21 @@ class ModelServiceStub:
     """List where an alias pointed, newest change first.
 
     Errors: INVALID_ARGUMENT INVALID_PAGE_TOKEN.
+    """
+
+    WatchModels: grpc.UnaryStreamMultiCallable[
+        modelyard.metadata.v1.model_service_pb2.WatchModelsRequest,
+        modelyard.metadata.v1.model_service_pb2.WatchModelsResponse,
+    ]
+    """Follow the changes of a project's or a model's models, versions and aliases,
+    each in the order in which it was committed, from a cursor on. List first and
+    watch from the list's `watch_cursor` to miss nothing. Filter fields: `type`,
+    `model`, `version` (the number), `alias`, `state`, `actor`: of the moment of
+    the change. A quiet stream sends a message with a cursor alone every 15
+    seconds.
+
+    Errors: INVALID_ARGUMENT INVALID_FILTER, INVALID_CURSOR; OUT_OF_RANGE
+    CURSOR_EXPIRED.
     """
 
 class ModelServiceAsyncStub:
@@ -227,8 +323,9 @@ class ModelServiceAsyncStub:
         modelyard.metadata.v1.model_service_pb2.ResolveVersionRequest,
         modelyard.metadata.v1.model_service_pb2.ResolveVersionResponse,
     ]
-    """Find the version a short form names: a version's name, an alias's name, or
-    a model's name (its newest READY version).
+    """Find the version a short form names: a version's name, an alias's name, a
+    model's name (its newest READY version that is not archived), or a model's
+    name and a label.
 
     Errors: NOT_FOUND RESOURCE_NOT_FOUND.
     """
@@ -237,22 +334,99 @@ class ModelServiceAsyncStub:
         modelyard.metadata.v1.model_service_pb2.ListVersionsRequest,
         modelyard.metadata.v1.model_service_pb2.ListVersionsResponse,
     ]
-    """List a model's versions, READY ones and others. Filter fields: `number`,
-    `state`, `label`, `labels.K`, `run`, `build`, `creator`, `create_time`,
-    `params.K`, `metrics.K`. Order fields: `number`, `create_time`,
-    `metrics.K`; newest first by default.
+    """List a model's versions, READY ones and others, deleted ones aside. Filter
+    fields: `number`, `state`, `label` (compared by semantic version when both
+    are one), `labels.K`, `license`, `archived`, `alias`, `run`, `build`,
+    `artifact`, `creator`, `create_time`, `ready_time`, `params.K`, `metrics.K`
+    (the last value), `metrics.K.min`, `metrics.K.max`, `metrics.K.best` (needs
+    the metric's goal), and of its run `tags.K`, `commit`, `branch`, `dataset` (a
+    dataset's or a dataset version's name). Order fields: the same but `alias`
+    and `dataset`; newest first by default.
 
-    Errors: INVALID_ARGUMENT INVALID_FILTER, INVALID_ORDER, INVALID_PAGE_TOKEN.
+    Errors: INVALID_ARGUMENT INVALID_FILTER, INVALID_ORDER, INVALID_PAGE_TOKEN;
+    FAILED_PRECONDITION GOAL_MISSING; RESOURCE_EXHAUSTED LIMIT_EXCEEDED when the
+    search takes too long.
     """
 
-    CompareVersions: grpc.aio.UnaryUnaryMultiCallable[
-        modelyard.metadata.v1.model_service_pb2.CompareVersionsRequest,
-        modelyard.metadata.v1.model_service_pb2.CompareVersionsResponse,
+    UpdateVersion: grpc.aio.UnaryUnaryMultiCallable[
+        modelyard.metadata.v1.model_service_pb2.UpdateVersionRequest,
+        modelyard.metadata.v1.model_service_pb2.UpdateVersionResponse,
     ]
-    """Put the parameters and metrics of several versions side by side.
+    """Change a version's description, labels, card or licence; all else of it is
+    immutable.
 
-    Errors: NOT_FOUND RESOURCE_NOT_FOUND; INVALID_ARGUMENT INVALID_FIELD for
-    fewer than 2 or more than 100 versions, or versions of several projects.
+    Errors: NOT_FOUND RESOURCE_NOT_FOUND; ABORTED ETAG_MISMATCH;
+    INVALID_ARGUMENT INVALID_FIELD for an unknown path in the mask.
+    """
+
+    ArchiveVersion: grpc.aio.UnaryUnaryMultiCallable[
+        modelyard.metadata.v1.model_service_pb2.ArchiveVersionRequest,
+        modelyard.metadata.v1.model_service_pb2.ArchiveVersionResponse,
+    ]
+    """Archive a version: it stays, but can no longer be aliased or deployed, and
+    is never the newest. Archiving it again changes nothing.
+
+    Errors: NOT_FOUND RESOURCE_NOT_FOUND; ABORTED ETAG_MISMATCH;
+    FAILED_PRECONDITION RESOURCE_IN_USE by aliases or deployments.
+    """
+
+    UnarchiveVersion: grpc.aio.UnaryUnaryMultiCallable[
+        modelyard.metadata.v1.model_service_pb2.UnarchiveVersionRequest,
+        modelyard.metadata.v1.model_service_pb2.UnarchiveVersionResponse,
+    ]
+    """Take back that a version was archived. Again changes nothing.
+
+    Errors: NOT_FOUND RESOURCE_NOT_FOUND.
+    """
+
+    DeleteVersion: grpc.aio.UnaryUnaryMultiCallable[
+        modelyard.metadata.v1.model_service_pb2.DeleteVersionRequest,
+        modelyard.metadata.v1.model_service_pb2.DeleteVersionResponse,
+    ]
+    """Delete a version; it can be restored until it is purged. Its number is never
+    used again, its label stays taken until then.
+
+    Errors: NOT_FOUND RESOURCE_NOT_FOUND; ABORTED ETAG_MISMATCH;
+    FAILED_PRECONDITION RESOURCE_IN_USE by aliases or deployments.
+    """
+
+    RestoreVersion: grpc.aio.UnaryUnaryMultiCallable[
+        modelyard.metadata.v1.model_service_pb2.RestoreVersionRequest,
+        modelyard.metadata.v1.model_service_pb2.RestoreVersionResponse,
+    ]
+    """Take back that a version was deleted. Restoring it again changes nothing.
+
+    Errors: NOT_FOUND RESOURCE_NOT_FOUND.
+    """
+
+    PurgeVersion: grpc.aio.UnaryUnaryMultiCallable[
+        modelyard.metadata.v1.model_service_pb2.PurgeVersionRequest,
+        modelyard.metadata.v1.model_service_pb2.PurgeVersionResponse,
+    ]
+    """Remove a deleted version for ever and give its bytes back, unless another
+    version has the same. Its number stays used.
+
+    Errors: NOT_FOUND RESOURCE_NOT_FOUND; FAILED_PRECONDITION WRONG_STATE when
+    it is not deleted.
+    """
+
+    CreateEvaluation: grpc.aio.UnaryUnaryMultiCallable[
+        modelyard.metadata.v1.model_service_pb2.CreateEvaluationRequest,
+        modelyard.metadata.v1.model_service_pb2.CreateEvaluationResponse,
+    ]
+    """Record an evaluation of a READY version. It can never be changed.
+
+    Errors: NOT_FOUND RESOURCE_NOT_FOUND, also for the dataset version;
+    FAILED_PRECONDITION WRONG_STATE, REQUEST_ID_REUSED.
+    """
+
+    ListEvaluations: grpc.aio.UnaryUnaryMultiCallable[
+        modelyard.metadata.v1.model_service_pb2.ListEvaluationsRequest,
+        modelyard.metadata.v1.model_service_pb2.ListEvaluationsResponse,
+    ]
+    """List a version's evaluations, newest first.
+
+    Errors: NOT_FOUND RESOURCE_NOT_FOUND; INVALID_ARGUMENT INVALID_PAGE_TOKEN.
     """
 
     UpdateAlias: grpc.aio.UnaryUnaryMultiCallable[
@@ -260,10 +434,12 @@ class ModelServiceAsyncStub:
         modelyard.metadata.v1.model_service_pb2.UpdateAliasResponse,
     ]
     """Point an alias to a READY version, creating the alias if need be. With
-    `expected_version` or an etag it is compare-and-set.
+    `expected_version` or an etag it is compare-and-set. An alias that the
+    project protects needs RIGHT_DEPLOY.
 
     Errors: NOT_FOUND RESOURCE_NOT_FOUND; ABORTED ALIAS_MOVED, ETAG_MISMATCH;
-    FAILED_PRECONDITION WRONG_STATE when the version is not READY.
+    FAILED_PRECONDITION WRONG_STATE when the version is not READY or archived;
+    PERMISSION_DENIED RIGHT_MISSING.
     """
 
     GetAlias: grpc.aio.UnaryUnaryMultiCallable[
@@ -288,7 +464,8 @@ class ModelServiceAsyncStub:
         modelyard.metadata.v1.model_service_pb2.DeleteAliasRequest,
         modelyard.metadata.v1.model_service_pb2.DeleteAliasResponse,
     ]
-    """Delete an alias. Its history stays.
+    """Delete an alias. Its history stays. An alias that the project protects needs
+    RIGHT_DEPLOY.
 
     Errors: NOT_FOUND RESOURCE_NOT_FOUND; ABORTED ETAG_MISMATCH.
     """
@@ -300,6 +477,21 @@ class ModelServiceAsyncStub:
     """List where an alias pointed, newest change first.
 
     Errors: INVALID_ARGUMENT INVALID_PAGE_TOKEN.
+    """
+
+    WatchModels: grpc.aio.UnaryStreamMultiCallable[
+        modelyard.metadata.v1.model_service_pb2.WatchModelsRequest,
+        modelyard.metadata.v1.model_service_pb2.WatchModelsResponse,
+    ]
+    """Follow the changes of a project's or a model's models, versions and aliases,
+    each in the order in which it was committed, from a cursor on. List first and
+    watch from the list's `watch_cursor` to miss nothing. Filter fields: `type`,
+    `model`, `version` (the number), `alias`, `state`, `actor`: of the moment of
+    the change. A quiet stream sends a message with a cursor alone every 15
+    seconds.
+
+    Errors: INVALID_ARGUMENT INVALID_FILTER, INVALID_CURSOR; OUT_OF_RANGE
+    CURSOR_EXPIRED.
     """
 
 class ModelServiceServicer(metaclass=abc.ABCMeta):
@@ -383,8 +575,9 @@ class ModelServiceServicer(metaclass=abc.ABCMeta):
         request: modelyard.metadata.v1.model_service_pb2.ResolveVersionRequest,
         context: _ServicerContext,
     ) -> typing.Union[modelyard.metadata.v1.model_service_pb2.ResolveVersionResponse, collections.abc.Awaitable[modelyard.metadata.v1.model_service_pb2.ResolveVersionResponse]]:
-        """Find the version a short form names: a version's name, an alias's name, or
-        a model's name (its newest READY version).
+        """Find the version a short form names: a version's name, an alias's name, a
+        model's name (its newest READY version that is not archived), or a model's
+        name and a label.
 
         Errors: NOT_FOUND RESOURCE_NOT_FOUND.
         """
@@ -395,24 +588,115 @@ class ModelServiceServicer(metaclass=abc.ABCMeta):
         request: modelyard.metadata.v1.model_service_pb2.ListVersionsRequest,
         context: _ServicerContext,
     ) -> typing.Union[modelyard.metadata.v1.model_service_pb2.ListVersionsResponse, collections.abc.Awaitable[modelyard.metadata.v1.model_service_pb2.ListVersionsResponse]]:
-        """List a model's versions, READY ones and others. Filter fields: `number`,
-        `state`, `label`, `labels.K`, `run`, `build`, `creator`, `create_time`,
-        `params.K`, `metrics.K`. Order fields: `number`, `create_time`,
-        `metrics.K`; newest first by default.
+        """List a model's versions, READY ones and others, deleted ones aside. Filter
+        fields: `number`, `state`, `label` (compared by semantic version when both
+        are one), `labels.K`, `license`, `archived`, `alias`, `run`, `build`,
+        `artifact`, `creator`, `create_time`, `ready_time`, `params.K`, `metrics.K`
+        (the last value), `metrics.K.min`, `metrics.K.max`, `metrics.K.best` (needs
+        the metric's goal), and of its run `tags.K`, `commit`, `branch`, `dataset` (a
+        dataset's or a dataset version's name). Order fields: the same but `alias`
+        and `dataset`; newest first by default.
 
-        Errors: INVALID_ARGUMENT INVALID_FILTER, INVALID_ORDER, INVALID_PAGE_TOKEN.
+        Errors: INVALID_ARGUMENT INVALID_FILTER, INVALID_ORDER, INVALID_PAGE_TOKEN;
+        FAILED_PRECONDITION GOAL_MISSING; RESOURCE_EXHAUSTED LIMIT_EXCEEDED when the
+        search takes too long.
         """
 
     @abc.abstractmethod
-    def CompareVersions(
+    def UpdateVersion(
         self,
-        request: modelyard.metadata.v1.model_service_pb2.CompareVersionsRequest,
+        request: modelyard.metadata.v1.model_service_pb2.UpdateVersionRequest,
         context: _ServicerContext,
-    ) -> typing.Union[modelyard.metadata.v1.model_service_pb2.CompareVersionsResponse, collections.abc.Awaitable[modelyard.metadata.v1.model_service_pb2.CompareVersionsResponse]]:
-        """Put the parameters and metrics of several versions side by side.
+    ) -> typing.Union[modelyard.metadata.v1.model_service_pb2.UpdateVersionResponse, collections.abc.Awaitable[modelyard.metadata.v1.model_service_pb2.UpdateVersionResponse]]:
+        """Change a version's description, labels, card or licence; all else of it is
+        immutable.
 
-        Errors: NOT_FOUND RESOURCE_NOT_FOUND; INVALID_ARGUMENT INVALID_FIELD for
-        fewer than 2 or more than 100 versions, or versions of several projects.
+        Errors: NOT_FOUND RESOURCE_NOT_FOUND; ABORTED ETAG_MISMATCH;
+        INVALID_ARGUMENT INVALID_FIELD for an unknown path in the mask.
+        """
+
+    @abc.abstractmethod
+    def ArchiveVersion(
+        self,
+        request: modelyard.metadata.v1.model_service_pb2.ArchiveVersionRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[modelyard.metadata.v1.model_service_pb2.ArchiveVersionResponse, collections.abc.Awaitable[modelyard.metadata.v1.model_service_pb2.ArchiveVersionResponse]]:
+        """Archive a version: it stays, but can no longer be aliased or deployed, and
+        is never the newest. Archiving it again changes nothing.
+
+        Errors: NOT_FOUND RESOURCE_NOT_FOUND; ABORTED ETAG_MISMATCH;
+        FAILED_PRECONDITION RESOURCE_IN_USE by aliases or deployments.
+        """
+
+    @abc.abstractmethod
+    def UnarchiveVersion(
+        self,
+        request: modelyard.metadata.v1.model_service_pb2.UnarchiveVersionRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[modelyard.metadata.v1.model_service_pb2.UnarchiveVersionResponse, collections.abc.Awaitable[modelyard.metadata.v1.model_service_pb2.UnarchiveVersionResponse]]:
+        """Take back that a version was archived. Again changes nothing.
+
+        Errors: NOT_FOUND RESOURCE_NOT_FOUND.
+        """
+
+    @abc.abstractmethod
+    def DeleteVersion(
+        self,
+        request: modelyard.metadata.v1.model_service_pb2.DeleteVersionRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[modelyard.metadata.v1.model_service_pb2.DeleteVersionResponse, collections.abc.Awaitable[modelyard.metadata.v1.model_service_pb2.DeleteVersionResponse]]:
+        """Delete a version; it can be restored until it is purged. Its number is never
+        used again, its label stays taken until then.
+
+        Errors: NOT_FOUND RESOURCE_NOT_FOUND; ABORTED ETAG_MISMATCH;
+        FAILED_PRECONDITION RESOURCE_IN_USE by aliases or deployments.
+        """
+
+    @abc.abstractmethod
+    def RestoreVersion(
+        self,
+        request: modelyard.metadata.v1.model_service_pb2.RestoreVersionRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[modelyard.metadata.v1.model_service_pb2.RestoreVersionResponse, collections.abc.Awaitable[modelyard.metadata.v1.model_service_pb2.RestoreVersionResponse]]:
+        """Take back that a version was deleted. Restoring it again changes nothing.
+
+        Errors: NOT_FOUND RESOURCE_NOT_FOUND.
+        """
+
+    @abc.abstractmethod
+    def PurgeVersion(
+        self,
+        request: modelyard.metadata.v1.model_service_pb2.PurgeVersionRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[modelyard.metadata.v1.model_service_pb2.PurgeVersionResponse, collections.abc.Awaitable[modelyard.metadata.v1.model_service_pb2.PurgeVersionResponse]]:
+        """Remove a deleted version for ever and give its bytes back, unless another
+        version has the same. Its number stays used.
+
+        Errors: NOT_FOUND RESOURCE_NOT_FOUND; FAILED_PRECONDITION WRONG_STATE when
+        it is not deleted.
+        """
+
+    @abc.abstractmethod
+    def CreateEvaluation(
+        self,
+        request: modelyard.metadata.v1.model_service_pb2.CreateEvaluationRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[modelyard.metadata.v1.model_service_pb2.CreateEvaluationResponse, collections.abc.Awaitable[modelyard.metadata.v1.model_service_pb2.CreateEvaluationResponse]]:
+        """Record an evaluation of a READY version. It can never be changed.
+
+        Errors: NOT_FOUND RESOURCE_NOT_FOUND, also for the dataset version;
+        FAILED_PRECONDITION WRONG_STATE, REQUEST_ID_REUSED.
+        """
+
+    @abc.abstractmethod
+    def ListEvaluations(
+        self,
+        request: modelyard.metadata.v1.model_service_pb2.ListEvaluationsRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[modelyard.metadata.v1.model_service_pb2.ListEvaluationsResponse, collections.abc.Awaitable[modelyard.metadata.v1.model_service_pb2.ListEvaluationsResponse]]:
+        """List a version's evaluations, newest first.
+
+        Errors: NOT_FOUND RESOURCE_NOT_FOUND; INVALID_ARGUMENT INVALID_PAGE_TOKEN.
         """
 
     @abc.abstractmethod
@@ -422,10 +706,12 @@ class ModelServiceServicer(metaclass=abc.ABCMeta):
         context: _ServicerContext,
     ) -> typing.Union[modelyard.metadata.v1.model_service_pb2.UpdateAliasResponse, collections.abc.Awaitable[modelyard.metadata.v1.model_service_pb2.UpdateAliasResponse]]:
         """Point an alias to a READY version, creating the alias if need be. With
-        `expected_version` or an etag it is compare-and-set.
+        `expected_version` or an etag it is compare-and-set. An alias that the
+        project protects needs RIGHT_DEPLOY.
 
         Errors: NOT_FOUND RESOURCE_NOT_FOUND; ABORTED ALIAS_MOVED, ETAG_MISMATCH;
-        FAILED_PRECONDITION WRONG_STATE when the version is not READY.
+        FAILED_PRECONDITION WRONG_STATE when the version is not READY or archived;
+        PERMISSION_DENIED RIGHT_MISSING.
         """
 
     @abc.abstractmethod
@@ -456,7 +742,8 @@ class ModelServiceServicer(metaclass=abc.ABCMeta):
         request: modelyard.metadata.v1.model_service_pb2.DeleteAliasRequest,
         context: _ServicerContext,
     ) -> typing.Union[modelyard.metadata.v1.model_service_pb2.DeleteAliasResponse, collections.abc.Awaitable[modelyard.metadata.v1.model_service_pb2.DeleteAliasResponse]]:
-        """Delete an alias. Its history stays.
+        """Delete an alias. Its history stays. An alias that the project protects needs
+        RIGHT_DEPLOY.
 
         Errors: NOT_FOUND RESOURCE_NOT_FOUND; ABORTED ETAG_MISMATCH.
         """
@@ -470,6 +757,23 @@ class ModelServiceServicer(metaclass=abc.ABCMeta):
         """List where an alias pointed, newest change first.
 
         Errors: INVALID_ARGUMENT INVALID_PAGE_TOKEN.
+        """
+
+    @abc.abstractmethod
+    def WatchModels(
+        self,
+        request: modelyard.metadata.v1.model_service_pb2.WatchModelsRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[collections.abc.Iterator[modelyard.metadata.v1.model_service_pb2.WatchModelsResponse], collections.abc.AsyncIterator[modelyard.metadata.v1.model_service_pb2.WatchModelsResponse]]:
+        """Follow the changes of a project's or a model's models, versions and aliases,
+        each in the order in which it was committed, from a cursor on. List first and
+        watch from the list's `watch_cursor` to miss nothing. Filter fields: `type`,
+        `model`, `version` (the number), `alias`, `state`, `actor`: of the moment of
+        the change. A quiet stream sends a message with a cursor alone every 15
+        seconds.
+
+        Errors: INVALID_ARGUMENT INVALID_FILTER, INVALID_CURSOR; OUT_OF_RANGE
+        CURSOR_EXPIRED.
         """
 
 def add_ModelServiceServicer_to_server(servicer: ModelServiceServicer, server: typing.Union[grpc.Server, grpc.aio.Server]) -> None: ...

@@ -4,7 +4,9 @@ isort:skip_file
 The system of record: projects, models, versions, aliases, runs, datasets."""
 
 import builtins
+import collections.abc
 import google.protobuf.descriptor
+import google.protobuf.internal.containers
 import google.protobuf.internal.enum_type_wrapper
 import google.protobuf.message
 import google.protobuf.timestamp_pb2
@@ -68,6 +70,7 @@ class Project(google.protobuf.message.Message):
     ETAG_FIELD_NUMBER: builtins.int
     CREATE_TIME_FIELD_NUMBER: builtins.int
     UPDATE_TIME_FIELD_NUMBER: builtins.int
+    PROTECTED_ALIASES_FIELD_NUMBER: builtins.int
     name: builtins.str
     """Identifier. `projects/{project}`; the id matches
     `[a-z]([a-z0-9-]{0,61}[a-z0-9])?`.
@@ -86,6 +89,12 @@ class Project(google.protobuf.message.Message):
     def update_time(self) -> google.protobuf.timestamp_pb2.Timestamp:
         """Output only. When it was last written."""
 
+    @property
+    def protected_aliases(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
+        """Optional. The ids of aliases, of any model, that only who holds RIGHT_DEPLOY
+        may move or delete, such as `production`; at most 64.
+        """
+
     def __init__(
         self,
         *,
@@ -95,8 +104,9 @@ class Project(google.protobuf.message.Message):
         etag: builtins.str = ...,
         create_time: google.protobuf.timestamp_pb2.Timestamp | None = ...,
         update_time: google.protobuf.timestamp_pb2.Timestamp | None = ...,
+        protected_aliases: collections.abc.Iterable[builtins.str] | None = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["create_time", b"create_time", "update_time", b"update_time"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["create_time", b"create_time", "description", b"description", "display_name", b"display_name", "etag", b"etag", "name", b"name", "update_time", b"update_time"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["create_time", b"create_time", "description", b"description", "display_name", b"display_name", "etag", b"etag", "name", b"name", "protected_aliases", b"protected_aliases", "update_time", b"update_time"]) -> None: ...
 
 global___Project = Project

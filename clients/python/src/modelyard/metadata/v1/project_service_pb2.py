@@ -23,13 +23,14 @@ _sym_db = _symbol_database.Default()
 
 
 from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb2
+from google.protobuf import field_mask_pb2 as google_dot_protobuf_dot_field__mask__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 from modelyard.common.v1 import access_pb2 as modelyard_dot_common_dot_v1_dot_access__pb2
 from modelyard.metadata.v1 import project_pb2 as modelyard_dot_metadata_dot_v1_dot_project__pb2
 from modelyard.metadata.v1 import token_pb2 as modelyard_dot_metadata_dot_v1_dot_token__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n+modelyard/metadata/v1/project_service.proto\x12\x15modelyard.metadata.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a modelyard/common/v1/access.proto\x1a#modelyard/metadata/v1/project.proto\x1a!modelyard/metadata/v1/token.proto\"o\n\x14\x43reateProjectRequest\x12\x12\n\nproject_id\x18\x01 \x01(\t\x12/\n\x07project\x18\x02 \x01(\x0b\x32\x1e.modelyard.metadata.v1.Project\x12\x12\n\nrequest_id\x18\x03 \x01(\t\"H\n\x15\x43reateProjectResponse\x12/\n\x07project\x18\x01 \x01(\x0b\x32\x1e.modelyard.metadata.v1.Project\"!\n\x11GetProjectRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"E\n\x12GetProjectResponse\x12/\n\x07project\x18\x01 \x01(\x0b\x32\x1e.modelyard.metadata.v1.Project\"<\n\x13ListProjectsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\"a\n\x14ListProjectsResponse\x12\x30\n\x08projects\x18\x01 \x03(\x0b\x32\x1e.modelyard.metadata.v1.Project\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"U\n\x12\x43reateTokenRequest\x12+\n\x05token\x18\x01 \x01(\x0b\x32\x1c.modelyard.metadata.v1.Token\x12\x12\n\nrequest_id\x18\x02 \x01(\t\"R\n\x13\x43reateTokenResponse\x12+\n\x05token\x18\x01 \x01(\x0b\x32\x1c.modelyard.metadata.v1.Token\x12\x0e\n\x06secret\x18\x02 \x01(\t\":\n\x11ListTokensRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\"[\n\x12ListTokensResponse\x12,\n\x06tokens\x18\x01 \x03(\x0b\x32\x1c.modelyard.metadata.v1.Token\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\"\n\x12RevokeTokenRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"B\n\x13RevokeTokenResponse\x12+\n\x05token\x18\x01 \x01(\x0b\x32\x1c.modelyard.metadata.v1.Token\"\x1d\n\x1bIntrospectCredentialRequest\"\xa8\x02\n\x1cIntrospectCredentialResponse\x12\x11\n\tprincipal\x18\x01 \x01(\t\x12<\n\x0eproject_rights\x18\x02 \x03(\x0b\x32$.modelyard.metadata.v1.ProjectRights\x12\x37\n\x13installation_rights\x18\x03 \x03(\x0e\x32\x1a.modelyard.common.v1.Right\x12\x1a\n\x12\x64\x65legated_resource\x18\x04 \x01(\t\x12/\n\x0b\x65xpire_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x31\n\x0e\x63\x61\x63he_duration\x18\x06 \x01(\x0b\x32\x19.google.protobuf.Duration\"L\n\rProjectRights\x12\x0f\n\x07project\x18\x01 \x01(\t\x12*\n\x06rights\x18\x02 \x03(\x0e\x32\x1a.modelyard.common.v1.Right\"V\n\x16IssueDelegationRequest\x12\x10\n\x08resource\x18\x01 \x01(\t\x12*\n\x06rights\x18\x02 \x03(\x0e\x32\x1a.modelyard.common.v1.Right\"^\n\x17IssueDelegationResponse\x12\x12\n\ndelegation\x18\x01 \x01(\t\x12/\n\x0b\x65xpire_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"X\n\x16RenewDelegationRequest\x12\x12\n\ndelegation\x18\x01 \x01(\t\x12*\n\x06rights\x18\x02 \x03(\x0e\x32\x1a.modelyard.common.v1.Right\"^\n\x17RenewDelegationResponse\x12\x12\n\ndelegation\x18\x01 \x01(\t\x12/\n\x0b\x65xpire_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp2\xb6\x08\n\x0eProjectService\x12r\n\rCreateProject\x12+.modelyard.metadata.v1.CreateProjectRequest\x1a,.modelyard.metadata.v1.CreateProjectResponse\"\x06\x8a\xb5\x18\x02\x08\n\x12o\n\nGetProject\x12(.modelyard.metadata.v1.GetProjectRequest\x1a).modelyard.metadata.v1.GetProjectResponse\"\x0c\x8a\xb5\x18\x08\x08\x02\x12\x04name\x12o\n\x0cListProjects\x12*.modelyard.metadata.v1.ListProjectsRequest\x1a+.modelyard.metadata.v1.ListProjectsResponse\"\x06\x8a\xb5\x18\x02\x08\x01\x12l\n\x0b\x43reateToken\x12).modelyard.metadata.v1.CreateTokenRequest\x1a*.modelyard.metadata.v1.CreateTokenResponse\"\x06\x8a\xb5\x18\x02\x08\n\x12i\n\nListTokens\x12(.modelyard.metadata.v1.ListTokensRequest\x1a).modelyard.metadata.v1.ListTokensResponse\"\x06\x8a\xb5\x18\x02\x08\n\x12l\n\x0bRevokeToken\x12).modelyard.metadata.v1.RevokeTokenRequest\x1a*.modelyard.metadata.v1.RevokeTokenResponse\"\x06\x8a\xb5\x18\x02\x08\n\x12\x87\x01\n\x14IntrospectCredential\x12\x32.modelyard.metadata.v1.IntrospectCredentialRequest\x1a\x33.modelyard.metadata.v1.IntrospectCredentialResponse\"\x06\x8a\xb5\x18\x02\x08\x01\x12\x82\x01\n\x0fIssueDelegation\x12-.modelyard.metadata.v1.IssueDelegationRequest\x1a..modelyard.metadata.v1.IssueDelegationResponse\"\x10\x8a\xb5\x18\x0c\x08\x02\x12\x08resource\x12x\n\x0fRenewDelegation\x12-.modelyard.metadata.v1.RenewDelegationRequest\x1a..modelyard.metadata.v1.RenewDelegationResponse\"\x06\x8a\xb5\x18\x02\x08\tb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n+modelyard/metadata/v1/project_service.proto\x12\x15modelyard.metadata.v1\x1a\x1egoogle/protobuf/duration.proto\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a modelyard/common/v1/access.proto\x1a#modelyard/metadata/v1/project.proto\x1a!modelyard/metadata/v1/token.proto\"o\n\x14\x43reateProjectRequest\x12\x12\n\nproject_id\x18\x01 \x01(\t\x12/\n\x07project\x18\x02 \x01(\x0b\x32\x1e.modelyard.metadata.v1.Project\x12\x12\n\nrequest_id\x18\x03 \x01(\t\"H\n\x15\x43reateProjectResponse\x12/\n\x07project\x18\x01 \x01(\x0b\x32\x1e.modelyard.metadata.v1.Project\"!\n\x11GetProjectRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"E\n\x12GetProjectResponse\x12/\n\x07project\x18\x01 \x01(\x0b\x32\x1e.modelyard.metadata.v1.Project\"<\n\x13ListProjectsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\"a\n\x14ListProjectsResponse\x12\x30\n\x08projects\x18\x01 \x03(\x0b\x32\x1e.modelyard.metadata.v1.Project\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\x8c\x01\n\x14UpdateProjectRequest\x12/\n\x07project\x18\x01 \x01(\x0b\x32\x1e.modelyard.metadata.v1.Project\x12/\n\x0bupdate_mask\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.FieldMask\x12\x12\n\nrequest_id\x18\x03 \x01(\t\"H\n\x15UpdateProjectResponse\x12/\n\x07project\x18\x01 \x01(\x0b\x32\x1e.modelyard.metadata.v1.Project\"U\n\x12\x43reateTokenRequest\x12+\n\x05token\x18\x01 \x01(\x0b\x32\x1c.modelyard.metadata.v1.Token\x12\x12\n\nrequest_id\x18\x02 \x01(\t\"R\n\x13\x43reateTokenResponse\x12+\n\x05token\x18\x01 \x01(\x0b\x32\x1c.modelyard.metadata.v1.Token\x12\x0e\n\x06secret\x18\x02 \x01(\t\":\n\x11ListTokensRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\"[\n\x12ListTokensResponse\x12,\n\x06tokens\x18\x01 \x03(\x0b\x32\x1c.modelyard.metadata.v1.Token\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\"\n\x12RevokeTokenRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"B\n\x13RevokeTokenResponse\x12+\n\x05token\x18\x01 \x01(\x0b\x32\x1c.modelyard.metadata.v1.Token\"\x1d\n\x1bIntrospectCredentialRequest\"\xa8\x02\n\x1cIntrospectCredentialResponse\x12\x11\n\tprincipal\x18\x01 \x01(\t\x12<\n\x0eproject_rights\x18\x02 \x03(\x0b\x32$.modelyard.metadata.v1.ProjectRights\x12\x37\n\x13installation_rights\x18\x03 \x03(\x0e\x32\x1a.modelyard.common.v1.Right\x12\x1a\n\x12\x64\x65legated_resource\x18\x04 \x01(\t\x12/\n\x0b\x65xpire_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x31\n\x0e\x63\x61\x63he_duration\x18\x06 \x01(\x0b\x32\x19.google.protobuf.Duration\"L\n\rProjectRights\x12\x0f\n\x07project\x18\x01 \x01(\t\x12*\n\x06rights\x18\x02 \x03(\x0e\x32\x1a.modelyard.common.v1.Right\"V\n\x16IssueDelegationRequest\x12\x10\n\x08resource\x18\x01 \x01(\t\x12*\n\x06rights\x18\x02 \x03(\x0e\x32\x1a.modelyard.common.v1.Right\"^\n\x17IssueDelegationResponse\x12\x12\n\ndelegation\x18\x01 \x01(\t\x12/\n\x0b\x65xpire_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"X\n\x16RenewDelegationRequest\x12\x12\n\ndelegation\x18\x01 \x01(\t\x12*\n\x06rights\x18\x02 \x03(\x0e\x32\x1a.modelyard.common.v1.Right\"^\n\x17RenewDelegationResponse\x12\x12\n\ndelegation\x18\x01 \x01(\t\x12/\n\x0b\x65xpire_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp2\xb9\t\n\x0eProjectService\x12r\n\rCreateProject\x12+.modelyard.metadata.v1.CreateProjectRequest\x1a,.modelyard.metadata.v1.CreateProjectResponse\"\x06\x8a\xb5\x18\x02\x08\n\x12o\n\nGetProject\x12(.modelyard.metadata.v1.GetProjectRequest\x1a).modelyard.metadata.v1.GetProjectResponse\"\x0c\x8a\xb5\x18\x08\x08\x02\x12\x04name\x12o\n\x0cListProjects\x12*.modelyard.metadata.v1.ListProjectsRequest\x1a+.modelyard.metadata.v1.ListProjectsResponse\"\x06\x8a\xb5\x18\x02\x08\x01\x12\x80\x01\n\rUpdateProject\x12+.modelyard.metadata.v1.UpdateProjectRequest\x1a,.modelyard.metadata.v1.UpdateProjectResponse\"\x14\x8a\xb5\x18\x10\x08\x06\x12\x0cproject.name\x12l\n\x0b\x43reateToken\x12).modelyard.metadata.v1.CreateTokenRequest\x1a*.modelyard.metadata.v1.CreateTokenResponse\"\x06\x8a\xb5\x18\x02\x08\n\x12i\n\nListTokens\x12(.modelyard.metadata.v1.ListTokensRequest\x1a).modelyard.metadata.v1.ListTokensResponse\"\x06\x8a\xb5\x18\x02\x08\n\x12l\n\x0bRevokeToken\x12).modelyard.metadata.v1.RevokeTokenRequest\x1a*.modelyard.metadata.v1.RevokeTokenResponse\"\x06\x8a\xb5\x18\x02\x08\n\x12\x87\x01\n\x14IntrospectCredential\x12\x32.modelyard.metadata.v1.IntrospectCredentialRequest\x1a\x33.modelyard.metadata.v1.IntrospectCredentialResponse\"\x06\x8a\xb5\x18\x02\x08\x01\x12\x82\x01\n\x0fIssueDelegation\x12-.modelyard.metadata.v1.IssueDelegationRequest\x1a..modelyard.metadata.v1.IssueDelegationResponse\"\x10\x8a\xb5\x18\x0c\x08\x02\x12\x08resource\x12x\n\x0fRenewDelegation\x12-.modelyard.metadata.v1.RenewDelegationRequest\x1a..modelyard.metadata.v1.RenewDelegationResponse\"\x06\x8a\xb5\x18\x02\x08\tb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -42,6 +43,8 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_PROJECTSERVICE'].methods_by_name['GetProject']._serialized_options = b'\212\265\030\010\010\002\022\004name'
   _globals['_PROJECTSERVICE'].methods_by_name['ListProjects']._loaded_options = None
   _globals['_PROJECTSERVICE'].methods_by_name['ListProjects']._serialized_options = b'\212\265\030\002\010\001'
+  _globals['_PROJECTSERVICE'].methods_by_name['UpdateProject']._loaded_options = None
+  _globals['_PROJECTSERVICE'].methods_by_name['UpdateProject']._serialized_options = b'\212\265\030\020\010\006\022\014project.name'
   _globals['_PROJECTSERVICE'].methods_by_name['CreateToken']._loaded_options = None
   _globals['_PROJECTSERVICE'].methods_by_name['CreateToken']._serialized_options = b'\212\265\030\002\010\n'
   _globals['_PROJECTSERVICE'].methods_by_name['ListTokens']._loaded_options = None
@@ -54,44 +57,48 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_PROJECTSERVICE'].methods_by_name['IssueDelegation']._serialized_options = b'\212\265\030\014\010\002\022\010resource'
   _globals['_PROJECTSERVICE'].methods_by_name['RenewDelegation']._loaded_options = None
   _globals['_PROJECTSERVICE'].methods_by_name['RenewDelegation']._serialized_options = b'\212\265\030\002\010\t'
-  _globals['_CREATEPROJECTREQUEST']._serialized_start=241
-  _globals['_CREATEPROJECTREQUEST']._serialized_end=352
-  _globals['_CREATEPROJECTRESPONSE']._serialized_start=354
-  _globals['_CREATEPROJECTRESPONSE']._serialized_end=426
-  _globals['_GETPROJECTREQUEST']._serialized_start=428
-  _globals['_GETPROJECTREQUEST']._serialized_end=461
-  _globals['_GETPROJECTRESPONSE']._serialized_start=463
-  _globals['_GETPROJECTRESPONSE']._serialized_end=532
-  _globals['_LISTPROJECTSREQUEST']._serialized_start=534
-  _globals['_LISTPROJECTSREQUEST']._serialized_end=594
-  _globals['_LISTPROJECTSRESPONSE']._serialized_start=596
-  _globals['_LISTPROJECTSRESPONSE']._serialized_end=693
-  _globals['_CREATETOKENREQUEST']._serialized_start=695
-  _globals['_CREATETOKENREQUEST']._serialized_end=780
-  _globals['_CREATETOKENRESPONSE']._serialized_start=782
-  _globals['_CREATETOKENRESPONSE']._serialized_end=864
-  _globals['_LISTTOKENSREQUEST']._serialized_start=866
-  _globals['_LISTTOKENSREQUEST']._serialized_end=924
-  _globals['_LISTTOKENSRESPONSE']._serialized_start=926
-  _globals['_LISTTOKENSRESPONSE']._serialized_end=1017
-  _globals['_REVOKETOKENREQUEST']._serialized_start=1019
-  _globals['_REVOKETOKENREQUEST']._serialized_end=1053
-  _globals['_REVOKETOKENRESPONSE']._serialized_start=1055
-  _globals['_REVOKETOKENRESPONSE']._serialized_end=1121
-  _globals['_INTROSPECTCREDENTIALREQUEST']._serialized_start=1123
-  _globals['_INTROSPECTCREDENTIALREQUEST']._serialized_end=1152
-  _globals['_INTROSPECTCREDENTIALRESPONSE']._serialized_start=1155
-  _globals['_INTROSPECTCREDENTIALRESPONSE']._serialized_end=1451
-  _globals['_PROJECTRIGHTS']._serialized_start=1453
-  _globals['_PROJECTRIGHTS']._serialized_end=1529
-  _globals['_ISSUEDELEGATIONREQUEST']._serialized_start=1531
-  _globals['_ISSUEDELEGATIONREQUEST']._serialized_end=1617
-  _globals['_ISSUEDELEGATIONRESPONSE']._serialized_start=1619
-  _globals['_ISSUEDELEGATIONRESPONSE']._serialized_end=1713
-  _globals['_RENEWDELEGATIONREQUEST']._serialized_start=1715
-  _globals['_RENEWDELEGATIONREQUEST']._serialized_end=1803
-  _globals['_RENEWDELEGATIONRESPONSE']._serialized_start=1805
-  _globals['_RENEWDELEGATIONRESPONSE']._serialized_end=1899
-  _globals['_PROJECTSERVICE']._serialized_start=1902
-  _globals['_PROJECTSERVICE']._serialized_end=2980
+  _globals['_CREATEPROJECTREQUEST']._serialized_start=275
+  _globals['_CREATEPROJECTREQUEST']._serialized_end=386
+  _globals['_CREATEPROJECTRESPONSE']._serialized_start=388
+  _globals['_CREATEPROJECTRESPONSE']._serialized_end=460
+  _globals['_GETPROJECTREQUEST']._serialized_start=462
+  _globals['_GETPROJECTREQUEST']._serialized_end=495
+  _globals['_GETPROJECTRESPONSE']._serialized_start=497
+  _globals['_GETPROJECTRESPONSE']._serialized_end=566
+  _globals['_LISTPROJECTSREQUEST']._serialized_start=568
+  _globals['_LISTPROJECTSREQUEST']._serialized_end=628
+  _globals['_LISTPROJECTSRESPONSE']._serialized_start=630
+  _globals['_LISTPROJECTSRESPONSE']._serialized_end=727
+  _globals['_UPDATEPROJECTREQUEST']._serialized_start=730
+  _globals['_UPDATEPROJECTREQUEST']._serialized_end=870
+  _globals['_UPDATEPROJECTRESPONSE']._serialized_start=872
+  _globals['_UPDATEPROJECTRESPONSE']._serialized_end=944
+  _globals['_CREATETOKENREQUEST']._serialized_start=946
+  _globals['_CREATETOKENREQUEST']._serialized_end=1031
+  _globals['_CREATETOKENRESPONSE']._serialized_start=1033
+  _globals['_CREATETOKENRESPONSE']._serialized_end=1115
+  _globals['_LISTTOKENSREQUEST']._serialized_start=1117
+  _globals['_LISTTOKENSREQUEST']._serialized_end=1175
+  _globals['_LISTTOKENSRESPONSE']._serialized_start=1177
+  _globals['_LISTTOKENSRESPONSE']._serialized_end=1268
+  _globals['_REVOKETOKENREQUEST']._serialized_start=1270
+  _globals['_REVOKETOKENREQUEST']._serialized_end=1304
+  _globals['_REVOKETOKENRESPONSE']._serialized_start=1306
+  _globals['_REVOKETOKENRESPONSE']._serialized_end=1372
+  _globals['_INTROSPECTCREDENTIALREQUEST']._serialized_start=1374
+  _globals['_INTROSPECTCREDENTIALREQUEST']._serialized_end=1403
+  _globals['_INTROSPECTCREDENTIALRESPONSE']._serialized_start=1406
+  _globals['_INTROSPECTCREDENTIALRESPONSE']._serialized_end=1702
+  _globals['_PROJECTRIGHTS']._serialized_start=1704
+  _globals['_PROJECTRIGHTS']._serialized_end=1780
+  _globals['_ISSUEDELEGATIONREQUEST']._serialized_start=1782
+  _globals['_ISSUEDELEGATIONREQUEST']._serialized_end=1868
+  _globals['_ISSUEDELEGATIONRESPONSE']._serialized_start=1870
+  _globals['_ISSUEDELEGATIONRESPONSE']._serialized_end=1964
+  _globals['_RENEWDELEGATIONREQUEST']._serialized_start=1966
+  _globals['_RENEWDELEGATIONREQUEST']._serialized_end=2054
+  _globals['_RENEWDELEGATIONRESPONSE']._serialized_start=2056
+  _globals['_RENEWDELEGATIONRESPONSE']._serialized_end=2150
+  _globals['_PROJECTSERVICE']._serialized_start=2153
+  _globals['_PROJECTSERVICE']._serialized_end=3362
 # @@protoc_insertion_point(module_scope)

@@ -7,6 +7,7 @@ import builtins
 import collections.abc
 import google.protobuf.descriptor
 import google.protobuf.duration_pb2
+import google.protobuf.field_mask_pb2
 import google.protobuf.internal.containers
 import google.protobuf.message
 import google.protobuf.timestamp_pb2
@@ -151,6 +152,62 @@ class ListProjectsResponse(google.protobuf.message.Message):
     def ClearField(self, field_name: typing.Literal["next_page_token", b"next_page_token", "projects", b"projects"]) -> None: ...
 
 global___ListProjectsResponse = ListProjectsResponse
+
+@typing.final
+class UpdateProjectRequest(google.protobuf.message.Message):
+    """UpdateProjectRequest changes a project."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    PROJECT_FIELD_NUMBER: builtins.int
+    UPDATE_MASK_FIELD_NUMBER: builtins.int
+    REQUEST_ID_FIELD_NUMBER: builtins.int
+    request_id: builtins.str
+    """Optional. A UUID that makes the call safe to repeat."""
+    @property
+    def project(self) -> modelyard.metadata.v1.project_pb2.Project:
+        """Required. The project, with its name and new values. A present `etag` must
+        be the current one.
+        """
+
+    @property
+    def update_mask(self) -> google.protobuf.field_mask_pb2.FieldMask:
+        """Optional. Which of `display_name`, `description`, `protected_aliases` to
+        change; empty: all that are set.
+        """
+
+    def __init__(
+        self,
+        *,
+        project: modelyard.metadata.v1.project_pb2.Project | None = ...,
+        update_mask: google.protobuf.field_mask_pb2.FieldMask | None = ...,
+        request_id: builtins.str = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["project", b"project", "update_mask", b"update_mask"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["project", b"project", "request_id", b"request_id", "update_mask", b"update_mask"]) -> None: ...
+
+global___UpdateProjectRequest = UpdateProjectRequest
+
+@typing.final
+class UpdateProjectResponse(google.protobuf.message.Message):
+    """UpdateProjectResponse carries the changed project."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    PROJECT_FIELD_NUMBER: builtins.int
+    @property
+    def project(self) -> modelyard.metadata.v1.project_pb2.Project:
+        """The project."""
+
+    def __init__(
+        self,
+        *,
+        project: modelyard.metadata.v1.project_pb2.Project | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["project", b"project"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["project", b"project"]) -> None: ...
+
+global___UpdateProjectResponse = UpdateProjectResponse
 
 @typing.final
 class CreateTokenRequest(google.protobuf.message.Message):

@@ -50,6 +50,11 @@ class ProjectServiceStub(object):
                 request_serializer=modelyard_dot_metadata_dot_v1_dot_project__service__pb2.ListProjectsRequest.SerializeToString,
                 response_deserializer=modelyard_dot_metadata_dot_v1_dot_project__service__pb2.ListProjectsResponse.FromString,
                 _registered_method=True)
+        self.UpdateProject = channel.unary_unary(
+                '/modelyard.metadata.v1.ProjectService/UpdateProject',
+                request_serializer=modelyard_dot_metadata_dot_v1_dot_project__service__pb2.UpdateProjectRequest.SerializeToString,
+                response_deserializer=modelyard_dot_metadata_dot_v1_dot_project__service__pb2.UpdateProjectResponse.FromString,
+                _registered_method=True)
         self.CreateToken = channel.unary_unary(
                 '/modelyard.metadata.v1.ProjectService/CreateToken',
                 request_serializer=modelyard_dot_metadata_dot_v1_dot_project__service__pb2.CreateTokenRequest.SerializeToString,
@@ -108,6 +113,16 @@ class ProjectServiceServicer(object):
         """List the projects in which the caller may read, by name.
 
         Errors: INVALID_ARGUMENT INVALID_PAGE_TOKEN.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def UpdateProject(self, request, context):
+        """Change a project's display name, description or protected aliases.
+
+        Errors: NOT_FOUND RESOURCE_NOT_FOUND; ABORTED ETAG_MISMATCH;
+        INVALID_ARGUMENT INVALID_FIELD for an unknown path in the mask.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -193,6 +208,11 @@ def add_ProjectServiceServicer_to_server(servicer, server):
                     servicer.ListProjects,
                     request_deserializer=modelyard_dot_metadata_dot_v1_dot_project__service__pb2.ListProjectsRequest.FromString,
                     response_serializer=modelyard_dot_metadata_dot_v1_dot_project__service__pb2.ListProjectsResponse.SerializeToString,
+            ),
+            'UpdateProject': grpc.unary_unary_rpc_method_handler(
+                    servicer.UpdateProject,
+                    request_deserializer=modelyard_dot_metadata_dot_v1_dot_project__service__pb2.UpdateProjectRequest.FromString,
+                    response_serializer=modelyard_dot_metadata_dot_v1_dot_project__service__pb2.UpdateProjectResponse.SerializeToString,
             ),
             'CreateToken': grpc.unary_unary_rpc_method_handler(
                     servicer.CreateToken,
@@ -307,6 +327,33 @@ class ProjectService(object):
             '/modelyard.metadata.v1.ProjectService/ListProjects',
             modelyard_dot_metadata_dot_v1_dot_project__service__pb2.ListProjectsRequest.SerializeToString,
             modelyard_dot_metadata_dot_v1_dot_project__service__pb2.ListProjectsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def UpdateProject(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/modelyard.metadata.v1.ProjectService/UpdateProject',
+            modelyard_dot_metadata_dot_v1_dot_project__service__pb2.UpdateProjectRequest.SerializeToString,
+            modelyard_dot_metadata_dot_v1_dot_project__service__pb2.UpdateProjectResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -48,6 +48,16 @@ class ProjectServiceStub:
     Errors: INVALID_ARGUMENT INVALID_PAGE_TOKEN.
     """
 
+    UpdateProject: grpc.UnaryUnaryMultiCallable[
+        modelyard.metadata.v1.project_service_pb2.UpdateProjectRequest,
+        modelyard.metadata.v1.project_service_pb2.UpdateProjectResponse,
+    ]
+    """Change a project's display name, description or protected aliases.
+
+    Errors: NOT_FOUND RESOURCE_NOT_FOUND; ABORTED ETAG_MISMATCH;
+    INVALID_ARGUMENT INVALID_FIELD for an unknown path in the mask.
+    """
+
     CreateToken: grpc.UnaryUnaryMultiCallable[
         modelyard.metadata.v1.project_service_pb2.CreateTokenRequest,
         modelyard.metadata.v1.project_service_pb2.CreateTokenResponse,
@@ -139,6 +149,16 @@ class ProjectServiceAsyncStub:
     """List the projects in which the caller may read, by name.
 
     Errors: INVALID_ARGUMENT INVALID_PAGE_TOKEN.
+    """
+
+    UpdateProject: grpc.aio.UnaryUnaryMultiCallable[
+        modelyard.metadata.v1.project_service_pb2.UpdateProjectRequest,
+        modelyard.metadata.v1.project_service_pb2.UpdateProjectResponse,
+    ]
+    """Change a project's display name, description or protected aliases.
+
+    Errors: NOT_FOUND RESOURCE_NOT_FOUND; ABORTED ETAG_MISMATCH;
+    INVALID_ARGUMENT INVALID_FIELD for an unknown path in the mask.
     """
 
     CreateToken: grpc.aio.UnaryUnaryMultiCallable[
@@ -238,6 +258,18 @@ class ProjectServiceServicer(metaclass=abc.ABCMeta):
         """List the projects in which the caller may read, by name.
 
         Errors: INVALID_ARGUMENT INVALID_PAGE_TOKEN.
+        """
+
+    @abc.abstractmethod
+    def UpdateProject(
+        self,
+        request: modelyard.metadata.v1.project_service_pb2.UpdateProjectRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[modelyard.metadata.v1.project_service_pb2.UpdateProjectResponse, collections.abc.Awaitable[modelyard.metadata.v1.project_service_pb2.UpdateProjectResponse]]:
+        """Change a project's display name, description or protected aliases.
+
+        Errors: NOT_FOUND RESOURCE_NOT_FOUND; ABORTED ETAG_MISMATCH;
+        INVALID_ARGUMENT INVALID_FIELD for an unknown path in the mask.
         """
 
     @abc.abstractmethod

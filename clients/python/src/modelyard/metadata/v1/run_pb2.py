@@ -25,9 +25,10 @@ _sym_db = _symbol_database.Default()
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 from modelyard.common.v1 import failure_pb2 as modelyard_dot_common_dot_v1_dot_failure__pb2
 from modelyard.common.v1 import value_pb2 as modelyard_dot_common_dot_v1_dot_value__pb2
+from modelyard.metadata.v1 import model_pb2 as modelyard_dot_metadata_dot_v1_dot_model__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1fmodelyard/metadata/v1/run.proto\x12\x15modelyard.metadata.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a!modelyard/common/v1/failure.proto\x1a\x1fmodelyard/common/v1/value.proto\"\xb6\x06\n\x03Run\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x14\n\x0c\x64isplay_name\x18\x02 \x01(\t\x12.\n\x05state\x18\x03 \x01(\x0e\x32\x1f.modelyard.metadata.v1.RunState\x12-\n\x07\x66\x61ilure\x18\x04 \x01(\x0b\x32\x1c.modelyard.common.v1.Failure\x12\x32\n\x04tags\x18\x05 \x03(\x0b\x32$.modelyard.metadata.v1.Run.TagsEntry\x12\x36\n\x06params\x18\x06 \x03(\x0b\x32&.modelyard.metadata.v1.Run.ParamsEntry\x12\x35\n\x07metrics\x18\x07 \x03(\x0b\x32$.modelyard.metadata.v1.MetricSummary\x12/\n\x04\x63ode\x18\x08 \x01(\x0b\x32!.modelyard.metadata.v1.CodeSource\x12>\n\x0b\x65nvironment\x18\t \x01(\x0b\x32).modelyard.metadata.v1.RuntimeEnvironment\x12\x33\n\x08\x64\x61tasets\x18\n \x03(\x0b\x32!.modelyard.metadata.v1.DatasetUse\x12\r\n\x05image\x18\x0b \x01(\t\x12\r\n\x05\x62uild\x18\x0c \x01(\t\x12\x1b\n\x13\x64ropped_point_count\x18\r \x01(\x03\x12\x0f\n\x07\x63reator\x18\x0e \x01(\t\x12/\n\x0b\x63reate_time\x18\x0f \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08\x65nd_time\x18\x10 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x32\n\x0eheartbeat_time\x18\x11 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0c\n\x04\x65tag\x18\x12 \x01(\t\x1a+\n\tTagsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x1aI\n\x0bParamsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12)\n\x05value\x18\x02 \x01(\x0b\x32\x1a.modelyard.common.v1.Value:\x02\x38\x01\"\x80\x01\n\rMetricSummary\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05\x63ount\x18\x02 \x01(\x03\x12\x0c\n\x04last\x18\x03 \x01(\x01\x12\x11\n\tlast_step\x18\x04 \x01(\x03\x12\x10\n\x03min\x18\x05 \x01(\x01H\x00\x88\x01\x01\x12\x10\n\x03max\x18\x06 \x01(\x01H\x01\x88\x01\x01\x42\x06\n\x04_minB\x06\n\x04_max\"T\n\x0bMetricPoint\x12\x0c\n\x04step\x18\x01 \x01(\x03\x12(\n\x04time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\r\n\x05value\x18\x03 \x01(\x01\"\x84\x01\n\nCodeSource\x12\x12\n\nrepository\x18\x01 \x01(\t\x12\x0e\n\x06\x63ommit\x18\x02 \x01(\t\x12\x0e\n\x06\x62ranch\x18\x03 \x01(\t\x12\r\n\x05\x64irty\x18\x04 \x01(\x08\x12\x0c\n\x04\x64iff\x18\x05 \x01(\t\x12\x10\n\x08snapshot\x18\x06 \x01(\t\x12\x13\n\x0b\x65ntry_point\x18\x07 \x01(\t\"\xf9\x01\n\x12RuntimeEnvironment\x12\x16\n\x0epython_version\x18\x01 \x01(\t\x12\x1d\n\x15python_implementation\x18\x02 \x01(\t\x12\x10\n\x08platform\x18\x03 \x01(\t\x12\x0b\n\x03\x63pu\x18\x04 \x01(\t\x12\x11\n\tcpu_count\x18\x05 \x01(\x05\x12\x14\n\x0cmemory_bytes\x18\x06 \x01(\x03\x12\x0c\n\x04gpus\x18\x07 \x03(\t\x12\x12\n\ngpu_driver\x18\x08 \x01(\t\x12\x30\n\x08packages\x18\t \x03(\x0b\x32\x1e.modelyard.metadata.v1.Package\x12\x10\n\x08hostname\x18\n \x01(\t\"(\n\x07Package\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\t\"3\n\nDatasetUse\x12\x0c\n\x04role\x18\x01 \x01(\t\x12\x17\n\x0f\x64\x61taset_version\x18\x02 \x01(\t*\x84\x01\n\x08RunState\x12\x19\n\x15RUN_STATE_UNSPECIFIED\x10\x00\x12\x15\n\x11RUN_STATE_RUNNING\x10\x01\x12\x17\n\x13RUN_STATE_SUCCEEDED\x10\x02\x12\x14\n\x10RUN_STATE_FAILED\x10\x03\x12\x17\n\x13RUN_STATE_CANCELLED\x10\x04\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1fmodelyard/metadata/v1/run.proto\x12\x15modelyard.metadata.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a!modelyard/common/v1/failure.proto\x1a\x1fmodelyard/common/v1/value.proto\x1a!modelyard/metadata/v1/model.proto\"\x85\x07\n\x03Run\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x14\n\x0c\x64isplay_name\x18\x02 \x01(\t\x12.\n\x05state\x18\x03 \x01(\x0e\x32\x1f.modelyard.metadata.v1.RunState\x12-\n\x07\x66\x61ilure\x18\x04 \x01(\x0b\x32\x1c.modelyard.common.v1.Failure\x12\x32\n\x04tags\x18\x05 \x03(\x0b\x32$.modelyard.metadata.v1.Run.TagsEntry\x12\x36\n\x06params\x18\x06 \x03(\x0b\x32&.modelyard.metadata.v1.Run.ParamsEntry\x12\x35\n\x07metrics\x18\x07 \x03(\x0b\x32$.modelyard.metadata.v1.MetricSummary\x12/\n\x04\x63ode\x18\x08 \x01(\x0b\x32!.modelyard.metadata.v1.CodeSource\x12>\n\x0b\x65nvironment\x18\t \x01(\x0b\x32).modelyard.metadata.v1.RuntimeEnvironment\x12\x33\n\x08\x64\x61tasets\x18\n \x03(\x0b\x32!.modelyard.metadata.v1.DatasetUse\x12\r\n\x05image\x18\x0b \x01(\t\x12\r\n\x05\x62uild\x18\x0c \x01(\t\x12\x1b\n\x13\x64ropped_point_count\x18\r \x01(\x03\x12\x0f\n\x07\x63reator\x18\x0e \x01(\t\x12/\n\x0b\x63reate_time\x18\x0f \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08\x65nd_time\x18\x10 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x32\n\x0eheartbeat_time\x18\x11 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0c\n\x04\x65tag\x18\x12 \x01(\t\x12\r\n\x05notes\x18\x13 \x01(\t\x12\r\n\x05group\x18\x14 \x01(\t\x12/\n\x0b\x64\x65lete_time\x18\x15 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x1a+\n\tTagsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x1aI\n\x0bParamsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12)\n\x05value\x18\x02 \x01(\x0b\x32\x1a.modelyard.common.v1.Value:\x02\x38\x01\"\xcd\x01\n\rMetricSummary\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05\x63ount\x18\x02 \x01(\x03\x12\x0c\n\x04last\x18\x03 \x01(\x01\x12\x11\n\tlast_step\x18\x04 \x01(\x03\x12\x10\n\x03min\x18\x05 \x01(\x01H\x00\x88\x01\x01\x12\x10\n\x03max\x18\x06 \x01(\x01H\x01\x88\x01\x01\x12\x11\n\x04\x62\x65st\x18\x07 \x01(\x01H\x02\x88\x01\x01\x12/\n\x04goal\x18\x08 \x01(\x0e\x32!.modelyard.metadata.v1.MetricGoalB\x06\n\x04_minB\x06\n\x04_maxB\x07\n\x05_best\"L\n\x0cMetricColumn\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05steps\x18\x02 \x03(\x12\x12\x10\n\x08times_us\x18\x03 \x03(\x06\x12\x0e\n\x06values\x18\x04 \x03(\x01\"\x84\x01\n\nCodeSource\x12\x12\n\nrepository\x18\x01 \x01(\t\x12\x0e\n\x06\x63ommit\x18\x02 \x01(\t\x12\x0e\n\x06\x62ranch\x18\x03 \x01(\t\x12\r\n\x05\x64irty\x18\x04 \x01(\x08\x12\x0c\n\x04\x64iff\x18\x05 \x01(\t\x12\x10\n\x08snapshot\x18\x06 \x01(\t\x12\x13\n\x0b\x65ntry_point\x18\x07 \x01(\t\"\xf9\x01\n\x12RuntimeEnvironment\x12\x16\n\x0epython_version\x18\x01 \x01(\t\x12\x1d\n\x15python_implementation\x18\x02 \x01(\t\x12\x10\n\x08platform\x18\x03 \x01(\t\x12\x0b\n\x03\x63pu\x18\x04 \x01(\t\x12\x11\n\tcpu_count\x18\x05 \x01(\x05\x12\x14\n\x0cmemory_bytes\x18\x06 \x01(\x03\x12\x0c\n\x04gpus\x18\x07 \x03(\t\x12\x12\n\ngpu_driver\x18\x08 \x01(\t\x12\x30\n\x08packages\x18\t \x03(\x0b\x32\x1e.modelyard.metadata.v1.Package\x12\x10\n\x08hostname\x18\n \x01(\t\"(\n\x07Package\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\t\"3\n\nDatasetUse\x12\x0c\n\x04role\x18\x01 \x01(\t\x12\x17\n\x0f\x64\x61taset_version\x18\x02 \x01(\t*\x84\x01\n\x08RunState\x12\x19\n\x15RUN_STATE_UNSPECIFIED\x10\x00\x12\x15\n\x11RUN_STATE_RUNNING\x10\x01\x12\x17\n\x13RUN_STATE_SUCCEEDED\x10\x02\x12\x14\n\x10RUN_STATE_FAILED\x10\x03\x12\x17\n\x13RUN_STATE_CANCELLED\x10\x04\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -38,24 +39,24 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_RUN_TAGSENTRY']._serialized_options = b'8\001'
   _globals['_RUN_PARAMSENTRY']._loaded_options = None
   _globals['_RUN_PARAMSENTRY']._serialized_options = b'8\001'
-  _globals['_RUNSTATE']._serialized_start=1684
-  _globals['_RUNSTATE']._serialized_end=1816
-  _globals['_RUN']._serialized_start=160
-  _globals['_RUN']._serialized_end=982
-  _globals['_RUN_TAGSENTRY']._serialized_start=864
-  _globals['_RUN_TAGSENTRY']._serialized_end=907
-  _globals['_RUN_PARAMSENTRY']._serialized_start=909
-  _globals['_RUN_PARAMSENTRY']._serialized_end=982
-  _globals['_METRICSUMMARY']._serialized_start=985
-  _globals['_METRICSUMMARY']._serialized_end=1113
-  _globals['_METRICPOINT']._serialized_start=1115
-  _globals['_METRICPOINT']._serialized_end=1199
-  _globals['_CODESOURCE']._serialized_start=1202
-  _globals['_CODESOURCE']._serialized_end=1334
-  _globals['_RUNTIMEENVIRONMENT']._serialized_start=1337
-  _globals['_RUNTIMEENVIRONMENT']._serialized_end=1586
-  _globals['_PACKAGE']._serialized_start=1588
-  _globals['_PACKAGE']._serialized_end=1628
-  _globals['_DATASETUSE']._serialized_start=1630
-  _globals['_DATASETUSE']._serialized_end=1681
+  _globals['_RUNSTATE']._serialized_start=1867
+  _globals['_RUNSTATE']._serialized_end=1999
+  _globals['_RUN']._serialized_start=195
+  _globals['_RUN']._serialized_end=1096
+  _globals['_RUN_TAGSENTRY']._serialized_start=978
+  _globals['_RUN_TAGSENTRY']._serialized_end=1021
+  _globals['_RUN_PARAMSENTRY']._serialized_start=1023
+  _globals['_RUN_PARAMSENTRY']._serialized_end=1096
+  _globals['_METRICSUMMARY']._serialized_start=1099
+  _globals['_METRICSUMMARY']._serialized_end=1304
+  _globals['_METRICCOLUMN']._serialized_start=1306
+  _globals['_METRICCOLUMN']._serialized_end=1382
+  _globals['_CODESOURCE']._serialized_start=1385
+  _globals['_CODESOURCE']._serialized_end=1517
+  _globals['_RUNTIMEENVIRONMENT']._serialized_start=1520
+  _globals['_RUNTIMEENVIRONMENT']._serialized_end=1769
+  _globals['_PACKAGE']._serialized_start=1771
+  _globals['_PACKAGE']._serialized_end=1811
+  _globals['_DATASETUSE']._serialized_start=1813
+  _globals['_DATASETUSE']._serialized_end=1864
 # @@protoc_insertion_point(module_scope)

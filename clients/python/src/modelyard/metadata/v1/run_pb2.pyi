@@ -12,6 +12,7 @@ import google.protobuf.message
 import google.protobuf.timestamp_pb2
 import modelyard.common.v1.failure_pb2
 import modelyard.common.v1.value_pb2
+import modelyard.metadata.v1.model_pb2
 import sys
 import typing
 
@@ -112,6 +113,9 @@ class Run(google.protobuf.message.Message):
     END_TIME_FIELD_NUMBER: builtins.int
     HEARTBEAT_TIME_FIELD_NUMBER: builtins.int
     ETAG_FIELD_NUMBER: builtins.int
+    NOTES_FIELD_NUMBER: builtins.int
+    GROUP_FIELD_NUMBER: builtins.int
+    DELETE_TIME_FIELD_NUMBER: builtins.int
     name: builtins.str
     """Identifier. `projects/{project}/models/{model}/runs/{run}`."""
     display_name: builtins.str
@@ -132,6 +136,14 @@ class Run(google.protobuf.message.Message):
     """Output only. Who started it."""
     etag: builtins.str
     """Output only. Changes with every write but heartbeats and metrics."""
+    notes: builtins.str
+    """Optional. What a person has to say of it, as Markdown; at most 65,536
+    characters.
+    """
+    group: builtins.str
+    """Optional. Immutable. The id of the group it belongs to, such as one sweep;
+    empty when it stands alone.
+    """
     @property
     def failure(self) -> modelyard.common.v1.failure_pb2.Failure:
         """Output only. Why it is FAILED: `HEARTBEAT_LOST`, `EXCEPTION`, `BUILD_FAILED`."""
@@ -172,6 +184,10 @@ class Run(google.protobuf.message.Message):
     def heartbeat_time(self) -> google.protobuf.timestamp_pb2.Timestamp:
         """Output only. When its client was last heard of."""
 
+    @property
+    def delete_time(self) -> google.protobuf.timestamp_pb2.Timestamp:
+        """Output only. When it was deleted; unset while it is not."""
+
     def __init__(
         self,
         *,
@@ -193,9 +209,12 @@ class Run(google.protobuf.message.Message):
         end_time: google.protobuf.timestamp_pb2.Timestamp | None = ...,
         heartbeat_time: google.protobuf.timestamp_pb2.Timestamp | None = ...,
         etag: builtins.str = ...,
+        notes: builtins.str = ...,
+        group: builtins.str = ...,
+        delete_time: google.protobuf.timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["code", b"code", "create_time", b"create_time", "end_time", b"end_time", "environment", b"environment", "failure", b"failure", "heartbeat_time", b"heartbeat_time"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["build", b"build", "code", b"code", "create_time", b"create_time", "creator", b"creator", "datasets", b"datasets", "display_name", b"display_name", "dropped_point_count", b"dropped_point_count", "end_time", b"end_time", "environment", b"environment", "etag", b"etag", "failure", b"failure", "heartbeat_time", b"heartbeat_time", "image", b"image", "metrics", b"metrics", "name", b"name", "params", b"params", "state", b"state", "tags", b"tags"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["code", b"code", "create_time", b"create_time", "delete_time", b"delete_time", "end_time", b"end_time", "environment", b"environment", "failure", b"failure", "heartbeat_time", b"heartbeat_time"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["build", b"build", "code", b"code", "create_time", b"create_time", "creator", b"creator", "datasets", b"datasets", "delete_time", b"delete_time", "display_name", b"display_name", "dropped_point_count", b"dropped_point_count", "end_time", b"end_time", "environment", b"environment", "etag", b"etag", "failure", b"failure", "group", b"group", "heartbeat_time", b"heartbeat_time", "image", b"image", "metrics", b"metrics", "name", b"name", "notes", b"notes", "params", b"params", "state", b"state", "tags", b"tags"]) -> None: ...
 
 global___Run = Run
 
@@ -211,6 +230,8 @@ class MetricSummary(google.protobuf.message.Message):
     LAST_STEP_FIELD_NUMBER: builtins.int
     MIN_FIELD_NUMBER: builtins.int
     MAX_FIELD_NUMBER: builtins.int
+    BEST_FIELD_NUMBER: builtins.int
+    GOAL_FIELD_NUMBER: builtins.int
     key: builtins.str
     """The metric, such as `val/loss`; at most 250 characters."""
     count: builtins.int
@@ -223,6 +244,10 @@ class MetricSummary(google.protobuf.message.Message):
     """The least value, NaN aside; unset when all are NaN."""
     max: builtins.float
     """The greatest value, NaN aside; unset when all are NaN."""
+    best: builtins.float
+    """`max` or `min`, as the model's goal says; unset when it has none."""
+    goal: modelyard.metadata.v1.model_pb2.MetricGoal.ValueType
+    """Which values are better, if the model says so."""
     def __init__(
         self,
         *,
@@ -232,9 +257,13 @@ class MetricSummary(google.protobuf.message.Message):
         last_step: builtins.int = ...,
         min: builtins.float | None = ...,
         max: builtins.float | None = ...,
+        best: builtins.float | None = ...,
+        goal: modelyard.metadata.v1.model_pb2.MetricGoal.ValueType = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["_max", b"_max", "_min", b"_min", "max", b"max", "min", b"min"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["_max", b"_max", "_min", b"_min", "count", b"count", "key", b"key", "last", b"last", "last_step", b"last_step", "max", b"max", "min", b"min"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["_best", b"_best", "_max", b"_max", "_min", b"_min", "best", b"best", "max", b"max", "min", b"min"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["_best", b"_best", "_max", b"_max", "_min", b"_min", "best", b"best", "count", b"count", "goal", b"goal", "key", b"key", "last", b"last", "last_step", b"last_step", "max", b"max", "min", b"min"]) -> None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_best", b"_best"]) -> typing.Literal["best"] | None: ...
     @typing.overload
     def WhichOneof(self, oneof_group: typing.Literal["_max", b"_max"]) -> typing.Literal["max"] | None: ...
     @typing.overload
@@ -243,33 +272,44 @@ class MetricSummary(google.protobuf.message.Message):
 global___MetricSummary = MetricSummary
 
 @typing.final
-class MetricPoint(google.protobuf.message.Message):
-    """MetricPoint is one point of a series."""
+class MetricColumn(google.protobuf.message.Message):
+    """MetricColumn is a run of points of one metric, column by column. All lists
+    have one length.
+    """
 
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
-    STEP_FIELD_NUMBER: builtins.int
-    TIME_FIELD_NUMBER: builtins.int
-    VALUE_FIELD_NUMBER: builtins.int
-    step: builtins.int
-    """The step, any 64-bit integer."""
-    value: builtins.float
-    """The value; NaN and infinities are kept."""
+    KEY_FIELD_NUMBER: builtins.int
+    STEPS_FIELD_NUMBER: builtins.int
+    TIMES_US_FIELD_NUMBER: builtins.int
+    VALUES_FIELD_NUMBER: builtins.int
+    key: builtins.str
+    """Required. The metric."""
     @property
-    def time(self) -> google.protobuf.timestamp_pb2.Timestamp:
-        """When it was logged, by the client's clock."""
+    def steps(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.int]:
+        """Required. The steps, any 64-bit integers."""
+
+    @property
+    def times_us(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.int]:
+        """Required. When they were logged, by the client's clock, in microseconds
+        since 1970-01-01T00:00:00Z.
+        """
+
+    @property
+    def values(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.float]:
+        """Required. The values; NaN and infinities are kept."""
 
     def __init__(
         self,
         *,
-        step: builtins.int = ...,
-        time: google.protobuf.timestamp_pb2.Timestamp | None = ...,
-        value: builtins.float = ...,
+        key: builtins.str = ...,
+        steps: collections.abc.Iterable[builtins.int] | None = ...,
+        times_us: collections.abc.Iterable[builtins.int] | None = ...,
+        values: collections.abc.Iterable[builtins.float] | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["time", b"time"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["step", b"step", "time", b"time", "value", b"value"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["key", b"key", "steps", b"steps", "times_us", b"times_us", "values", b"values"]) -> None: ...
 
-global___MetricPoint = MetricPoint
+global___MetricColumn = MetricColumn
 
 @typing.final
 class CodeSource(google.protobuf.message.Message):

@@ -22,13 +22,16 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
+from google.protobuf import field_mask_pb2 as google_dot_protobuf_dot_field__mask__pb2
+from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 from modelyard.common.v1 import access_pb2 as modelyard_dot_common_dot_v1_dot_access__pb2
 from modelyard.common.v1 import failure_pb2 as modelyard_dot_common_dot_v1_dot_failure__pb2
 from modelyard.common.v1 import value_pb2 as modelyard_dot_common_dot_v1_dot_value__pb2
+from modelyard.metadata.v1 import model_pb2 as modelyard_dot_metadata_dot_v1_dot_model__pb2
 from modelyard.metadata.v1 import run_pb2 as modelyard_dot_metadata_dot_v1_dot_run__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\'modelyard/metadata/v1/run_service.proto\x12\x15modelyard.metadata.v1\x1a modelyard/common/v1/access.proto\x1a!modelyard/common/v1/failure.proto\x1a\x1fmodelyard/common/v1/value.proto\x1a\x1fmodelyard/metadata/v1/run.proto\"o\n\x10\x43reateRunRequest\x12\x0e\n\x06parent\x18\x01 \x01(\t\x12\x0e\n\x06run_id\x18\x02 \x01(\t\x12\'\n\x03run\x18\x03 \x01(\x0b\x32\x1a.modelyard.metadata.v1.Run\x12\x12\n\nrequest_id\x18\x04 \x01(\t\"<\n\x11\x43reateRunResponse\x12\'\n\x03run\x18\x01 \x01(\x0b\x32\x1a.modelyard.metadata.v1.Run\"\x1d\n\rGetRunRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"9\n\x0eGetRunResponse\x12\'\n\x03run\x18\x01 \x01(\x0b\x32\x1a.modelyard.metadata.v1.Run\"j\n\x0fListRunsRequest\x12\x0e\n\x06parent\x18\x01 \x01(\t\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\x12\x0e\n\x06\x66ilter\x18\x04 \x01(\t\x12\x10\n\x08order_by\x18\x05 \x01(\t\"U\n\x10ListRunsResponse\x12(\n\x04runs\x18\x01 \x03(\x0b\x32\x1a.modelyard.metadata.v1.Run\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\xef\x04\n\x14IngestRunDataRequest\x12\x0b\n\x03run\x18\x01 \x01(\t\x12\x0e\n\x06writer\x18\x02 \x01(\t\x12\x16\n\x0estart_sequence\x18\x03 \x01(\x03\x12\x14\n\x0c\x65nd_sequence\x18\x04 \x01(\x03\x12G\n\x06params\x18\x05 \x03(\x0b\x32\x37.modelyard.metadata.v1.IngestRunDataRequest.ParamsEntry\x12\x34\n\x07metrics\x18\x06 \x03(\x0b\x32#.modelyard.metadata.v1.MetricColumn\x12\x43\n\x04tags\x18\x07 \x03(\x0b\x32\x35.modelyard.metadata.v1.IngestRunDataRequest.TagsEntry\x12/\n\x04\x63ode\x18\x08 \x01(\x0b\x32!.modelyard.metadata.v1.CodeSource\x12>\n\x0b\x65nvironment\x18\t \x01(\x0b\x32).modelyard.metadata.v1.RuntimeEnvironment\x12\x33\n\x08\x64\x61tasets\x18\n \x03(\x0b\x32!.modelyard.metadata.v1.DatasetUse\x12\r\n\x05image\x18\x0b \x01(\t\x12\x1b\n\x13\x64ropped_point_count\x18\x0c \x01(\x03\x1aI\n\x0bParamsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12)\n\x05value\x18\x02 \x01(\x0b\x32\x1a.modelyard.common.v1.Value:\x02\x38\x01\x1a+\n\tTagsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"L\n\x0cMetricColumn\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05steps\x18\x02 \x03(\x12\x12\x10\n\x08times_us\x18\x03 \x03(\x06\x12\x0e\n\x06values\x18\x04 \x03(\x01\"6\n\x15IngestRunDataResponse\x12\x1d\n\x15\x61\x63knowledged_sequence\x18\x01 \x01(\x03\"7\n\x18GetIngestPositionRequest\x12\x0b\n\x03run\x18\x01 \x01(\t\x12\x0e\n\x06writer\x18\x02 \x01(\t\":\n\x19GetIngestPositionResponse\x12\x1d\n\x15\x61\x63knowledged_sequence\x18\x01 \x01(\x03\"\x7f\n\x10\x46inishRunRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12.\n\x05state\x18\x02 \x01(\x0e\x32\x1f.modelyard.metadata.v1.RunState\x12-\n\x07\x66\x61ilure\x18\x03 \x01(\x0b\x32\x1c.modelyard.common.v1.Failure\"<\n\x11\x46inishRunResponse\x12\'\n\x03run\x18\x01 \x01(\x0b\x32\x1a.modelyard.metadata.v1.Run\"Z\n\x17ListMetricPointsRequest\x12\x0b\n\x03run\x18\x01 \x01(\t\x12\x0b\n\x03key\x18\x02 \x01(\t\x12\x11\n\tpage_size\x18\x03 \x01(\x05\x12\x12\n\npage_token\x18\x04 \x01(\t\"g\n\x18ListMetricPointsResponse\x12\x32\n\x06points\x18\x01 \x03(\x0b\x32\".modelyard.metadata.v1.MetricPoint\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t2\xc2\x06\n\nRunService\x12n\n\tCreateRun\x12\'.modelyard.metadata.v1.CreateRunRequest\x1a(.modelyard.metadata.v1.CreateRunResponse\"\x0e\x8a\xb5\x18\n\x08\x03\x12\x06parent\x12\x63\n\x06GetRun\x12$.modelyard.metadata.v1.GetRunRequest\x1a%.modelyard.metadata.v1.GetRunResponse\"\x0c\x8a\xb5\x18\x08\x08\x02\x12\x04name\x12k\n\x08ListRuns\x12&.modelyard.metadata.v1.ListRunsRequest\x1a\'.modelyard.metadata.v1.ListRunsResponse\"\x0e\x8a\xb5\x18\n\x08\x02\x12\x06parent\x12{\n\rIngestRunData\x12+.modelyard.metadata.v1.IngestRunDataRequest\x1a,.modelyard.metadata.v1.IngestRunDataResponse\"\x0b\x8a\xb5\x18\x07\x08\x03\x12\x03run(\x01\x30\x01\x12\x83\x01\n\x11GetIngestPosition\x12/.modelyard.metadata.v1.GetIngestPositionRequest\x1a\x30.modelyard.metadata.v1.GetIngestPositionResponse\"\x0b\x8a\xb5\x18\x07\x08\x02\x12\x03run\x12l\n\tFinishRun\x12\'.modelyard.metadata.v1.FinishRunRequest\x1a(.modelyard.metadata.v1.FinishRunResponse\"\x0c\x8a\xb5\x18\x08\x08\x03\x12\x04name\x12\x80\x01\n\x10ListMetricPoints\x12..modelyard.metadata.v1.ListMetricPointsRequest\x1a/.modelyard.metadata.v1.ListMetricPointsResponse\"\x0b\x8a\xb5\x18\x07\x08\x02\x12\x03runb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\'modelyard/metadata/v1/run_service.proto\x12\x15modelyard.metadata.v1\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a modelyard/common/v1/access.proto\x1a!modelyard/common/v1/failure.proto\x1a\x1fmodelyard/common/v1/value.proto\x1a!modelyard/metadata/v1/model.proto\x1a\x1fmodelyard/metadata/v1/run.proto\"o\n\x10\x43reateRunRequest\x12\x0e\n\x06parent\x18\x01 \x01(\t\x12\x0e\n\x06run_id\x18\x02 \x01(\t\x12\'\n\x03run\x18\x03 \x01(\x0b\x32\x1a.modelyard.metadata.v1.Run\x12\x12\n\nrequest_id\x18\x04 \x01(\t\"<\n\x11\x43reateRunResponse\x12\'\n\x03run\x18\x01 \x01(\x0b\x32\x1a.modelyard.metadata.v1.Run\"\x1d\n\rGetRunRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"9\n\x0eGetRunResponse\x12\'\n\x03run\x18\x01 \x01(\x0b\x32\x1a.modelyard.metadata.v1.Run\"\x80\x01\n\x0fListRunsRequest\x12\x0e\n\x06parent\x18\x01 \x01(\t\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\x12\x0e\n\x06\x66ilter\x18\x04 \x01(\t\x12\x10\n\x08order_by\x18\x05 \x01(\t\x12\x14\n\x0cshow_deleted\x18\x06 \x01(\x08\"k\n\x10ListRunsResponse\x12(\n\x04runs\x18\x01 \x03(\x0b\x32\x1a.modelyard.metadata.v1.Run\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\x12\x14\n\x0cwatch_cursor\x18\x03 \x01(\t\"\x80\x01\n\x10UpdateRunRequest\x12\'\n\x03run\x18\x01 \x01(\x0b\x32\x1a.modelyard.metadata.v1.Run\x12/\n\x0bupdate_mask\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.FieldMask\x12\x12\n\nrequest_id\x18\x03 \x01(\t\"<\n\x11UpdateRunResponse\x12\'\n\x03run\x18\x01 \x01(\x0b\x32\x1a.modelyard.metadata.v1.Run\"\x9a\x06\n\x14IngestRunDataRequest\x12\x0b\n\x03run\x18\x01 \x01(\t\x12\x0e\n\x06writer\x18\x02 \x01(\t\x12\x16\n\x0estart_sequence\x18\x03 \x01(\x03\x12\x14\n\x0c\x65nd_sequence\x18\x04 \x01(\x03\x12G\n\x06params\x18\x05 \x03(\x0b\x32\x37.modelyard.metadata.v1.IngestRunDataRequest.ParamsEntry\x12\x34\n\x07metrics\x18\x06 \x03(\x0b\x32#.modelyard.metadata.v1.MetricColumn\x12\x43\n\x04tags\x18\x07 \x03(\x0b\x32\x35.modelyard.metadata.v1.IngestRunDataRequest.TagsEntry\x12/\n\x04\x63ode\x18\x08 \x01(\x0b\x32!.modelyard.metadata.v1.CodeSource\x12>\n\x0b\x65nvironment\x18\t \x01(\x0b\x32).modelyard.metadata.v1.RuntimeEnvironment\x12\x33\n\x08\x64\x61tasets\x18\n \x03(\x0b\x32!.modelyard.metadata.v1.DatasetUse\x12\r\n\x05image\x18\x0b \x01(\t\x12\x1b\n\x13\x64ropped_point_count\x18\x0c \x01(\x03\x12R\n\x0cmetric_goals\x18\r \x03(\x0b\x32<.modelyard.metadata.v1.IngestRunDataRequest.MetricGoalsEntry\x1aI\n\x0bParamsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12)\n\x05value\x18\x02 \x01(\x0b\x32\x1a.modelyard.common.v1.Value:\x02\x38\x01\x1a+\n\tTagsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x1aU\n\x10MetricGoalsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\x30\n\x05value\x18\x02 \x01(\x0e\x32!.modelyard.metadata.v1.MetricGoal:\x02\x38\x01\"6\n\x15IngestRunDataResponse\x12\x1d\n\x15\x61\x63knowledged_sequence\x18\x01 \x01(\x03\"7\n\x18GetIngestPositionRequest\x12\x0b\n\x03run\x18\x01 \x01(\t\x12\x0e\n\x06writer\x18\x02 \x01(\t\":\n\x19GetIngestPositionResponse\x12\x1d\n\x15\x61\x63knowledged_sequence\x18\x01 \x01(\x03\"\x7f\n\x10\x46inishRunRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12.\n\x05state\x18\x02 \x01(\x0e\x32\x1f.modelyard.metadata.v1.RunState\x12-\n\x07\x66\x61ilure\x18\x03 \x01(\x0b\x32\x1c.modelyard.common.v1.Failure\"<\n\x11\x46inishRunResponse\x12\'\n\x03run\x18\x01 \x01(\x0b\x32\x1a.modelyard.metadata.v1.Run\"Z\n\x17ListMetricPointsRequest\x12\x0b\n\x03run\x18\x01 \x01(\t\x12\x0b\n\x03key\x18\x02 \x01(\t\x12\x11\n\tpage_size\x18\x03 \x01(\x05\x12\x12\n\npage_token\x18\x04 \x01(\t\"h\n\x18ListMetricPointsResponse\x12\x33\n\x06points\x18\x01 \x01(\x0b\x32#.modelyard.metadata.v1.MetricColumn\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\x96\x01\n\x19SampleMetricPointsRequest\x12\x0b\n\x03run\x18\x01 \x01(\t\x12\x0c\n\x04keys\x18\x02 \x03(\t\x12\x12\n\nmax_points\x18\x03 \x01(\x05\x12\x17\n\nstart_step\x18\x04 \x01(\x03H\x00\x88\x01\x01\x12\x15\n\x08\x65nd_step\x18\x05 \x01(\x03H\x01\x88\x01\x01\x42\r\n\x0b_start_stepB\x0b\n\t_end_step\"R\n\x1aSampleMetricPointsResponse\x12\x34\n\x07samples\x18\x01 \x03(\x0b\x32#.modelyard.metadata.v1.MetricSample\"X\n\x0cMetricSample\x12\x33\n\x06points\x18\x01 \x01(\x0b\x32#.modelyard.metadata.v1.MetricColumn\x12\x13\n\x0bpoint_count\x18\x02 \x01(\x03\".\n\x10\x44\x65leteRunRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0c\n\x04\x65tag\x18\x02 \x01(\t\"<\n\x11\x44\x65leteRunResponse\x12\'\n\x03run\x18\x01 \x01(\x0b\x32\x1a.modelyard.metadata.v1.Run\"!\n\x11RestoreRunRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"=\n\x12RestoreRunResponse\x12\'\n\x03run\x18\x01 \x01(\x0b\x32\x1a.modelyard.metadata.v1.Run\"\x1f\n\x0fPurgeRunRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"\x12\n\x10PurgeRunResponse\"B\n\x10WatchRunsRequest\x12\x0e\n\x06parent\x18\x01 \x01(\t\x12\x0e\n\x06\x66ilter\x18\x02 \x01(\t\x12\x0e\n\x06\x63ursor\x18\x03 \x01(\t\"V\n\x11WatchRunsResponse\x12\x0e\n\x06\x63ursor\x18\x01 \x01(\t\x12\x31\n\x07\x63hanges\x18\x02 \x03(\x0b\x32 .modelyard.metadata.v1.RunChange\"\xb6\x01\n\tRunChange\x12\x32\n\x04type\x18\x01 \x01(\x0e\x32$.modelyard.metadata.v1.RunChangeType\x12\x0c\n\x04name\x18\x02 \x01(\t\x12/\n\x0b\x63hange_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\r\n\x05\x61\x63tor\x18\x04 \x01(\t\x12\'\n\x03run\x18\x05 \x01(\x0b\x32\x1a.modelyard.metadata.v1.Run*\xf9\x01\n\rRunChangeType\x12\x1f\n\x1bRUN_CHANGE_TYPE_UNSPECIFIED\x10\x00\x12\x1b\n\x17RUN_CHANGE_TYPE_CREATED\x10\x01\x12\x1b\n\x17RUN_CHANGE_TYPE_UPDATED\x10\x02\x12\x19\n\x15RUN_CHANGE_TYPE_ENDED\x10\x03\x12\x1b\n\x17RUN_CHANGE_TYPE_REVIVED\x10\x04\x12\x1b\n\x17RUN_CHANGE_TYPE_DELETED\x10\x05\x12\x1c\n\x18RUN_CHANGE_TYPE_RESTORED\x10\x06\x12\x1a\n\x16RUN_CHANGE_TYPE_PURGED\x10\x07\x32\xf9\x0b\n\nRunService\x12n\n\tCreateRun\x12\'.modelyard.metadata.v1.CreateRunRequest\x1a(.modelyard.metadata.v1.CreateRunResponse\"\x0e\x8a\xb5\x18\n\x08\x03\x12\x06parent\x12\x63\n\x06GetRun\x12$.modelyard.metadata.v1.GetRunRequest\x1a%.modelyard.metadata.v1.GetRunResponse\"\x0c\x8a\xb5\x18\x08\x08\x02\x12\x04name\x12k\n\x08ListRuns\x12&.modelyard.metadata.v1.ListRunsRequest\x1a\'.modelyard.metadata.v1.ListRunsResponse\"\x0e\x8a\xb5\x18\n\x08\x02\x12\x06parent\x12p\n\tUpdateRun\x12\'.modelyard.metadata.v1.UpdateRunRequest\x1a(.modelyard.metadata.v1.UpdateRunResponse\"\x10\x8a\xb5\x18\x0c\x08\x03\x12\x08run.name\x12{\n\rIngestRunData\x12+.modelyard.metadata.v1.IngestRunDataRequest\x1a,.modelyard.metadata.v1.IngestRunDataResponse\"\x0b\x8a\xb5\x18\x07\x08\x03\x12\x03run(\x01\x30\x01\x12\x83\x01\n\x11GetIngestPosition\x12/.modelyard.metadata.v1.GetIngestPositionRequest\x1a\x30.modelyard.metadata.v1.GetIngestPositionResponse\"\x0b\x8a\xb5\x18\x07\x08\x02\x12\x03run\x12l\n\tFinishRun\x12\'.modelyard.metadata.v1.FinishRunRequest\x1a(.modelyard.metadata.v1.FinishRunResponse\"\x0c\x8a\xb5\x18\x08\x08\x03\x12\x04name\x12\x80\x01\n\x10ListMetricPoints\x12..modelyard.metadata.v1.ListMetricPointsRequest\x1a/.modelyard.metadata.v1.ListMetricPointsResponse\"\x0b\x8a\xb5\x18\x07\x08\x02\x12\x03run\x12\x86\x01\n\x12SampleMetricPoints\x12\x30.modelyard.metadata.v1.SampleMetricPointsRequest\x1a\x31.modelyard.metadata.v1.SampleMetricPointsResponse\"\x0b\x8a\xb5\x18\x07\x08\x02\x12\x03run\x12l\n\tDeleteRun\x12\'.modelyard.metadata.v1.DeleteRunRequest\x1a(.modelyard.metadata.v1.DeleteRunResponse\"\x0c\x8a\xb5\x18\x08\x08\x03\x12\x04name\x12o\n\nRestoreRun\x12(.modelyard.metadata.v1.RestoreRunRequest\x1a).modelyard.metadata.v1.RestoreRunResponse\"\x0c\x8a\xb5\x18\x08\x08\x03\x12\x04name\x12i\n\x08PurgeRun\x12&.modelyard.metadata.v1.PurgeRunRequest\x1a\'.modelyard.metadata.v1.PurgeRunResponse\"\x0c\x8a\xb5\x18\x08\x08\x06\x12\x04name\x12p\n\tWatchRuns\x12\'.modelyard.metadata.v1.WatchRunsRequest\x1a(.modelyard.metadata.v1.WatchRunsResponse\"\x0e\x8a\xb5\x18\n\x08\x02\x12\x06parent0\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -39,12 +42,16 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_INGESTRUNDATAREQUEST_PARAMSENTRY']._serialized_options = b'8\001'
   _globals['_INGESTRUNDATAREQUEST_TAGSENTRY']._loaded_options = None
   _globals['_INGESTRUNDATAREQUEST_TAGSENTRY']._serialized_options = b'8\001'
+  _globals['_INGESTRUNDATAREQUEST_METRICGOALSENTRY']._loaded_options = None
+  _globals['_INGESTRUNDATAREQUEST_METRICGOALSENTRY']._serialized_options = b'8\001'
   _globals['_RUNSERVICE'].methods_by_name['CreateRun']._loaded_options = None
   _globals['_RUNSERVICE'].methods_by_name['CreateRun']._serialized_options = b'\212\265\030\n\010\003\022\006parent'
   _globals['_RUNSERVICE'].methods_by_name['GetRun']._loaded_options = None
   _globals['_RUNSERVICE'].methods_by_name['GetRun']._serialized_options = b'\212\265\030\010\010\002\022\004name'
   _globals['_RUNSERVICE'].methods_by_name['ListRuns']._loaded_options = None
   _globals['_RUNSERVICE'].methods_by_name['ListRuns']._serialized_options = b'\212\265\030\n\010\002\022\006parent'
+  _globals['_RUNSERVICE'].methods_by_name['UpdateRun']._loaded_options = None
+  _globals['_RUNSERVICE'].methods_by_name['UpdateRun']._serialized_options = b'\212\265\030\014\010\003\022\010run.name'
   _globals['_RUNSERVICE'].methods_by_name['IngestRunData']._loaded_options = None
   _globals['_RUNSERVICE'].methods_by_name['IngestRunData']._serialized_options = b'\212\265\030\007\010\003\022\003run'
   _globals['_RUNSERVICE'].methods_by_name['GetIngestPosition']._loaded_options = None
@@ -53,40 +60,80 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_RUNSERVICE'].methods_by_name['FinishRun']._serialized_options = b'\212\265\030\010\010\003\022\004name'
   _globals['_RUNSERVICE'].methods_by_name['ListMetricPoints']._loaded_options = None
   _globals['_RUNSERVICE'].methods_by_name['ListMetricPoints']._serialized_options = b'\212\265\030\007\010\002\022\003run'
-  _globals['_CREATERUNREQUEST']._serialized_start=201
-  _globals['_CREATERUNREQUEST']._serialized_end=312
-  _globals['_CREATERUNRESPONSE']._serialized_start=314
-  _globals['_CREATERUNRESPONSE']._serialized_end=374
-  _globals['_GETRUNREQUEST']._serialized_start=376
-  _globals['_GETRUNREQUEST']._serialized_end=405
-  _globals['_GETRUNRESPONSE']._serialized_start=407
-  _globals['_GETRUNRESPONSE']._serialized_end=464
-  _globals['_LISTRUNSREQUEST']._serialized_start=466
-  _globals['_LISTRUNSREQUEST']._serialized_end=572
-  _globals['_LISTRUNSRESPONSE']._serialized_start=574
-  _globals['_LISTRUNSRESPONSE']._serialized_end=659
-  _globals['_INGESTRUNDATAREQUEST']._serialized_start=662
-  _globals['_INGESTRUNDATAREQUEST']._serialized_end=1285
-  _globals['_INGESTRUNDATAREQUEST_PARAMSENTRY']._serialized_start=1167
-  _globals['_INGESTRUNDATAREQUEST_PARAMSENTRY']._serialized_end=1240
-  _globals['_INGESTRUNDATAREQUEST_TAGSENTRY']._serialized_start=1242
-  _globals['_INGESTRUNDATAREQUEST_TAGSENTRY']._serialized_end=1285
-  _globals['_METRICCOLUMN']._serialized_start=1287
-  _globals['_METRICCOLUMN']._serialized_end=1363
-  _globals['_INGESTRUNDATARESPONSE']._serialized_start=1365
-  _globals['_INGESTRUNDATARESPONSE']._serialized_end=1419
-  _globals['_GETINGESTPOSITIONREQUEST']._serialized_start=1421
-  _globals['_GETINGESTPOSITIONREQUEST']._serialized_end=1476
-  _globals['_GETINGESTPOSITIONRESPONSE']._serialized_start=1478
-  _globals['_GETINGESTPOSITIONRESPONSE']._serialized_end=1536
-  _globals['_FINISHRUNREQUEST']._serialized_start=1538
-  _globals['_FINISHRUNREQUEST']._serialized_end=1665
-  _globals['_FINISHRUNRESPONSE']._serialized_start=1667
-  _globals['_FINISHRUNRESPONSE']._serialized_end=1727
-  _globals['_LISTMETRICPOINTSREQUEST']._serialized_start=1729
-  _globals['_LISTMETRICPOINTSREQUEST']._serialized_end=1819
-  _globals['_LISTMETRICPOINTSRESPONSE']._serialized_start=1821
-  _globals['_LISTMETRICPOINTSRESPONSE']._serialized_end=1924
-  _globals['_RUNSERVICE']._serialized_start=1927
-  _globals['_RUNSERVICE']._serialized_end=2761
+  _globals['_RUNSERVICE'].methods_by_name['SampleMetricPoints']._loaded_options = None
+  _globals['_RUNSERVICE'].methods_by_name['SampleMetricPoints']._serialized_options = b'\212\265\030\007\010\002\022\003run'
+  _globals['_RUNSERVICE'].methods_by_name['DeleteRun']._loaded_options = None
+  _globals['_RUNSERVICE'].methods_by_name['DeleteRun']._serialized_options = b'\212\265\030\010\010\003\022\004name'
+  _globals['_RUNSERVICE'].methods_by_name['RestoreRun']._loaded_options = None
+  _globals['_RUNSERVICE'].methods_by_name['RestoreRun']._serialized_options = b'\212\265\030\010\010\003\022\004name'
+  _globals['_RUNSERVICE'].methods_by_name['PurgeRun']._loaded_options = None
+  _globals['_RUNSERVICE'].methods_by_name['PurgeRun']._serialized_options = b'\212\265\030\010\010\006\022\004name'
+  _globals['_RUNSERVICE'].methods_by_name['WatchRuns']._loaded_options = None
+  _globals['_RUNSERVICE'].methods_by_name['WatchRuns']._serialized_options = b'\212\265\030\n\010\002\022\006parent'
+  _globals['_RUNCHANGETYPE']._serialized_start=3290
+  _globals['_RUNCHANGETYPE']._serialized_end=3539
+  _globals['_CREATERUNREQUEST']._serialized_start=303
+  _globals['_CREATERUNREQUEST']._serialized_end=414
+  _globals['_CREATERUNRESPONSE']._serialized_start=416
+  _globals['_CREATERUNRESPONSE']._serialized_end=476
+  _globals['_GETRUNREQUEST']._serialized_start=478
+  _globals['_GETRUNREQUEST']._serialized_end=507
+  _globals['_GETRUNRESPONSE']._serialized_start=509
+  _globals['_GETRUNRESPONSE']._serialized_end=566
+  _globals['_LISTRUNSREQUEST']._serialized_start=569
+  _globals['_LISTRUNSREQUEST']._serialized_end=697
+  _globals['_LISTRUNSRESPONSE']._serialized_start=699
+  _globals['_LISTRUNSRESPONSE']._serialized_end=806
+  _globals['_UPDATERUNREQUEST']._serialized_start=809
+  _globals['_UPDATERUNREQUEST']._serialized_end=937
+  _globals['_UPDATERUNRESPONSE']._serialized_start=939
+  _globals['_UPDATERUNRESPONSE']._serialized_end=999
+  _globals['_INGESTRUNDATAREQUEST']._serialized_start=1002
+  _globals['_INGESTRUNDATAREQUEST']._serialized_end=1796
+  _globals['_INGESTRUNDATAREQUEST_PARAMSENTRY']._serialized_start=1591
+  _globals['_INGESTRUNDATAREQUEST_PARAMSENTRY']._serialized_end=1664
+  _globals['_INGESTRUNDATAREQUEST_TAGSENTRY']._serialized_start=1666
+  _globals['_INGESTRUNDATAREQUEST_TAGSENTRY']._serialized_end=1709
+  _globals['_INGESTRUNDATAREQUEST_METRICGOALSENTRY']._serialized_start=1711
+  _globals['_INGESTRUNDATAREQUEST_METRICGOALSENTRY']._serialized_end=1796
+  _globals['_INGESTRUNDATARESPONSE']._serialized_start=1798
+  _globals['_INGESTRUNDATARESPONSE']._serialized_end=1852
+  _globals['_GETINGESTPOSITIONREQUEST']._serialized_start=1854
+  _globals['_GETINGESTPOSITIONREQUEST']._serialized_end=1909
+  _globals['_GETINGESTPOSITIONRESPONSE']._serialized_start=1911
+  _globals['_GETINGESTPOSITIONRESPONSE']._serialized_end=1969
+  _globals['_FINISHRUNREQUEST']._serialized_start=1971
+  _globals['_FINISHRUNREQUEST']._serialized_end=2098
+  _globals['_FINISHRUNRESPONSE']._serialized_start=2100
+  _globals['_FINISHRUNRESPONSE']._serialized_end=2160
+  _globals['_LISTMETRICPOINTSREQUEST']._serialized_start=2162
+  _globals['_LISTMETRICPOINTSREQUEST']._serialized_end=2252
+  _globals['_LISTMETRICPOINTSRESPONSE']._serialized_start=2254
+  _globals['_LISTMETRICPOINTSRESPONSE']._serialized_end=2358
+  _globals['_SAMPLEMETRICPOINTSREQUEST']._serialized_start=2361
+  _globals['_SAMPLEMETRICPOINTSREQUEST']._serialized_end=2511
+  _globals['_SAMPLEMETRICPOINTSRESPONSE']._serialized_start=2513
+  _globals['_SAMPLEMETRICPOINTSRESPONSE']._serialized_end=2595
+  _globals['_METRICSAMPLE']._serialized_start=2597
+  _globals['_METRICSAMPLE']._serialized_end=2685
+  _globals['_DELETERUNREQUEST']._serialized_start=2687
+  _globals['_DELETERUNREQUEST']._serialized_end=2733
+  _globals['_DELETERUNRESPONSE']._serialized_start=2735
+  _globals['_DELETERUNRESPONSE']._serialized_end=2795
+  _globals['_RESTORERUNREQUEST']._serialized_start=2797
+  _globals['_RESTORERUNREQUEST']._serialized_end=2830
+  _globals['_RESTORERUNRESPONSE']._serialized_start=2832
+  _globals['_RESTORERUNRESPONSE']._serialized_end=2893
+  _globals['_PURGERUNREQUEST']._serialized_start=2895
+  _globals['_PURGERUNREQUEST']._serialized_end=2926
+  _globals['_PURGERUNRESPONSE']._serialized_start=2928
+  _globals['_PURGERUNRESPONSE']._serialized_end=2946
+  _globals['_WATCHRUNSREQUEST']._serialized_start=2948
+  _globals['_WATCHRUNSREQUEST']._serialized_end=3014
+  _globals['_WATCHRUNSRESPONSE']._serialized_start=3016
+  _globals['_WATCHRUNSRESPONSE']._serialized_end=3102
+  _globals['_RUNCHANGE']._serialized_start=3105
+  _globals['_RUNCHANGE']._serialized_end=3287
+  _globals['_RUNSERVICE']._serialized_start=3542
+  _globals['_RUNSERVICE']._serialized_end=5071
 # @@protoc_insertion_point(module_scope)

@@ -6,14 +6,68 @@ isort:skip_file
 import builtins
 import collections.abc
 import google.protobuf.descriptor
+import google.protobuf.field_mask_pb2
 import google.protobuf.internal.containers
+import google.protobuf.internal.enum_type_wrapper
 import google.protobuf.message
+import google.protobuf.timestamp_pb2
 import modelyard.common.v1.failure_pb2
 import modelyard.common.v1.value_pb2
+import modelyard.metadata.v1.model_pb2
 import modelyard.metadata.v1.run_pb2
+import sys
 import typing
 
+if sys.version_info >= (3, 10):
+    import typing as typing_extensions
+else:
+    import typing_extensions
+
 DESCRIPTOR: google.protobuf.descriptor.FileDescriptor
+
+class _RunChangeType:
+    ValueType = typing.NewType("ValueType", builtins.int)
+    V: typing_extensions.TypeAlias = ValueType
+
+class _RunChangeTypeEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._EnumTypeWrapper[_RunChangeType.ValueType], builtins.type):
+    DESCRIPTOR: google.protobuf.descriptor.EnumDescriptor
+    RUN_CHANGE_TYPE_UNSPECIFIED: _RunChangeType.ValueType  # 0
+    """Unknown."""
+    RUN_CHANGE_TYPE_CREATED: _RunChangeType.ValueType  # 1
+    """It was started."""
+    RUN_CHANGE_TYPE_UPDATED: _RunChangeType.ValueType  # 2
+    """Its name, notes, tags, parameters or ingredients changed."""
+    RUN_CHANGE_TYPE_ENDED: _RunChangeType.ValueType  # 3
+    """It ended."""
+    RUN_CHANGE_TYPE_REVIVED: _RunChangeType.ValueType  # 4
+    """It was presumed lost and was heard of again."""
+    RUN_CHANGE_TYPE_DELETED: _RunChangeType.ValueType  # 5
+    """It was deleted."""
+    RUN_CHANGE_TYPE_RESTORED: _RunChangeType.ValueType  # 6
+    """It was restored."""
+    RUN_CHANGE_TYPE_PURGED: _RunChangeType.ValueType  # 7
+    """It was removed for ever."""
+
+class RunChangeType(_RunChangeType, metaclass=_RunChangeTypeEnumTypeWrapper):
+    """RunChangeType says what happened to a run."""
+
+RUN_CHANGE_TYPE_UNSPECIFIED: RunChangeType.ValueType  # 0
+"""Unknown."""
+RUN_CHANGE_TYPE_CREATED: RunChangeType.ValueType  # 1
+"""It was started."""
+RUN_CHANGE_TYPE_UPDATED: RunChangeType.ValueType  # 2
+"""Its name, notes, tags, parameters or ingredients changed."""
+RUN_CHANGE_TYPE_ENDED: RunChangeType.ValueType  # 3
+"""It ended."""
+RUN_CHANGE_TYPE_REVIVED: RunChangeType.ValueType  # 4
+"""It was presumed lost and was heard of again."""
+RUN_CHANGE_TYPE_DELETED: RunChangeType.ValueType  # 5
+"""It was deleted."""
+RUN_CHANGE_TYPE_RESTORED: RunChangeType.ValueType  # 6
+"""It was restored."""
+RUN_CHANGE_TYPE_PURGED: RunChangeType.ValueType  # 7
+"""It was removed for ever."""
+global___RunChangeType = RunChangeType
 
 @typing.final
 class CreateRunRequest(google.protobuf.message.Message):
@@ -33,7 +87,7 @@ class CreateRunRequest(google.protobuf.message.Message):
     """Optional. A UUID that makes the call safe to repeat."""
     @property
     def run(self) -> modelyard.metadata.v1.run_pb2.Run:
-        """Optional. Its display name, tags and build."""
+        """Optional. Its display name, notes, group, tags and build."""
 
     def __init__(
         self,
@@ -119,6 +173,7 @@ class ListRunsRequest(google.protobuf.message.Message):
     PAGE_TOKEN_FIELD_NUMBER: builtins.int
     FILTER_FIELD_NUMBER: builtins.int
     ORDER_BY_FIELD_NUMBER: builtins.int
+    SHOW_DELETED_FIELD_NUMBER: builtins.int
     parent: builtins.str
     """Required. `projects/{project}/models/{model}`; `projects/{project}/models/-`
     for every model of the project.
@@ -131,6 +186,8 @@ class ListRunsRequest(google.protobuf.message.Message):
     """Optional. Which ones; see docs/api.md for the language."""
     order_by: builtins.str
     """Optional. Such as `metrics.f1 desc`."""
+    show_deleted: builtins.bool
+    """Optional. Deleted runs too."""
     def __init__(
         self,
         *,
@@ -139,21 +196,27 @@ class ListRunsRequest(google.protobuf.message.Message):
         page_token: builtins.str = ...,
         filter: builtins.str = ...,
         order_by: builtins.str = ...,
+        show_deleted: builtins.bool = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["filter", b"filter", "order_by", b"order_by", "page_size", b"page_size", "page_token", b"page_token", "parent", b"parent"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["filter", b"filter", "order_by", b"order_by", "page_size", b"page_size", "page_token", b"page_token", "parent", b"parent", "show_deleted", b"show_deleted"]) -> None: ...
 
 global___ListRunsRequest = ListRunsRequest
 
 @typing.final
 class ListRunsResponse(google.protobuf.message.Message):
-    """ListRunsResponse carries a page of runs, without packages and diffs."""
+    """ListRunsResponse carries a page of runs, without packages, diffs and notes."""
 
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
     RUNS_FIELD_NUMBER: builtins.int
     NEXT_PAGE_TOKEN_FIELD_NUMBER: builtins.int
+    WATCH_CURSOR_FIELD_NUMBER: builtins.int
     next_page_token: builtins.str
     """Empty on the last page."""
+    watch_cursor: builtins.str
+    """Where to begin watching: every change that the first page does not show
+    comes after it.
+    """
     @property
     def runs(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[modelyard.metadata.v1.run_pb2.Run]:
         """The runs."""
@@ -163,10 +226,67 @@ class ListRunsResponse(google.protobuf.message.Message):
         *,
         runs: collections.abc.Iterable[modelyard.metadata.v1.run_pb2.Run] | None = ...,
         next_page_token: builtins.str = ...,
+        watch_cursor: builtins.str = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["next_page_token", b"next_page_token", "runs", b"runs"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["next_page_token", b"next_page_token", "runs", b"runs", "watch_cursor", b"watch_cursor"]) -> None: ...
 
 global___ListRunsResponse = ListRunsResponse
+
+@typing.final
+class UpdateRunRequest(google.protobuf.message.Message):
+    """UpdateRunRequest changes a run."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    RUN_FIELD_NUMBER: builtins.int
+    UPDATE_MASK_FIELD_NUMBER: builtins.int
+    REQUEST_ID_FIELD_NUMBER: builtins.int
+    request_id: builtins.str
+    """Optional. A UUID that makes the call safe to repeat."""
+    @property
+    def run(self) -> modelyard.metadata.v1.run_pb2.Run:
+        """Required. The run, with its name and new values. A present `etag` must be
+        the current one.
+        """
+
+    @property
+    def update_mask(self) -> google.protobuf.field_mask_pb2.FieldMask:
+        """Optional. Which of `display_name`, `notes`, `tags` to change; empty: all
+        that are set.
+        """
+
+    def __init__(
+        self,
+        *,
+        run: modelyard.metadata.v1.run_pb2.Run | None = ...,
+        update_mask: google.protobuf.field_mask_pb2.FieldMask | None = ...,
+        request_id: builtins.str = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["run", b"run", "update_mask", b"update_mask"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["request_id", b"request_id", "run", b"run", "update_mask", b"update_mask"]) -> None: ...
+
+global___UpdateRunRequest = UpdateRunRequest
+
+@typing.final
+class UpdateRunResponse(google.protobuf.message.Message):
+    """UpdateRunResponse carries the changed run."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    RUN_FIELD_NUMBER: builtins.int
+    @property
+    def run(self) -> modelyard.metadata.v1.run_pb2.Run:
+        """The run."""
+
+    def __init__(
+        self,
+        *,
+        run: modelyard.metadata.v1.run_pb2.Run | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["run", b"run"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["run", b"run"]) -> None: ...
+
+global___UpdateRunResponse = UpdateRunResponse
 
 @typing.final
 class IngestRunDataRequest(google.protobuf.message.Message):
@@ -208,6 +328,22 @@ class IngestRunDataRequest(google.protobuf.message.Message):
         ) -> None: ...
         def ClearField(self, field_name: typing.Literal["key", b"key", "value", b"value"]) -> None: ...
 
+    @typing.final
+    class MetricGoalsEntry(google.protobuf.message.Message):
+        DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: builtins.int
+        VALUE_FIELD_NUMBER: builtins.int
+        key: builtins.str
+        value: modelyard.metadata.v1.model_pb2.MetricGoal.ValueType
+        def __init__(
+            self,
+            *,
+            key: builtins.str = ...,
+            value: modelyard.metadata.v1.model_pb2.MetricGoal.ValueType = ...,
+        ) -> None: ...
+        def ClearField(self, field_name: typing.Literal["key", b"key", "value", b"value"]) -> None: ...
+
     RUN_FIELD_NUMBER: builtins.int
     WRITER_FIELD_NUMBER: builtins.int
     START_SEQUENCE_FIELD_NUMBER: builtins.int
@@ -220,6 +356,7 @@ class IngestRunDataRequest(google.protobuf.message.Message):
     DATASETS_FIELD_NUMBER: builtins.int
     IMAGE_FIELD_NUMBER: builtins.int
     DROPPED_POINT_COUNT_FIELD_NUMBER: builtins.int
+    METRIC_GOALS_FIELD_NUMBER: builtins.int
     run: builtins.str
     """Required. `projects/{project}/models/{model}/runs/{run}`."""
     writer: builtins.str
@@ -243,8 +380,8 @@ class IngestRunDataRequest(google.protobuf.message.Message):
         """Optional. Parameters. A key keeps its first value."""
 
     @property
-    def metrics(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___MetricColumn]:
-        """Optional. Metric points, column by column."""
+    def metrics(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[modelyard.metadata.v1.run_pb2.MetricColumn]:
+        """Optional. Metric points, column by column; at most 10,000 in all."""
 
     @property
     def tags(self) -> google.protobuf.internal.containers.ScalarMap[builtins.str, builtins.str]:
@@ -262,6 +399,12 @@ class IngestRunDataRequest(google.protobuf.message.Message):
     def datasets(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[modelyard.metadata.v1.run_pb2.DatasetUse]:
         """Optional. The data it used."""
 
+    @property
+    def metric_goals(self) -> google.protobuf.internal.containers.ScalarMap[builtins.str, modelyard.metadata.v1.model_pb2.MetricGoal.ValueType]:
+        """Optional. Goals for metrics that the model has none for yet; one that it has
+        stays.
+        """
+
     def __init__(
         self,
         *,
@@ -270,56 +413,19 @@ class IngestRunDataRequest(google.protobuf.message.Message):
         start_sequence: builtins.int = ...,
         end_sequence: builtins.int = ...,
         params: collections.abc.Mapping[builtins.str, modelyard.common.v1.value_pb2.Value] | None = ...,
-        metrics: collections.abc.Iterable[global___MetricColumn] | None = ...,
+        metrics: collections.abc.Iterable[modelyard.metadata.v1.run_pb2.MetricColumn] | None = ...,
         tags: collections.abc.Mapping[builtins.str, builtins.str] | None = ...,
         code: modelyard.metadata.v1.run_pb2.CodeSource | None = ...,
         environment: modelyard.metadata.v1.run_pb2.RuntimeEnvironment | None = ...,
         datasets: collections.abc.Iterable[modelyard.metadata.v1.run_pb2.DatasetUse] | None = ...,
         image: builtins.str = ...,
         dropped_point_count: builtins.int = ...,
+        metric_goals: collections.abc.Mapping[builtins.str, modelyard.metadata.v1.model_pb2.MetricGoal.ValueType] | None = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["code", b"code", "environment", b"environment"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["code", b"code", "datasets", b"datasets", "dropped_point_count", b"dropped_point_count", "end_sequence", b"end_sequence", "environment", b"environment", "image", b"image", "metrics", b"metrics", "params", b"params", "run", b"run", "start_sequence", b"start_sequence", "tags", b"tags", "writer", b"writer"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["code", b"code", "datasets", b"datasets", "dropped_point_count", b"dropped_point_count", "end_sequence", b"end_sequence", "environment", b"environment", "image", b"image", "metric_goals", b"metric_goals", "metrics", b"metrics", "params", b"params", "run", b"run", "start_sequence", b"start_sequence", "tags", b"tags", "writer", b"writer"]) -> None: ...
 
 global___IngestRunDataRequest = IngestRunDataRequest
-
-@typing.final
-class MetricColumn(google.protobuf.message.Message):
-    """MetricColumn is a run of points of one metric. All lists have one length, at
-    most 10,000.
-    """
-
-    DESCRIPTOR: google.protobuf.descriptor.Descriptor
-
-    KEY_FIELD_NUMBER: builtins.int
-    STEPS_FIELD_NUMBER: builtins.int
-    TIMES_US_FIELD_NUMBER: builtins.int
-    VALUES_FIELD_NUMBER: builtins.int
-    key: builtins.str
-    """Required. The metric."""
-    @property
-    def steps(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.int]:
-        """Required. The steps."""
-
-    @property
-    def times_us(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.int]:
-        """Required. The times, in microseconds since 1970-01-01T00:00:00Z."""
-
-    @property
-    def values(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.float]:
-        """Required. The values."""
-
-    def __init__(
-        self,
-        *,
-        key: builtins.str = ...,
-        steps: collections.abc.Iterable[builtins.int] | None = ...,
-        times_us: collections.abc.Iterable[builtins.int] | None = ...,
-        values: collections.abc.Iterable[builtins.float] | None = ...,
-    ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["key", b"key", "steps", b"steps", "times_us", b"times_us", "values", b"values"]) -> None: ...
-
-global___MetricColumn = MetricColumn
 
 @typing.final
 class IngestRunDataResponse(google.protobuf.message.Message):
@@ -444,7 +550,7 @@ class ListMetricPointsRequest(google.protobuf.message.Message):
     key: builtins.str
     """Required. The metric."""
     page_size: builtins.int
-    """Optional. At most so many; 0: 1,000; more than 10,000: 10,000."""
+    """Optional. At most so many; 0: 10,000; more than 100,000: 100,000."""
     page_token: builtins.str
     """Optional. `next_page_token` of the page before."""
     def __init__(
@@ -470,15 +576,309 @@ class ListMetricPointsResponse(google.protobuf.message.Message):
     next_page_token: builtins.str
     """Empty on the last page."""
     @property
-    def points(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[modelyard.metadata.v1.run_pb2.MetricPoint]:
+    def points(self) -> modelyard.metadata.v1.run_pb2.MetricColumn:
         """The points."""
 
     def __init__(
         self,
         *,
-        points: collections.abc.Iterable[modelyard.metadata.v1.run_pb2.MetricPoint] | None = ...,
+        points: modelyard.metadata.v1.run_pb2.MetricColumn | None = ...,
         next_page_token: builtins.str = ...,
     ) -> None: ...
+    def HasField(self, field_name: typing.Literal["points", b"points"]) -> builtins.bool: ...
     def ClearField(self, field_name: typing.Literal["next_page_token", b"next_page_token", "points", b"points"]) -> None: ...
 
 global___ListMetricPointsResponse = ListMetricPointsResponse
+
+@typing.final
+class SampleMetricPointsRequest(google.protobuf.message.Message):
+    """SampleMetricPointsRequest asks for points to draw."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    RUN_FIELD_NUMBER: builtins.int
+    KEYS_FIELD_NUMBER: builtins.int
+    MAX_POINTS_FIELD_NUMBER: builtins.int
+    START_STEP_FIELD_NUMBER: builtins.int
+    END_STEP_FIELD_NUMBER: builtins.int
+    run: builtins.str
+    """Required. `projects/{project}/models/{model}/runs/{run}`."""
+    max_points: builtins.int
+    """Optional. At most so many points of each, at least 4; 0: 1,000; more than
+    10,000: 10,000.
+    """
+    start_step: builtins.int
+    """Optional. The first step to look at; unset: the first there is."""
+    end_step: builtins.int
+    """Optional. The first step not to look at; unset: after the last there is."""
+    @property
+    def keys(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
+        """Optional. The metrics, at most 100; empty: all, up to 100 by key."""
+
+    def __init__(
+        self,
+        *,
+        run: builtins.str = ...,
+        keys: collections.abc.Iterable[builtins.str] | None = ...,
+        max_points: builtins.int = ...,
+        start_step: builtins.int | None = ...,
+        end_step: builtins.int | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["_end_step", b"_end_step", "_start_step", b"_start_step", "end_step", b"end_step", "start_step", b"start_step"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["_end_step", b"_end_step", "_start_step", b"_start_step", "end_step", b"end_step", "keys", b"keys", "max_points", b"max_points", "run", b"run", "start_step", b"start_step"]) -> None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_end_step", b"_end_step"]) -> typing.Literal["end_step"] | None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_start_step", b"_start_step"]) -> typing.Literal["start_step"] | None: ...
+
+global___SampleMetricPointsRequest = SampleMetricPointsRequest
+
+@typing.final
+class SampleMetricPointsResponse(google.protobuf.message.Message):
+    """SampleMetricPointsResponse carries points to draw."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    SAMPLES_FIELD_NUMBER: builtins.int
+    @property
+    def samples(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___MetricSample]:
+        """One entry a metric, by key; a metric that has no points there is left out."""
+
+    def __init__(
+        self,
+        *,
+        samples: collections.abc.Iterable[global___MetricSample] | None = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["samples", b"samples"]) -> None: ...
+
+global___SampleMetricPointsResponse = SampleMetricPointsResponse
+
+@typing.final
+class MetricSample(google.protobuf.message.Message):
+    """MetricSample is what was chosen of one metric's points."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    POINTS_FIELD_NUMBER: builtins.int
+    POINT_COUNT_FIELD_NUMBER: builtins.int
+    point_count: builtins.int
+    """How many points they were chosen from."""
+    @property
+    def points(self) -> modelyard.metadata.v1.run_pb2.MetricColumn:
+        """The chosen points, by step and then by order of logging."""
+
+    def __init__(
+        self,
+        *,
+        points: modelyard.metadata.v1.run_pb2.MetricColumn | None = ...,
+        point_count: builtins.int = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["points", b"points"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["point_count", b"point_count", "points", b"points"]) -> None: ...
+
+global___MetricSample = MetricSample
+
+@typing.final
+class DeleteRunRequest(google.protobuf.message.Message):
+    """DeleteRunRequest names a run to delete."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: builtins.int
+    ETAG_FIELD_NUMBER: builtins.int
+    name: builtins.str
+    """Required. `projects/{project}/models/{model}/runs/{run}`."""
+    etag: builtins.str
+    """Optional. The current etag; empty: whatever it is."""
+    def __init__(
+        self,
+        *,
+        name: builtins.str = ...,
+        etag: builtins.str = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["etag", b"etag", "name", b"name"]) -> None: ...
+
+global___DeleteRunRequest = DeleteRunRequest
+
+@typing.final
+class DeleteRunResponse(google.protobuf.message.Message):
+    """DeleteRunResponse carries the deleted run."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    RUN_FIELD_NUMBER: builtins.int
+    @property
+    def run(self) -> modelyard.metadata.v1.run_pb2.Run:
+        """The run."""
+
+    def __init__(
+        self,
+        *,
+        run: modelyard.metadata.v1.run_pb2.Run | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["run", b"run"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["run", b"run"]) -> None: ...
+
+global___DeleteRunResponse = DeleteRunResponse
+
+@typing.final
+class RestoreRunRequest(google.protobuf.message.Message):
+    """RestoreRunRequest names a deleted run."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: builtins.int
+    name: builtins.str
+    """Required. `projects/{project}/models/{model}/runs/{run}`."""
+    def __init__(
+        self,
+        *,
+        name: builtins.str = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["name", b"name"]) -> None: ...
+
+global___RestoreRunRequest = RestoreRunRequest
+
+@typing.final
+class RestoreRunResponse(google.protobuf.message.Message):
+    """RestoreRunResponse carries the restored run."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    RUN_FIELD_NUMBER: builtins.int
+    @property
+    def run(self) -> modelyard.metadata.v1.run_pb2.Run:
+        """The run."""
+
+    def __init__(
+        self,
+        *,
+        run: modelyard.metadata.v1.run_pb2.Run | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["run", b"run"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["run", b"run"]) -> None: ...
+
+global___RestoreRunResponse = RestoreRunResponse
+
+@typing.final
+class PurgeRunRequest(google.protobuf.message.Message):
+    """PurgeRunRequest names a deleted run."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: builtins.int
+    name: builtins.str
+    """Required. `projects/{project}/models/{model}/runs/{run}`."""
+    def __init__(
+        self,
+        *,
+        name: builtins.str = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["name", b"name"]) -> None: ...
+
+global___PurgeRunRequest = PurgeRunRequest
+
+@typing.final
+class PurgeRunResponse(google.protobuf.message.Message):
+    """PurgeRunResponse is empty."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+
+global___PurgeRunResponse = PurgeRunResponse
+
+@typing.final
+class WatchRunsRequest(google.protobuf.message.Message):
+    """WatchRunsRequest says what to follow."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    PARENT_FIELD_NUMBER: builtins.int
+    FILTER_FIELD_NUMBER: builtins.int
+    CURSOR_FIELD_NUMBER: builtins.int
+    parent: builtins.str
+    """Required. `projects/{project}/models/{model}`; `projects/{project}/models/-`
+    for every model of the project.
+    """
+    filter: builtins.str
+    """Optional. Which changes; see docs/api.md for the language."""
+    cursor: builtins.str
+    """Optional. A `watch_cursor`, or the last cursor received; empty: from now on."""
+    def __init__(
+        self,
+        *,
+        parent: builtins.str = ...,
+        filter: builtins.str = ...,
+        cursor: builtins.str = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["cursor", b"cursor", "filter", b"filter", "parent", b"parent"]) -> None: ...
+
+global___WatchRunsRequest = WatchRunsRequest
+
+@typing.final
+class WatchRunsResponse(google.protobuf.message.Message):
+    """WatchRunsResponse carries some changes, or a cursor alone."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    CURSOR_FIELD_NUMBER: builtins.int
+    CHANGES_FIELD_NUMBER: builtins.int
+    cursor: builtins.str
+    """Where to go on after this message."""
+    @property
+    def changes(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___RunChange]:
+        """The changes, in the order in which they were committed."""
+
+    def __init__(
+        self,
+        *,
+        cursor: builtins.str = ...,
+        changes: collections.abc.Iterable[global___RunChange] | None = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["changes", b"changes", "cursor", b"cursor"]) -> None: ...
+
+global___WatchRunsResponse = WatchRunsResponse
+
+@typing.final
+class RunChange(google.protobuf.message.Message):
+    """RunChange is one change of a run."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    TYPE_FIELD_NUMBER: builtins.int
+    NAME_FIELD_NUMBER: builtins.int
+    CHANGE_TIME_FIELD_NUMBER: builtins.int
+    ACTOR_FIELD_NUMBER: builtins.int
+    RUN_FIELD_NUMBER: builtins.int
+    type: global___RunChangeType.ValueType
+    """What happened."""
+    name: builtins.str
+    """The run's name."""
+    actor: builtins.str
+    """Who did it; empty when nobody did."""
+    @property
+    def change_time(self) -> google.protobuf.timestamp_pb2.Timestamp:
+        """When."""
+
+    @property
+    def run(self) -> modelyard.metadata.v1.run_pb2.Run:
+        """The run as it is now, without packages, diffs and notes; unset when it is
+        gone.
+        """
+
+    def __init__(
+        self,
+        *,
+        type: global___RunChangeType.ValueType = ...,
+        name: builtins.str = ...,
+        change_time: google.protobuf.timestamp_pb2.Timestamp | None = ...,
+        actor: builtins.str = ...,
+        run: modelyard.metadata.v1.run_pb2.Run | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["change_time", b"change_time", "run", b"run"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["actor", b"actor", "change_time", b"change_time", "name", b"name", "run", b"run", "type", b"type"]) -> None: ...
+
+global___RunChange = RunChange

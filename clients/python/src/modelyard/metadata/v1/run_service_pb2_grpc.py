@@ -50,6 +50,11 @@ class RunServiceStub(object):
                 request_serializer=modelyard_dot_metadata_dot_v1_dot_run__service__pb2.ListRunsRequest.SerializeToString,
                 response_deserializer=modelyard_dot_metadata_dot_v1_dot_run__service__pb2.ListRunsResponse.FromString,
                 _registered_method=True)
+        self.UpdateRun = channel.unary_unary(
+                '/modelyard.metadata.v1.RunService/UpdateRun',
+                request_serializer=modelyard_dot_metadata_dot_v1_dot_run__service__pb2.UpdateRunRequest.SerializeToString,
+                response_deserializer=modelyard_dot_metadata_dot_v1_dot_run__service__pb2.UpdateRunResponse.FromString,
+                _registered_method=True)
         self.IngestRunData = channel.stream_stream(
                 '/modelyard.metadata.v1.RunService/IngestRunData',
                 request_serializer=modelyard_dot_metadata_dot_v1_dot_run__service__pb2.IngestRunDataRequest.SerializeToString,
@@ -69,6 +74,31 @@ class RunServiceStub(object):
                 '/modelyard.metadata.v1.RunService/ListMetricPoints',
                 request_serializer=modelyard_dot_metadata_dot_v1_dot_run__service__pb2.ListMetricPointsRequest.SerializeToString,
                 response_deserializer=modelyard_dot_metadata_dot_v1_dot_run__service__pb2.ListMetricPointsResponse.FromString,
+                _registered_method=True)
+        self.SampleMetricPoints = channel.unary_unary(
+                '/modelyard.metadata.v1.RunService/SampleMetricPoints',
+                request_serializer=modelyard_dot_metadata_dot_v1_dot_run__service__pb2.SampleMetricPointsRequest.SerializeToString,
+                response_deserializer=modelyard_dot_metadata_dot_v1_dot_run__service__pb2.SampleMetricPointsResponse.FromString,
+                _registered_method=True)
+        self.DeleteRun = channel.unary_unary(
+                '/modelyard.metadata.v1.RunService/DeleteRun',
+                request_serializer=modelyard_dot_metadata_dot_v1_dot_run__service__pb2.DeleteRunRequest.SerializeToString,
+                response_deserializer=modelyard_dot_metadata_dot_v1_dot_run__service__pb2.DeleteRunResponse.FromString,
+                _registered_method=True)
+        self.RestoreRun = channel.unary_unary(
+                '/modelyard.metadata.v1.RunService/RestoreRun',
+                request_serializer=modelyard_dot_metadata_dot_v1_dot_run__service__pb2.RestoreRunRequest.SerializeToString,
+                response_deserializer=modelyard_dot_metadata_dot_v1_dot_run__service__pb2.RestoreRunResponse.FromString,
+                _registered_method=True)
+        self.PurgeRun = channel.unary_unary(
+                '/modelyard.metadata.v1.RunService/PurgeRun',
+                request_serializer=modelyard_dot_metadata_dot_v1_dot_run__service__pb2.PurgeRunRequest.SerializeToString,
+                response_deserializer=modelyard_dot_metadata_dot_v1_dot_run__service__pb2.PurgeRunResponse.FromString,
+                _registered_method=True)
+        self.WatchRuns = channel.unary_stream(
+                '/modelyard.metadata.v1.RunService/WatchRuns',
+                request_serializer=modelyard_dot_metadata_dot_v1_dot_run__service__pb2.WatchRunsRequest.SerializeToString,
+                response_deserializer=modelyard_dot_metadata_dot_v1_dot_run__service__pb2.WatchRunsResponse.FromString,
                 _registered_method=True)
 
 
@@ -96,13 +126,26 @@ class RunServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def ListRuns(self, request, context):
-        """List a model's runs. Filter fields: `id`, `state`, `creator`,
-        `create_time`, `end_time`, `build`, `tags.K`, `params.K`, `metrics.K` (the
-        last value), `metrics.K.min`, `metrics.K.max`. Order fields: `create_time`,
-        `end_time`, `metrics.K`, `metrics.K.min`, `metrics.K.max`; newest first by
-        default.
+        """List a model's runs, deleted ones aside. Filter fields: `id`,
+        `display_name`, `state`, `group`, `creator`, `create_time`, `end_time`,
+        `build`, `image`, `commit`, `branch`, `dataset` (a dataset's or a dataset
+        version's name), `tags.K`, `params.K`, `metrics.K` (the last value),
+        `metrics.K.min`, `metrics.K.max`, `metrics.K.best` (needs the metric's
+        goal). Order fields: the same but `dataset`; newest first by default.
 
-        Errors: INVALID_ARGUMENT INVALID_FILTER, INVALID_ORDER, INVALID_PAGE_TOKEN.
+        Errors: INVALID_ARGUMENT INVALID_FILTER, INVALID_ORDER, INVALID_PAGE_TOKEN;
+        FAILED_PRECONDITION GOAL_MISSING; RESOURCE_EXHAUSTED LIMIT_EXCEEDED when the
+        search takes too long.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def UpdateRun(self, request, context):
+        """Change a run's display name, notes or tags, ended or not.
+
+        Errors: NOT_FOUND RESOURCE_NOT_FOUND; ABORTED ETAG_MISMATCH;
+        INVALID_ARGUMENT INVALID_FIELD for an unknown path in the mask.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -150,6 +193,61 @@ class RunServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def SampleMetricPoints(self, request, context):
+        """Read metrics' points for a chart: at most so many of each, chosen so that
+        every stretch of steps keeps its least and its greatest value, and the first
+        and the last point stay.
+
+        Errors: NOT_FOUND RESOURCE_NOT_FOUND; INVALID_ARGUMENT INVALID_FIELD.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def DeleteRun(self, request, context):
+        """Delete a run; it can be restored until it is purged.
+
+        Errors: NOT_FOUND RESOURCE_NOT_FOUND; ABORTED ETAG_MISMATCH;
+        FAILED_PRECONDITION RESOURCE_IN_USE when versions came from it; WRONG_STATE
+        while it runs.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RestoreRun(self, request, context):
+        """Take back that a run was deleted. Restoring it again changes nothing.
+
+        Errors: NOT_FOUND RESOURCE_NOT_FOUND.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def PurgeRun(self, request, context):
+        """Remove a deleted run and its metrics for ever.
+
+        Errors: NOT_FOUND RESOURCE_NOT_FOUND; FAILED_PRECONDITION WRONG_STATE when
+        it is not deleted.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def WatchRuns(self, request, context):
+        """Follow the changes of a project's or a model's runs, each in the order in
+        which it was committed, from a cursor on. List first and watch from the
+        list's `watch_cursor` to miss nothing. Filter fields: `type`, `model`, `run`,
+        `state`, `group`, `build`, `creator`, `tags.K`: of the moment of the change.
+        A quiet stream sends a message with a cursor alone every 15 seconds.
+
+        Errors: INVALID_ARGUMENT INVALID_FILTER, INVALID_CURSOR; OUT_OF_RANGE
+        CURSOR_EXPIRED.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_RunServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -167,6 +265,11 @@ def add_RunServiceServicer_to_server(servicer, server):
                     servicer.ListRuns,
                     request_deserializer=modelyard_dot_metadata_dot_v1_dot_run__service__pb2.ListRunsRequest.FromString,
                     response_serializer=modelyard_dot_metadata_dot_v1_dot_run__service__pb2.ListRunsResponse.SerializeToString,
+            ),
+            'UpdateRun': grpc.unary_unary_rpc_method_handler(
+                    servicer.UpdateRun,
+                    request_deserializer=modelyard_dot_metadata_dot_v1_dot_run__service__pb2.UpdateRunRequest.FromString,
+                    response_serializer=modelyard_dot_metadata_dot_v1_dot_run__service__pb2.UpdateRunResponse.SerializeToString,
             ),
             'IngestRunData': grpc.stream_stream_rpc_method_handler(
                     servicer.IngestRunData,
@@ -187,6 +290,31 @@ def add_RunServiceServicer_to_server(servicer, server):
                     servicer.ListMetricPoints,
                     request_deserializer=modelyard_dot_metadata_dot_v1_dot_run__service__pb2.ListMetricPointsRequest.FromString,
                     response_serializer=modelyard_dot_metadata_dot_v1_dot_run__service__pb2.ListMetricPointsResponse.SerializeToString,
+            ),
+            'SampleMetricPoints': grpc.unary_unary_rpc_method_handler(
+                    servicer.SampleMetricPoints,
+                    request_deserializer=modelyard_dot_metadata_dot_v1_dot_run__service__pb2.SampleMetricPointsRequest.FromString,
+                    response_serializer=modelyard_dot_metadata_dot_v1_dot_run__service__pb2.SampleMetricPointsResponse.SerializeToString,
+            ),
+            'DeleteRun': grpc.unary_unary_rpc_method_handler(
+                    servicer.DeleteRun,
+                    request_deserializer=modelyard_dot_metadata_dot_v1_dot_run__service__pb2.DeleteRunRequest.FromString,
+                    response_serializer=modelyard_dot_metadata_dot_v1_dot_run__service__pb2.DeleteRunResponse.SerializeToString,
+            ),
+            'RestoreRun': grpc.unary_unary_rpc_method_handler(
+                    servicer.RestoreRun,
+                    request_deserializer=modelyard_dot_metadata_dot_v1_dot_run__service__pb2.RestoreRunRequest.FromString,
+                    response_serializer=modelyard_dot_metadata_dot_v1_dot_run__service__pb2.RestoreRunResponse.SerializeToString,
+            ),
+            'PurgeRun': grpc.unary_unary_rpc_method_handler(
+                    servicer.PurgeRun,
+                    request_deserializer=modelyard_dot_metadata_dot_v1_dot_run__service__pb2.PurgeRunRequest.FromString,
+                    response_serializer=modelyard_dot_metadata_dot_v1_dot_run__service__pb2.PurgeRunResponse.SerializeToString,
+            ),
+            'WatchRuns': grpc.unary_stream_rpc_method_handler(
+                    servicer.WatchRuns,
+                    request_deserializer=modelyard_dot_metadata_dot_v1_dot_run__service__pb2.WatchRunsRequest.FromString,
+                    response_serializer=modelyard_dot_metadata_dot_v1_dot_run__service__pb2.WatchRunsResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -271,6 +399,33 @@ class RunService(object):
             '/modelyard.metadata.v1.RunService/ListRuns',
             modelyard_dot_metadata_dot_v1_dot_run__service__pb2.ListRunsRequest.SerializeToString,
             modelyard_dot_metadata_dot_v1_dot_run__service__pb2.ListRunsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def UpdateRun(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/modelyard.metadata.v1.RunService/UpdateRun',
+            modelyard_dot_metadata_dot_v1_dot_run__service__pb2.UpdateRunRequest.SerializeToString,
+            modelyard_dot_metadata_dot_v1_dot_run__service__pb2.UpdateRunResponse.FromString,
             options,
             channel_credentials,
             insecure,
@@ -379,6 +534,141 @@ class RunService(object):
             '/modelyard.metadata.v1.RunService/ListMetricPoints',
             modelyard_dot_metadata_dot_v1_dot_run__service__pb2.ListMetricPointsRequest.SerializeToString,
             modelyard_dot_metadata_dot_v1_dot_run__service__pb2.ListMetricPointsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def SampleMetricPoints(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/modelyard.metadata.v1.RunService/SampleMetricPoints',
+            modelyard_dot_metadata_dot_v1_dot_run__service__pb2.SampleMetricPointsRequest.SerializeToString,
+            modelyard_dot_metadata_dot_v1_dot_run__service__pb2.SampleMetricPointsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DeleteRun(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/modelyard.metadata.v1.RunService/DeleteRun',
+            modelyard_dot_metadata_dot_v1_dot_run__service__pb2.DeleteRunRequest.SerializeToString,
+            modelyard_dot_metadata_dot_v1_dot_run__service__pb2.DeleteRunResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RestoreRun(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/modelyard.metadata.v1.RunService/RestoreRun',
+            modelyard_dot_metadata_dot_v1_dot_run__service__pb2.RestoreRunRequest.SerializeToString,
+            modelyard_dot_metadata_dot_v1_dot_run__service__pb2.RestoreRunResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def PurgeRun(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/modelyard.metadata.v1.RunService/PurgeRun',
+            modelyard_dot_metadata_dot_v1_dot_run__service__pb2.PurgeRunRequest.SerializeToString,
+            modelyard_dot_metadata_dot_v1_dot_run__service__pb2.PurgeRunResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def WatchRuns(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/modelyard.metadata.v1.RunService/WatchRuns',
+            modelyard_dot_metadata_dot_v1_dot_run__service__pb2.WatchRunsRequest.SerializeToString,
+            modelyard_dot_metadata_dot_v1_dot_run__service__pb2.WatchRunsResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -44,13 +44,26 @@ class RunServiceStub:
         modelyard.metadata.v1.run_service_pb2.ListRunsRequest,
         modelyard.metadata.v1.run_service_pb2.ListRunsResponse,
     ]
-    """List a model's runs. Filter fields: `id`, `state`, `creator`,
-    `create_time`, `end_time`, `build`, `tags.K`, `params.K`, `metrics.K` (the
-    last value), `metrics.K.min`, `metrics.K.max`. Order fields: `create_time`,
-    `end_time`, `metrics.K`, `metrics.K.min`, `metrics.K.max`; newest first by
-    default.
+    """List a model's runs, deleted ones aside. Filter fields: `id`,
+    `display_name`, `state`, `group`, `creator`, `create_time`, `end_time`,
+    `build`, `image`, `commit`, `branch`, `dataset` (a dataset's or a dataset
+    version's name), `tags.K`, `params.K`, `metrics.K` (the last value),
+    `metrics.K.min`, `metrics.K.max`, `metrics.K.best` (needs the metric's
+    goal). Order fields: the same but `dataset`; newest first by default.
 
-    Errors: INVALID_ARGUMENT INVALID_FILTER, INVALID_ORDER, INVALID_PAGE_TOKEN.
+    Errors: INVALID_ARGUMENT INVALID_FILTER, INVALID_ORDER, INVALID_PAGE_TOKEN;
+    FAILED_PRECONDITION GOAL_MISSING; RESOURCE_EXHAUSTED LIMIT_EXCEEDED when the
+    search takes too long.
+    """
+
+    UpdateRun: grpc.UnaryUnaryMultiCallable[
+        modelyard.metadata.v1.run_service_pb2.UpdateRunRequest,
+        modelyard.metadata.v1.run_service_pb2.UpdateRunResponse,
+    ]
+    """Change a run's display name, notes or tags, ended or not.
+
+    Errors: NOT_FOUND RESOURCE_NOT_FOUND; ABORTED ETAG_MISMATCH;
+    INVALID_ARGUMENT INVALID_FIELD for an unknown path in the mask.
     """
 
     IngestRunData: grpc.StreamStreamMultiCallable[
@@ -95,6 +108,61 @@ class RunServiceStub:
     Errors: NOT_FOUND RESOURCE_NOT_FOUND; INVALID_ARGUMENT INVALID_PAGE_TOKEN.
     """
 
+    SampleMetricPoints: grpc.UnaryUnaryMultiCallable[
+        modelyard.metadata.v1.run_service_pb2.SampleMetricPointsRequest,
+        modelyard.metadata.v1.run_service_pb2.SampleMetricPointsResponse,
+    ]
+    """Read metrics' points for a chart: at most so many of each, chosen so that
+    every stretch of steps keeps its least and its greatest value, and the first
+    and the last point stay.
+
+    Errors: NOT_FOUND RESOURCE_NOT_FOUND; INVALID_ARGUMENT INVALID_FIELD.
+    """
+
+    DeleteRun: grpc.UnaryUnaryMultiCallable[
+        modelyard.metadata.v1.run_service_pb2.DeleteRunRequest,
+        modelyard.metadata.v1.run_service_pb2.DeleteRunResponse,
+    ]
+    """Delete a run; it can be restored until it is purged.
+
+    Errors: NOT_FOUND RESOURCE_NOT_FOUND; ABORTED ETAG_MISMATCH;
+    FAILED_PRECONDITION RESOURCE_IN_USE when versions came from it; WRONG_STATE
+    while it runs.
+    """
+
+    RestoreRun: grpc.UnaryUnaryMultiCallable[
+        modelyard.metadata.v1.run_service_pb2.RestoreRunRequest,
+        modelyard.metadata.v1.run_service_pb2.RestoreRunResponse,
+    ]
+    """Take back that a run was deleted. Restoring it again changes nothing.
+
+    Errors: NOT_FOUND RESOURCE_NOT_FOUND.
+    """
+
+    PurgeRun: grpc.UnaryUnaryMultiCallable[
+        modelyard.metadata.v1.run_service_pb2.PurgeRunRequest,
+        modelyard.metadata.v1.run_service_pb2.PurgeRunResponse,
+    ]
+    """Remove a deleted run and its metrics for ever.
+
+    Errors: NOT_FOUND RESOURCE_NOT_FOUND; FAILED_PRECONDITION WRONG_STATE when
+    it is not deleted.
+    """
+
+    WatchRuns: grpc.UnaryStreamMultiCallable[
+        modelyard.metadata.v1.run_service_pb2.WatchRunsRequest,
+        modelyard.metadata.v1.run_service_pb2.WatchRunsResponse,
+    ]
+    """Follow the changes of a project's or a model's runs, each in the order in
+    which it was committed, from a cursor on. List first and watch from the
+    list's `watch_cursor` to miss nothing. Filter fields: `type`, `model`, `run`,
+    `state`, `group`, `build`, `creator`, `tags.K`: of the moment of the change.
+    A quiet stream sends a message with a cursor alone every 15 seconds.
+
+    Errors: INVALID_ARGUMENT INVALID_FILTER, INVALID_CURSOR; OUT_OF_RANGE
+    CURSOR_EXPIRED.
+    """
+
 class RunServiceAsyncStub:
     """RunService owns runs: what was trained, with what, and how it went."""
 
@@ -121,13 +189,26 @@ class RunServiceAsyncStub:
         modelyard.metadata.v1.run_service_pb2.ListRunsRequest,
         modelyard.metadata.v1.run_service_pb2.ListRunsResponse,
     ]
-    """List a model's runs. Filter fields: `id`, `state`, `creator`,
-    `create_time`, `end_time`, `build`, `tags.K`, `params.K`, `metrics.K` (the
-    last value), `metrics.K.min`, `metrics.K.max`. Order fields: `create_time`,
-    `end_time`, `metrics.K`, `metrics.K.min`, `metrics.K.max`; newest first by
-    default.
+    """List a model's runs, deleted ones aside. Filter fields: `id`,
+    `display_name`, `state`, `group`, `creator`, `create_time`, `end_time`,
+    `build`, `image`, `commit`, `branch`, `dataset` (a dataset's or a dataset
+    version's name), `tags.K`, `params.K`, `metrics.K` (the last value),
+    `metrics.K.min`, `metrics.K.max`, `metrics.K.best` (needs the metric's
+    goal). Order fields: the same but `dataset`; newest first by default.
 
-    Errors: INVALID_ARGUMENT INVALID_FILTER, INVALID_ORDER, INVALID_PAGE_TOKEN.
+    Errors: INVALID_ARGUMENT INVALID_FILTER, INVALID_ORDER, INVALID_PAGE_TOKEN;
+    FAILED_PRECONDITION GOAL_MISSING; RESOURCE_EXHAUSTED LIMIT_EXCEEDED when the
+    search takes too long.
+    """
+
+    UpdateRun: grpc.aio.UnaryUnaryMultiCallable[
+        modelyard.metadata.v1.run_service_pb2.UpdateRunRequest,
+        modelyard.metadata.v1.run_service_pb2.UpdateRunResponse,
+    ]
+    """Change a run's display name, notes or tags, ended or not.
+
+    Errors: NOT_FOUND RESOURCE_NOT_FOUND; ABORTED ETAG_MISMATCH;
+    INVALID_ARGUMENT INVALID_FIELD for an unknown path in the mask.
     """
 
     IngestRunData: grpc.aio.StreamStreamMultiCallable[
@@ -172,6 +253,61 @@ class RunServiceAsyncStub:
     Errors: NOT_FOUND RESOURCE_NOT_FOUND; INVALID_ARGUMENT INVALID_PAGE_TOKEN.
     """
 
+    SampleMetricPoints: grpc.aio.UnaryUnaryMultiCallable[
+        modelyard.metadata.v1.run_service_pb2.SampleMetricPointsRequest,
+        modelyard.metadata.v1.run_service_pb2.SampleMetricPointsResponse,
+    ]
+    """Read metrics' points for a chart: at most so many of each, chosen so that
+    every stretch of steps keeps its least and its greatest value, and the first
+    and the last point stay.
+
+    Errors: NOT_FOUND RESOURCE_NOT_FOUND; INVALID_ARGUMENT INVALID_FIELD.
+    """
+
+    DeleteRun: grpc.aio.UnaryUnaryMultiCallable[
+        modelyard.metadata.v1.run_service_pb2.DeleteRunRequest,
+        modelyard.metadata.v1.run_service_pb2.DeleteRunResponse,
+    ]
+    """Delete a run; it can be restored until it is purged.
+
+    Errors: NOT_FOUND RESOURCE_NOT_FOUND; ABORTED ETAG_MISMATCH;
+    FAILED_PRECONDITION RESOURCE_IN_USE when versions came from it; WRONG_STATE
+    while it runs.
+    """
+
+    RestoreRun: grpc.aio.UnaryUnaryMultiCallable[
+        modelyard.metadata.v1.run_service_pb2.RestoreRunRequest,
+        modelyard.metadata.v1.run_service_pb2.RestoreRunResponse,
+    ]
+    """Take back that a run was deleted. Restoring it again changes nothing.
+
+    Errors: NOT_FOUND RESOURCE_NOT_FOUND.
+    """
+
+    PurgeRun: grpc.aio.UnaryUnaryMultiCallable[
+        modelyard.metadata.v1.run_service_pb2.PurgeRunRequest,
+        modelyard.metadata.v1.run_service_pb2.PurgeRunResponse,
+    ]
+    """Remove a deleted run and its metrics for ever.
+
+    Errors: NOT_FOUND RESOURCE_NOT_FOUND; FAILED_PRECONDITION WRONG_STATE when
+    it is not deleted.
+    """
+
+    WatchRuns: grpc.aio.UnaryStreamMultiCallable[
+        modelyard.metadata.v1.run_service_pb2.WatchRunsRequest,
+        modelyard.metadata.v1.run_service_pb2.WatchRunsResponse,
+    ]
+    """Follow the changes of a project's or a model's runs, each in the order in
+    which it was committed, from a cursor on. List first and watch from the
+    list's `watch_cursor` to miss nothing. Filter fields: `type`, `model`, `run`,
+    `state`, `group`, `build`, `creator`, `tags.K`: of the moment of the change.
+    A quiet stream sends a message with a cursor alone every 15 seconds.
+
+    Errors: INVALID_ARGUMENT INVALID_FILTER, INVALID_CURSOR; OUT_OF_RANGE
+    CURSOR_EXPIRED.
+    """
+
 class RunServiceServicer(metaclass=abc.ABCMeta):
     """RunService owns runs: what was trained, with what, and how it went."""
 
@@ -204,13 +340,28 @@ class RunServiceServicer(metaclass=abc.ABCMeta):
         request: modelyard.metadata.v1.run_service_pb2.ListRunsRequest,
         context: _ServicerContext,
     ) -> typing.Union[modelyard.metadata.v1.run_service_pb2.ListRunsResponse, collections.abc.Awaitable[modelyard.metadata.v1.run_service_pb2.ListRunsResponse]]:
-        """List a model's runs. Filter fields: `id`, `state`, `creator`,
-        `create_time`, `end_time`, `build`, `tags.K`, `params.K`, `metrics.K` (the
-        last value), `metrics.K.min`, `metrics.K.max`. Order fields: `create_time`,
-        `end_time`, `metrics.K`, `metrics.K.min`, `metrics.K.max`; newest first by
-        default.
+        """List a model's runs, deleted ones aside. Filter fields: `id`,
+        `display_name`, `state`, `group`, `creator`, `create_time`, `end_time`,
+        `build`, `image`, `commit`, `branch`, `dataset` (a dataset's or a dataset
+        version's name), `tags.K`, `params.K`, `metrics.K` (the last value),
+        `metrics.K.min`, `metrics.K.max`, `metrics.K.best` (needs the metric's
+        goal). Order fields: the same but `dataset`; newest first by default.
 
-        Errors: INVALID_ARGUMENT INVALID_FILTER, INVALID_ORDER, INVALID_PAGE_TOKEN.
+        Errors: INVALID_ARGUMENT INVALID_FILTER, INVALID_ORDER, INVALID_PAGE_TOKEN;
+        FAILED_PRECONDITION GOAL_MISSING; RESOURCE_EXHAUSTED LIMIT_EXCEEDED when the
+        search takes too long.
+        """
+
+    @abc.abstractmethod
+    def UpdateRun(
+        self,
+        request: modelyard.metadata.v1.run_service_pb2.UpdateRunRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[modelyard.metadata.v1.run_service_pb2.UpdateRunResponse, collections.abc.Awaitable[modelyard.metadata.v1.run_service_pb2.UpdateRunResponse]]:
+        """Change a run's display name, notes or tags, ended or not.
+
+        Errors: NOT_FOUND RESOURCE_NOT_FOUND; ABORTED ETAG_MISMATCH;
+        INVALID_ARGUMENT INVALID_FIELD for an unknown path in the mask.
         """
 
     @abc.abstractmethod
@@ -261,6 +412,71 @@ class RunServiceServicer(metaclass=abc.ABCMeta):
         """Read one metric's points, by step and then by order of logging.
 
         Errors: NOT_FOUND RESOURCE_NOT_FOUND; INVALID_ARGUMENT INVALID_PAGE_TOKEN.
+        """
+
+    @abc.abstractmethod
+    def SampleMetricPoints(
+        self,
+        request: modelyard.metadata.v1.run_service_pb2.SampleMetricPointsRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[modelyard.metadata.v1.run_service_pb2.SampleMetricPointsResponse, collections.abc.Awaitable[modelyard.metadata.v1.run_service_pb2.SampleMetricPointsResponse]]:
+        """Read metrics' points for a chart: at most so many of each, chosen so that
+        every stretch of steps keeps its least and its greatest value, and the first
+        and the last point stay.
+
+        Errors: NOT_FOUND RESOURCE_NOT_FOUND; INVALID_ARGUMENT INVALID_FIELD.
+        """
+
+    @abc.abstractmethod
+    def DeleteRun(
+        self,
+        request: modelyard.metadata.v1.run_service_pb2.DeleteRunRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[modelyard.metadata.v1.run_service_pb2.DeleteRunResponse, collections.abc.Awaitable[modelyard.metadata.v1.run_service_pb2.DeleteRunResponse]]:
+        """Delete a run; it can be restored until it is purged.
+
+        Errors: NOT_FOUND RESOURCE_NOT_FOUND; ABORTED ETAG_MISMATCH;
+        FAILED_PRECONDITION RESOURCE_IN_USE when versions came from it; WRONG_STATE
+        while it runs.
+        """
+
+    @abc.abstractmethod
+    def RestoreRun(
+        self,
+        request: modelyard.metadata.v1.run_service_pb2.RestoreRunRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[modelyard.metadata.v1.run_service_pb2.RestoreRunResponse, collections.abc.Awaitable[modelyard.metadata.v1.run_service_pb2.RestoreRunResponse]]:
+        """Take back that a run was deleted. Restoring it again changes nothing.
+
+        Errors: NOT_FOUND RESOURCE_NOT_FOUND.
+        """
+
+    @abc.abstractmethod
+    def PurgeRun(
+        self,
+        request: modelyard.metadata.v1.run_service_pb2.PurgeRunRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[modelyard.metadata.v1.run_service_pb2.PurgeRunResponse, collections.abc.Awaitable[modelyard.metadata.v1.run_service_pb2.PurgeRunResponse]]:
+        """Remove a deleted run and its metrics for ever.
+
+        Errors: NOT_FOUND RESOURCE_NOT_FOUND; FAILED_PRECONDITION WRONG_STATE when
+        it is not deleted.
+        """
+
+    @abc.abstractmethod
+    def WatchRuns(
+        self,
+        request: modelyard.metadata.v1.run_service_pb2.WatchRunsRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[collections.abc.Iterator[modelyard.metadata.v1.run_service_pb2.WatchRunsResponse], collections.abc.AsyncIterator[modelyard.metadata.v1.run_service_pb2.WatchRunsResponse]]:
+        """Follow the changes of a project's or a model's runs, each in the order in
+        which it was committed, from a cursor on. List first and watch from the
+        list's `watch_cursor` to miss nothing. Filter fields: `type`, `model`, `run`,
+        `state`, `group`, `build`, `creator`, `tags.K`: of the moment of the change.
+        A quiet stream sends a message with a cursor alone every 15 seconds.
+
+        Errors: INVALID_ARGUMENT INVALID_FILTER, INVALID_CURSOR; OUT_OF_RANGE
+        CURSOR_EXPIRED.
         """
 
 def add_RunServiceServicer_to_server(servicer: RunServiceServicer, server: typing.Union[grpc.Server, grpc.aio.Server]) -> None: ...

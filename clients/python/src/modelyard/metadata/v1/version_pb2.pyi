@@ -123,6 +123,11 @@ class Version(google.protobuf.message.Message):
     CREATE_TIME_FIELD_NUMBER: builtins.int
     READY_TIME_FIELD_NUMBER: builtins.int
     ALIASES_FIELD_NUMBER: builtins.int
+    CARD_FIELD_NUMBER: builtins.int
+    LICENSE_FIELD_NUMBER: builtins.int
+    ETAG_FIELD_NUMBER: builtins.int
+    ARCHIVE_TIME_FIELD_NUMBER: builtins.int
+    DELETE_TIME_FIELD_NUMBER: builtins.int
     name: builtins.str
     """Identifier. `projects/{project}/models/{model}/versions/{version}`. The
     number is allotted by the server, rising, and never used again.
@@ -139,10 +144,11 @@ class Version(google.protobuf.message.Message):
     """
     label: builtins.str
     """Optional. Immutable. A name of the caller's choice, unique in the model,
-    such as `1.4.0`; at most 128 characters.
+    such as `1.4.0`; at most 128 characters. Labels that are semantic versions
+    are ordered as such.
     """
     description: builtins.str
-    """Optional. Immutable. At most 65,536 characters."""
+    """Optional. At most 65,536 characters."""
     environment_digest: builtins.str
     """Optional. Immutable. SHA-256 of the environment lock it must be served
     with, 64 lowercase hex digits; empty when it has none.
@@ -153,6 +159,14 @@ class Version(google.protobuf.message.Message):
     """
     creator: builtins.str
     """Output only. Who registered it."""
+    card: builtins.str
+    """Optional. The model card, as Markdown; at most 262,144 characters. Lists
+    leave it out.
+    """
+    license: builtins.str
+    """Optional. The licence, best as an SPDX expression; at most 128 characters."""
+    etag: builtins.str
+    """Output only. Changes with every write."""
     @property
     def failure(self) -> modelyard.common.v1.failure_pb2.Failure:
         """Output only. Why it is FAILED: `BYTES_MISSING`."""
@@ -181,6 +195,16 @@ class Version(google.protobuf.message.Message):
     def aliases(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
         """Output only. The aliases that point to it now, by id."""
 
+    @property
+    def archive_time(self) -> google.protobuf.timestamp_pb2.Timestamp:
+        """Output only. When it was archived: kept, but no longer to be chosen; unset
+        while it is not.
+        """
+
+    @property
+    def delete_time(self) -> google.protobuf.timestamp_pb2.Timestamp:
+        """Output only. When it was deleted; unset while it is not."""
+
     def __init__(
         self,
         *,
@@ -201,8 +225,13 @@ class Version(google.protobuf.message.Message):
         create_time: google.protobuf.timestamp_pb2.Timestamp | None = ...,
         ready_time: google.protobuf.timestamp_pb2.Timestamp | None = ...,
         aliases: collections.abc.Iterable[builtins.str] | None = ...,
+        card: builtins.str = ...,
+        license: builtins.str = ...,
+        etag: builtins.str = ...,
+        archive_time: google.protobuf.timestamp_pb2.Timestamp | None = ...,
+        delete_time: google.protobuf.timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["create_time", b"create_time", "failure", b"failure", "ready_time", b"ready_time"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["aliases", b"aliases", "artifact", b"artifact", "build", b"build", "create_time", b"create_time", "creator", b"creator", "description", b"description", "environment_digest", b"environment_digest", "failure", b"failure", "label", b"label", "labels", b"labels", "metrics", b"metrics", "name", b"name", "params", b"params", "ready_time", b"ready_time", "run", b"run", "state", b"state", "tests_passed", b"tests_passed"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["archive_time", b"archive_time", "create_time", b"create_time", "delete_time", b"delete_time", "failure", b"failure", "ready_time", b"ready_time"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["aliases", b"aliases", "archive_time", b"archive_time", "artifact", b"artifact", "build", b"build", "card", b"card", "create_time", b"create_time", "creator", b"creator", "delete_time", b"delete_time", "description", b"description", "environment_digest", b"environment_digest", "etag", b"etag", "failure", b"failure", "label", b"label", "labels", b"labels", "license", b"license", "metrics", b"metrics", "name", b"name", "params", b"params", "ready_time", b"ready_time", "run", b"run", "state", b"state", "tests_passed", b"tests_passed"]) -> None: ...
 
 global___Version = Version
