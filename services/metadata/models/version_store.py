@@ -25,6 +25,7 @@ from services.common.filtering import (
 from services.common.names import WILDCARD, ArtifactName, ModelName, VersionName
 from services.metadata.listing import Listing, Page
 from services.metadata.models.domain import PendingVersion, Version, VersionDraft, VersionState
+from services.metadata.models.labels import label_rank
 from services.metadata.models.store import (
     ALIASES,
     MODELS,
@@ -85,6 +86,7 @@ def insert_version(
         run=draft.run,
         build=draft.build,
         label=draft.label,
+        label_rank=label_rank(draft.label),
         taken_label=draft.label or None,
         description=draft.description,
         card="",
