@@ -1203,6 +1203,7 @@ class ModelChange(google.protobuf.message.Message):
     OLD_VERSION_FIELD_NUMBER: builtins.int
     NEW_VERSION_FIELD_NUMBER: builtins.int
     USER_FIELD_NUMBER: builtins.int
+    CURSOR_FIELD_NUMBER: builtins.int
     type: global___ModelChangeType.ValueType
     """What happened."""
     name: builtins.str
@@ -1215,6 +1216,10 @@ class ModelChange(google.protobuf.message.Message):
     """Of an alias: where it points since; empty when it was deleted."""
     user: builtins.str
     """Of a use: the deployment."""
+    cursor: builtins.str
+    """Where to go on after this change; of its message's last one, the message's
+    own cursor is as good.
+    """
     @property
     def change_time(self) -> google.protobuf.timestamp_pb2.Timestamp:
         """When."""
@@ -1244,9 +1249,10 @@ class ModelChange(google.protobuf.message.Message):
         old_version: builtins.str = ...,
         new_version: builtins.str = ...,
         user: builtins.str = ...,
+        cursor: builtins.str = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["alias", b"alias", "change_time", b"change_time", "model", b"model", "resource", b"resource", "version", b"version"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["actor", b"actor", "alias", b"alias", "change_time", b"change_time", "model", b"model", "name", b"name", "new_version", b"new_version", "old_version", b"old_version", "resource", b"resource", "type", b"type", "user", b"user", "version", b"version"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["actor", b"actor", "alias", b"alias", "change_time", b"change_time", "cursor", b"cursor", "model", b"model", "name", b"name", "new_version", b"new_version", "old_version", b"old_version", "resource", b"resource", "type", b"type", "user", b"user", "version", b"version"]) -> None: ...
     def WhichOneof(self, oneof_group: typing.Literal["resource", b"resource"]) -> typing.Literal["model", "version", "alias"] | None: ...
 
 global___ModelChange = ModelChange

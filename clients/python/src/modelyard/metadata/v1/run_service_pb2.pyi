@@ -853,12 +853,17 @@ class RunChange(google.protobuf.message.Message):
     CHANGE_TIME_FIELD_NUMBER: builtins.int
     ACTOR_FIELD_NUMBER: builtins.int
     RUN_FIELD_NUMBER: builtins.int
+    CURSOR_FIELD_NUMBER: builtins.int
     type: global___RunChangeType.ValueType
     """What happened."""
     name: builtins.str
     """The run's name."""
     actor: builtins.str
     """Who did it; empty when nobody did."""
+    cursor: builtins.str
+    """Where to go on after this change; of its message's last one, the message's
+    own cursor is as good.
+    """
     @property
     def change_time(self) -> google.protobuf.timestamp_pb2.Timestamp:
         """When."""
@@ -877,8 +882,9 @@ class RunChange(google.protobuf.message.Message):
         change_time: google.protobuf.timestamp_pb2.Timestamp | None = ...,
         actor: builtins.str = ...,
         run: modelyard.metadata.v1.run_pb2.Run | None = ...,
+        cursor: builtins.str = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["change_time", b"change_time", "run", b"run"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["actor", b"actor", "change_time", b"change_time", "name", b"name", "run", b"run", "type", b"type"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["actor", b"actor", "change_time", b"change_time", "cursor", b"cursor", "name", b"name", "run", b"run", "type", b"type"]) -> None: ...
 
 global___RunChange = RunChange
