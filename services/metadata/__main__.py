@@ -7,6 +7,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from modelyard.metadata.v1 import (
+    comparison_service_pb2_grpc,
     dataset_service_pb2_grpc,
     lineage_service_pb2_grpc,
     model_service_pb2_grpc,
@@ -19,6 +20,10 @@ from services.common.database import Database
 from services.common.server import ServerSettings
 from services.common.service import Chassis, Service, SuiteSettings, run
 from services.common.settings import load_or_exit
+from services.metadata.comparisons.comparing import Comparing
+from services.metadata.comparisons.servicer import ComparisonServicer
+from services.metadata.comparisons.sources import Sources
+from services.metadata.comparisons.trees import RemoteTrees
 from services.metadata.datasets.catalogue import Catalogue
 from services.metadata.datasets.servicer import DatasetServicer
 from services.metadata.lineage.servicer import LineageServicer
@@ -65,6 +70,8 @@ async def compose(chassis: Chassis, settings: MetadataSettings | None = None) ->
     projects = ProjectServicer(directory=directory, access=access)
     datasets = DatasetServicer(catalogue=Catalogue(database=database, clock=now))
     lineage = LineageServicer(usage=Usage(database=database, clock=now))
+    comparing = Comparing(database=database, sources=Sources(RemoteTrees(chassis.peer)))
+    comparisons = ComparisonServicer(comparing=comparing)
     runs = RunServicer(tracker=tracker, authenticator=CachingAuthenticator(access))
     return Service(
         name="metadata",
@@ -74,6 +81,7 @@ async def compose(chassis: Chassis, settings: MetadataSettings | None = None) ->
             (run_service_pb2_grpc.add_RunServiceServicer_to_server, runs),
             (dataset_service_pb2_grpc.add_DatasetServiceServicer_to_server, datasets),
             (lineage_service_pb2_grpc.add_LineageServiceServicer_to_server, lineage),
+            (comparison_service_pb2_grpc.add_ComparisonServiceServicer_to_server, comparisons),
         ],
         background=[bus.run, registering.sweep_forever, tracker.sweep_forever],
         close=[database.close],

@@ -1,4 +1,4 @@
-"""Between messages and domain: models, versions, aliases, comparisons."""
+"""Between messages and domain: models, versions, aliases."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ from collections.abc import Mapping
 
 from modelyard.metadata.v1 import (
     alias_pb2,
-    comparison_pb2,
     model_pb2,
     model_service_pb2,
     version_pb2,
@@ -19,7 +18,6 @@ from services.common.names import (
     ArtifactName,
     BuildName,
     ModelName,
-    ProjectName,
     RunName,
     VersionName,
     check_id,
@@ -30,12 +28,9 @@ from services.metadata.models.domain import (
     Alias,
     AliasChange,
     AliasMove,
-    Comparison,
     MetricGoal,
-    MetricRow,
     Model,
     ModelDraft,
-    ParamRow,
     Version,
     VersionDraft,
 )
@@ -43,7 +38,6 @@ from services.metadata.wire import failure, stamp, value
 
 GOALS = 1_000
 ALIASES = 20
-COMPARED = range(2, 101)
 MODEL_PATHS = ("display_name", "description", "labels", "metric_goals")
 OUTPUT_PATHS = frozenset({"name", "etag", "create_time", "update_time"})
 
@@ -142,26 +136,6 @@ def short_name(text: str) -> VersionName | AliasName | ModelName:
     raise invalid_name("name", "must be the name of a version, an alias or a model")
 
 
-def compared(request: model_service_pb2.CompareVersionsRequest) -> list[VersionName]:
-    """Return the versions to compare."""
-    project = ProjectName.parse(request.parent, "parent").project
-    if len(request.versions) not in COMPARED:
-        raise invalid_field("versions", f"must be {COMPARED[0]} to {COMPARED[-1]}")
-    names = [VersionName.parse(name, "versions") for name in request.versions]
-    if any(name.project != project for name in names):
-        raise invalid_field("versions", "must all be of the parent's project")
-    return names
-
-
-def comparison(found: Comparison) -> model_service_pb2.CompareVersionsResponse:
-    """Return a comparison's message."""
-    return model_service_pb2.CompareVersionsResponse(
-        versions=[version(one) for one in found.versions],
-        params=[_param_row(row) for row in found.params],
-        metrics=[_metric_row(row) for row in found.metrics],
-    )
-
-
 def alias_move(request: model_service_pb2.UpdateAliasRequest, actor: str) -> AliasMove:
     """Return what a caller wants of an alias."""
     name = AliasName.parse(request.alias.name, "alias.name")
@@ -239,23 +213,3 @@ def _is_build(caller: Identity, build: str) -> bool:
     delegated = caller.delegated_resource
     named = bool(BuildName.expression.fullmatch(delegated)) and delegated == build
     return named and bool(caller.voucher)
-
-
-def _param_row(row: ParamRow) -> comparison_pb2.ParamComparison:
-    message = comparison_pb2.ParamComparison(key=row.key, differs=row.differs)
-    for found in row.values:
-        cell = message.values.add()
-        if found is not None:
-            cell.CopyFrom(value(found))
-    return message
-
-
-def _metric_row(row: MetricRow) -> comparison_pb2.MetricComparison:
-    message = comparison_pb2.MetricComparison(key=row.key, goal=_goal(row.goal))
-    for found in row.cells:
-        cell = message.cells.add(best=found.best)
-        if found.value is not None:
-            cell.value = found.value
-        if found.delta is not None:
-            cell.delta = found.delta
-    return message

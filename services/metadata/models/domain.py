@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
@@ -134,42 +134,6 @@ class AliasMove:
     reason: str
     expected_version: str | None
     etag: str
-
-
-@dataclass(frozen=True, slots=True)
-class ParamRow:
-    """One parameter across versions."""
-
-    key: str
-    values: tuple[ParamValue | None, ...]
-    differs: bool
-
-
-@dataclass(frozen=True, slots=True)
-class MetricCell:
-    """One metric of one version, its difference from the first, and whether it is best."""
-
-    value: float | None
-    delta: float | None
-    best: bool
-
-
-@dataclass(frozen=True, slots=True)
-class MetricRow:
-    """One metric across versions."""
-
-    key: str
-    cells: tuple[MetricCell, ...]
-    goal: MetricGoal | None
-
-
-@dataclass(frozen=True, slots=True)
-class Comparison:
-    """Versions side by side."""
-
-    versions: Sequence[Version]
-    params: Sequence[ParamRow]
-    metrics: Sequence[MetricRow]
 
 
 def alias_moved(name: AliasName, current: str) -> ServiceError:

@@ -1,8 +1,8 @@
-"""The registry of models: creating, finding, changing, comparing."""
+"""The registry of models: creating, finding, changing."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection
 from datetime import datetime
 
 from services.common.database import Database, Transaction
@@ -12,8 +12,7 @@ from services.common.names import AliasName, ModelName, ProjectName, VersionName
 from services.metadata.changes import Change, ChangeKind, publish
 from services.metadata.listing import Listing, Page
 from services.metadata.models import store, version_store
-from services.metadata.models.comparing import compare
-from services.metadata.models.domain import Comparison, Model, ModelDraft, Version
+from services.metadata.models.domain import Model, ModelDraft, Version
 
 TEXTS = ("display_name", "description")
 
@@ -103,17 +102,6 @@ class Registry:
         return await self._database.read(
             lambda tx: version_store.list_versions(tx.connection, parent, listing)
         )
-
-    async def compare(self, names: Sequence[VersionName]) -> Comparison:
-        """Put versions side by side; differences are from the first."""
-
-        def read(tx: Transaction) -> Comparison:
-            found = [version_store.find_version(tx.connection, name) for name in names]
-            versions = [_found_version(v, n) for v, n in zip(found, names, strict=True)]
-            goals = store.goals_of(tx.connection, [name.parent for name in names])
-            return compare(versions, goals)
-
-        return await self._database.read(read)
 
 
 def add_model(tx: Transaction, name: ModelName, draft: ModelDraft, now: datetime) -> int | None:

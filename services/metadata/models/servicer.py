@@ -107,12 +107,6 @@ class ModelServicer(model_service_pb2_grpc.ModelServiceServicer):
             next_page_token=page.next_token,
         )
 
-    async def CompareVersions(
-        self, request: pb.CompareVersionsRequest, context: Context
-    ) -> pb.CompareVersionsResponse:
-        """Put versions side by side."""
-        return codec.comparison(await self._registry.compare(codec.compared(request)))
-
     async def UpdateAlias(
         self, request: pb.UpdateAliasRequest, context: Context
     ) -> pb.UpdateAliasResponse:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import grpc
 from modelyard.metadata.v1 import (
+    comparison_service_pb2_grpc,
     dataset_service_pb2_grpc,
     lineage_service_pb2_grpc,
     model_service_pb2_grpc,
@@ -39,6 +40,7 @@ from services.metadata.settings import MetadataSettings
 from tests.contract.artifact.yard import Content, Yard, reason
 
 if TYPE_CHECKING:
+    from modelyard.metadata.v1.comparison_service_pb2_grpc import ComparisonServiceAsyncStub
     from modelyard.metadata.v1.dataset_service_pb2_grpc import DatasetServiceAsyncStub
     from modelyard.metadata.v1.lineage_service_pb2_grpc import LineageServiceAsyncStub
     from modelyard.metadata.v1.model_service_pb2_grpc import ModelServiceAsyncStub
@@ -124,6 +126,9 @@ class Desk:
         )
         self.lineage = cast(
             "LineageServiceAsyncStub", lineage_service_pb2_grpc.LineageServiceStub(channel)
+        )
+        self.comparisons = cast(
+            "ComparisonServiceAsyncStub", comparison_service_pb2_grpc.ComparisonServiceStub(channel)
         )
 
     def as_caller(self, credential: str) -> Desk:

@@ -1,4 +1,4 @@
-"""Versions: READY only with their bytes held, numbered once, listed, compared."""
+"""Versions: READY only with their bytes held, numbered once, listed."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from typing import Any
 
 import grpc
 from modelyard.common.v1 import access_pb2
-from modelyard.metadata.v1 import model_pb2, version_pb2
 from modelyard.metadata.v1 import model_service_pb2 as pb
 from modelyard.metadata.v1 import project_service_pb2 as projects_pb
 from modelyard.metadata.v1 import run_service_pb2 as runs_pb
+from modelyard.metadata.v1 import version_pb2
 
 from tests.contract.metadata.desk import (
     ABSENT,
@@ -192,41 +192,6 @@ async def test_lists_are_filtered_and_ordered_by_metrics(admin: Desk, artifact: 
     assert other.name.endswith("other/versions/1")
     request = pb.ListVersionsRequest(parent=MODEL, order_by="metrics.f1.max")
     assert (await admin.refused(admin.models.ListVersions, request))[1] == "INVALID_ORDER"
-
-
-async def test_comparisons_know_what_is_better(admin: Desk, artifact: str) -> None:
-    goals = {
-        "f1": model_pb2.METRIC_GOAL_MAXIMIZE,
-        "loss": model_pb2.METRIC_GOAL_MINIMIZE,
-    }
-    create = pb.CreateModelRequest(
-        parent=PROJECT, model_id="churn", model=model_pb2.Model(metric_goals=goals)
-    )
-    await admin.call(admin.models.CreateModel, create)
-    names = []
-    for f1, loss, depth in ((0.5, 3.0, 6), (math.nan, 1.0, 6), (0.75, math.nan, 8)):
-        run = await admin.new_run()
-        batch = runs_pb.IngestRunDataRequest(run=run, writer="w", end_sequence=1)
-        batch.params["depth"].int_value = depth
-        batch.params["kind"].string_value = "tree"
-        for key, value in (("f1", f1), ("loss", loss), ("free", f1)):
-            batch.metrics.add(key=key, steps=[0], times_us=[0], values=[value])
-        await admin.ingest(batch)
-        names.append((await admin.new_version(artifact, run=run)).name)
-    request = pb.CompareVersionsRequest(parent=PROJECT, versions=names)
-    answer = await admin.call(admin.models.CompareVersions, request)
-    assert [version.name for version in answer.versions] == names
-    assert {row.key: row.differs for row in answer.params} == {"depth": True, "kind": False}
-    assert [value.int_value for value in answer.params[0].values] == [6, 6, 8]
-    rows = {row.key: row for row in answer.metrics}
-    assert [cell.best for cell in rows["f1"].cells] == [False, False, True]
-    assert [cell.best for cell in rows["loss"].cells] == [False, True, False]
-    assert [cell.best for cell in rows["free"].cells] == [False, False, False]
-    assert rows["f1"].cells[2].delta == 0.25
-    assert math.isnan(rows["f1"].cells[1].delta)
-    for versions in ([names[0]], names * 40, [names[0], "projects/other/models/m/versions/1"]):
-        odd = pb.CompareVersionsRequest(parent=PROJECT, versions=versions)
-        assert (await admin.refused(admin.models.CompareVersions, odd))[1] == "INVALID_FIELD"
 
 
 async def test_what_a_version_names_is_checked(admin: Desk, artifact: str) -> None:

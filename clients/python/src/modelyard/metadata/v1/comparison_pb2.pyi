@@ -249,7 +249,9 @@ class CodeDifference(google.protobuf.message.Message):
     unified_diff: builtins.str
     """A unified diff; empty when nothing differs, or when it cannot be told."""
     cut: builtins.bool
-    """Whether the diff was cut: it is at most 1 MiB long."""
+    """Whether the diff was cut: it is at most 1 MiB long, and those of one answer
+    2 MiB in all.
+    """
     note: builtins.str
     """Why it cannot be told, or what the diff leaves out, such as binary files;
     else empty.

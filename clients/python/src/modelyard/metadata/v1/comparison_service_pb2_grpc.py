@@ -53,7 +53,8 @@ class ComparisonServiceServicer(object):
         last run.
 
         Errors: NOT_FOUND RESOURCE_NOT_FOUND; INVALID_ARGUMENT INVALID_FIELD for
-        fewer than 2 or more than 100 things, or things of another project.
+        fewer than 2 or more than 100 things, or things of another project;
+        RESOURCE_EXHAUSTED LIMIT_EXCEEDED when the answer would pass 4 MiB.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

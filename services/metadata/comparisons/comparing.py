@@ -1,0 +1,58 @@
+"""Comparing: finding what the names stand for, and putting it side by side."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from services.common.database import Database, Transaction
+from services.common.errors import not_found
+from services.metadata.comparisons import aligning, store
+from services.metadata.comparisons.domain import Comparison, Subject
+from services.metadata.comparisons.sources import Sources
+from services.metadata.comparisons.store import SubjectName
+from services.metadata.models.store import goals_of
+
+
+class Comparing:
+    """Compares what was trained."""
+
+    def __init__(self, *, database: Database, sources: Sources) -> None:
+        self._database = database
+        self._sources = sources
+
+    async def compare(
+        self, names: Sequence[SubjectName], *, with_code: bool, credential: str, seconds: float
+    ) -> Comparison:
+        """Put runs, versions and builds side by side; they are held against the first.
+
+        Raises:
+            ServiceError: RESOURCE_NOT_FOUND.
+        """
+        found = await self._database.read(lambda tx: _read(tx, names))
+        if not with_code:
+            return found
+        code = await self._sources.differences(
+            found.subjects, credential=credential, seconds=seconds
+        )
+        return replace(found, code=code)
+
+
+def _read(tx: Transaction, names: Sequence[SubjectName]) -> Comparison:
+    subjects = [_found(tx, name) for name in names]
+    goals = goals_of(tx.connection, [subject.model for subject in subjects])
+    return Comparison(
+        subjects=subjects,
+        params=aligning.params(subjects),
+        metrics=aligning.metrics(subjects, goals),
+        environment=aligning.environment(subjects),
+        packages=aligning.packages(subjects),
+        datasets=aligning.datasets(subjects),
+    )
+
+
+def _found(tx: Transaction, name: SubjectName) -> Subject:
+    subject = store.find_subject(tx.connection, name)
+    if subject is None:
+        raise not_found(name)
+    return subject
