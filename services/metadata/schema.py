@@ -25,6 +25,8 @@ METADATA = sa.MetaData()
 outbox.tables(METADATA)
 idempotency.table(METADATA)
 
+BinaryText = sa.Text().with_variant(sa.Text(collation="C"), "postgresql")
+"""Text that every database sorts alike, by code point."""
 INFINITY: sa.ColumnElement[Any] = sa.literal(float("inf"), sa.Double())
 
 
@@ -45,7 +47,7 @@ def param_values() -> list[sa.Column[Any]]:
     """Define the columns of a parameter's value: as it is, and by type for filters."""
     return [
         sa.Column("value", sa.LargeBinary, nullable=False),
-        sa.Column("text_value", sa.Text),
+        sa.Column("text_value", BinaryText),
         sa.Column("number_value", Double),
         sa.Column("flag_value", sa.Boolean),
     ]
@@ -58,6 +60,19 @@ def param_field(table: sa.Table) -> FieldCompiler:
         number=number_field(table.c.number_value),
         flag=flag_field(table.c.flag_value),
     )
+
+
+def text_start(column: sa.ColumnElement[Any]) -> sa.ColumnElement[Any]:
+    """Return as much of a text as an index can hold of any."""
+    # Spelled out, not bound: only then does a database know its index again.
+    return sa.func.substr(column, sa.literal_column("1"), sa.literal_column("200"))
+
+
+def index_params(name: str, table: sa.Table, *, owner: str) -> None:
+    """Index parameters' values for searches in a model."""
+    found = table.c
+    sa.Index(f"{name}_number", found.model_pk, found.key, found.number_value, found[owner])
+    sa.Index(f"{name}_text", found.model_pk, found.key, text_start(found.text_value), found[owner])
 
 
 def insert_new(
@@ -82,6 +97,26 @@ def upsert(
     connection.execute(
         statement.on_conflict_do_update(index_elements=list(conflict), set_=changed), list(rows)
     )
+
+
+def driver_sql(
+    connection: Connection, sql: str, parameters: tuple[Any, ...] | list[tuple[Any, ...]]
+) -> sa.CursorResult[Any]:
+    """Run SQL as the driver takes it, `?` for each value: for the hot path, where it pays."""
+    if connection.dialect.name == "postgresql":
+        sql = sql.replace("?", "%s")
+    return connection.exec_driver_sql(sql, parameters)
+
+
+def insert_rows(
+    connection: Connection, table: str, columns: Sequence[str], rows: Sequence[tuple[Any, ...]]
+) -> None:
+    """Insert many rows, their values as the driver takes them."""
+    if rows:
+        names = ", ".join(f'"{column}"' for column in columns)
+        marks = ", ".join("?" * len(columns))
+        # Names are those of this schema's own tables.
+        driver_sql(connection, f"INSERT INTO {table} ({names}) VALUES ({marks})", list(rows))  # noqa: S608
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import re
-from datetime import UTC, datetime, timedelta
+from array import array
 
-from modelyard.metadata.v1 import run_pb2, run_service_pb2
+from modelyard.metadata.v1 import model_pb2, run_pb2, run_service_pb2
 
 from services.common.errors import invalid_field
 from services.common.names import (
@@ -17,19 +17,21 @@ from services.common.names import (
     project_of,
 )
 from services.metadata import limits
+from services.metadata.models.domain import MetricGoal
 from services.metadata.runs.domain import (
     METRICS_PER_RUN,
-    POINTS_PER_COLUMN,
+    POINTS_PER_BATCH,
     Batch,
     CodeSource,
     DatasetUse,
     MetricColumn,
-    MetricPoint,
+    MetricSample,
     MetricSummary,
     Run,
     RunDraft,
     RunState,
     RuntimeEnvironment,
+    Sampling,
 )
 from services.metadata.values import Failure
 from services.metadata.wire import failure, failure_from, stamp, value, value_from
@@ -40,10 +42,15 @@ DIFF = 1_048_576
 PACKAGES = 5_000
 DATASETS = 100
 DEVICES = 256
+SAMPLED_KEYS = 100
+SAMPLE_DEFAULT = 1_000
+SAMPLE_MAXIMUM = 10_000
+SAMPLE_MINIMUM = 4
 MAX_SEQUENCE = 2**63 - 1
 MAX_TIME_US = 253_402_300_799_999_999
-EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
+# Keys that were found to be in order: a run sends the same ones again and again.
+_KNOWN_KEYS: set[str] = set()
 _WRITER = re.compile(r"[a-z0-9-]{1,63}")
 _CODE_LINES = ("repository", "commit", "branch", "entry_point")
 _ENVIRONMENT_LINES = (
@@ -124,7 +131,7 @@ def batch(message: run_service_pb2.IngestRunDataRequest, stream: RunName | None)
             limits.line(key, "params", limits.KEY, required=True): value_from(param, "params")
             for key, param in message.params.items()
         },
-        columns=[_column(column) for column in message.metrics if column.steps],
+        columns=_columns(message),
         tags=limits.labels(message.tags, "tags"),
         code=_code_from(message.code) if message.HasField("code") else None,
         environment=(
@@ -133,6 +140,7 @@ def batch(message: run_service_pb2.IngestRunDataRequest, stream: RunName | None)
         datasets=_uses(message, name.project),
         image=limits.line(message.image, "image", SHORT),
         dropped=message.dropped_point_count,
+        goals=_goals(message),
     )
 
 
@@ -160,23 +168,65 @@ def outcome(request: run_service_pb2.FinishRunRequest) -> tuple[RunState, Failur
     return state, failure_from(request.failure, "failure")
 
 
-def point(found: MetricPoint) -> run_pb2.MetricPoint:
-    """Return a point's message."""
-    message = run_pb2.MetricPoint(step=found.step, value=found.value)
-    stamp(message.time, EPOCH + timedelta(microseconds=found.time_us))
-    return message
+def points(found: MetricColumn) -> run_pb2.MetricColumn:
+    """Return a column's message."""
+    return run_pb2.MetricColumn(
+        key=found.key, steps=found.steps, times_us=found.times_us, values=found.values
+    )
 
 
-def _column(message: run_service_pb2.MetricColumn) -> MetricColumn:
-    key = limits.line(message.key, "metrics.key", limits.KEY, required=True)
-    count = len(message.steps)
-    if not count == len(message.times_us) == len(message.values):
+def sample(found: MetricSample) -> run_service_pb2.MetricSample:
+    """Return a sample's message."""
+    return run_service_pb2.MetricSample(points=points(found.points), point_count=found.count)
+
+
+def sampling(request: run_service_pb2.SampleMetricPointsRequest) -> Sampling:
+    """Return what a chart wants of a run's metrics."""
+    if len(request.keys) > SAMPLED_KEYS:
+        raise invalid_field("keys", f"must not be more than {SAMPLED_KEYS}")
+    wanted = request.max_points or SAMPLE_DEFAULT
+    if wanted < SAMPLE_MINIMUM:
+        raise invalid_field("max_points", f"must be at least {SAMPLE_MINIMUM}")
+    return Sampling(
+        keys=tuple(limits.line(key, "keys", limits.KEY, required=True) for key in request.keys),
+        limit=SAMPLED_KEYS,
+        points=min(wanted, SAMPLE_MAXIMUM),
+        start=request.start_step if request.HasField("start_step") else None,
+        end=request.end_step if request.HasField("end_step") else None,
+    )
+
+
+def _column(message: run_pb2.MetricColumn) -> MetricColumn:
+    key = message.key
+    if key not in _KNOWN_KEYS:
+        limits.line(key, "metrics.key", limits.KEY, required=True)
+        if len(_KNOWN_KEYS) >= METRICS_PER_RUN:
+            _KNOWN_KEYS.clear()
+        _KNOWN_KEYS.add(key)
+    steps, times = array("q", message.steps), array("Q", message.times_us)
+    values = array("d", message.values)
+    if not len(steps) == len(times) == len(values):
         raise invalid_field("metrics", "must hold as many steps as times and values")
-    if count > POINTS_PER_COLUMN:
-        raise invalid_field("metrics", f"must hold at most {POINTS_PER_COLUMN} points a column")
-    if max(message.times_us) > MAX_TIME_US:
+    if max(times) > MAX_TIME_US:
         raise invalid_field("metrics.times_us", "must lie before the year 10000")
-    return MetricColumn(key, list(message.steps), list(message.times_us), list(message.values))
+    return MetricColumn(key, steps, times, values)
+
+
+def _columns(message: run_service_pb2.IngestRunDataRequest) -> list[MetricColumn]:
+    columns = [_column(column) for column in message.metrics if column.steps]
+    if sum(len(column.steps) for column in columns) > POINTS_PER_BATCH:
+        raise invalid_field("metrics", f"must hold at most {POINTS_PER_BATCH} points")
+    return columns
+
+
+def _goals(message: run_service_pb2.IngestRunDataRequest) -> dict[str, MetricGoal]:
+    goals: dict[str, MetricGoal] = {}
+    for key, goal in message.metric_goals.items():
+        limits.line(key, "metric_goals", limits.KEY, required=True)
+        if goal not in (model_pb2.METRIC_GOAL_MAXIMIZE, model_pb2.METRIC_GOAL_MINIMIZE):
+            raise invalid_field("metric_goals", "must be MAXIMIZE or MINIMIZE")
+        goals[key] = MetricGoal(model_pb2.MetricGoal.Name(goal).removeprefix("METRIC_GOAL_"))
+    return goals
 
 
 def _uses(message: run_service_pb2.IngestRunDataRequest, project: str) -> list[DatasetUse]:
@@ -261,4 +311,8 @@ def _summary(found: MetricSummary) -> run_pb2.MetricSummary:
     )
     if found.min is not None and found.max is not None:
         message.min, message.max = found.min, found.max
+    if found.goal is not None:
+        message.goal = model_pb2.MetricGoal.Value(f"METRIC_GOAL_{found.goal}")
+    if found.best is not None:
+        message.best = found.best
     return message

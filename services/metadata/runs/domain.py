@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from array import array
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
@@ -10,11 +11,12 @@ from enum import StrEnum
 
 from services.common.errors import Reason, ServiceError
 from services.common.names import RunName
+from services.metadata.models.domain import MetricGoal
 from services.metadata.values import Failure, ParamValue
 
 PARAMS_PER_RUN = 10_000
 METRICS_PER_RUN = 10_000
-POINTS_PER_COLUMN = 10_000
+POINTS_PER_BATCH = 10_000
 HEARTBEAT_LOST = "HEARTBEAT_LOST"
 
 
@@ -85,6 +87,15 @@ class MetricSummary:
     last_step: int
     min: float | None
     max: float | None
+    # As its model says; None when it says nothing.
+    goal: MetricGoal | None = None
+
+    @property
+    def best(self) -> float | None:
+        """Return the least or the greatest value, as the goal says; None without a goal."""
+        if self.goal is None:
+            return None
+        return self.max if self.goal is MetricGoal.MAXIMIZE else self.min
 
     def then(self, later: MetricSummary) -> MetricSummary:
         """Return the summary of this series followed by more of it."""
@@ -101,34 +112,56 @@ class MetricSummary:
 
 @dataclass(frozen=True, slots=True)
 class MetricColumn:
-    """A run of points of one metric."""
+    """A run of points of one metric; the lists have one length."""
 
     key: str
-    steps: Sequence[int]
-    times_us: Sequence[int]
-    values: Sequence[float]
+    steps: array[int]
+    times_us: array[int]
+    values: array[float]
 
     def summary(self) -> MetricSummary:
         """Sum up the points; there is at least one."""
-        last = max(range(len(self.steps)), key=lambda index: (self.steps[index], index))
-        numbers = [value for value in self.values if not math.isnan(value)]
+        steps, values = self.steps, self.values
+        count, last = len(values), len(values) - 1
+        if count == 1:
+            number = None if math.isnan(values[0]) else values[0]
+            return MetricSummary(self.key, 1, values[0], steps[0], number, number)
+        greatest = max(steps)
+        while steps[last] != greatest:
+            last -= 1
+        numbers: Sequence[float] = values
+        if math.isnan(sum(values)):  # a NaN, or infinities of both signs
+            numbers = [value for value in values if not math.isnan(value)]
         return MetricSummary(
             key=self.key,
-            count=len(self.values),
-            last=self.values[last],
-            last_step=self.steps[last],
+            count=count,
+            last=values[last],
+            last_step=steps[last],
             min=min(numbers, default=None),
             max=max(numbers, default=None),
         )
 
 
 @dataclass(frozen=True, slots=True)
-class MetricPoint:
-    """One point of a series."""
+class MetricSample:
+    """What was chosen of a metric's points for a chart, and from how many."""
 
-    step: int
-    time_us: int
-    value: float
+    points: MetricColumn
+    count: int
+
+
+@dataclass(frozen=True, slots=True)
+class Sampling:
+    """What a chart wants: which metrics (none: all, up to `limit`), how many points, which steps.
+
+    Steps go from `start` to before `end`.
+    """
+
+    keys: tuple[str, ...]
+    limit: int
+    points: int
+    start: int | None = None
+    end: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,6 +180,7 @@ class Batch:
     datasets: Sequence[DatasetUse] = ()
     image: str = ""
     dropped: int = 0
+    goals: Mapping[str, MetricGoal] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

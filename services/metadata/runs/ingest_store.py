@@ -1,30 +1,35 @@
-"""Writing what a run's writers send, and reading metric points."""
+"""Writing what runs' writers send: many batches of many runs at once, a few statements a run.
+
+What the database holds of a run is kept as a `Ledger` from one transaction to the
+next, so that nothing is read again that is known. A random mark in the run's row,
+set anew by every ingest, says whether the ledger still holds.
+"""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
-from datetime import datetime
+import random
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timedelta
 from typing import Any
 
 import sqlalchemy as sa
-from sqlalchemy.engine import Connection
+from sqlalchemy.engine import Connection, Row
 
-from services.metadata.limits import LABELS, limit_exceeded
-from services.metadata.listing import Listing, Page
+from services.common.outbox import EPOCH
+from services.metadata.models.domain import MetricGoal
+from services.metadata.models.store import MODEL_GOALS
+from services.metadata.runs import columns as arithmetic
+from services.metadata.runs import points_store
 from services.metadata.runs.domain import (
-    METRICS_PER_RUN,
-    PARAMS_PER_RUN,
     CodeSource,
     DatasetUse,
     MetricColumn,
-    MetricPoint,
+    MetricSummary,
     RuntimeEnvironment,
-    param_changed,
 )
 from services.metadata.runs.store import (
-    POINTS,
     RUN_DATASETS,
     RUN_PARAMS,
     RUN_TAGS,
@@ -33,8 +38,84 @@ from services.metadata.runs.store import (
     SERIES,
     summary,
 )
-from services.metadata.schema import Sort, fetch_page, insert_new, upsert
+from services.metadata.schema import driver_sql, insert_new, insert_rows, upsert
 from services.metadata.values import ParamValue, pack, param_columns
+
+_MARK_BITS = (48, 62)
+_SERIES_COLUMNS = (
+    "run_pk",
+    "model_pk",
+    "key",
+    "last_rank",
+    "count",
+    "last",
+    "last_step",
+    "min",
+    "max",
+)
+_MOVE = 'UPDATE metric_series SET last_rank = ?, "count" = ?, last = ?, last_step = ?'
+
+
+@dataclass(frozen=True, slots=True)
+class Series:
+    """A series' row and what it comes to."""
+
+    pk: int
+    summary: MetricSummary
+
+
+@dataclass(slots=True)
+class Ledger:
+    """What the database held of a run after the ingest with this mark."""
+
+    run_pk: int
+    model_pk: int
+    mark: int
+    writers: dict[str, int]
+    series: dict[str, Series]
+    blocks: int = 0
+    block_points: int = 0
+    next_block: int = 1
+    # Packed; None: not looked up yet.
+    params: dict[str, bytes] | None = None
+
+
+@dataclass(slots=True)
+class Written:
+    """What an ingest adds to a run; it joins the ledger once it is committed."""
+
+    mark: int
+    writers: dict[str, int]
+    series: dict[str, Series] = field(default_factory=dict)
+    blocks: int = 0
+    block_points: int = 0
+    next_block: int = 1
+
+
+def lock_runs(connection: Connection, pks: Iterable[int]) -> dict[int, Row[Any]]:
+    """Return pk, state, failure reason and mark of runs, locked until the transaction's end."""
+    wanted = tuple(sorted(pks))
+    suffix = "" if connection.dialect.name == "sqlite" else " FOR UPDATE"
+    marks = ", ".join("?" * len(wanted))
+    sql = (
+        "SELECT pk, state, failure_reason, ingest_mark FROM runs"  # noqa: S608 - marks
+        f" WHERE pk IN ({marks}) ORDER BY pk{suffix}"
+    )
+    return {row.pk: row for row in driver_sql(connection, sql, wanted)} if wanted else {}
+
+
+def load(connection: Connection, run_pk: int, mark: int) -> Ledger:
+    """Read a locked run's ledger."""
+    model_pk = connection.execute(
+        sa.select(RUNS.c.model_pk).where(RUNS.c.pk == run_pk)
+    ).scalar_one()
+    query = sa.select(RUN_WRITERS.c.writer, RUN_WRITERS.c.sequence)
+    writers = connection.execute(query.where(RUN_WRITERS.c.run_pk == run_pk))
+    rows = connection.execute(sa.select(SERIES).where(SERIES.c.run_pk == run_pk))
+    series = {row.key: Series(row.pk, summary(row)) for row in rows}
+    numbers = points_store.block_numbers(connection, run_pk)
+    known = {row.writer: row.sequence for row in writers}
+    return Ledger(run_pk, model_pk, mark, known, series, *numbers)
 
 
 def position(connection: Connection, run_pk: int, writer: str) -> int:
@@ -45,48 +126,52 @@ def position(connection: Connection, run_pk: int, writer: str) -> int:
     return connection.execute(query).scalar() or 0
 
 
-def advance(connection: Connection, run_pk: int, writer: str, *, end: int, dropped: int) -> None:
-    """Note up to where a writer's batches are kept, and how many points it dropped so far."""
-    row = {"run_pk": run_pk, "writer": writer, "sequence": end, "dropped": dropped}
-    upsert(connection, RUN_WRITERS, ["run_pk", "writer"], [row])
-
-
-def beat(connection: Connection, run_pk: int, now: datetime) -> None:
-    """Note that a run was heard of."""
-    connection.execute(RUNS.update().where(RUNS.c.pk == run_pk).values(heartbeat_time=now))
-
-
-def add_params(connection: Connection, run_pk: int, params: Mapping[str, ParamValue]) -> bool:
-    """Insert parameters; say whether any was new.
-
-    Raises:
-        ServiceError: PARAM_CHANGED, LIMIT_EXCEEDED.
-    """
+def params_of(connection: Connection, run_pk: int) -> dict[str, bytes]:
+    """Return a run's parameters, packed."""
     query = sa.select(RUN_PARAMS.c.key, RUN_PARAMS.c.value).where(RUN_PARAMS.c.run_pk == run_pk)
-    known = {row.key: row.value for row in connection.execute(query)}
-    for key, value in params.items():
-        if key in known and known[key] != pack(value):
-            raise param_changed(key)
-    new = {key: value for key, value in params.items() if key not in known}
-    if len(known) + len(new) > PARAMS_PER_RUN:
-        raise limit_exceeded("params_per_run", PARAMS_PER_RUN)
-    rows = [{"run_pk": run_pk, "key": k, **param_columns(v)} for k, v in new.items()]
+    return {row.key: row.value for row in connection.execute(query)}
+
+
+def tag_keys(connection: Connection, run_pk: int) -> set[str]:
+    """Return the keys of a run's tags."""
+    query = sa.select(RUN_TAGS.c.key).where(RUN_TAGS.c.run_pk == run_pk)
+    return set(connection.execute(query).scalars())
+
+
+def beat(connection: Connection, run_pk: int, now: datetime) -> int:
+    """Note that a run was heard of, mark it anew and return the mark."""
+    low, high = _MARK_BITS
+    mark = random.randrange(1 << low, 1 << high)  # noqa: S311 - only told from the others
+    moment = (now - EPOCH) // timedelta(microseconds=1)
+    sql = "UPDATE runs SET heartbeat_time = ?, ingest_mark = ? WHERE pk = ?"
+    driver_sql(connection, sql, (moment, mark, run_pk))
+    return mark
+
+
+def advance(connection: Connection, run_pk: int, writers: Mapping[str, tuple[int, int]]) -> None:
+    """Note up to where writers' batches are kept, and how many points each dropped so far."""
+    sql = (
+        "INSERT INTO run_writers (run_pk, writer, sequence, dropped) VALUES (?, ?, ?, ?)"
+        " ON CONFLICT (run_pk, writer) DO UPDATE"
+        " SET sequence = excluded.sequence, dropped = excluded.dropped"
+    )
+    for writer, (end, dropped) in writers.items():
+        driver_sql(connection, sql, (run_pk, writer, end, dropped))
+
+
+def add_params(connection: Connection, ledger: Ledger, params: Mapping[str, ParamValue]) -> None:
+    """Insert parameters that are new."""
+    owner = {"run_pk": ledger.run_pk, "model_pk": ledger.model_pk}
+    rows = [{**owner, "key": key, **param_columns(value)} for key, value in params.items()]
     if rows:
         connection.execute(RUN_PARAMS.insert(), rows)
-    return bool(rows)
 
 
-def set_tags(connection: Connection, run_pk: int, tags: Mapping[str, str]) -> None:
-    """Set tags.
-
-    Raises:
-        ServiceError: LIMIT_EXCEEDED.
-    """
-    rows = [{"run_pk": run_pk, "key": key, "value": value} for key, value in tags.items()]
+def set_tags(connection: Connection, ledger: Ledger, tags: Mapping[str, str]) -> None:
+    """Set tags."""
+    owner = {"run_pk": ledger.run_pk, "model_pk": ledger.model_pk}
+    rows = [{**owner, "key": key, "value": value} for key, value in tags.items()]
     upsert(connection, RUN_TAGS, ["run_pk", "key"], rows)
-    query = sa.select(sa.func.count()).where(RUN_TAGS.c.run_pk == run_pk)
-    if connection.execute(query).scalar_one() > LABELS:
-        raise limit_exceeded("tags_per_run", LABELS)
 
 
 def add_datasets(connection: Connection, run_pk: int, uses: Sequence[DatasetUse]) -> None:
@@ -99,6 +184,19 @@ def add_datasets(connection: Connection, run_pk: int, uses: Sequence[DatasetUse]
             run_pk=run_pk,
             key=use.role,
             dataset_version=use.dataset_version,
+        )
+
+
+def add_goals(connection: Connection, model_pk: int, goals: Mapping[str, MetricGoal]) -> None:
+    """Set a model's goals for metrics; one that it has stays."""
+    for key, goal in sorted(goals.items()):
+        insert_new(
+            connection,
+            MODEL_GOALS,
+            ["model_pk", "key"],
+            model_pk=model_pk,
+            key=key,
+            goal=goal.value,
         )
 
 
@@ -123,88 +221,84 @@ def set_ingredients(
     connection.execute(RUNS.update().where(RUNS.c.pk == run_pk).values(**values))
 
 
-def add_points(connection: Connection, run_pk: int, columns: Sequence[MetricColumn]) -> None:
-    """Append points to a run's series and keep each series' summary; the run must be locked.
-
-    Raises:
-        ServiceError: LIMIT_EXCEEDED.
-    """
-    keys = {column.key for column in columns}
-    series = _series(connection, run_pk, keys)
-    has_new = bool(keys - series.keys())
-    rows: list[tuple[int, int, int, int, Any]] = []
-    for column in columns:
-        pk, first = _extend(connection, run_pk, column, series)
-        triples = zip(column.steps, column.times_us, column.values, strict=True)
-        rows += [
-            (pk, step, first + index, time_us, value)
-            for index, (step, time_us, value) in enumerate(triples)
-        ]
-    _insert_points(connection, rows)
-    count = sa.select(sa.func.count()).where(SERIES.c.run_pk == run_pk)
-    if has_new and connection.execute(count).scalar_one() > METRICS_PER_RUN:
-        raise limit_exceeded("metrics_per_run", METRICS_PER_RUN)
-
-
-def list_points(
-    connection: Connection, run_pk: int, key: str, listing: Listing
-) -> Page[MetricPoint]:
-    """Return a page of one metric's points, by step and then by order of logging."""
-    query = (
-        sa.select(POINTS)
-        .join(SERIES, SERIES.c.pk == POINTS.c.series_pk)
-        .where(SERIES.c.run_pk == run_pk, SERIES.c.key == key)
-    )
-    sorts = [Sort(POINTS.c.step, int), Sort(POINTS.c.ordinal, int)]
-    scope = f"points\n{run_pk}\n{key}"
-    rows, token = fetch_page(connection, query, sorts, listing=listing, scope=scope)
-    return Page(tuple(MetricPoint(row.step, row.time_us, row.value) for row in rows), token)
-
-
-def _series(connection: Connection, run_pk: int, keys: set[str]) -> dict[str, Any]:
-    query = sa.select(SERIES).where(SERIES.c.run_pk == run_pk, SERIES.c.key.in_(keys))
-    return {row.key: (row.pk, summary(row)) for row in connection.execute(query)}
-
-
-def _extend(
-    connection: Connection, run_pk: int, column: MetricColumn, series: dict[str, Any]
-) -> tuple[int, int]:
-    """Bring a series' summary up to date; return its row and its next point's place."""
-    found = column.summary()
-    known = series.get(column.key)
-    total = known[1].then(found) if known else found
-    values = {
-        "count": total.count,
-        "last": total.last,
-        "last_step": total.last_step,
-        "last_rank": None if math.isnan(total.last) else total.last,
-        "min": total.min,
-        "max": total.max,
+def add_points(
+    connection: Connection,
+    ledger: Ledger,
+    written: Written,
+    found: Mapping[str, Sequence[MetricColumn]],
+) -> None:
+    """Append points to a locked run's series and bring what those come to up to date."""
+    joined = {
+        key: parts[0] if len(parts) == 1 else arithmetic.join(key, parts)
+        for key, parts in found.items()
     }
-    if known:
-        pk = known[0]
-        connection.execute(SERIES.update().where(SERIES.c.pk == pk).values(**values))
-    else:
-        model_pk = sa.select(RUNS.c.model_pk).where(RUNS.c.pk == run_pk).scalar_subquery()
-        statement = SERIES.insert().values(
-            run_pk=run_pk, model_pk=model_pk, key=column.key, **values
-        )
-        pk = connection.execute(statement.returning(SERIES.c.pk)).scalar_one()
-    series[column.key] = (pk, total)
-    return pk, total.count - found.count
+    _write_series(connection, ledger, written, [c.summary() for c in joined.values()])
+    direct, fresh, points = [], [], 0
+    for key, column in joined.items():
+        series, count = written.series[key], len(column.steps)
+        piece = points_store.Piece(series.pk, series.summary.count - count, column)
+        if count >= points_store.DIRECT:
+            direct.append(piece)
+        else:
+            fresh.append(piece)
+            points += count
+    points_store.add_chunks(connection, direct)
+    if fresh:
+        points_store.add_block(connection, ledger.run_pk, written.next_block, fresh)
+        written.blocks += 1
+        written.block_points += points
+        written.next_block += 1
+    if written.blocks >= points_store.BLOCKS or written.block_points >= points_store.BLOCK_POINTS:
+        points_store.compact(connection, ledger.run_pk)
+        written.blocks = written.block_points = 0
 
 
-def _insert_points(connection: Connection, rows: Sequence[tuple[int, int, int, int, Any]]) -> None:
-    """Insert points as the driver takes them: this is the hot path, values are not processed."""
-    if not rows:
-        return
-    if connection.dialect.name == "sqlite":
-        marks = "?, ?, ?, ?, ?"
-        rows = [(*row[:4], "nan" if math.isnan(row[4]) else row[4]) for row in rows]
-    else:
-        marks = "%s, %s, %s, %s, %s"
-    statement = (
-        "INSERT INTO metric_points (series_pk, step, ordinal, time_us, value)"  # noqa: S608 - marks
-        f" VALUES ({marks})"
-    )
-    connection.exec_driver_sql(statement, list(rows))
+def _write_series(
+    connection: Connection, ledger: Ledger, written: Written, found: Sequence[MetricSummary]
+) -> None:
+    """Insert and update series; afterwards `written` knows the row and the sum of each."""
+    new, moved, widened = [], [], []
+    for later in found:
+        known = ledger.series.get(later.key)
+        if known is None:
+            new.append(later)
+            continue
+        total = known.summary.then(later)
+        written.series[later.key] = Series(known.pk, total)
+        figures = _figures(connection, total)
+        # The extremes have indexes of their own; they seldom change.
+        if (total.min, total.max) == (known.summary.min, known.summary.max):
+            moved.append((*figures[:4], known.pk))
+        else:
+            widened.append((*figures, known.pk))
+    if moved:
+        driver_sql(connection, f"{_MOVE} WHERE pk = ?", moved)
+    if widened:
+        driver_sql(connection, f'{_MOVE}, "min" = ?, "max" = ? WHERE pk = ?', widened)
+    if new:
+        _insert_series(connection, ledger, written, new)
+
+
+def _insert_series(
+    connection: Connection, ledger: Ledger, written: Written, new: Sequence[MetricSummary]
+) -> None:
+    rows = [(ledger.run_pk, ledger.model_pk, one.key, *_figures(connection, one)) for one in new]
+    insert_rows(connection, SERIES.name, _SERIES_COLUMNS, rows)
+    sql = "SELECT key, pk FROM metric_series WHERE run_pk = ?"
+    parameters: tuple[Any, ...] = (ledger.run_pk,)
+    if len(new) == 1:
+        sql, parameters = f"{sql} AND key = ?", (ledger.run_pk, new[0].key)
+    pks = {row.key: row.pk for row in driver_sql(connection, sql, parameters)}
+    for one in new:
+        written.series[one.key] = Series(pks[one.key], one)
+
+
+def _figures(connection: Connection, one: MetricSummary) -> tuple[Any, ...]:
+    """Return a summary as its columns hold it; SQLite would take NaN for NULL."""
+    last: float | str = one.last
+    rank: float | None = one.last
+    if math.isnan(one.last):
+        rank = None
+        if connection.dialect.name == "sqlite":
+            last = "nan"
+    return rank, one.count, last, one.last_step, one.min, one.max

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -13,20 +14,33 @@ from services.common.auth import Authenticator, Right, current_call
 from services.common.names import ModelName, RunName
 from services.metadata import limits
 from services.metadata.runs import codec
+from services.metadata.runs.history import History
+from services.metadata.runs.ingesting import Ingestor
+from services.metadata.runs.pipelining import pipelined
 from services.metadata.runs.tracker import Tracker
 from services.metadata.wire import listing
 
 Context = grpc.aio.ServicerContext[Any, Any]
 
-POINTS_DEFAULT = 1_000
-POINTS_MAXIMUM = 10_000
+POINTS_DEFAULT = 10_000
+POINTS_MAXIMUM = 100_000
+INGEST_DEPTH = 16
 
 
 class RunServicer(run_service_pb2_grpc.RunServiceServicer):
     """Serve `modelyard.metadata.v1.RunService`."""
 
-    def __init__(self, *, tracker: Tracker, authenticator: Authenticator) -> None:
+    def __init__(
+        self,
+        *,
+        tracker: Tracker,
+        ingestor: Ingestor,
+        history: History,
+        authenticator: Authenticator,
+    ) -> None:
         self._tracker = tracker
+        self._ingestor = ingestor
+        self._history = history
         self._authenticator = authenticator
 
     async def CreateRun(
@@ -55,15 +69,9 @@ class RunServicer(run_service_pb2_grpc.RunServiceServicer):
     async def IngestRunData(
         self, requests: AsyncIterator[pb.IngestRunDataRequest], context: Context
     ) -> AsyncIterator[pb.IngestRunDataResponse]:
-        """Keep batches, each acknowledged once durable; a stream may outlive its rights."""
-        stream, credential = None, current_call().caller.credential
-        async for request in requests:
-            batch = codec.batch(request, stream)
-            stream = batch.run
-            caller = await self._authenticator.introspect(credential)
-            caller.require(Right.WRITE, stream.project)
-            kept = await self._tracker.ingest(batch)
-            yield pb.IngestRunDataResponse(acknowledged_sequence=kept)
+        """Keep batches, each acknowledged once durable; the next is read meanwhile."""
+        async for answer in pipelined(self._submit(requests), depth=INGEST_DEPTH):
+            yield pb.IngestRunDataResponse(acknowledged_sequence=await answer)
 
     async def GetIngestPosition(
         self, request: pb.GetIngestPositionRequest, context: Context
@@ -90,6 +98,25 @@ class RunServicer(run_service_pb2_grpc.RunServiceServicer):
         name = RunName.parse(request.run, "run")
         key = limits.line(request.key, "key", limits.KEY, required=True)
         wanted = listing(request, default=POINTS_DEFAULT, maximum=POINTS_MAXIMUM)
-        page = await self._tracker.list_points(name, key, wanted)
-        points = [codec.point(point) for point in page.items]
-        return pb.ListMetricPointsResponse(points=points, next_page_token=page.next_token)
+        points, token = await self._history.list_points(name, key, wanted)
+        return pb.ListMetricPointsResponse(points=codec.points(points), next_page_token=token)
+
+    async def SampleMetricPoints(
+        self, request: pb.SampleMetricPointsRequest, context: Context
+    ) -> pb.SampleMetricPointsResponse:
+        """Return what a chart shows of a run's metrics."""
+        name, wanted = RunName.parse(request.run, "run"), codec.sampling(request)
+        samples = await self._history.sample(name, wanted)
+        return pb.SampleMetricPointsResponse(samples=[codec.sample(one) for one in samples])
+
+    async def _submit(
+        self, requests: AsyncIterator[pb.IngestRunDataRequest]
+    ) -> AsyncIterator[asyncio.Future[int]]:
+        """Submit each batch of a stream, which may outlive its rights."""
+        stream, credential = None, current_call().caller.credential
+        async for request in requests:
+            batch = codec.batch(request, stream)
+            stream = batch.run
+            caller = await self._authenticator.introspect(credential)
+            caller.require(Right.WRITE, stream.project)
+            yield self._ingestor.submit(batch)

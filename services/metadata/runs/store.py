@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
 from typing import Any
@@ -26,7 +26,14 @@ from services.common.filtering import (
 )
 from services.common.names import WILDCARD, ModelName, RunName
 from services.metadata.listing import Listing, Page
-from services.metadata.models.store import MODELS, VERSION_METRICS, VERSION_PARAMS, maps_of
+from services.metadata.models.domain import MetricGoal
+from services.metadata.models.store import (
+    MODEL_GOALS,
+    MODELS,
+    VERSION_METRICS,
+    VERSION_PARAMS,
+    maps_of,
+)
 from services.metadata.runs.domain import (
     CodeSource,
     DatasetUse,
@@ -38,10 +45,12 @@ from services.metadata.runs.domain import (
 )
 from services.metadata.schema import (
     METADATA,
+    BinaryText,
     Sort,
     by_number,
     by_time,
     fetch_page,
+    index_params,
     insert_new,
     param_field,
     param_values,
@@ -55,45 +64,52 @@ RUNS = sa.Table(
     METADATA,
     row_id(),
     reference("model_pk", "models.pk"),
-    sa.Column("run", sa.Text, nullable=False),
-    sa.Column("display_name", sa.Text, nullable=False),
+    sa.Column("run", BinaryText, nullable=False),
+    sa.Column("display_name", BinaryText, nullable=False),
     sa.Column("state", sa.Text, nullable=False),
     sa.Column("failure_reason", sa.Text),
     sa.Column("failure_message", sa.Text),
     sa.Column("notes", sa.Text, nullable=False),
     # The group it belongs to; `group` itself is a word of SQL.
-    sa.Column("run_group", sa.Text, nullable=False),
-    sa.Column("build", sa.Text, nullable=False, index=True),
-    sa.Column("image", sa.Text, nullable=False),
+    sa.Column("run_group", BinaryText, nullable=False),
+    sa.Column("build", BinaryText, nullable=False, index=True),
+    sa.Column("image", BinaryText, nullable=False),
     # Of the code, for filters.
-    sa.Column("git_commit", sa.Text, nullable=False),
-    sa.Column("git_branch", sa.Text, nullable=False),
+    sa.Column("git_commit", BinaryText, nullable=False),
+    sa.Column("git_branch", BinaryText, nullable=False),
     # The code's diff and the packages lie apart: lists leave them out.
     sa.Column("code", sa.LargeBinary),
     sa.Column("diff", sa.Text, nullable=False),
     sa.Column("environment", sa.LargeBinary),
     sa.Column("packages", sa.LargeBinary),
-    sa.Column("creator", sa.Text, nullable=False),
+    sa.Column("creator", BinaryText, nullable=False),
     sa.Column("create_time", Timestamp, nullable=False),
     sa.Column("end_time", Timestamp),
     sa.Column("heartbeat_time", Timestamp, nullable=False),
     sa.Column("delete_time", Timestamp),
     sa.Column("revision", sa.BigInteger, nullable=False),
+    # Anew at random with every ingest: whoever knows it knows the run's series.
+    sa.Column("ingest_mark", sa.BigInteger, nullable=False, default=0),
     sa.UniqueConstraint("model_pk", "run"),
 )
 sa.Index("runs_heartbeat", RUNS.c.state, RUNS.c.heartbeat_time)
+sa.Index("runs_model", RUNS.c.model_pk, RUNS.c.pk)
+sa.Index("runs_created", RUNS.c.model_pk, RUNS.c.create_time, RUNS.c.pk)
 RUN_TAGS = sa.Table(
     "run_tags",
     METADATA,
     reference("run_pk", "runs.pk", primary_key=True),
     sa.Column("key", sa.Text, primary_key=True),
-    sa.Column("value", sa.Text, nullable=False),
+    # The run's model, for indexes that serve searches; the same below.
+    sa.Column("model_pk", sa.BigInteger, nullable=False),
+    sa.Column("value", BinaryText, nullable=False),
 )
 RUN_PARAMS = sa.Table(
     "run_params",
     METADATA,
     reference("run_pk", "runs.pk", primary_key=True),
     sa.Column("key", sa.Text, primary_key=True),
+    sa.Column("model_pk", sa.BigInteger, nullable=False),
     *param_values(),
 )
 RUN_DATASETS = sa.Table(
@@ -116,7 +132,6 @@ SERIES = sa.Table(
     METADATA,
     row_id(),
     reference("run_pk", "runs.pk"),
-    # The run's model, for indexes that serve searches.
     sa.Column("model_pk", sa.BigInteger, nullable=False),
     sa.Column("key", sa.Text, nullable=False),
     sa.Column("count", sa.BigInteger, nullable=False),
@@ -128,17 +143,14 @@ SERIES = sa.Table(
     sa.Column("max", Double),
     sa.UniqueConstraint("run_pk", "key"),
 )
-POINTS = sa.Table(
-    "metric_points",
-    METADATA,
-    sa.Column("series_pk", sa.BigInteger, primary_key=True, autoincrement=False),
-    sa.Column("step", sa.BigInteger, primary_key=True, autoincrement=False),
-    # The point's place in its series, in order of logging.
-    sa.Column("ordinal", sa.BigInteger, primary_key=True, autoincrement=False),
-    sa.Column("time_us", sa.BigInteger, nullable=False),
-    sa.Column("value", Double, nullable=False),
-    sqlite_with_rowid=False,
-)
+for _name, _column in (("group", RUNS.c.run_group), ("commit", RUNS.c.git_commit)):
+    _some = _column != sa.literal_column("''")
+    sa.Index(f"runs_{_name}", RUNS.c.model_pk, _column, postgresql_where=_some, sqlite_where=_some)
+for _figure in ("last_rank", "min", "max"):
+    # The run comes last, so that one index serves an order, a page of it and a condition.
+    sa.Index(f"series_{_figure}", *(SERIES.c[n] for n in ("model_pk", "key", _figure, "run_pk")))
+sa.Index("run_tags_value", *(RUN_TAGS.c[n] for n in ("model_pk", "key", "value", "run_pk")))
+index_params("run_params", RUN_PARAMS, owner="run_pk")
 
 _METRIC = SERIES.c.run_pk == RUNS.c.pk
 FIELDS: Mapping[str, FieldCompiler] = {
@@ -201,7 +213,10 @@ def insert_run(
     )
     if row is None:
         return None
-    tags = [{"run_pk": row.pk, "key": key, "value": value} for key, value in draft.tags.items()]
+    tags = [
+        {"run_pk": row.pk, "model_pk": model_pk, "key": key, "value": value}
+        for key, value in draft.tags.items()
+    ]
     if tags:
         connection.execute(RUN_TAGS.insert(), tags)
     return int(row.pk)
@@ -210,6 +225,22 @@ def insert_run(
 def find_run_pk(connection: Connection, name: RunName) -> int | None:
     """Return a run's row, or None."""
     return connection.execute(_pk(name)).scalar()
+
+
+def model_of(connection: Connection, run_pk: int) -> int:
+    """Return the row of a run's model."""
+    query = sa.select(RUNS.c.model_pk).where(RUNS.c.pk == run_pk)
+    return int(connection.execute(query).scalar_one())
+
+
+def series_of(
+    connection: Connection, run_pk: int, keys: Sequence[str] = ()
+) -> list[tuple[str, int]]:
+    """Return key and row of a run's series, of some keys or of all."""
+    query = sa.select(SERIES.c.key, SERIES.c.pk).where(SERIES.c.run_pk == run_pk)
+    if keys:
+        query = query.where(SERIES.c.key.in_(keys))
+    return [(row.key, row.pk) for row in connection.execute(query)]
 
 
 def lock_run(connection: Connection, name: RunName) -> Row[Any] | None:
@@ -301,7 +332,7 @@ def fail_silent(
 
 def copy_results(connection: Connection, run_pk: int, *, version_pk: int) -> None:
     """Copy a run's parameters and last metric values to a version."""
-    columns = ["key", "value", "text_value", "number_value", "flag_value"]
+    columns = ["model_pk", "key", "value", "text_value", "number_value", "flag_value"]
     params = sa.select(
         sa.literal(version_pk, sa.BigInteger), *(RUN_PARAMS.c[name] for name in columns)
     ).where(RUN_PARAMS.c.run_pk == run_pk)
@@ -352,6 +383,7 @@ def _runs(connection: Connection, rows: Sequence[Row[Any]]) -> list[Run]:
     tags = maps_of(connection, RUN_TAGS, "run_pk", pks)
     params = maps_of(connection, RUN_PARAMS, "run_pk", pks)
     metrics = maps_of(connection, SERIES, "run_pk", pks)
+    goals = _goals(connection, {row.model_pk for row in rows})
     datasets = maps_of(connection, RUN_DATASETS, "run_pk", pks)
     dropped = _dropped(connection, pks)
     return [
@@ -366,7 +398,7 @@ def _runs(connection: Connection, rows: Sequence[Row[Any]]) -> list[Run]:
             ),
             tags={entry.key: entry.value for entry in tags[row.pk]},
             params={entry.key: unpack_param(entry.value) for entry in params[row.pk]},
-            metrics=tuple(summary(entry) for entry in metrics[row.pk]),
+            metrics=tuple(summary(e, goals.get((row.model_pk, e.key))) for e in metrics[row.pk]),
             code=_code(row),
             environment=_environment(row),
             datasets=tuple(DatasetUse(e.key, e.dataset_version) for e in datasets[row.pk]),
@@ -386,10 +418,16 @@ def _runs(connection: Connection, rows: Sequence[Row[Any]]) -> list[Run]:
     ]
 
 
-def summary(row: Row[Any]) -> MetricSummary:
+def summary(row: Row[Any], goal: MetricGoal | None = None) -> MetricSummary:
     """Return what a series comes to."""
     columns = row._mapping  # noqa: SLF001 - documented; `count` is a method of a row
-    return MetricSummary(row.key, columns["count"], row.last, row.last_step, row.min, row.max)
+    return MetricSummary(row.key, columns["count"], row.last, row.last_step, row.min, row.max, goal)
+
+
+def _goals(connection: Connection, model_pks: Collection[int]) -> dict[tuple[int, str], MetricGoal]:
+    query = sa.select(MODEL_GOALS).where(MODEL_GOALS.c.model_pk.in_(model_pks))
+    rows = connection.execute(query)
+    return {(row.model_pk, row.key): MetricGoal(row.goal) for row in rows}
 
 
 def _dropped(connection: Connection, pks: Sequence[int]) -> dict[int, int]:

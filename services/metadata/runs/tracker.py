@@ -1,4 +1,4 @@
-"""The tracker of runs: starting, ingesting, ending, finding those that vanished."""
+"""The tracker of runs: starting, ending, finding those that vanished."""
 
 from __future__ import annotations
 
@@ -13,20 +13,18 @@ from services.common.database import Database, Transaction
 from services.common.errors import ServiceError, already_exists, not_found, wrong_state
 from services.common.idempotency import Key, once
 from services.common.names import ModelName, RunName
-from services.metadata.changes import Change, ChangeKind, publish
+from services.metadata.changes import ChangeKind
 from services.metadata.listing import Listing, Page
 from services.metadata.models.registry import ensure_model
 from services.metadata.runs import ingest_store, store
 from services.metadata.runs.domain import (
     HEARTBEAT_LOST,
-    Batch,
-    MetricPoint,
     Run,
     RunDraft,
     RunState,
     is_presumed,
-    sequence_gap,
 )
+from services.metadata.runs.news import publish_run
 from services.metadata.values import Failure
 
 logger = logging.getLogger(__name__)
@@ -71,7 +69,7 @@ class Tracker:
             if pk is None:
                 raise already_exists(name)
             run = _found(store.find_run(tx.connection, name), name)
-            _publish(tx, ChangeKind.RUN_CREATED, run, actor=creator)
+            publish_run(tx, ChangeKind.RUN_CREATED, run, actor=creator)
             return run
 
         return await self._database.write(lambda tx: once(tx, key, Run, lambda: create(tx)))
@@ -84,15 +82,6 @@ class Tracker:
     async def list_runs(self, parent: ModelName, listing: Listing) -> Page[Run]:
         """Return a page of a model's runs; model `-`: of all models."""
         return await self._database.read(lambda tx: store.list_runs(tx.connection, parent, listing))
-
-    async def ingest(self, batch: Batch) -> int:
-        """Keep a batch; return up to where its writer's batches are kept.
-
-        Raises:
-            ServiceError: RESOURCE_NOT_FOUND, SEQUENCE_GAP, PARAM_CHANGED, LIMIT_EXCEEDED.
-        """
-        now = self._clock()
-        return await self._database.write(lambda tx: _ingest(tx, batch, now))
 
     async def position(self, name: RunName, writer: str) -> int:
         """Return up to where a writer's batches are kept."""
@@ -122,19 +111,10 @@ class Tracker:
                 raise wrong_state(name, ended, f"{name} has ended, {ended}")
             run = _found(store.find_run(tx.connection, name), name)
             if ended is not state:
-                _publish(tx, ChangeKind.RUN_ENDED, run, actor=actor)
+                publish_run(tx, ChangeKind.RUN_ENDED, run, actor=actor)
             return run
 
         return await self._database.write(finish)
-
-    async def list_points(self, name: RunName, key: str, listing: Listing) -> Page[MetricPoint]:
-        """Return a page of one metric's points."""
-
-        def read(tx: Transaction) -> Page[MetricPoint]:
-            pk = _found(store.find_run_pk(tx.connection, name), name)
-            return ingest_store.list_points(tx.connection, pk, key, listing)
-
-        return await self._database.read(read)
 
     async def sweep_forever(self) -> None:
         """Fail runs that fell silent, until cancelled.
@@ -163,62 +143,11 @@ class Tracker:
             )
             for name in names:
                 run = _found(store.find_run(tx.connection, name), name)
-                _publish(tx, ChangeKind.RUN_ENDED, run)
+                publish_run(tx, ChangeKind.RUN_ENDED, run)
             return names
 
         for name in await self._database.write(fail):
             logger.info("run fell silent", extra={"run": str(name)})
-
-
-def _ingest(tx: Transaction, batch: Batch, now: datetime) -> int:
-    row = _found(store.lock_run(tx.connection, batch.run), batch.run)
-    kept = ingest_store.position(tx.connection, row.pk, batch.writer)
-    if batch.start > kept:
-        raise sequence_gap(kept)
-    if batch.end > kept:
-        if batch.start < kept:
-            raise sequence_gap(kept)
-        _keep(tx, row.pk, batch)
-        kept = batch.end
-    ingest_store.beat(tx.connection, row.pk, now)
-    if is_presumed(RunState(row.state), row.failure_reason):
-        store.set_running(tx.connection, row.pk)
-        run = _found(store.find_run(tx.connection, batch.run), batch.run)
-        _publish(tx, ChangeKind.RUN_REVIVED, run)
-    return kept
-
-
-def _keep(tx: Transaction, run_pk: int, batch: Batch) -> None:
-    connection = tx.connection
-    changed = bool(batch.tags or batch.code or batch.environment or batch.datasets or batch.image)
-    if batch.params:
-        changed |= ingest_store.add_params(connection, run_pk, batch.params)
-    if batch.tags:
-        ingest_store.set_tags(connection, run_pk, batch.tags)
-    ingest_store.add_datasets(connection, run_pk, batch.datasets)
-    ingest_store.add_points(connection, run_pk, batch.columns)
-    if changed:
-        ingest_store.set_ingredients(
-            connection,
-            run_pk,
-            code=batch.code,
-            environment=batch.environment,
-            image=batch.image,
-        )
-    ingest_store.advance(connection, run_pk, batch.writer, end=batch.end, dropped=batch.dropped)
-
-
-def _publish(tx: Transaction, kind: ChangeKind, run: Run, *, actor: str = "") -> None:
-    change = Change(
-        str(run.name),
-        actor=actor,
-        state=run.state.value,
-        group=run.group,
-        build=run.build,
-        creator=run.creator,
-        tags=run.tags,
-    )
-    publish(tx, run.name.project, kind, change)
 
 
 def _found(value: T | None, name: RunName) -> T:

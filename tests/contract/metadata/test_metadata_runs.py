@@ -43,7 +43,7 @@ async def series(desk: Desk, run: str, key: str = "loss", *, size: int = 0) -> l
     request = pb.ListMetricPointsRequest(run=run, key=key, page_size=size)
     while True:
         page = await desk.call(desk.runs.ListMetricPoints, request)
-        found += [(point.step, point.value) for point in page.points]
+        found += zip(page.points.steps, page.points.values, strict=True)
         if not page.next_page_token:
             return found
         request.page_token = page.next_page_token

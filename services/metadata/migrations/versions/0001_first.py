@@ -12,6 +12,7 @@ from services.metadata.datasets import store as datasets
 from services.metadata.lineage import store as lineage
 from services.metadata.models import store as models
 from services.metadata.projects import store as projects
+from services.metadata.runs import points_store as points
 from services.metadata.runs import store as runs
 from services.metadata.schema import METADATA
 
@@ -20,7 +21,7 @@ down_revision = None
 branch_labels = None
 depends_on = None
 
-STORES = (projects, models, runs, datasets, lineage)
+STORES = (projects, models, runs, points, datasets, lineage)
 
 
 def upgrade() -> None:
