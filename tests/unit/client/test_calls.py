@@ -13,6 +13,9 @@ from modelyard.deployer.v1 import deployment_service_pb2, deployment_service_pb2
 from modelyard.errors import ModelyardError, Violation
 from modelyard.metadata.v1 import (
     alias_pb2,
+    comparison_pb2,
+    comparison_service_pb2,
+    comparison_service_pb2_grpc,
     model_pb2,
     model_service_pb2,
     model_service_pb2_grpc,
@@ -88,11 +91,13 @@ class Models(model_service_pb2_grpc.ModelServiceServicer):
         version = version_pb2.Version(name="projects/shop/models/churn/versions/9")
         return model_service_pb2.ResolveVersionResponse(version=version)
 
-    def CompareVersions(
-        self, request: model_service_pb2.CompareVersionsRequest, context: Context
-    ) -> model_service_pb2.CompareVersionsResponse:
-        versions = [version_pb2.Version(name=name) for name in request.versions]
-        return model_service_pb2.CompareVersionsResponse(versions=versions)
+
+class Comparisons(comparison_service_pb2_grpc.ComparisonServiceServicer):
+    def Compare(
+        self, request: comparison_service_pb2.CompareRequest, context: Context
+    ) -> comparison_service_pb2.CompareResponse:
+        items = [comparison_pb2.ComparedItem(name=name) for name in request.names]
+        return comparison_service_pb2.CompareResponse(items=items)
 
 
 @pytest.fixture
@@ -102,9 +107,11 @@ def models() -> Models:
 
 @pytest.fixture
 def client(models: Models, connect: Connect) -> Client:
-    return connect(
-        lambda server: model_service_pb2_grpc.add_ModelServiceServicer_to_server(models, server)
-    )
+    def add(server: grpc.Server) -> None:
+        model_service_pb2_grpc.add_ModelServiceServicer_to_server(models, server)
+        comparison_service_pb2_grpc.add_ComparisonServiceServicer_to_server(Comparisons(), server)
+
+    return connect(add)
 
 
 def test_calls_carry_the_credential_and_a_deadline(client: Client, models: Models) -> None:
@@ -163,7 +170,24 @@ def test_an_alias_moves_only_from_where_it_was(client: Client, models: Models) -
 
 def test_comparing_resolves_aliases_first(client: Client) -> None:
     compared = client.versions.compare(["churn/3", "churn@production"])
-    assert [version.name.rpartition("/")[2] for version in compared.versions] == ["3", "9"]
+    assert [item.name.rpartition("/")[2] for item in compared.items] == ["3", "9"]
+
+
+def test_anything_can_be_compared_with_anything(client: Client) -> None:
+    build, model = "b-0123456789abcdef", "projects/shop/models/churn"
+    wanted = {
+        "churn/3": f"{model}/versions/3",
+        "churn": f"{model}/versions/9",
+        f"{model}/aliases/production": f"{model}/versions/9",
+        "churn/r-1": f"{model}/runs/r-1",
+        "churn/runs/r-1": f"{model}/runs/r-1",
+        f"{model}/runs/r-1": f"{model}/runs/r-1",
+        build: f"projects/shop/builds/{build}",
+        "builds/mine": "projects/shop/builds/mine",
+    }
+    assert [item.name for item in client.compare(list(wanted)).items] == list(wanted.values())
+    assert client.builds.compare(["mine"]).items[0].name == "projects/shop/builds/mine"
+    assert client.runs.compare(["churn/r-1"]).items[0].name == f"{model}/runs/r-1"
 
 
 async def test_the_async_twin_does_the_same(client: Client, models: Models) -> None:
@@ -172,7 +196,8 @@ async def test_the_async_twin_does_the_same(client: Client, models: Models) -> N
         assert models.metadata["authorization"] == "Bearer secret"
         assert [model.name async for model in twin.models.list()][-1] == "m2b"
         compared = await twin.versions.compare(["churn/3", "churn@production"])
-        assert len(compared.versions) == 2
+        assert len(compared.items) == 2
+        assert len((await twin.compare(["churn", "churn/r-1"])).items) == 2
         with pytest.raises(modelyard.AbortedError, match="the alias moved"):
             await twin.aliases.set("churn", "production", version=7, if_version=6)
 

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 from modelyard._channel import DEFAULT_TIMEOUT
 from modelyard._config import ConnectionSettings, find_settings
 from modelyard._connection import AsyncConnection, Connection
-from modelyard._names import Names
+from modelyard._names import Names, Ref
 from modelyard._resources.aliases import Aliases, AsyncAliases
 from modelyard._resources.artifacts import Artifacts, AsyncArtifacts
 from modelyard._resources.builds import AsyncBuilds, Builds
+from modelyard._resources.comparisons import AsyncComparisons, Comparisons
 from modelyard._resources.datasets import AsyncDatasets, Datasets
 from modelyard._resources.deployments import AsyncDeployments, Deployments
 from modelyard._resources.environments import AsyncEnvironments, Environments
@@ -21,6 +23,9 @@ from modelyard._resources.projects import AsyncProjects, Projects
 from modelyard._resources.runs import AsyncRuns, Runs
 from modelyard._resources.tokens import AsyncTokens, Tokens
 from modelyard._resources.versions import AsyncVersions, Versions
+
+if TYPE_CHECKING:
+    from modelyard.metadata.v1.comparison_service_pb2 import CompareResponse
 
 
 class Client:
@@ -56,6 +61,14 @@ class Client:
         twin._attach(connection, project or self.settings.project)
         return twin
 
+    def compare(self, names: Sequence[Ref], *, code: bool = True) -> CompareResponse:
+        """Put runs, versions and builds side by side; the others are held against the first.
+
+        `churn/7`, `churn@production`, `churn`, `churn/RUN` and a build's id are all names; `code`
+        says whether to tell how the code differs, too.
+        """
+        return self._comparisons.compare(names, code=code)
+
     def close(self) -> None:
         """Close the connection; whatever uses it ends with an error."""
         self.connection.close()
@@ -77,6 +90,7 @@ class Client:
         self.aliases = Aliases(connection, names)
         self.artifacts = Artifacts(connection, names)
         self.builds = Builds(connection, names)
+        self._comparisons = Comparisons(connection, names)
         self.datasets = Datasets(connection, names)
         self.deployments = Deployments(connection, names)
         self.environments = Environments(connection, names)
@@ -121,6 +135,10 @@ class AsyncClient:
         twin._attach(connection, project or self.settings.project)
         return twin
 
+    async def compare(self, names: Sequence[Ref], *, code: bool = True) -> CompareResponse:
+        """Put runs, versions and builds side by side, as `Client.compare` does."""
+        return await self._comparisons.compare(names, code=code)
+
     async def close(self) -> None:
         """Close the connection; whatever uses it ends with an error."""
         await self.connection.close()
@@ -142,6 +160,7 @@ class AsyncClient:
         self.aliases = AsyncAliases(connection, names)
         self.artifacts = AsyncArtifacts(connection, names)
         self.builds = AsyncBuilds(connection, names)
+        self._comparisons = AsyncComparisons(connection, names)
         self.datasets = AsyncDatasets(connection, names)
         self.deployments = AsyncDeployments(connection, names)
         self.environments = AsyncEnvironments(connection, names)

@@ -16,11 +16,13 @@ from modelyard._binding import AsyncGroup, Group, SyncGroup, flow, followed, pag
 from modelyard._calls import Call, Flow, Pages, ask, call, new_request_id, pages
 from modelyard._names import Names, Ref, project_of, text_of
 from modelyard._push import Progress
+from modelyard._resources.comparisons import compare
 from modelyard._resume import Follow
 from modelyard._values import encode_params
 from modelyard.builder.v1 import build_event_pb2, build_pb2
 from modelyard.builder.v1 import build_service_pb2 as service
 from modelyard.errors import InvalidArgumentError
+from modelyard.metadata.v1 import comparison_service_pb2
 
 SOURCE_IGNORES = (
     ".git",
@@ -95,6 +97,13 @@ class _Builds(Group):
         """List a project's builds, newest first."""
         request = service.ListBuildsRequest(parent=self._names.project(project), filter=filter)
         return pages(request, service.ListBuildsResponse, lambda r: r.builds)
+
+    @flow
+    def compare(
+        self, builds: Sequence[Ref], *, code: bool = True
+    ) -> Flow[comparison_service_pb2.CompareResponse]:
+        """Put what builds made side by side; the others are held against the first."""
+        return (yield from compare(self._names, builds, Names.build, code=code))
 
     @unary
     def cancel(self, build: Ref) -> Call[build_pb2.Build]:

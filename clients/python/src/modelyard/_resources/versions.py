@@ -7,11 +7,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from modelyard._binding import AsyncGroup, Group, SyncGroup, flow, paged, unary
-from modelyard._calls import Call, Flow, Pages, ask, call, new_request_id, pages
-from modelyard._names import Names, Ref, project_of
+from modelyard._calls import Call, Flow, Pages, call, new_request_id, pages
+from modelyard._names import Names, Ref
+from modelyard._resources.comparisons import compare
 from modelyard.metadata.v1 import (
+    comparison_service_pb2,
     lineage_service_pb2,
-    model_service_pb2,
     version_pb2,
     version_use_pb2,
 )
@@ -82,18 +83,11 @@ class _Versions(Group):
         return pages(request, service.ListVersionsResponse, lambda r: r.versions)
 
     @flow
-    def compare(self, versions: Sequence[Ref]) -> Flow[model_service_pb2.CompareVersionsResponse]:
-        """Put parameters and metrics side by side; the others are held against the first."""
-        names = []
-        for version in versions:
-            target = self._names.target(version)
-            if "/versions/" not in target:
-                target = (yield from ask(resolve_version(self._names, version))).name
-            names.append(target)
-        request = service.CompareVersionsRequest(
-            parent=project_of(names[0]) if names else self._names.project(), versions=names
-        )
-        return (yield from ask(call(request, service.CompareVersionsResponse, lambda r: r)))
+    def compare(
+        self, versions: Sequence[Ref], *, code: bool = True
+    ) -> Flow[comparison_service_pb2.CompareResponse]:
+        """Put versions side by side; the others are held against the first."""
+        return (yield from compare(self._names, versions, Names.target, code=code))
 
     @paged
     def uses(self, target: Ref, *, current_only: bool = False) -> Pages[version_use_pb2.VersionUse]:

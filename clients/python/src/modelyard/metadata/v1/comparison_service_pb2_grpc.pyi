@@ -31,7 +31,8 @@ class ComparisonServiceStub:
     last run.
 
     Errors: NOT_FOUND RESOURCE_NOT_FOUND; INVALID_ARGUMENT INVALID_FIELD for
-    fewer than 2 or more than 100 things, or things of another project.
+    fewer than 2 or more than 100 things, or things of another project;
+    RESOURCE_EXHAUSTED LIMIT_EXCEEDED when the answer would pass 4 MiB.
     """
 
 class ComparisonServiceAsyncStub:
@@ -47,7 +48,8 @@ class ComparisonServiceAsyncStub:
     last run.
 
     Errors: NOT_FOUND RESOURCE_NOT_FOUND; INVALID_ARGUMENT INVALID_FIELD for
-    fewer than 2 or more than 100 things, or things of another project.
+    fewer than 2 or more than 100 things, or things of another project;
+    RESOURCE_EXHAUSTED LIMIT_EXCEEDED when the answer would pass 4 MiB.
     """
 
 class ComparisonServiceServicer(metaclass=abc.ABCMeta):
@@ -65,7 +67,8 @@ class ComparisonServiceServicer(metaclass=abc.ABCMeta):
         last run.
 
         Errors: NOT_FOUND RESOURCE_NOT_FOUND; INVALID_ARGUMENT INVALID_FIELD for
-        fewer than 2 or more than 100 things, or things of another project.
+        fewer than 2 or more than 100 things, or things of another project;
+        RESOURCE_EXHAUSTED LIMIT_EXCEEDED when the answer would pass 4 MiB.
         """
 
 def add_ComparisonServiceServicer_to_server(servicer: ComparisonServiceServicer, server: typing.Union[grpc.Server, grpc.aio.Server]) -> None: ...
