@@ -38,6 +38,8 @@ from services.metadata.projects.directory import Directory
 from services.metadata.projects.servicer import ProjectServicer
 from services.metadata.projects.signing import Signer, signing_key
 from services.metadata.projects.token_files import register_token_files
+from services.metadata.runs.history import History
+from services.metadata.runs.ingesting import Ingestor
 from services.metadata.runs.servicer import RunServicer
 from services.metadata.runs.tracker import Tracker
 from services.metadata.settings import PREFIX, MetadataSettings
@@ -72,7 +74,12 @@ async def compose(chassis: Chassis, settings: MetadataSettings | None = None) ->
     lineage = LineageServicer(usage=Usage(database=database, clock=now))
     comparing = Comparing(database=database, sources=Sources(RemoteTrees(chassis.peer)))
     comparisons = ComparisonServicer(comparing=comparing)
-    runs = RunServicer(tracker=tracker, authenticator=CachingAuthenticator(access))
+    runs = RunServicer(
+        tracker=tracker,
+        ingestor=Ingestor(database=database, clock=now),
+        history=History(database=database),
+        authenticator=CachingAuthenticator(access),
+    )
     return Service(
         name="metadata",
         servicers=[
