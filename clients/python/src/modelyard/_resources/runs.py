@@ -4,18 +4,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 from modelyard._binding import AsyncGroup, Group, SyncGroup, flow, paged, unary
-from modelyard._calls import Call, Flow, Pages, call, new_request_id, pages
-from modelyard._names import Names, Ref
-from modelyard._resources.comparisons import compare
+from modelyard._calls import Call, Flow, Pages, ask, call, new_request_id, pages
+from modelyard._history import MetricPoints, samples
+from modelyard._ingest import Outgoing
+from modelyard._names import Ref
+from modelyard._writer import PATIENCE, AsyncRunWriter, RunWriter
 from modelyard.common.v1 import failure_pb2
 from modelyard.errors import InvalidArgumentError
-from modelyard.metadata.v1 import comparison_service_pb2, run_pb2
+from modelyard.metadata.v1 import run_pb2
 from modelyard.metadata.v1 import run_service_pb2 as service
 
-_POINTS_PER_PAGE = 10_000
+_POINTS_PER_PAGE = 100_000
 _END_STATES = {
     "succeeded": run_pb2.RUN_STATE_SUCCEEDED,
     "failed": run_pb2.RUN_STATE_FAILED,
@@ -71,20 +73,42 @@ class _Runs(Group):
         request = service.ListRunsRequest(parent=self._names.model(model))
         return pages(request, service.ListRunsResponse, lambda r: r.runs)
 
-    @paged
-    def metric_points(self, run: Ref, key: str) -> Pages[run_pb2.MetricPoint]:
-        """Read one metric's points, by step."""
+    @flow
+    def metric_points(self, run: Ref, key: str) -> Flow[MetricPoints]:
+        """Read one metric's whole history, by step."""
+        whole = MetricPoints(key, [], [], [])
         request = service.ListMetricPointsRequest(
             run=self._names.run(run), key=key, page_size=_POINTS_PER_PAGE
         )
-        return pages(request, service.ListMetricPointsResponse, lambda r: r.points)
+        while True:
+            page = yield from ask(call(request, service.ListMetricPointsResponse, lambda r: r))
+            whole.extend(page.points)
+            if not page.next_page_token:
+                return whole
+            request.page_token = page.next_page_token
 
-    @flow
-    def compare(
-        self, runs: Sequence[Ref], *, code: bool = True
-    ) -> Flow[comparison_service_pb2.CompareResponse]:
-        """Put runs side by side; the others are held against the first."""
-        return (yield from compare(self._names, runs, Names.run, code=code))
+    @unary
+    def sample_metrics(
+        self,
+        run: Ref,
+        *keys: str,
+        max_points: int = 1_000,
+        start_step: int | None = None,
+        end_step: int | None = None,
+    ) -> Call[dict[str, MetricPoints]]:
+        """Read metrics for a chart, all without `keys`: the line stays what it is, peaks and gaps.
+
+        `sampled_from` of each says how many points it was drawn from; `end_step` is the first step
+        not to look at.
+        """
+        request = service.SampleMetricPointsRequest(
+            run=self._names.run(run),
+            keys=keys,
+            max_points=max_points,
+            start_step=start_step,
+            end_step=end_step,
+        )
+        return call(request, service.SampleMetricPointsResponse, samples)
 
     @unary
     def finish(
@@ -106,6 +130,17 @@ class _Runs(Group):
 class Runs(_Runs, SyncGroup):
     """Training executions."""
 
+    def writer(self, run: Ref, *, patience: float = PATIENCE) -> RunWriter:
+        """Return a writer to be used with `with`: each call returns once it is durable.
+
+        While the server is away it waits up to `patience` seconds, then raises UnavailableError.
+        """
+        return RunWriter(self._connection, Outgoing(self._names.run(run)), patience=patience)
+
 
 class AsyncRuns(_Runs, AsyncGroup):
     """Training executions."""
+
+    def writer(self, run: Ref, *, patience: float = PATIENCE) -> AsyncRunWriter:
+        """Return a writer to be used with `async with`: each call returns once it is durable."""
+        return AsyncRunWriter(self._connection, Outgoing(self._names.run(run)), patience=patience)
