@@ -17,6 +17,7 @@ from services.metadata.projects.domain import (
     Credential,
     Grant,
     Project,
+    ProjectDraft,
     Role,
     Token,
     TokenDraft,
@@ -24,15 +25,31 @@ from services.metadata.projects.domain import (
 from services.metadata.wire import moment, stamp
 
 GRANTS = 1_000
+PROTECTED_ALIASES = 64
+PROJECT_PATHS = ("display_name", "description", "protected_aliases")
 
 
-def new_project(request: project_service_pb2.CreateProjectRequest) -> tuple[ProjectName, str, str]:
-    """Return the name, display name and description of a new project."""
-    return (
-        ProjectName(check_id(request.project_id, "project_id")),
-        limits.line(request.project.display_name, "project.display_name", limits.DISPLAY_NAME),
-        limits.lines(request.project.description, "project.description", limits.DESCRIPTION),
+def project_draft(message: project_pb2.Project) -> ProjectDraft:
+    """Return what the caller says of a project."""
+    if len(message.protected_aliases) > PROTECTED_ALIASES:
+        problem = f"must not be more than {PROTECTED_ALIASES}"
+        raise invalid_field("project.protected_aliases", problem)
+    aliases = {check_id(alias, "project.protected_aliases") for alias in message.protected_aliases}
+    return ProjectDraft(
+        limits.line(message.display_name, "project.display_name", limits.DISPLAY_NAME),
+        limits.lines(message.description, "project.description", limits.DESCRIPTION),
+        tuple(sorted(aliases)),
     )
+
+
+def update_paths(request: project_service_pb2.UpdateProjectRequest) -> tuple[str, ...]:
+    """Return which fields of a project to change: the mask's, or all that are set."""
+    paths = request.update_mask.paths
+    if not set(paths) <= set(PROJECT_PATHS):
+        raise invalid_field("update_mask", f"must name some of {', '.join(PROJECT_PATHS)}")
+    if paths:
+        return tuple(paths)
+    return tuple(path for path in PROJECT_PATHS if getattr(request.project, path))
 
 
 def project(found: Project) -> project_pb2.Project:
@@ -41,6 +58,7 @@ def project(found: Project) -> project_pb2.Project:
         name=str(ProjectName(found.project)),
         display_name=found.display_name,
         description=found.description,
+        protected_aliases=found.protected_aliases,
         etag=str(found.revision),
     )
     stamp(message.create_time, found.create_time)

@@ -3,18 +3,33 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from datetime import datetime
 
 from services.common.auth import Identity, Right
 from services.common.database import Database, Transaction
-from services.common.errors import Reason, ServiceError, already_exists, invalid_field, not_found
+from services.common.errors import (
+    Reason,
+    ServiceError,
+    already_exists,
+    etag_mismatch,
+    invalid_field,
+    not_found,
+)
 from services.common.idempotency import Key, once
 from services.common.names import WILDCARD, ProjectName, TokenName
 from services.metadata.changes import Change, ChangeKind, publish
 from services.metadata.listing import Listing, Page
 from services.metadata.projects import store
-from services.metadata.projects.domain import Project, Token, TokenDraft, hash_secret, new_secret
+from services.metadata.projects.domain import (
+    Project,
+    ProjectDraft,
+    Token,
+    TokenDraft,
+    hash_secret,
+    new_project,
+    new_secret,
+)
 
 DEFAULT_PROJECT = "default"
 
@@ -27,7 +42,7 @@ class Directory:
         self._clock = clock
 
     async def create_project(
-        self, name: ProjectName, *, display_name: str, description: str, key: Key | None
+        self, name: ProjectName, draft: ProjectDraft, *, key: Key | None
     ) -> Project:
         """Create a project.
 
@@ -35,7 +50,7 @@ class Directory:
             ServiceError: RESOURCE_EXISTS.
         """
         now = self._clock()
-        project = Project(name.project, display_name, description, 1, now, now)
+        project = new_project(name.project, draft, now)
 
         def create(tx: Transaction) -> Project:
             if not store.add_project(tx.connection, project):
@@ -48,8 +63,37 @@ class Directory:
     async def ensure_default_project(self) -> None:
         """Create the project `default` unless it exists."""
         now = self._clock()
-        project = Project(DEFAULT_PROJECT, "Default", "", 1, now, now)
+        project = new_project(DEFAULT_PROJECT, ProjectDraft("Default"), now)
         await self._database.write(lambda tx: store.add_project(tx.connection, project))
+
+    async def update_project(
+        self,
+        name: ProjectName,
+        draft: ProjectDraft,
+        *,
+        paths: Collection[str],
+        etag: str,
+        key: Key | None,
+    ) -> Project:
+        """Change the fields named by `paths`.
+
+        Raises:
+            ServiceError: RESOURCE_NOT_FOUND, ETAG_MISMATCH.
+        """
+        now = self._clock()
+
+        def change(tx: Transaction) -> Project:
+            current = store.find_project(tx.connection, name.project, lock=True)
+            if current is None:
+                raise not_found(name)
+            if etag and etag != str(current.revision):
+                raise etag_mismatch(name, current=str(current.revision))
+            changed = current.changed({path: getattr(draft, path) for path in paths}, now)
+            store.change_project(tx.connection, changed)
+            publish(tx, name.project, ChangeKind.PROJECT_UPDATED, Change(str(name)))
+            return changed
+
+        return await self._database.write(lambda tx: once(tx, key, Project, lambda: change(tx)))
 
     async def get_project(self, name: ProjectName) -> Project:
         """Return a project."""

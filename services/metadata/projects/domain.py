@@ -5,9 +5,10 @@ from __future__ import annotations
 import hashlib
 import secrets
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from enum import StrEnum
+from typing import Any
 
 from services.common.auth import Identity, Right
 
@@ -43,15 +44,37 @@ def rights_of(role: Role) -> frozenset[Right]:
 
 
 @dataclass(frozen=True, slots=True)
+class ProjectDraft:
+    """What the caller says of a project."""
+
+    display_name: str = ""
+    description: str = ""
+    # Aliases, of any model, that only who may deploy may move or delete.
+    protected_aliases: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class Project:
     """A boundary of names, rights, quotas and deletion."""
 
     project: str
     display_name: str
     description: str
+    protected_aliases: tuple[str, ...]
     revision: int
     create_time: datetime
     update_time: datetime
+
+    def changed(self, values: Mapping[str, Any], now: datetime) -> Project:
+        """Return the project with new values, one revision on."""
+        return replace(self, **values, revision=self.revision + 1, update_time=now)
+
+
+def new_project(project: str, draft: ProjectDraft, now: datetime) -> Project:
+    """Return a project as it begins."""
+    return Project(
+        project, draft.display_name, draft.description, draft.protected_aliases, 1, now, now
+    )
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,7 @@ from modelyard.metadata.v1 import project_service_pb2 as pb
 from modelyard.metadata.v1 import project_service_pb2_grpc
 
 from services.common.auth import current_call
-from services.common.names import ProjectName, TokenName
+from services.common.names import ProjectName, TokenName, check_id
 from services.metadata.projects import codec
 from services.metadata.projects.access import Access
 from services.metadata.projects.directory import Directory
@@ -29,13 +29,9 @@ class ProjectServicer(project_service_pb2_grpc.ProjectServiceServicer):
         self, request: pb.CreateProjectRequest, context: Context
     ) -> pb.CreateProjectResponse:
         """Create a project."""
-        name, display_name, description = codec.new_project(request)
-        project = await self._directory.create_project(
-            name,
-            display_name=display_name,
-            description=description,
-            key=current_call().key(request),
-        )
+        name = ProjectName(check_id(request.project_id, "project_id"))
+        draft, key = codec.project_draft(request.project), current_call().key(request)
+        project = await self._directory.create_project(name, draft, key=key)
         return pb.CreateProjectResponse(project=codec.project(project))
 
     async def GetProject(
@@ -54,6 +50,19 @@ class ProjectServicer(project_service_pb2_grpc.ProjectServiceServicer):
             projects=[codec.project(project) for project in page.items],
             next_page_token=page.next_token,
         )
+
+    async def UpdateProject(
+        self, request: pb.UpdateProjectRequest, context: Context
+    ) -> pb.UpdateProjectResponse:
+        """Change a project."""
+        project = await self._directory.update_project(
+            ProjectName.parse(request.project.name, "project.name"),
+            codec.project_draft(request.project),
+            paths=codec.update_paths(request),
+            etag=request.project.etag,
+            key=current_call().key(request),
+        )
+        return pb.UpdateProjectResponse(project=codec.project(project))
 
     async def CreateToken(
         self, request: pb.CreateTokenRequest, context: Context

@@ -23,6 +23,7 @@ PROJECTS = sa.Table(
     sa.Column("project", sa.Text, primary_key=True),
     sa.Column("display_name", sa.Text, nullable=False),
     sa.Column("description", sa.Text, nullable=False),
+    sa.Column("protected_aliases", sa.LargeBinary, nullable=False),
     sa.Column("revision", sa.BigInteger, nullable=False),
     sa.Column("create_time", Timestamp, nullable=False),
     sa.Column("update_time", Timestamp, nullable=False),
@@ -56,19 +57,22 @@ def add_project(connection: Connection, project: Project) -> bool:
         connection,
         PROJECTS,
         ["project"],
-        project=project.project,
-        display_name=project.display_name,
-        description=project.description,
-        revision=project.revision,
         create_time=project.create_time,
-        update_time=project.update_time,
+        **_columns(project),
     )
     return row is not None
 
 
-def find_project(connection: Connection, project: str) -> Project | None:
-    """Return a project, or None."""
+def change_project(connection: Connection, project: Project) -> None:
+    """Write a changed project; it must be locked."""
+    is_it = PROJECTS.c.project == project.project
+    connection.execute(PROJECTS.update().where(is_it).values(**_columns(project)))
+
+
+def find_project(connection: Connection, project: str, *, lock: bool = False) -> Project | None:
+    """Return a project, or None; locked until the transaction's end if asked for."""
     query = sa.select(PROJECTS).where(PROJECTS.c.project == project)
+    query = query.with_for_update() if lock else query
     row = connection.execute(query).first()
     return None if row is None else _project(row)
 
@@ -167,11 +171,23 @@ def keep_signing_key(
     return bytes(connection.execute(query).scalar_one())
 
 
+def _columns(project: Project) -> dict[str, Any]:
+    return {
+        "project": project.project,
+        "display_name": project.display_name,
+        "description": project.description,
+        "protected_aliases": pack(project.protected_aliases),
+        "revision": project.revision,
+        "update_time": project.update_time,
+    }
+
+
 def _project(row: Row[Any]) -> Project:
     return Project(
         project=row.project,
         display_name=row.display_name,
         description=row.description,
+        protected_aliases=msgspec.msgpack.decode(row.protected_aliases, type=tuple[str, ...]),
         revision=row.revision,
         create_time=row.create_time,
         update_time=row.update_time,

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
+from google.protobuf.field_mask_pb2 import FieldMask
+
 from modelyard._binding import AsyncGroup, Group, SyncGroup, paged, unary
 from modelyard._calls import Call, Pages, call, new_request_id, pages
 from modelyard._names import Ref
@@ -12,12 +17,21 @@ from modelyard.metadata.v1 import project_service_pb2 as service
 class _Projects(Group):
     @unary
     def create(
-        self, project_id: str, *, display_name: str = "", description: str = ""
+        self,
+        project_id: str,
+        *,
+        display_name: str = "",
+        description: str = "",
+        protected_aliases: Sequence[str] = (),
     ) -> Call[project_pb2.Project]:
-        """Create a project."""
+        """Create a project; only who may deploy may move its protected aliases."""
         request = service.CreateProjectRequest(
             project_id=project_id,
-            project=project_pb2.Project(display_name=display_name, description=description),
+            project=project_pb2.Project(
+                display_name=display_name,
+                description=description,
+                protected_aliases=protected_aliases,
+            ),
             request_id=new_request_id(),
         )
         return call(request, service.CreateProjectResponse, lambda r: r.project)
@@ -27,6 +41,30 @@ class _Projects(Group):
         """Get a project; without a name, the default one."""
         request = service.GetProjectRequest(name=self._names.project(project))
         return call(request, service.GetProjectResponse, lambda r: r.project)
+
+    @unary
+    def update(
+        self,
+        project: Ref | None = None,
+        *,
+        display_name: str | None = None,
+        description: str | None = None,
+        protected_aliases: Sequence[str] | None = None,
+        etag: str = "",
+    ) -> Call[project_pb2.Project]:
+        """Change what is given of a project; without a name, of the default one."""
+        given = {
+            "display_name": display_name,
+            "description": description,
+            "protected_aliases": protected_aliases,
+        }
+        values: dict[str, Any] = {key: value for key, value in given.items() if value is not None}
+        request = service.UpdateProjectRequest(
+            project=project_pb2.Project(name=self._names.project(project), etag=etag, **values),
+            update_mask=FieldMask(paths=list(values)),
+            request_id=new_request_id(),
+        )
+        return call(request, service.UpdateProjectResponse, lambda r: r.project)
 
     @paged
     def list(self) -> Pages[project_pb2.Project]:

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from modelyard.cli import datasets, models, runs
 from modelyard.cli.context import client
 from modelyard.cli.render import leaf, moment, show_list, show_one
+
+Protect = Annotated[
+    list[str] | None,
+    typer.Option(help="An alias that only who may deploy may move; repeatable."),
+]
 
 
 def register(app: typer.Typer) -> None:
@@ -70,10 +75,37 @@ def _projects(group: typer.Typer) -> None:
         )
 
     @group.command("create")
-    def create_project(project: str, description: str = "") -> None:
+    def create_project(project: str, description: str = "", protect: Protect = None) -> None:
         """Create a project."""
-        made = client().projects.create(project, description=description)
-        show_one(made, {"project": made.name})
+        made = client().projects.create(
+            project, description=description, protected_aliases=protect or ()
+        )
+        _show_project(made)
+
+    @group.command("show")
+    def show_project(project: str) -> None:
+        """Show a project."""
+        _show_project(client().projects.get(project))
+
+    @group.command("update")
+    def update_project(
+        project: str, description: str | None = None, protect: Protect = None
+    ) -> None:
+        """Change a project; --protect replaces the list, `--protect ''` empties it."""
+        aliases = None if protect is None else [alias for alias in protect if alias]
+        _show_project(
+            client().projects.update(project, description=description, protected_aliases=aliases)
+        )
+
+
+def _show_project(project: Any) -> None:
+    fields = {
+        "project": project.name,
+        "description": project.description,
+        "protected aliases": ", ".join(project.protected_aliases) or "none",
+        "created": moment(project.create_time),
+    }
+    show_one(project, fields)
 
 
 def _tokens(group: typer.Typer) -> None:
