@@ -35,10 +35,11 @@ async def test_odd_changes_are_refused(admin: Desk) -> None:
     mask = FieldMask(paths=["etag"])
     call = admin.projects.UpdateProject
     assert (await admin.refused(call, stale))[1] == "ETAG_MISMATCH"
-    for project in (odd, many):
+    for project, reason in ((odd, "INVALID_NAME"), (many, "INVALID_FIELD")):
         refused = await admin.refused(call, pb.UpdateProjectRequest(project=project))
-        assert refused[1] == "INVALID_FIELD"
+        assert refused[1] == reason
     refused = await admin.refused(call, pb.UpdateProjectRequest(project=absent))
     assert refused[1] == "RESOURCE_NOT_FOUND"
-    masked = pb.UpdateProjectRequest(project=odd, update_mask=mask)
+    named = project_pb2.Project(name=PROJECT)
+    masked = pb.UpdateProjectRequest(project=named, update_mask=mask)
     assert (await admin.refused(call, masked))[1] == "INVALID_FIELD"
