@@ -4,17 +4,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from modelyard._binding import AsyncGroup, Group, SyncGroup, flow, paged, unary
 from modelyard._calls import Call, Flow, Pages, ask, call, new_request_id, pages
 from modelyard._history import MetricPoints, samples
 from modelyard._ingest import Outgoing
-from modelyard._names import Ref
+from modelyard._names import Names, Ref
+from modelyard._resources.comparisons import compare
 from modelyard._writer import PATIENCE, AsyncRunWriter, RunWriter
 from modelyard.common.v1 import failure_pb2
 from modelyard.errors import InvalidArgumentError
-from modelyard.metadata.v1 import run_pb2
+from modelyard.metadata.v1 import comparison_service_pb2, run_pb2
 from modelyard.metadata.v1 import run_service_pb2 as service
 
 _POINTS_PER_PAGE = 100_000
@@ -109,6 +110,13 @@ class _Runs(Group):
             end_step=end_step,
         )
         return call(request, service.SampleMetricPointsResponse, samples)
+
+    @flow
+    def compare(
+        self, runs: Sequence[Ref], *, code: bool = True
+    ) -> Flow[comparison_service_pb2.CompareResponse]:
+        """Put runs side by side; the others are held against the first."""
+        return (yield from compare(self._names, runs, Names.run, code=code))
 
     @unary
     def finish(
