@@ -14,6 +14,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
+from services.common.database import Double
 from services.common.filter_syntax import (
     PRESENT,
     And,
@@ -42,6 +43,7 @@ __all__ = [
     "flag_field",
     "map_field",
     "number_field",
+    "optional_text_field",
     "parse_filter",
     "parse_order",
     "text_field",
@@ -90,12 +92,26 @@ def text_field(column: sa.ColumnElement[Any]) -> FieldCompiler:
         if not isinstance(literal, str):
             raise FilterProblemError("wants a quoted string")
         if operator is Operator.HAS:
-            return _known(column, column.icontains(literal, autoescape=True))
+            return _known(column, _contains(column, literal))
         if operator not in {Operator.EQUAL, Operator.NOT_EQUAL}:
             raise FilterProblemError("text is compared with = != and :")
         return _known(column, _COMPARE[operator](column, literal))
 
     return compile_text
+
+
+def optional_text_field(column: sa.ColumnElement[Any]) -> FieldCompiler:
+    """Compare a text column in which "" is no value; `= ""` finds what has none."""
+    compile_text = text_field(column)
+    present = column != ""
+
+    def compile_optional(path: Path, operator: Operator, literal: Literal) -> Clause:
+        if literal is PRESENT:
+            return present
+        clause = compile_text(path, operator, literal)
+        return clause if operator is Operator.EQUAL else sa.and_(present, clause)
+
+    return compile_optional
 
 
 def number_field(column: sa.ColumnElement[Any]) -> FieldCompiler:
@@ -107,7 +123,9 @@ def number_field(column: sa.ColumnElement[Any]) -> FieldCompiler:
             return column.is_not(None)
         if isinstance(literal, bool) or not isinstance(literal, int | float):
             raise FilterProblemError("wants a number")
-        whole = isinstance(literal, int)
+        # An integer meets a double as a double: databases differ in how they mix them.
+        whole = isinstance(literal, int) and not isinstance(column.type, sa.Double | Double)
+        literal = literal if whole else float(literal)
         value = sa.literal(literal, sa.BigInteger()) if whole else sa.literal(literal, sa.Double())
         clause = _compare(column, operator, value)
         if operator in {Operator.GREATER, Operator.GREATER_OR_EQUAL}:
@@ -236,6 +254,14 @@ def _compare(column: sa.ColumnElement[Any], operator: Operator, value: Any) -> C
     if operator is Operator.HAS:
         raise FilterProblemError("':' is for text and maps, or ':*'")
     clause: Clause = _COMPARE[operator](column, value)
+    return clause
+
+
+def _contains(column: sa.ColumnElement[Any], text: str) -> Clause:
+    """Say that a text contains another, whatever the case of its Latin letters."""
+    escaped = re.sub(r"[/%_]", r"/\g<0>", text)
+    pattern = "%" + "".join(c.lower() if c.isascii() else c for c in escaped) + "%"
+    clause: Clause = sa.func.lower(column).like(pattern, escape="/")
     return clause
 
 

@@ -40,6 +40,7 @@ from services.metadata.projects.signing import Signer, signing_key
 from services.metadata.projects.token_files import register_token_files
 from services.metadata.runs.history import History
 from services.metadata.runs.ingesting import Ingestor
+from services.metadata.runs.searching import RunSearch
 from services.metadata.runs.servicer import RunServicer
 from services.metadata.runs.tracker import Tracker
 from services.metadata.settings import PREFIX, MetadataSettings
@@ -76,6 +77,7 @@ async def compose(chassis: Chassis, settings: MetadataSettings | None = None) ->
     comparisons = ComparisonServicer(comparing=comparing)
     runs = RunServicer(
         tracker=tracker,
+        search=RunSearch(database=database, seconds=settings.query_seconds),
         ingestor=Ingestor(database=database, clock=now),
         history=History(database=database),
         authenticator=CachingAuthenticator(access),

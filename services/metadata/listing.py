@@ -16,6 +16,7 @@ class Listing:
     token: str = ""
     filter: str = ""
     order: str = ""
+    show_deleted: bool = False
 
 
 @dataclass(frozen=True, slots=True)

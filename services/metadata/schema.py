@@ -7,6 +7,7 @@ whatever the direction.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -126,11 +127,14 @@ class Sort:
     value: sa.ColumnElement[Any]
     kind: type
     descending: bool = False
+    nullable: bool = True
 
 
-def by_time(column: sa.ColumnElement[Any], *, descending: bool = False) -> Sort:
+def by_time(
+    column: sa.ColumnElement[Any], *, descending: bool = False, nullable: bool = True
+) -> Sort:
     """Sort by a `Timestamp` column."""
-    return Sort(sa.type_coerce(column, sa.BigInteger), int, descending)
+    return Sort(sa.type_coerce(column, sa.BigInteger), int, descending, nullable)
 
 
 def by_number(column: sa.ColumnElement[Any], *, descending: bool = False) -> Sort:
@@ -158,11 +162,11 @@ def fetch_page(
     """
     scope = "\n".join((scope, listing.filter, listing.order))
     names = [f"sort_{index}" for index in range(len(sorts))]
-    key = pagination.decode_token(listing.token, scope, _shape(sorts))
+    key = pagination.decode_token(listing.token, scope, shape(sorts))
     if key is not None:
-        query = query.where(_after(sorts, key))
+        query = query.where(after(sorts, key))
     columns = [sort.value.label(name) for sort, name in zip(sorts, names, strict=True)]
-    query = query.add_columns(*columns).order_by(*_order(sorts)).limit(listing.size + 1)
+    query = query.add_columns(*columns).order_by(*order_of(sorts)).limit(listing.size + 1)
     rows = list(connection.execute(query))
     if len(rows) <= listing.size:
         return rows, ""
@@ -171,23 +175,29 @@ def fetch_page(
     return rows[: listing.size], token
 
 
-def _shape(sorts: Sequence[Sort]) -> Any:
+def shape(sorts: Sequence[Sort]) -> Any:
+    """Return the type of the key in a page token of a list sorted so."""
     return tuple[tuple(sort.kind | None for sort in sorts)]  # type: ignore[misc]  # made at run time
 
 
-def _order(sorts: Sequence[Sort]) -> list[sa.ColumnElement[Any]]:
+def order_of(sorts: Sequence[Sort]) -> list[sa.ColumnElement[Any]]:
+    """Return what to ORDER BY; what has no value comes last."""
     order: list[sa.ColumnElement[Any]] = []
     for sort in sorts[:-1]:
-        order += [sort.value.is_(None), _directed(sort)]
+        if sort.nullable:
+            order.append(sort.value.is_(None))
+        order.append(_directed(sort))
     return [*order, _directed(sorts[-1])]
 
 
-def _directed(sort: Sort) -> sa.ColumnElement[Any]:
-    return sort.value.desc() if sort.descending else sort.value.asc()
-
-
-def _after(sorts: Sequence[Sort], key: Sequence[Any]) -> sa.ColumnElement[bool]:
-    """Return what is true of the rows after a key, in the order of `_order`."""
+def after(sorts: Sequence[Sort], key: Sequence[Any]) -> sa.ColumnElement[bool]:
+    """Return what is true of the rows after a key, in the order of `order_of`."""
+    if _is_one_way(sorts):
+        # As one comparison of rows an index can begin there.
+        pairs = list(zip(sorts, key, strict=True))
+        values = sa.tuple_(*(sa.literal(value, _sql_type(sort.kind)) for sort, value in pairs))
+        columns = sa.tuple_(*(sort.value for sort in sorts))
+        return columns < values if sorts[0].descending else columns > values
     alternatives: list[sa.ColumnElement[bool]] = []
     equal: list[sa.ColumnElement[bool]] = []
     for sort, value in zip(sorts, key, strict=True):
@@ -196,9 +206,27 @@ def _after(sorts: Sequence[Sort], key: Sequence[Any]) -> sa.ColumnElement[bool]:
             continue
         literal = sa.literal(value, _sql_type(sort.kind))
         beyond = sort.value < literal if sort.descending else sort.value > literal
-        alternatives.append(sa.and_(*equal, sa.or_(sort.value.is_(None), beyond)))
+        if sort.nullable:
+            beyond = sa.or_(sort.value.is_(None), beyond)
+        alternatives.append(sa.and_(*equal, beyond))
         equal.append(sort.value == literal)
     return sa.or_(*alternatives, sa.false())
+
+
+def in_pks(connection: Connection, column: sa.Column[Any], pks: Sequence[int]) -> Any:
+    """Say that a column is one of many row ids, however many, with one parameter."""
+    if connection.dialect.name == "postgresql":
+        return column == sa.any_(sa.literal(list(pks), postgresql.ARRAY(sa.BigInteger)))
+    rows = sa.func.json_each(json.dumps(list(pks))).table_valued("value")
+    return column.in_(sa.select(rows.c.value))
+
+
+def _is_one_way(sorts: Sequence[Sort]) -> bool:
+    return not any(sort.nullable for sort in sorts[:-1]) and len({s.descending for s in sorts}) == 1
+
+
+def _directed(sort: Sort) -> sa.ColumnElement[Any]:
+    return sort.value.desc() if sort.descending else sort.value.asc()
 
 
 def _sql_type(kind: type) -> Any:

@@ -24,3 +24,5 @@ class MetadataSettings:
     """How often silent runs and PENDING versions are looked for."""
     pending_seconds: float = 10.0
     """How old a PENDING version must be before it is finished in the background."""
+    query_seconds: float = 5.0
+    """How long a search of runs or versions may take."""

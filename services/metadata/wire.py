@@ -29,6 +29,7 @@ def listing(request: _ListRequest, *, default: int = 50, maximum: int = 1000) ->
         token=request.page_token,
         filter=getattr(request, "filter", ""),
         order=getattr(request, "order_by", ""),
+        show_deleted=getattr(request, "show_deleted", False),
     )
 
 

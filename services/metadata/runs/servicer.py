@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -17,6 +18,7 @@ from services.metadata.runs import codec
 from services.metadata.runs.history import History
 from services.metadata.runs.ingesting import Ingestor
 from services.metadata.runs.pipelining import pipelined
+from services.metadata.runs.searching import RunSearch
 from services.metadata.runs.tracker import Tracker
 from services.metadata.wire import listing
 
@@ -25,6 +27,7 @@ Context = grpc.aio.ServicerContext[Any, Any]
 POINTS_DEFAULT = 10_000
 POINTS_MAXIMUM = 100_000
 INGEST_DEPTH = 16
+RIGHTS_SECONDS = 1.0
 
 
 class RunServicer(run_service_pb2_grpc.RunServiceServicer):
@@ -34,11 +37,13 @@ class RunServicer(run_service_pb2_grpc.RunServiceServicer):
         self,
         *,
         tracker: Tracker,
+        search: RunSearch,
         ingestor: Ingestor,
         history: History,
         authenticator: Authenticator,
     ) -> None:
         self._tracker = tracker
+        self._search = search
         self._ingestor = ingestor
         self._history = history
         self._authenticator = authenticator
@@ -61,7 +66,7 @@ class RunServicer(run_service_pb2_grpc.RunServiceServicer):
     async def ListRuns(self, request: pb.ListRunsRequest, context: Context) -> pb.ListRunsResponse:
         """Return a page of runs."""
         parent = ModelName.parse(request.parent, "parent", wildcard=True)
-        page = await self._tracker.list_runs(parent, listing(request))
+        page = await self._search.list_runs(parent, listing(request))
         return pb.ListRunsResponse(
             runs=[codec.run(run) for run in page.items], next_page_token=page.next_token
         )
@@ -113,10 +118,12 @@ class RunServicer(run_service_pb2_grpc.RunServiceServicer):
         self, requests: AsyncIterator[pb.IngestRunDataRequest]
     ) -> AsyncIterator[asyncio.Future[int]]:
         """Submit each batch of a stream, which may outlive its rights."""
-        stream, credential = None, current_call().caller.credential
+        stream, credential, checked = None, current_call().caller.credential, 0.0
         async for request in requests:
             batch = codec.batch(request, stream)
             stream = batch.run
-            caller = await self._authenticator.introspect(credential)
-            caller.require(Right.WRITE, stream.project)
+            if time.monotonic() - checked > RIGHTS_SECONDS:
+                caller = await self._authenticator.introspect(credential)
+                caller.require(Right.WRITE, stream.project)
+                checked = time.monotonic()
             yield self._ingestor.submit(batch)

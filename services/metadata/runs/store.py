@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 from datetime import datetime
 from typing import Any
@@ -12,20 +12,7 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection, Row
 
 from services.common.database import Double, Timestamp
-from services.common.errors import Reason, ServiceError
-from services.common.filtering import (
-    FieldCompiler,
-    compile_filter,
-    enum_field,
-    map_field,
-    number_field,
-    parse_filter,
-    parse_order,
-    text_field,
-    timestamp_field,
-)
 from services.common.names import WILDCARD, ModelName, RunName
-from services.metadata.listing import Listing, Page
 from services.metadata.models.domain import MetricGoal
 from services.metadata.models.store import (
     MODEL_GOALS,
@@ -46,13 +33,8 @@ from services.metadata.runs.domain import (
 from services.metadata.schema import (
     METADATA,
     BinaryText,
-    Sort,
-    by_number,
-    by_time,
-    fetch_page,
     index_params,
     insert_new,
-    param_field,
     param_values,
     reference,
     row_id,
@@ -117,7 +99,7 @@ RUN_DATASETS = sa.Table(
     METADATA,
     reference("run_pk", "runs.pk", primary_key=True),
     sa.Column("key", sa.Text, primary_key=True),
-    sa.Column("dataset_version", sa.Text, primary_key=True, index=True),
+    sa.Column("dataset_version", BinaryText, primary_key=True, index=True),
 )
 RUN_WRITERS = sa.Table(
     "run_writers",
@@ -151,34 +133,6 @@ for _figure in ("last_rank", "min", "max"):
     sa.Index(f"series_{_figure}", *(SERIES.c[n] for n in ("model_pk", "key", _figure, "run_pk")))
 sa.Index("run_tags_value", *(RUN_TAGS.c[n] for n in ("model_pk", "key", "value", "run_pk")))
 index_params("run_params", RUN_PARAMS, owner="run_pk")
-
-_METRIC = SERIES.c.run_pk == RUNS.c.pk
-FIELDS: Mapping[str, FieldCompiler] = {
-    "id": text_field(RUNS.c.run),
-    "state": enum_field(RUNS.c.state, list(RunState)),
-    "creator": text_field(RUNS.c.creator),
-    "create_time": timestamp_field(RUNS.c.create_time),
-    "end_time": timestamp_field(RUNS.c.end_time),
-    "build": text_field(RUNS.c.build),
-    "tags": map_field(
-        RUN_TAGS.c.run_pk == RUNS.c.pk, key=RUN_TAGS.c.key, values=text_field(RUN_TAGS.c.value)
-    ),
-    "params": map_field(
-        RUN_PARAMS.c.run_pk == RUNS.c.pk, key=RUN_PARAMS.c.key, values=param_field(RUN_PARAMS)
-    ),
-    "metrics": map_field(
-        _METRIC,
-        key=SERIES.c.key,
-        values={
-            "": number_field(SERIES.c.last),
-            "min": number_field(SERIES.c.min),
-            "max": number_field(SERIES.c.max),
-        },
-    ),
-}
-TIMES = {"create_time": RUNS.c.create_time, "end_time": RUNS.c.end_time}
-FIGURES = {"last": SERIES.c.last, "min": SERIES.c.min, "max": SERIES.c.max}
-_BRIEF = [column for column in RUNS.c if column.name not in {"diff", "packages", "notes"}]
 
 
 def insert_run(
@@ -254,20 +208,6 @@ def find_run(connection: Connection, name: RunName) -> Run | None:
     query = _select(list(RUNS.c)).where(_of_model(name.parent), RUNS.c.run == name.run)
     rows = list(connection.execute(query))
     return _runs(connection, rows)[0] if rows else None
-
-
-def list_runs(connection: Connection, parent: ModelName, listing: Listing) -> Page[Run]:
-    """Return a page of a model's runs, or of all models' (`-`), without packages and diffs."""
-    query = _select(_BRIEF).where(_of_model(parent))
-    expression = parse_filter(listing.filter)
-    if expression is not None:
-        query = query.where(compile_filter(expression, FIELDS))
-    terms = parse_order(listing.order, [*TIMES, "metrics.*"])
-    sorts = [_sort(term.path, descending=term.descending) for term in terms]
-    sorts.append(Sort(RUNS.c.pk, int, descending=True))
-    scope = f"runs\n{parent}"
-    rows, token = fetch_page(connection, query, sorts, listing=listing, scope=scope)
-    return Page(tuple(_runs(connection, rows)), token)
 
 
 def set_ended(
@@ -363,19 +303,6 @@ def _of_model(name: ModelName) -> sa.ColumnElement[bool]:
     if name.model == WILDCARD:
         return in_project
     return sa.and_(in_project, MODELS.c.model == name.model)
-
-
-def _sort(path: tuple[str, ...], *, descending: bool) -> Sort:
-    if path[0] in TIMES:
-        return by_time(TIMES[path[0]], descending=descending)
-    figure = FIGURES.get(".".join(path[2:]) or "last")
-    if figure is None:
-        message = "a metric is sorted by its last value, .min or .max; quote keys that hold dots"
-        raise ServiceError(Reason.INVALID_ORDER, message, order_by=".".join(path)[:200])
-    value = (
-        sa.select(figure).where(_METRIC, SERIES.c.key == path[1]).scalar_subquery().correlate(RUNS)
-    )
-    return by_number(value, descending=descending)
 
 
 def _runs(connection: Connection, rows: Sequence[Row[Any]]) -> list[Run]:

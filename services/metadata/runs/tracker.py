@@ -14,7 +14,6 @@ from services.common.errors import ServiceError, already_exists, not_found, wron
 from services.common.idempotency import Key, once
 from services.common.names import ModelName, RunName
 from services.metadata.changes import ChangeKind
-from services.metadata.listing import Listing, Page
 from services.metadata.models.registry import ensure_model
 from services.metadata.runs import ingest_store, store
 from services.metadata.runs.domain import (
@@ -78,10 +77,6 @@ class Tracker:
         """Return a run with everything that is known of it."""
         found = await self._database.read(lambda tx: store.find_run(tx.connection, name))
         return _found(found, name)
-
-    async def list_runs(self, parent: ModelName, listing: Listing) -> Page[Run]:
-        """Return a page of a model's runs; model `-`: of all models."""
-        return await self._database.read(lambda tx: store.list_runs(tx.connection, parent, listing))
 
     async def position(self, name: RunName, writer: str) -> int:
         """Return up to where a writer's batches are kept."""

@@ -260,7 +260,7 @@ async def test_lists_are_filtered_and_ordered(admin: Desk) -> None:
     assert await listed(admin, order_by=f"{metric} desc", page_size=2) == names
     assert await listed(admin, order_by=f"{metric}.min", page_size=1) == names
     assert await listed(admin, order_by=f"{metric}.max", page_size=1) == names[::-1]
-    assert await listed(admin, order_by="end_time", page_size=1) == ["bravo", "charlie", "alpha"]
+    assert await listed(admin, order_by="end_time", page_size=1) == ["bravo", "alpha", "charlie"]
     assert await listed(admin, filter=f"{metric} > 3.5") == ["bravo", "alpha"]
     assert await listed(admin, filter=f"{metric}.min >= 1") == ["charlie", "bravo"]
     assert await listed(admin, filter='params.kind = "tree" AND params.depth < 2') == ["bravo"]
