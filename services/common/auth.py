@@ -124,6 +124,7 @@ class Call:
     metadata: Mapping[str, str]
     deadline: float
     identity: Identity | None = None
+    started: float = field(default_factory=time.monotonic)
 
     @property
     def caller(self) -> Identity:

@@ -15,10 +15,11 @@ import fcntl
 import os
 import queue
 import threading
-from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any, TypeVar
@@ -37,6 +38,7 @@ Listener = Callable[[list[outbox.Event]], None]
 READERS = 4
 ATTEMPTS = 5
 BATCH = 256
+IDLE_SECONDS = 1.0
 
 
 class Timestamp(sa.types.TypeDecorator[datetime]):
@@ -94,8 +96,13 @@ class Database:
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
+        self._is_local = _is_sqlite(engine)
+        # A statement of PostgreSQL sees one moment anyway: reads need no transaction there.
+        self._reading = (
+            engine if self._is_local else engine.execution_options(isolation_level="AUTOCOMMIT")
+        )
         self._readers = ThreadPoolExecutor(READERS, thread_name_prefix="database-read")
-        self._writer = _CoalescingWriter(engine) if _is_sqlite(engine) else _PooledWriter(engine)
+        self._writer = _CoalescingWriter(engine) if self._is_local else _PooledWriter(engine)
         self._listeners: list[Listener] = []
 
     @classmethod
@@ -111,7 +118,10 @@ class Database:
         return cls(engine)
 
     def on_commit(self, listener: Listener) -> None:
-        """Call a function, in the event loop, with the events of each commit."""
+        """Call a function, in the event loop, with the events of each commit.
+
+        It is called before whoever wrote gets its answer.
+        """
         self._listeners.append(listener)
 
     async def read(self, work: Callable[[Transaction], T]) -> T:
@@ -119,16 +129,23 @@ class Database:
         loop = asyncio.get_running_loop()
         return await loop.run_in_executor(self._readers, self._read, work)
 
+    async def lookup(self, work: Callable[[Transaction], T]) -> T:
+        """Run a read of a few rows by unique keys; return its answer.
+
+        On SQLite it takes less time than handing it to a thread would, and no write makes
+        it wait: it is done at once, in the event loop.
+        """
+        return self._read(work) if self._is_local else await self.read(work)
+
     async def write(self, work: Callable[[Transaction], T]) -> T:
         """Run a function in a write transaction; return its answer once committed.
 
         The function may run more than once, so it must do nothing but SQL.
         """
-        answer, events = await asyncio.wrap_future(self._writer.submit(work))
-        if events:
-            for listener in self._listeners:
-                listener(events)
-        return answer  # type: ignore[no-any-return]  # the future carries what work returned
+        loop = asyncio.get_running_loop()
+        write = Write(work, loop, loop.create_future(), self._listeners)
+        self._writer.submit(write)
+        return await write.future  # type: ignore[no-any-return]  # what work returned
 
     async def ping(self) -> None:
         """Ask the database for a sign of life."""
@@ -141,8 +158,46 @@ class Database:
         self._engine.dispose()
 
     def _read(self, work: Callable[[Transaction], T]) -> T:
-        with _translated(), self._engine.connect() as connection:
+        with _translated(), self._reading.connect() as connection:
             return work(Transaction(connection, []))
+
+
+@dataclass(slots=True)
+class Write:
+    """A write that waits, and what became of it."""
+
+    work: Work[Any]
+    loop: asyncio.AbstractEventLoop
+    future: asyncio.Future[Any]
+    listeners: Sequence[Listener]
+    answer: Any = None
+    events: list[outbox.Event] = field(default_factory=list)
+    error: Exception | None = None
+
+    def deliver(self) -> None:
+        """Tell the listeners and whoever waits; in the event loop."""
+        if self.events and self.error is None:
+            for listener in self.listeners:
+                listener(self.events)
+        if self.future.cancelled():
+            return
+        if self.error is not None:
+            self.future.set_exception(self.error)
+        else:
+            self.future.set_result(self.answer)
+
+
+def _deliver(writes: Sequence[Write]) -> None:
+    """Hand a commit's writes back to their loops, each loop woken once: a wake-up is dear."""
+    for loop in {write.loop for write in writes}:
+        own = [write for write in writes if write.loop is loop]
+        if not loop.is_closed():
+            loop.call_soon_threadsafe(_deliver_here, own)
+
+
+def _deliver_here(writes: Sequence[Write]) -> None:
+    for write in writes:
+        write.deliver()
 
 
 class _CoalescingWriter:
@@ -150,14 +205,12 @@ class _CoalescingWriter:
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
-        self._waiting: queue.SimpleQueue[tuple[Work[Any], Future[Any]] | None] = queue.SimpleQueue()
+        self._waiting: queue.SimpleQueue[Write | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._run, name="database-write", daemon=True)
         self._thread.start()
 
-    def submit(self, work: Work[Any]) -> Future[Any]:
-        future: Future[Any] = Future()
-        self._waiting.put((work, future))
-        return future
+    def submit(self, write: Write) -> None:
+        self._waiting.put(write)
 
     def close(self) -> None:
         self._waiting.put(None)
@@ -167,46 +220,45 @@ class _CoalescingWriter:
         with self._engine.connect() as connection:
             while (first := self._waiting.get()) is not None:
                 batch = [first, *self._more()]
-                self._commit(connection, [item for item in batch if item is not None])
+                writes = [write for write in batch if write and not write.future.cancelled()]
+                if writes:
+                    self._commit(connection, writes)
+                    _deliver(writes)
                 if None in batch:
                     return
 
-    def _more(self) -> Iterator[tuple[Work[Any], Future[Any]] | None]:
+    def _more(self) -> Iterator[Write | None]:
         for _ in range(BATCH):
             try:
                 yield self._waiting.get_nowait()
             except queue.Empty:
                 return
 
-    def _commit(self, connection: Connection, batch: list[tuple[Work[Any], Future[Any]]]) -> None:
-        batch = [item for item in batch if item[1].set_running_or_notify_cancel()]
-        done: list[tuple[Future[Any], Any]] = []
+    def _commit(self, connection: Connection, batch: Sequence[Write]) -> None:
+        """Run a batch's writes in one transaction; what fails the commit fails each of them."""
         try:
             with _translated(), connection.begin():
-                for work, future in batch:
-                    _settle(connection, work, future, done)
-        except Exception as error:  # whatever failed the commit fails each of its writes
-            for _, future in batch:
-                if not future.done():
-                    future.set_exception(error)
-            return
-        for future, answer in done:
-            future.set_result(answer)
+                if len(batch) == 1:
+                    batch[0].answer, batch[0].events = _perform(connection, batch[0].work)
+                else:
+                    for write in batch:
+                        _perform_apart(connection, write)
+        except Exception as error:  # handed to whoever asked for the write
+            for write in batch:
+                write.error = write.error or error
 
 
-def _settle(
-    connection: Connection,
-    work: Work[Any],
-    future: Future[Any],
-    done: list[tuple[Future[Any], Any]],
-) -> None:
-    """Run one write in a savepoint; its failure is its own."""
+def _perform_apart(connection: Connection, write: Write) -> None:
+    """Run one write of several in a savepoint; its failure is its own."""
+    # Statements of our own, not `begin_nested()`: that costs more than many a write does.
+    connection.exec_driver_sql("SAVEPOINT one_write")
     try:
-        with _translated(), connection.begin_nested():
-            answer = _perform(connection, work)
-        done.append((future, answer))
+        with _translated():
+            write.answer, write.events = _perform(connection, write.work)
     except Exception as error:  # handed to whoever asked for the write
-        future.set_exception(error)
+        write.error = error
+        connection.exec_driver_sql("ROLLBACK TO one_write")
+    connection.exec_driver_sql("RELEASE one_write")
 
 
 class _PooledWriter:
@@ -219,13 +271,22 @@ class _PooledWriter:
             thread_name_prefix="database-write",
         )
 
-    def submit(self, work: Work[Any]) -> Future[Any]:
-        return self._threads.submit(self._write, work)
+    def submit(self, write: Write) -> None:
+        self._threads.submit(self._write, write)
 
     def close(self) -> None:
         self._threads.shutdown()
 
-    def _write(self, work: Work[Any]) -> Any:
+    def _write(self, write: Write) -> None:
+        if write.future.cancelled():
+            return
+        try:
+            write.answer, write.events = self._perform(write.work)
+        except Exception as error:  # handed to whoever asked for the write
+            write.error = error
+        _deliver([write])
+
+    def _perform(self, work: Work[Any]) -> tuple[Any, list[outbox.Event]]:
         for attempt in range(ATTEMPTS):
             try:
                 with _translated(), self._engine.begin() as connection:
@@ -266,13 +327,15 @@ def create_engine(url: str) -> Engine:
     """Make an engine with the settings every service's database has."""
     parsed = sa.make_url(url)
     if parsed.get_backend_name() != "sqlite":
-        return sa.create_engine(
+        engine = sa.create_engine(
             parsed.set(drivername="postgresql+psycopg"),
             pool_size=8,
             max_overflow=4,
-            pool_pre_ping=True,
             connect_args={"options": "-c timezone=UTC"},
         )
+        sa.event.listen(engine, "checkin", _note_use)
+        sa.event.listen(engine, "checkout", _ping_idle)
+        return engine
     path = Path(parsed.database or "")
     _lock(path)
     engine = sa.create_engine(
@@ -281,6 +344,28 @@ def create_engine(url: str) -> Engine:
     sa.event.listen(engine, "connect", _prepare_sqlite)
     sa.event.listen(engine, "begin", lambda connection: connection.exec_driver_sql("BEGIN"))
     return engine
+
+
+def _note_use(_connection: object, record: Any) -> None:
+    record.info["used"] = time.monotonic()
+
+
+def _ping_idle(connection: Any, record: Any, _proxy: object) -> None:
+    """Try a connection that has been idle for a while; asking each time costs a round trip."""
+    if time.monotonic() - record.info.get("used", 0.0) < IDLE_SECONDS:
+        return
+    try:
+        connection.execute("SELECT 1")
+        connection.rollback()
+    except _connection_errors() as error:
+        raise sa.exc.DisconnectionError from error
+
+
+def _connection_errors() -> tuple[type[Exception], ...]:
+    """Return what the PostgreSQL driver raises when its server is gone."""
+    import psycopg  # noqa: PLC0415 - SQLite needs none of it
+
+    return (psycopg.OperationalError, psycopg.InterfaceError)
 
 
 _LOCKS: dict[Path, int] = {}

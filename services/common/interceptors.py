@@ -1,8 +1,9 @@
 """What every RPC passes through, in this order, whatever its kind.
 
-Each interceptor is an asynchronous context manager around the handler: it sees
-the call, and the errors on their way out; it never touches messages. The order
-is the literal list `INTERCEPTORS`.
+Each interceptor sees the call on its way in, and its error on the way out; it
+never touches messages. The order is the literal list `INTERCEPTORS`; the way out
+is the way in, backwards. They are plain methods and not context managers because
+every microsecond here is paid by every call.
 """
 
 from __future__ import annotations
@@ -11,8 +12,6 @@ import asyncio
 import logging
 import secrets
 import time
-from collections.abc import AsyncIterator, Callable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -30,7 +29,7 @@ from services.common.auth import (
 from services.common.errors import Reason, ServiceError
 from services.common.methods import Method
 from services.common.names import project_of
-from services.common.telemetry import Telemetry
+from services.common.telemetry import MeasuredCall, Telemetry
 
 logger = logging.getLogger(__name__)
 
@@ -44,6 +43,8 @@ class Incoming(Protocol):
     call: Call
     method: Method
     context: grpc.aio.ServicerContext[Any, Any]
+    measured: MeasuredCall | None
+    alarm: asyncio.Timeout | None
 
     async def first_request(self) -> Any:
         """Return the first request message, parsed."""
@@ -58,77 +59,114 @@ class Chain:
     telemetry: Telemetry
 
 
-Interceptor = Callable[[Chain, Incoming], AbstractAsyncContextManager[None]]
+class Interceptor(Protocol):
+    """One concern of every RPC; it has no state of its own."""
+
+    async def enter(self, chain: Chain, incoming: Incoming) -> None:
+        """Let the call in; what is raised ends it, as an error of the handler would."""
+        ...
+
+    async def leave(
+        self, chain: Chain, incoming: Incoming, error: BaseException | None
+    ) -> BaseException | None:
+        """See the call out; return the error that those entered before are to see."""
+        ...
 
 
-@asynccontextmanager
-async def telemetry(chain: Chain, incoming: Incoming) -> AsyncIterator[None]:
+class Measuring:
     """Measure the call and make it a span of the caller's trace."""
-    method, metadata = incoming.method.full_name, incoming.call.metadata
-    with chain.telemetry.server_call(method, metadata) as outcome:
-        try:
-            yield
-        finally:
-            outcome.code = _code_name(incoming.context)
+
+    async def enter(self, chain: Chain, incoming: Incoming) -> None:
+        """Start the clock and the span."""
+        method, metadata = incoming.method.full_name, incoming.call.metadata
+        incoming.measured = chain.telemetry.start_call(method, metadata)
+
+    async def leave(
+        self, chain: Chain, incoming: Incoming, error: BaseException | None
+    ) -> BaseException | None:
+        """Observe what became of it."""
+        assert incoming.measured is not None  # noqa: S101 - entered before
+        chain.telemetry.end_call(incoming.measured, _code_name(incoming.context))
+        return error
 
 
-@asynccontextmanager
-async def request_log(chain: Chain, incoming: Incoming) -> AsyncIterator[None]:
+class Logging:
     """Log each call once, at its end; never its payload."""
-    started = time.monotonic()
-    try:
-        yield
-    finally:
+
+    async def enter(self, chain: Chain, incoming: Incoming) -> None:
+        """Do nothing yet."""
+
+    async def leave(
+        self, chain: Chain, incoming: Incoming, error: BaseException | None
+    ) -> BaseException | None:
+        """Write the line."""
+        if not logger.isEnabledFor(logging.INFO):
+            return error
         identity = incoming.call.identity
         logger.info(
             "rpc",
             extra={
                 "method": incoming.method.full_name,
                 "code": _code_name(incoming.context),
-                "seconds": round(time.monotonic() - started, 4),
+                "seconds": round(time.monotonic() - incoming.call.started, 4),
                 "principal": identity.principal if identity else "",
             },
         )
+        return error
 
 
-@asynccontextmanager
-async def errors(chain: Chain, incoming: Incoming) -> AsyncIterator[None]:
+class Errors:
     """Turn what was raised into a documented error; nothing else leaves the server."""
-    try:
-        yield
-    except ServiceError as error:
-        _answer(incoming.context, error)
-    except TimeoutError:
-        message = "the deadline passed before the work was done"
-        _answer(incoming.context, ServiceError(Reason.DEADLINE_EXCEEDED, message))
-    except asyncio.CancelledError:
-        incoming.context.set_code(grpc.StatusCode.CANCELLED)
-        raise
-    except Exception:
-        error_id = secrets.token_hex(8)
-        logger.exception(
-            "internal error", extra={"error_id": error_id, "method": incoming.method.full_name}
-        )
-        _answer(
-            incoming.context, ServiceError(Reason.INTERNAL, "internal error", error_id=error_id)
-        )
+
+    async def enter(self, chain: Chain, incoming: Incoming) -> None:
+        """Do nothing yet."""
+
+    async def leave(
+        self, chain: Chain, incoming: Incoming, error: BaseException | None
+    ) -> BaseException | None:
+        """Answer with the error."""
+        if error is None:
+            return None
+        if isinstance(error, ServiceError):
+            _answer(incoming.context, error)
+        elif isinstance(error, TimeoutError):
+            message = "the deadline passed before the work was done"
+            _answer(incoming.context, ServiceError(Reason.DEADLINE_EXCEEDED, message))
+        elif isinstance(error, asyncio.CancelledError):
+            incoming.context.set_code(grpc.StatusCode.CANCELLED)
+            return error
+        elif isinstance(error, Exception):
+            _answer(incoming.context, _internal(incoming.method, error))
+        else:
+            return error
+        return None
 
 
-@asynccontextmanager
-async def authentication(chain: Chain, incoming: Incoming) -> AsyncIterator[None]:
+class Authentication:
     """Find out whom the call's bearer credential stands for."""
-    scheme, _, credential = incoming.call.metadata.get("authorization", "").partition(" ")
-    if scheme.lower() != "bearer" or not 0 < len(credential) <= MAX_CREDENTIAL:
-        raise invalid_credential()
-    incoming.call.identity = await chain.authenticator.introspect(credential)
-    yield
+
+    async def enter(self, chain: Chain, incoming: Incoming) -> None:
+        """Refuse a call without a valid credential."""
+        scheme, _, credential = incoming.call.metadata.get("authorization", "").partition(" ")
+        if scheme.lower() != "bearer" or not 0 < len(credential) <= MAX_CREDENTIAL:
+            raise invalid_credential()
+        incoming.call.identity = await chain.authenticator.introspect(credential)
+
+    async def leave(
+        self, chain: Chain, incoming: Incoming, error: BaseException | None
+    ) -> BaseException | None:
+        """Let it pass."""
+        return error
 
 
-@asynccontextmanager
-async def authorisation(chain: Chain, incoming: Incoming) -> AsyncIterator[None]:
+class Authorisation:
     """Demand the right that the RPC declares in its proto."""
-    method, identity = incoming.method, incoming.call.caller
-    if method.right is not Right.AUTHENTICATED:
+
+    async def enter(self, chain: Chain, incoming: Incoming) -> None:
+        """Refuse a caller who lacks the right on the resource."""
+        method, identity = incoming.method, incoming.call.caller
+        if method.right is Right.AUTHENTICATED:
+            return
         if method.resource:
             name = method.resource_of(await incoming.first_request())
             held = identity.may(method.right, project_of(name, method.resource))
@@ -136,24 +174,50 @@ async def authorisation(chain: Chain, incoming: Incoming) -> AsyncIterator[None]
             held = identity.may_everywhere(method.right)
         if not held:
             raise right_missing(method.right)
-    yield
+
+    async def leave(
+        self, chain: Chain, incoming: Incoming, error: BaseException | None
+    ) -> BaseException | None:
+        """Let it pass."""
+        return error
 
 
-@asynccontextmanager
-async def deadline(chain: Chain, incoming: Incoming) -> AsyncIterator[None]:
+class Deadline:
     """End the work when the caller's deadline passes, or the server's own maximum."""
-    async with asyncio.timeout(incoming.call.remaining):
-        yield
+
+    async def enter(self, chain: Chain, incoming: Incoming) -> None:
+        """Set the alarm."""
+        incoming.alarm = asyncio.timeout(incoming.call.remaining)
+        await incoming.alarm.__aenter__()
+
+    async def leave(
+        self, chain: Chain, incoming: Incoming, error: BaseException | None
+    ) -> BaseException | None:
+        """Turn the alarm off; one that went off is a TimeoutError."""
+        assert incoming.alarm is not None  # noqa: S101 - entered before
+        kind = None if error is None else type(error)
+        try:
+            await incoming.alarm.__aexit__(kind, error, None)
+        except TimeoutError as late:
+            return late
+        return error
 
 
 INTERCEPTORS: tuple[Interceptor, ...] = (
-    telemetry,
-    request_log,
-    errors,
-    authentication,
-    authorisation,
-    deadline,
+    Measuring(),
+    Logging(),
+    Errors(),
+    Authentication(),
+    Authorisation(),
+    Deadline(),
 )
+
+
+def _internal(method: Method, error: Exception) -> ServiceError:
+    error_id = secrets.token_hex(8)
+    extra = {"error_id": error_id, "method": method.full_name}
+    logger.error("internal error", exc_info=error, extra=extra)
+    return ServiceError(Reason.INTERNAL, "internal error", error_id=error_id)
 
 
 def _answer(context: grpc.aio.ServicerContext[Any, Any], error: ServiceError) -> None:

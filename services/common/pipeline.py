@@ -6,9 +6,9 @@ bytes that are no message. All four kinds of RPC go the same way.
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING, Any
 
 import grpc
@@ -18,6 +18,7 @@ from services.common.auth import Call, enter_call
 from services.common.errors import Reason, ServiceError
 from services.common.interceptors import INTERCEPTORS, STREAM_SECONDS, UNARY_SECONDS, Chain
 from services.common.methods import Method
+from services.common.telemetry import MeasuredCall
 
 Context = grpc.aio.ServicerContext[Any, Any]
 if TYPE_CHECKING:  # grpc's own class takes no parameters at run time
@@ -50,17 +51,26 @@ class Pipeline(grpc.aio.ServerInterceptor):
 
         async def unary(raw: Any, context: Context) -> Any:
             incoming = _Incoming(method, context, raw)
-            async with AsyncExitStack() as stack:
-                request = await incoming.enter(stack, chain)
-                return await _unary_handler(handler)(request, context)
-            return b""
+            error: BaseException | None = None
+            response: Any = b""
+            try:
+                request = await incoming.enter(chain)
+                response = await _unary_handler(handler)(request, context)
+            except BaseException as raised:  # the interceptors decide
+                error = raised
+            await incoming.leave(chain, error)
+            return b"" if error is not None else response
 
         async def stream(raw: Any, context: Context) -> AsyncIterator[Any]:
             incoming = _Incoming(method, context, raw)
-            async with AsyncExitStack() as stack:
-                request = await incoming.enter(stack, chain)
+            error: BaseException | None = None
+            try:
+                request = await incoming.enter(chain)
                 async for response in _stream_handler(handler)(request, context):
                     yield response
+            except BaseException as raised:  # the interceptors decide
+                error = raised
+            await incoming.leave(chain, error)
 
         make = {
             (False, False): grpc.unary_unary_rpc_method_handler,
@@ -97,23 +107,32 @@ def _stream_handler(handler: Any) -> Callable[[Any, Context], AsyncIterator[Any]
 class _Incoming:
     """One call on its way through the interceptors."""
 
+    __slots__ = ("_entered", "_first", "_raw", "alarm", "call", "context", "measured", "method")
+
     def __init__(self, method: Method, context: Context, raw: Any) -> None:
         self.method = method
         self.context = context
         self.call = _call(method, context)
         self._raw = raw
         self._first: Message | None = None
+        self._entered = 0
+        self.measured: MeasuredCall | None = None
+        self.alarm: asyncio.Timeout | None = None
         enter_call(self.call)
 
-    async def enter(self, stack: AsyncExitStack, chain: Chain) -> Any:
-        """Enter every interceptor, in order; return what the handler takes.
-
-        What one of them raises passes those entered before it, like an error of
-        the handler.
-        """
+    async def enter(self, chain: Chain) -> Any:
+        """Pass every interceptor, in order; return what the handler takes."""
         for interceptor in INTERCEPTORS:
-            await stack.enter_async_context(interceptor(chain, self))
+            await interceptor.enter(chain, self)
+            self._entered += 1
         return self._stream() if self.method.client_streaming else await self.first_request()
+
+    async def leave(self, chain: Chain, error: BaseException | None) -> None:
+        """Pass those that were entered, backwards; raise what none of them took."""
+        for interceptor in reversed(INTERCEPTORS[: self._entered]):
+            error = await interceptor.leave(chain, self, error)
+        if error is not None:
+            raise error
 
     async def first_request(self) -> Any:
         """Return the first request message, parsed; an empty one when there is none."""

@@ -81,7 +81,7 @@ class Server:
         descriptor = descriptor_pool.Default().FindServiceByName(name)
         self._methods.update(methods_of(descriptor))
         self._names.append(name)
-        register(servicer, self._server)
+        register(servicer, _Unregistered(self._server))
 
     async def start(self) -> int:
         """Listen and answer; return the port."""
@@ -137,6 +137,23 @@ def is_loopback(address: str) -> bool:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
         return host == "localhost"
+
+
+class _Unregistered:
+    """Takes a service's handlers without registering its methods one by one.
+
+    grpcio waits on every registered method at each call, so a call would cost the more
+    the more methods there are.
+    """
+
+    def __init__(self, server: grpc.aio.Server) -> None:
+        self._server = server
+
+    def add_generic_rpc_handlers(self, handlers: tuple[Any, ...]) -> None:
+        self._server.add_generic_rpc_handlers(handlers)
+
+    def add_registered_method_handlers(self, _name: str, _handlers: object) -> None:
+        """Do nothing: the generic handlers serve the methods."""
 
 
 class _Recorder:

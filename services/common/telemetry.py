@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import prometheus_client
 from opentelemetry import context as otel_context
 from opentelemetry import propagate, trace
-from opentelemetry.trace import SpanKind, StatusCode
+from opentelemetry.trace import Span, SpanKind, StatusCode
 
 TRACER = "modelyard"
 
@@ -24,11 +24,13 @@ _DURATION = prometheus_client.Histogram(
 _IN_FLIGHT = prometheus_client.Gauge("modelyard_rpc_in_flight", "RPCs in progress.")
 
 
-@dataclass(slots=True)
-class CallOutcome:
-    """What became of an RPC; set by the interceptor before the measurement ends."""
+@dataclass(frozen=True, slots=True)
+class MeasuredCall:
+    """An RPC under measurement."""
 
-    code: str = "UNKNOWN"
+    method: str
+    started: float
+    span: Span | None
 
 
 class Telemetry:
@@ -37,24 +39,34 @@ class Telemetry:
     def __init__(self, provider: object | None = None) -> None:
         self._provider = provider
         self._tracer = trace.get_tracer(TRACER)
+        self._durations: dict[tuple[str, str], prometheus_client.Histogram] = {}
 
-    @contextlib.contextmanager
-    def server_call(self, method: str, metadata: Mapping[str, str]) -> Iterator[CallOutcome]:
-        """Measure one RPC and make it a span of the caller's trace."""
-        outcome, started = CallOutcome(), time.perf_counter()
+    def start_call(self, method: str, metadata: Mapping[str, str]) -> MeasuredCall:
+        """Start to measure an RPC and make it a span of the caller's trace."""
+        _IN_FLIGHT.inc()
+        return MeasuredCall(method, time.perf_counter(), self._start_span(method, metadata))
+
+    def end_call(self, call: MeasuredCall, code: str) -> None:
+        """Observe what became of an RPC."""
+        if call.span is not None:
+            if code != "OK":
+                call.span.set_status(StatusCode.ERROR, code)
+            call.span.end()
+        _IN_FLIGHT.dec()
+        durations = self._durations.get((call.method, code))
+        if durations is None:
+            durations = self._durations[call.method, code] = _DURATION.labels(call.method, code)
+        durations.observe(time.perf_counter() - call.started)
+
+    def _start_span(self, method: str, metadata: Mapping[str, str]) -> Span | None:
+        if self._provider is None and "traceparent" not in metadata:
+            return None  # nobody would see it
         context = propagate.extract(metadata) if "traceparent" in metadata else None
         span = self._tracer.start_span(method, context, SpanKind.SERVER)
         # Attached and never detached: an RPC has a task, and so a context, of its own, and
         # a stream that its caller left is closed in another one.
         otel_context.attach(trace.set_span_in_context(span))
-        with _IN_FLIGHT.track_inprogress():
-            try:
-                yield outcome
-            finally:
-                if outcome.code != "OK":
-                    span.set_status(StatusCode.ERROR, outcome.code)
-                span.end()
-                _DURATION.labels(method, outcome.code).observe(time.perf_counter() - started)
+        return span
 
     def serve_metrics(self, port: int) -> None:
         """Serve Prometheus' text format on a loopback port; 0: do not."""

@@ -19,11 +19,11 @@ import sys
 from services.common import telemetry
 endpoint, ratio, parent = sys.argv[1:]
 found = telemetry.configure("probe", otlp_endpoint=endpoint or None, sample_ratio=float(ratio))
-with found.server_call("/p.S/M", {"traceparent": parent} if parent else {}) as outcome:
-    with telemetry.span("inner"):
-        print(dict(telemetry.inject([("a", "b")])).get("traceparent", ""))
-    later = telemetry.trace_parent()
-    outcome.code = "NOT_FOUND"
+call = found.start_call("/p.S/M", {"traceparent": parent} if parent else {})
+with telemetry.span("inner"):
+    print(dict(telemetry.inject([("a", "b")])).get("traceparent", ""))
+later = telemetry.trace_parent()
+found.end_call(call, "NOT_FOUND")
 with telemetry.span("afterwards", trace_parent=later):
     pass
 found.close()
@@ -74,8 +74,7 @@ def test_metrics_are_served_on_loopback() -> None:
         "port = free_port()\n"
         "found = configure('probe', otlp_endpoint=None, sample_ratio=1)\n"
         "found.serve_metrics(port)\n"
-        "with found.server_call('/p.S/M', {}) as outcome:\n"
-        "    outcome.code = 'OK'\n"
+        "found.end_call(found.start_call('/p.S/M', {}), 'OK')\n"
         "print(port, flush=True)\n"
         "sys.stdin.read()\n"
     )
