@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import math
 from array import array
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
+
+import msgspec
 
 from services.common.errors import Reason, ServiceError
 from services.common.names import RunName
@@ -77,8 +79,8 @@ class RunDraft:
     group: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class MetricSummary:
+# Of these there are thousands in a batch: a Struct is made in a tenth of a dataclass's time.
+class MetricSummary(msgspec.Struct, frozen=True):
     """What a metric's series comes to; NaN counts, but is neither least nor greatest."""
 
     key: str
@@ -100,18 +102,18 @@ class MetricSummary:
     def then(self, later: MetricSummary) -> MetricSummary:
         """Return the summary of this series followed by more of it."""
         moved = later.last_step >= self.last_step
-        return replace(
-            self,
-            count=self.count + later.count,
-            last=later.last if moved else self.last,
-            last_step=later.last_step if moved else self.last_step,
-            min=min((v for v in (self.min, later.min) if v is not None), default=None),
-            max=max((v for v in (self.max, later.max) if v is not None), default=None),
+        return MetricSummary(
+            self.key,
+            self.count + later.count,
+            later.last if moved else self.last,
+            later.last_step if moved else self.last_step,
+            _of_both(min, self.min, later.min),
+            _of_both(max, self.max, later.max),
+            self.goal,
         )
 
 
-@dataclass(frozen=True, slots=True)
-class MetricColumn:
+class MetricColumn(msgspec.Struct, frozen=True):
     """A run of points of one metric; the lists have one length."""
 
     key: str
@@ -140,6 +142,14 @@ class MetricColumn:
             min=min(numbers, default=None),
             max=max(numbers, default=None),
         )
+
+
+def _of_both(
+    choose: Callable[[float, float], float], first: float | None, second: float | None
+) -> float | None:
+    if first is None or second is None:
+        return second if first is None else first
+    return choose(first, second)
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Any
 
+import msgspec
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection, Row
 
@@ -42,6 +43,7 @@ from services.metadata.schema import driver_sql, insert_new, insert_rows, upsert
 from services.metadata.values import ParamValue, pack, param_columns
 
 _MARK_BITS = (48, 62)
+_HEARTBEAT = timedelta(seconds=0.1)
 _SERIES_COLUMNS = (
     "run_pk",
     "model_pk",
@@ -56,8 +58,7 @@ _SERIES_COLUMNS = (
 _MOVE = 'UPDATE metric_series SET last_rank = ?, "count" = ?, last = ?, last_step = ?'
 
 
-@dataclass(frozen=True, slots=True)
-class Series:
+class Series(msgspec.Struct, frozen=True):
     """A series' row and what it comes to."""
 
     pk: int
@@ -76,6 +77,8 @@ class Ledger:
     blocks: int = 0
     block_points: int = 0
     next_block: int = 1
+    # The heartbeat that is in the database.
+    heard: datetime = EPOCH
     # Packed; None: not looked up yet.
     params: dict[str, bytes] | None = None
 
@@ -85,6 +88,7 @@ class Written:
     """What an ingest adds to a run; it joins the ledger once it is committed."""
 
     mark: int
+    heard: datetime
     writers: dict[str, int]
     series: dict[str, Series] = field(default_factory=dict)
     blocks: int = 0
@@ -138,14 +142,21 @@ def tag_keys(connection: Connection, run_pk: int) -> set[str]:
     return set(connection.execute(query).scalars())
 
 
-def beat(connection: Connection, run_pk: int, now: datetime) -> int:
-    """Note that a run was heard of, mark it anew and return the mark."""
+def beat(connection: Connection, ledger: Ledger, now: datetime) -> tuple[int, datetime]:
+    """Note that a run was heard of and mark it anew; return the mark and the heartbeat kept.
+
+    A heartbeat that is hardly newer is left: it has an index of its own to be moved in.
+    """
     low, high = _MARK_BITS
     mark = random.randrange(1 << low, 1 << high)  # noqa: S311 - only told from the others
+    if now - ledger.heard < _HEARTBEAT:
+        sql = "UPDATE runs SET ingest_mark = ? WHERE pk = ?"
+        driver_sql(connection, sql, (mark, ledger.run_pk))
+        return mark, ledger.heard
     moment = (now - EPOCH) // timedelta(microseconds=1)
     sql = "UPDATE runs SET heartbeat_time = ?, ingest_mark = ? WHERE pk = ?"
-    driver_sql(connection, sql, (moment, mark, run_pk))
-    return mark
+    driver_sql(connection, sql, (moment, mark, ledger.run_pk))
+    return mark, now
 
 
 def advance(connection: Connection, run_pk: int, writers: Mapping[str, tuple[int, int]]) -> None:

@@ -74,8 +74,10 @@ class Intake:
     def write(self, tx: Transaction, now: datetime) -> Written:
         """Write what was taken in."""
         connection, ledger = tx.connection, self.ledger
+        mark, heard = ingest_store.beat(connection, ledger, now)
         written = Written(
-            mark=ingest_store.beat(connection, ledger.run_pk, now),
+            mark=mark,
+            heard=heard,
             writers={writer: end for writer, (end, _) in self._writers.items()},
             blocks=ledger.blocks,
             block_points=ledger.block_points,
@@ -94,7 +96,7 @@ class Intake:
     def commit(self, written: Written) -> None:
         """Bring the ledger up to what is committed now."""
         ledger = self.ledger
-        ledger.mark = written.mark
+        ledger.mark, ledger.heard = written.mark, written.heard
         ledger.writers |= written.writers
         ledger.series |= written.series
         ledger.blocks, ledger.block_points = written.blocks, written.block_points

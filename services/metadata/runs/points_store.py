@@ -17,6 +17,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
+import msgspec
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
@@ -59,8 +60,7 @@ _CHUNK_COLUMNS = [column.name for column in POINT_CHUNKS.c]
 _BLOCK_COLUMNS = [column.name for column in POINT_BLOCKS.c]
 
 
-@dataclass(frozen=True, slots=True)
-class Piece:
+class Piece(msgspec.Struct, frozen=True):
     """Some points of a series, the first of them at place `ordinal` of it."""
 
     series_pk: int

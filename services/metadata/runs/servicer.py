@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from collections.abc import AsyncIterator
 from typing import Any
@@ -118,7 +119,7 @@ class RunServicer(run_service_pb2_grpc.RunServiceServicer):
         self, requests: AsyncIterator[pb.IngestRunDataRequest]
     ) -> AsyncIterator[asyncio.Future[int]]:
         """Submit each batch of a stream, which may outlive its rights."""
-        stream, credential, checked = None, current_call().caller.credential, 0.0
+        stream, credential, checked = None, current_call().caller.credential, -math.inf
         async for request in requests:
             batch = codec.batch(request, stream)
             stream = batch.run
