@@ -78,7 +78,7 @@ def test_what_takes_too_long_is_given_up() -> None:
         list(hunks(["x\n"], ["y\n"], deadline=time.monotonic() - 1))
 
 
-WORK = {
+WORK: dict[str, dict[str, str | None]] = {
     "clean": {},
     "edit": {"m.py": BASE.replace("line 5\n", "LINE 5\n").replace("line 30\n", "a\nb\n")},
     "other": {"m.py": BASE.replace("line 7\n", "").replace("line 59\n", "the end")},

@@ -14,6 +14,7 @@ from modelyard.cli.tracing import traced
 from modelyard.errors import ModelyardError
 
 _GLOBAL_OPTIONS = ("--server", "--project", "--output", "-o")
+_PAGES = (context.Output.MARKDOWN, context.Output.HTML)
 
 
 def make_app() -> typer.Typer:
@@ -80,10 +81,13 @@ def _fail(message: str) -> int:
 
 
 def _options(
+    command: typer.Context,
     server: Annotated[str, typer.Option(help="The suite's address, host:port.")] = "",
     project: Annotated[str, typer.Option(help="The project; else the configured one.")] = "",
     output: Annotated[
         context.Output, typer.Option("--output", "-o", help="How answers are written.")
     ] = context.Output.TABLE,
 ) -> None:
+    if output in _PAGES and command.invoked_subcommand != "compare":
+        raise typer.BadParameter("only `compare` writes markdown and html", param_hint="--output")
     context.configure(server=server, project=project, output=output)

@@ -15,6 +15,8 @@ class Output(StrEnum):
 
     TABLE = "table"
     JSON = "json"
+    MARKDOWN = "markdown"
+    HTML = "html"
 
 
 @dataclass(slots=True)
@@ -30,6 +32,11 @@ _context = _Context()
 def configure(*, server: str, project: str, output: Output) -> None:
     """Take the options that stand before the command."""
     _context.server, _context.project, _context.output = server, project, output
+
+
+def output() -> Output:
+    """Return how the answer is to be written."""
+    return _context.output
 
 
 def as_json() -> bool:

@@ -69,6 +69,11 @@ def write_json(value: object) -> None:
     print(json.dumps(value, indent=2, ensure_ascii=False))
 
 
+def json_of(message: Any) -> str:
+    """Return a message as JSON."""
+    return json.dumps(_dict(message), indent=2, ensure_ascii=False)
+
+
 def text(value: object) -> str:
     """Write a value for people."""
     if value is None:
