@@ -211,6 +211,8 @@ def spools(tmp_path: Path, server: Server, monkeypatch: pytest.MonkeyPatch) -> P
     for key in [key for key in os.environ if key.startswith("MODELYARD_")]:
         monkeypatch.delenv(key)
     monkeypatch.setenv("MODELYARD_CONFIG", str(config))
+    # The working directory is this repository: too much to be copied by each test.
+    monkeypatch.setenv("MODELYARD_SNAPSHOT", "off")
     monkeypatch.setenv("MODELYARD_SPOOL_DIR", str(tmp_path / "spools"))
     return tmp_path / "spools"
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from modelyard.metadata.v1 import run_pb2
-from modelyard.tracking import capture
+from modelyard.tracking import capture, source
 from modelyard.tracking.batches import read_batches
 
 
@@ -82,7 +82,8 @@ def test_urls_lose_their_credentials(url: str, shown: str) -> None:
 def test_everything_captured_reaches_the_batch(repository: Path) -> None:
     data = repository / "data.jsonl"
     lines = capture.capture_lines(
-        repository, "train.py", environ={"MODELYARD_IMAGE": "img@sha256:" + "0" * 64}
+        capture.capture_code(repository, "train.py"),
+        environ={"MODELYARD_IMAGE": "img@sha256:" + "0" * 64},
     )
     data.write_bytes(lines)
     assert [json.loads(line)[0] for line in lines.splitlines()] == ["e", "c", "i"]
@@ -95,3 +96,34 @@ def test_everything_captured_reaches_the_batch(repository: Path) -> None:
     assert batch.request.code.commit
     assert batch.request.image.startswith("img@sha256:")
     assert isinstance(batch.request.code, run_pb2.CodeSource)
+
+
+def files_of(spool: Path) -> set[str]:
+    folder = spool / source.SNAPSHOT_FOLDER / "files"
+    return {str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file()}
+
+
+def test_source_is_kept_outside_of_a_repository(tmp_path: Path) -> None:
+    work, spool = tmp_path / "work", tmp_path / "spool"
+    spool.mkdir()
+    kept = ["train.py", "lib/net.py", "config.yaml"]
+    left = [".env", ".hidden/a.py", "venv/lib/b.py", "data/train.csv", "data/c.py", "weights.bin"]
+    for name in [*kept, *left, "client_secret.json", "large.py", "venv/pyvenv.cfg"]:
+        path = work / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("x = 1\n")
+    (work / "large.py").write_bytes(b"#" * (source.MAX_FILE_BYTES + 1))
+    (work / "link.py").symlink_to(work / "train.py")
+    source.keep_source(spool, work, {"entry_point": "train.py"})
+    assert files_of(spool) == set(kept)
+
+
+def test_source_of_a_repository_is_what_git_would_take(repository: Path, tmp_path: Path) -> None:
+    spool = tmp_path / "spool-of-it"
+    spool.mkdir()
+    (repository / ".gitignore").write_text("ignored.py\n")
+    for name in ("ignored.py", "new.py"):
+        (repository / name).write_text("x = 1\n")
+    source.keep_source(spool, repository, capture.capture_code(repository, "train.py"))
+    assert {"new.py", "train.py"} <= files_of(spool)
+    assert "ignored.py" not in files_of(spool)

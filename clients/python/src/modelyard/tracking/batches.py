@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from modelyard._ingest import encode_goals
 from modelyard._values import encode_value
 from modelyard.metadata.v1 import run_pb2, run_service_pb2
 
@@ -28,7 +29,7 @@ class Batch:
         default_factory=run_service_pb2.IngestRunDataRequest
     )
     datasets: list[tuple[int, dict[str, Any]]] = field(default_factory=list)
-    columns: dict[str, run_service_pb2.MetricColumn] = field(default_factory=dict)
+    columns: dict[str, run_pb2.MetricColumn] = field(default_factory=dict)
 
 
 def read_batches(path: Path, start: int, *, single: bool = False) -> Iterator[Batch]:
@@ -104,6 +105,11 @@ def _image(batch: Batch, _: int, image: str) -> None:
     batch.request.image = image
 
 
+def _goal(batch: Batch, _: int, key: str, goal: str) -> None:
+    if key not in batch.request.metric_goals:
+        batch.request.metric_goals[key] = encode_goals({key: goal})[key]
+
+
 _DECODERS: dict[str, Any] = {
     "m": _metric,
     "p": _param,
@@ -112,4 +118,5 @@ _DECODERS: dict[str, Any] = {
     "c": _code,
     "e": _environment,
     "i": _image,
+    "g": _goal,
 }

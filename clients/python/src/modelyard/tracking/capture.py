@@ -24,13 +24,11 @@ _GIT_TIMEOUT = 20.0
 _GPU_TIMEOUT = 5.0
 
 
-def capture_lines(
-    directory: Path, entry_point: str, *, environ: Mapping[str, str] | None = None
-) -> bytes:
+def capture_lines(code: Mapping[str, Any], *, environ: Mapping[str, str] | None = None) -> bytes:
     """Return the records of everything that can be found out about this process's surroundings."""
     env = os.environ if environ is None else environ
     lines = records.encode(["e", capture_environment()])
-    lines += records.encode(["c", capture_code(directory, entry_point)])
+    lines += records.encode(["c", code])
     if image := env.get("MODELYARD_IMAGE"):
         lines += records.encode(["i", image])
     return lines
@@ -39,15 +37,17 @@ def capture_lines(
 def capture_code(directory: Path, entry_point: str) -> dict[str, Any]:
     """Return the fields of a CodeSource: the commit and how the work tree differs from it."""
     code: dict[str, Any] = {"entry_point": entry_point}
-    commit = _git(directory, "rev-parse", "HEAD")
+    commit = git_output(directory, "rev-parse", "HEAD")
     if not commit:
         return code
     code["commit"] = commit.strip()
-    branch = _git(directory, "rev-parse", "--abbrev-ref", "HEAD").strip()
+    branch = git_output(directory, "rev-parse", "--abbrev-ref", "HEAD").strip()
     code["branch"] = "" if branch == "HEAD" else branch
-    code["repository"] = without_credentials(_git(directory, "remote", "get-url", "origin").strip())
-    code["dirty"] = bool(_git(directory, "status", "--porcelain").strip())
-    code["diff"] = _cut(_git(directory, "diff", "HEAD", "--no-ext-diff", "--no-color"))
+    code["repository"] = without_credentials(
+        git_output(directory, "remote", "get-url", "origin").strip()
+    )
+    code["dirty"] = bool(git_output(directory, "status", "--porcelain").strip())
+    code["diff"] = _cut(git_output(directory, "diff", "HEAD", "--no-ext-diff", "--no-color"))
     return code
 
 
@@ -103,8 +103,8 @@ def without_credentials(url: str) -> str:
     return urlunsplit((parts.scheme, host, parts.path, "", ""))
 
 
-def _git(directory: Path, *arguments: str) -> str:
-    """Return what git says, nothing when there is no git or no repository."""
+def git_output(directory: Path, *arguments: str) -> str:
+    """Return what git says; nothing when there is no git or no repository."""
     try:
         done = subprocess.run(
             ["git", "-C", str(directory), *arguments],

@@ -27,6 +27,8 @@ class RunFacts:
     entry_point: str = ""
     display_name: str = ""
     tags: dict[str, str] = field(default_factory=dict)
+    group: str = ""
+    notes: str = ""
     token: str = field(default="", repr=False)
     token_file: str = ""
     root_certificates: str = field(default="", repr=False)

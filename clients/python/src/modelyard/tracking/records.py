@@ -5,13 +5,14 @@ Python's json does):
 
     ["m", step, time in µs, {metric: value, …}]     ["p", key, value]       ["t", key, value]
     ["d", {role, dataset, version}]                 ["c", code facts]       ["e", environment facts]
-    ["i", image]
+    ["i", image]                        ["g", metric, "minimize" or "maximize"]
 """
 
 from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -22,6 +23,9 @@ MAX_TEXT = 65_536
 MAX_LIST = 1_000
 MAX_DEPTH = 4
 MAX_PARAM_LINE = 1024 * 1024
+GOALS = ("minimize", "maximize")
+
+_ID = re.compile(r"[a-z]([a-z0-9-]{0,61}[a-z0-9])?")
 
 ParamValue = bool | int | float | str | list["ParamValue"]
 
@@ -108,3 +112,25 @@ def param_lines(params: Mapping[str, ParamValue]) -> bytes:
 def tag_lines(tags: Mapping[str, str]) -> bytes:
     """Return tags as lines, one each."""
     return b"".join(encode(["t", key, value]) for key, value in tags.items())
+
+
+def goal_lines(goals: Mapping[str, str]) -> bytes:
+    """Return goals for metrics as lines, one each, or raise ValueError."""
+    for key, goal in goals.items():
+        if goal not in GOALS:
+            raise ValueError(f"goal of {check_key(key)!r}: minimize or maximize, not {goal!r}")
+    return b"".join(encode(["g", check_key(key), goal]) for key, goal in goals.items())
+
+
+def check_group(group: str) -> str:
+    """Return a group's id, or raise ValueError."""
+    if group and not _ID.fullmatch(group):
+        raise ValueError(f"a group's id is lowercase letters, digits and dashes, not {group!r}")
+    return group
+
+
+def check_notes(notes: str) -> str:
+    """Return notes, or raise ValueError."""
+    if len(notes) > MAX_TEXT:
+        raise ValueError(f"notes have at most {MAX_TEXT} characters")
+    return notes

@@ -123,6 +123,11 @@ class ActiveRun:
         if checked:
             self._appender.append(records.tag_lines(checked))
 
+    def append_lines(self, lines: bytes) -> None:
+        """Log records as `records` encodes them."""
+        if lines:
+            self._appender.append(lines)
+
     def log_dataset(
         self,
         role: str,

@@ -17,20 +17,24 @@ from pathlib import Path
 import grpc
 
 from modelyard import _channel
+from modelyard._connection import Connection
 from modelyard._names import id_of
 from modelyard._status import error_from
 from modelyard.errors import (
     AlreadyExistsError,
+    DeadlineExceededError,
     FailedPreconditionError,
     InvalidArgumentError,
     ModelyardError,
     NotFoundError,
+    UnavailableError,
 )
 from modelyard.metadata.v1 import run_pb2, run_service_pb2, run_service_pb2_grpc
 from modelyard.tracking import capture
 from modelyard.tracking.destination import RunFacts, load_facts
 from modelyard.tracking.liveness import FileLock, is_locked
 from modelyard.tracking.shipper import TIMEOUT, SpoolShipper, finish_run
+from modelyard.tracking.source import SNAPSHOT_FOLDER, drop_source, keep_source, send_source
 from modelyard.tracking.spool import (
     CAPTURED_FILE,
     FACTS_FILE,
@@ -114,6 +118,7 @@ class Sender:
         self._create()
         if finish and self._capturing.is_alive():
             self._capturing.join()
+        self._send_source()
         before = self._shipper.position
         shipped = self._shipper.ship_available()
         now = time.monotonic()
@@ -145,11 +150,34 @@ class Sender:
         marker = self.directory / CAPTURED_FILE
         if marker.exists():
             return
-        lines = capture.capture_lines(Path(self._facts.directory), self._facts.entry_point)
+        directory = Path(self._facts.directory)
+        code = capture.capture_code(directory, self._facts.entry_point)
+        try:
+            keep_source(self.directory, directory, code)
+        except OSError as error:  # a full disk, a file that may not be read
+            _log.warning("no snapshot of the source: %s", error)
+        self._append(capture.capture_lines(code))
+        marker.touch()
+
+    def _append(self, lines: bytes) -> None:
         appender = Appender(self.directory)
         appender.append(lines)
         appender.close()
-        marker.touch()
+
+    def _send_source(self) -> None:
+        """Send the snapshot of the source, once; while the server is away it is kept."""
+        if self._capturing.is_alive() or not (self.directory / SNAPSHOT_FOLDER).is_dir():
+            return
+        connection = Connection(self._facts.settings(), timeout=TIMEOUT, channel=self._channel)
+        try:
+            lines = send_source(self.directory, connection, self._facts.run)
+        except (UnavailableError, DeadlineExceededError):
+            raise
+        except (ModelyardError, OSError, ValueError) as error:
+            _log.warning("no snapshot of the source: %s", error)
+            lines = b""
+        self._append(lines)
+        drop_source(self.directory)
 
     def _create(self) -> None:
         """Make the run known to the server; it may be so already."""
@@ -159,7 +187,12 @@ class Sender:
         request = run_service_pb2.CreateRunRequest(
             parent=facts.run.rpartition("/runs/")[0],
             run_id=id_of(facts.run),
-            run=run_pb2.Run(display_name=facts.display_name, tags=facts.tags),
+            run=run_pb2.Run(
+                display_name=facts.display_name,
+                tags=facts.tags,
+                group=facts.group,
+                notes=facts.notes,
+            ),
             request_id=facts.request_id,
         )
         stub = run_service_pb2_grpc.RunServiceStub(self._channel)

@@ -59,7 +59,7 @@ _log = logging.getLogger(__name__)
 class Shipped:
     """What one call of `ship_available` brought to the server."""
 
-    metrics: tuple[run_service_pb2.MetricColumn, ...]
+    metrics: tuple[run_pb2.MetricColumn, ...]
     position: int
 
 

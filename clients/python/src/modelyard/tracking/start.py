@@ -16,7 +16,7 @@ from modelyard.errors import ModelyardError
 from modelyard.tracking.destination import RunFacts, dump_facts, find_token_file
 from modelyard.tracking.liveness import this_process
 from modelyard.tracking.process import entry_point_of_process
-from modelyard.tracking.records import check_tag
+from modelyard.tracking.records import check_group, check_notes, check_tag, goal_lines
 from modelyard.tracking.run import ActiveRun, LocalRun
 from modelyard.tracking.spool import Appender, create_spool, spool_limit, spool_root
 
@@ -62,21 +62,29 @@ def start_run(
     *,
     display_name: str = "",
     tags: Mapping[str, Any] | None = None,
+    group: str = "",
+    notes: str = "",
+    goals: Mapping[str, str] | None = None,
     server: str | None = None,
     token: str | None = None,
     project: str | None = None,
 ) -> ActiveRun:
     """Start a run of a model and return it, to be used with `with`; no network is needed.
 
-    Inside a build this is the build's own run, and the builder ends it.
+    `group` is the id of what it belongs to, such as a sweep; `goals` says `minimize` or `maximize`
+    for metrics whose goal the model does not know yet, as in `{"loss": "minimize"}`. Inside a build
+    this is the build's own run, and the builder ends it.
 
     Raises:
         ConfigError: No server is known.
         ModelyardError: A run is active already.
+        ValueError: A tag, the group's id, the notes or a goal is none.
     """
+    wanted = goal_lines(goals or {})
     with _present.lock:
         if build := _build_run():
             build.set_tags(tags or {})
+            build.append_lines(wanted)
             return build
         if active_run() is not None:
             raise ModelyardError("a run is active already: end it first", reason="RUN_ACTIVE")
@@ -91,10 +99,13 @@ def start_run(
             entry_point=entry_point_of_process(),
             display_name=display_name,
             tags=dict(check_tag(key, value) for key, value in (tags or {}).items()),
+            group=check_group(group),
+            notes=check_notes(notes),
             **_credential(settings),
         )
         directory = create_spool(spool_root(), _names.id_of(facts.run), dump_facts(facts))
         run = LocalRun(facts.run, Appender(directory, limit=spool_limit()), settings=settings)
+        run.append_lines(wanted)
         _present.run = run
         return run
 
