@@ -47,6 +47,9 @@ def test_the_main_job(suite: Suite) -> None:
         score = next(m for m in comparison.metrics if m.key == "score")
         assert [cell.value for cell in score.cells] == [0.8, 0.6, 0.9]
         assert [cell.best for cell in score.cells] == [False, False, True]
+        assert not any(found.unified_diff or found.note for found in comparison.code.differences)
+        items = client.builds.compare([worse.name, better.name], code=False).items
+        assert [item.version for item in items] == [worse.version, better.version]
 
         assert deploy(client, first.version).state == deployment_pb2.DEPLOYMENT_STATE_LIVE
         answer = suite.predict(ENVIRONMENT, MODEL)
