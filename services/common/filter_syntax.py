@@ -114,9 +114,15 @@ def parse_filter(text: str) -> Expression | None:
     Raises:
         ServiceError: INVALID_FILTER with `position` and `problem`.
     """
-    _check_text(text, refuse_filter)
-    if not text.strip():
+    if not text.strip(" \t\r\n"):
         return None
+    return _parse_filter(text)
+
+
+@functools.lru_cache(256)
+def _parse_filter(text: str) -> Expression:
+    """Parse a filter; the same few are asked for again and again."""
+    _check_text(text, refuse_filter)
     try:
         expression = _open(_parse(text, start="disjunction"))
     except UnexpectedInput as error:
@@ -141,14 +147,18 @@ def parse_order(text: str, allowed: Collection[str]) -> list[OrderTerm]:
     Raises:
         ServiceError: INVALID_ORDER when it does not parse, or names an unknown field or one twice.
     """
+    if not text.strip(" \t\r\n"):
+        return []
+    return list(_parse_order(text, tuple(sorted(allowed))))
 
+
+@functools.lru_cache(256)
+def _parse_order(text: str, allowed: tuple[str, ...]) -> tuple[OrderTerm, ...]:
     def refuse(position: int, problem: str) -> NoReturn:
         message = f"order_by is wrong at {position}: {problem}"
         raise ServiceError(Reason.INVALID_ORDER, message, order_by=text[:200])
 
     _check_text(text, refuse)
-    if not text.strip():
-        return []
     try:
         found: list[tuple[OrderTerm, int]] = _parse(text, start="order")
     except UnexpectedInput as error:
@@ -158,13 +168,13 @@ def parse_order(text: str, allowed: Collection[str]) -> list[OrderTerm]:
     seen: set[tuple[str, ...]] = set()
     for term, position in found:
         if not _is_allowed(term.path, allowed):
-            refuse(position, f"unknown field; sortable are {', '.join(sorted(allowed))}")
+            refuse(position, f"unknown field; sortable are {', '.join(allowed)}")
         if term.path in seen:
             refuse(position, "this field is named twice")
         seen.add(term.path)
     if len(found) > MAXIMUM_ORDER_TERMS:
         refuse(found[MAXIMUM_ORDER_TERMS][1], f"more than {MAXIMUM_ORDER_TERMS} fields")
-    return [term for term, _ in found]
+    return tuple(term for term, _ in found)
 
 
 def refuse_filter(position: int, problem: str) -> NoReturn:

@@ -7,6 +7,7 @@ whatever the direction.
 
 from __future__ import annotations
 
+import functools
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -28,6 +29,8 @@ idempotency.table(METADATA)
 
 BinaryText = sa.Text().with_variant(sa.Text(collation="C"), "postgresql")
 """Text that every database sorts alike, by code point."""
+INDEXED = 200
+"""So many characters of a parameter's text lie in an index."""
 INFINITY: sa.ColumnElement[Any] = sa.literal(float("inf"), sa.Double())
 
 
@@ -66,7 +69,7 @@ def param_field(table: sa.Table) -> FieldCompiler:
 def text_start(column: sa.ColumnElement[Any]) -> sa.ColumnElement[Any]:
     """Return as much of a text as an index can hold of any."""
     # Spelled out, not bound: only then does a database know its index again.
-    return sa.func.substr(column, sa.literal_column("1"), sa.literal_column("200"))
+    return sa.func.substr(column, sa.literal_column("1"), sa.literal_column(str(INDEXED)))
 
 
 def index_params(name: str, table: sa.Table, *, owner: str) -> None:
@@ -80,10 +83,8 @@ def insert_new(
     connection: Connection, table: sa.Table, conflict: Sequence[str], **values: Any
 ) -> Row[Any] | None:
     """Insert a row unless one with the same `conflict` columns exists; return it, or None."""
-    make = postgresql.insert if connection.dialect.name == "postgresql" else sqlite.insert
-    statement: Any = make(table).values(**values)
-    statement = statement.on_conflict_do_nothing(index_elements=list(conflict)).returning(table)
-    return connection.execute(statement).first()
+    statement = _insert_new(connection.dialect.name, table, tuple(conflict))
+    return connection.execute(statement, values).first()
 
 
 def upsert(
@@ -92,12 +93,27 @@ def upsert(
     """Insert rows; one whose `conflict` columns exist takes the new values."""
     if not rows:
         return
-    make = postgresql.insert if connection.dialect.name == "postgresql" else sqlite.insert
-    statement: Any = make(table)
-    changed = {name: statement.excluded[name] for name in rows[0] if name not in conflict}
+    changed = tuple(name for name in rows[0] if name not in conflict)
     connection.execute(
-        statement.on_conflict_do_update(index_elements=list(conflict), set_=changed), list(rows)
+        _upsert(connection.dialect.name, table, tuple(conflict), changed), list(rows)
     )
+
+
+# Statements are built once: building one costs several times what running it does.
+@functools.cache
+def _insert_new(dialect: str, table: sa.Table, conflict: tuple[str, ...]) -> Any:
+    make = postgresql.insert if dialect == "postgresql" else sqlite.insert
+    return make(table).on_conflict_do_nothing(index_elements=conflict).returning(table)
+
+
+@functools.cache
+def _upsert(
+    dialect: str, table: sa.Table, conflict: tuple[str, ...], changed: tuple[str, ...]
+) -> Any:
+    make = postgresql.insert if dialect == "postgresql" else sqlite.insert
+    statement = make(table)
+    values = {name: statement.excluded[name] for name in changed}
+    return statement.on_conflict_do_update(index_elements=conflict, set_=values)
 
 
 def driver_sql(

@@ -6,6 +6,7 @@ an index answers with the rows that meet a comparison.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -29,10 +30,12 @@ from services.common.filtering import (
 )
 from services.metadata.models.domain import MetricGoal
 from services.metadata.models.store import MODEL_GOALS, MODELS
-from services.metadata.schema import INFINITY, Sort, by_time, text_start
+from services.metadata.schema import INDEXED, INFINITY, Sort, by_time, text_start
 
 Path = tuple[str, ...]
 SARGABLE = frozenset(Operator) - {Operator.NOT_EQUAL, Operator.HAS}
+REMEMBERED = 256
+"""So many orders are remembered: the database's tools are slow to make them."""
 FIGURES = {"": "last_rank", "min": "min", "max": "max"}
 
 
@@ -72,7 +75,7 @@ class Field:
     probe: Callable[[Scope, Path, Operator, Literal], sa.Select[Any] | None] | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Subject:
     """What is searched: its table, what names it in maps, and its fields but `metrics`."""
 
@@ -118,6 +121,7 @@ def tags(table: sa.Table, owner: str, pk: sa.Column[Any]) -> Field:
     """Make a field of a map of texts."""
     compiler = map_field(table.c[owner] == pk, key=table.c.key, values=text_field(table.c.value))
 
+    @functools.lru_cache(REMEMBERED)
     def order(path: Path, descending: bool) -> Ordering:
         found = table.alias()
         sort = Sort(found.c.value, str, descending)
@@ -140,10 +144,14 @@ def params(table: sa.Table, owner: str, pk: sa.Column[Any]) -> Field:
     start = text_start(columns.text_value)
 
     def compile_text(path: Path, operator: Operator, literal: Literal) -> sa.ColumnElement[bool]:
-        clause = text_field(columns.text_value)(path, operator, literal)
-        if operator is Operator.EQUAL and isinstance(literal, str):
-            return sa.and_(start == literal[:200], clause)
-        return clause
+        whole = columns.text_value
+        if operator is not Operator.EQUAL or not isinstance(literal, str):
+            return text_field(whole)(path, operator, literal)
+        clause = sa.and_(whole.is_not(None), start == literal[:INDEXED])
+        if len(literal) < INDEXED:
+            return clause
+        # As a range: SQLite would put what a column equals into the index's expression.
+        return sa.and_(clause, whole >= literal, whole <= literal)
 
     values = typed_field(
         text=compile_text,
@@ -151,6 +159,7 @@ def params(table: sa.Table, owner: str, pk: sa.Column[Any]) -> Field:
         flag=flag_field(columns.flag_value),
     )
 
+    @functools.lru_cache(REMEMBERED)
     def order(path: Path, descending: bool) -> Ordering:
         found = table.alias()
         sorts = _param_sorts(found.c, descending=descending)
@@ -189,12 +198,15 @@ def metrics(connection: Connection, subject: Subject, scope: Scope) -> Field:
         return map_field(owned, key=table.c.key, values=value)(path[:1], operator, literal)
 
     def order(path: Path, descending: bool) -> Ordering:
+        figure(path, table.c)  # is there such a figure
+        if path[1:] != ("best",):
+            return _figure_order(subject, path[0], FIGURES["".join(path[1:])], descending)
+        indexed = figure(path, table.c)
+        if isinstance(indexed, sa.Column):
+            return _figure_order(subject, path[0], indexed.name, descending)
         found = table.alias()
         value = sa.type_coerce(figure(path, found.c), sa.Double())
-        indexed = figure(path, table.c)
-        metric = (path[0], indexed) if isinstance(indexed, sa.Column) else None
-        sorts = (Sort(value, float, descending),)
-        return Ordering(sorts, found, _of(found, owner, pk, path[0]), metric)
+        return Ordering((Sort(value, float, descending),), found, _of(found, owner, pk, path[0]))
 
     def probe(
         scope: Scope, path: Path, operator: Operator, literal: Literal
@@ -207,6 +219,14 @@ def metrics(connection: Connection, subject: Subject, scope: Scope) -> Field:
         return _entries(table, owner, scope, path[0], number_field(column)((), operator, literal))
 
     return Field(compile_metric, order, probe)
+
+
+@functools.lru_cache(REMEMBERED)
+def _figure_order(subject: Subject, key: str, figure: str, descending: bool) -> Ordering:
+    found = subject.metrics.alias()
+    sort = Sort(sa.type_coerce(found.c[figure], sa.Double()), float, descending)
+    on = _of(found, subject.owner, subject.table.c.pk, key)
+    return Ordering((sort,), found, on, (key, subject.metrics.c[figure]))
 
 
 def _best(connection: Connection, scope: Scope, key: str, source: Any) -> Any:

@@ -34,8 +34,7 @@ from services.common.filtering import (
 from services.common.names import WILDCARD, ModelName
 from services.common.query_time import bounded
 from services.metadata.listing import Listing
-from services.metadata.models.store import MODELS
-from services.metadata.schema import Sort, after, in_pks, order_of, shape
+from services.metadata.schema import Sort, after, driver_sql, in_pks, order_of, shape
 from services.metadata.search_schema import (
     FIGURES,
     SARGABLE,
@@ -131,10 +130,11 @@ def _bounded(found: _Search, seconds: float) -> AbstractContextManager[None]:
 
 
 def _scope(connection: Connection, parent: ModelName) -> Scope:
-    query = sa.select(MODELS.c.pk).where(MODELS.c.project == parent.project)
+    sql, given = "SELECT pk FROM models WHERE project = ?", (parent.project,)
     if parent.model != WILDCARD:
-        query = query.where(MODELS.c.model == parent.model)
-    pks = tuple(connection.execute(query.limit(MERGED + 1)).scalars())
+        sql, given = sql + " AND model = ?", (parent.project, parent.model)
+    rows = driver_sql(connection, f"{sql} LIMIT {MERGED + 1}", given)
+    pks = tuple(rows.scalars())
     return Scope(parent.project, pks if len(pks) <= MERGED else None)
 
 
@@ -167,14 +167,13 @@ def _ordering(fields: Mapping[str, Field], term: OrderTerm) -> Ordering:
 def _rows(found: _Search, shown: Sequence[sa.ColumnElement[bool]]) -> list[Row]:
     """Return the sort values, the row id last, of a page and of one row more."""
     candidates, place = _candidates(found)
-    kept = [clause for index, clause in enumerate(found.clauses) if index != place]
-    clauses = [*shown, *kept]
     if candidates is not None:
-        return _sorted(found, [*clauses, in_pks(found.connection, found.pk, candidates)])
+        kept = [clause for index, clause in enumerate(found.clauses) if index != place]
+        return _sorted(found, [*shown, *kept, in_pks(found.connection, found.pk, candidates)])
     metric = found.orderings[0].metric if len(found.orderings) == 1 else None
     if metric is not None and found.scope.pks is not None:
-        return _merged(found, [_walk(found, pk, clauses, metric) for pk in found.scope.pks])
-    return _sorted(found, clauses)
+        return _merged(found, [_walk(found, pk, shown, metric) for pk in found.scope.pks])
+    return _sorted(found, [*shown, *found.clauses])
 
 
 def _candidates(found: _Search) -> tuple[list[int] | None, int | None]:
@@ -185,9 +184,10 @@ def _candidates(found: _Search) -> tuple[list[int] | None, int | None]:
         query = _probe(found, term)
         if query is None:
             continue
-        pks = list(found.connection.execute(query.limit(SELECTIVE + 1)).scalars())
-        if len(pks) <= SELECTIVE and (best is None or len(pks) < len(best)):
-            best, place = pks, index
+        some = query.limit(SELECTIVE + 1).subquery()
+        count = found.connection.execute(sa.select(sa.func.count()).select_from(some)).scalar_one()
+        if count <= SELECTIVE and (best is None or count < len(best)):
+            best, place = list(found.connection.execute(query).scalars()), index
         if best is not None and len(best) <= found.size:
             break
     return best, place
@@ -220,13 +220,14 @@ def _sorted(found: _Search, clauses: Sequence[sa.ColumnElement[bool]]) -> list[R
 def _walk(
     found: _Search,
     model_pk: int,
-    clauses: Sequence[sa.ColumnElement[bool]],
+    shown: Sequence[sa.ColumnElement[bool]],
     metric: tuple[str, sa.Column[Any]],
 ) -> list[Row]:
     """Walk a metric's index of one model until the page is full, then what lacks the metric."""
     key, figure = metric
     table, owner = found.subject.metrics, found.subject.metrics.c[found.subject.owner]
     descending = found.sorts[0].descending
+    bounds, rest = _bounds(found, key, figure)
     measured = sa.and_(table.c.key == key, figure.is_not(None))
     rows: list[Row] = []
     if found.key is None or found.key[0] is not None:
@@ -236,27 +237,22 @@ def _walk(
             Sort(owner, int, descending, nullable=False),
         )
         query = sa.select(value, owner).join_from(table, found.subject.table, owner == found.pk)
-        query = query.where(table.c.model_pk == model_pk, measured, *clauses)
-        query = query.where(*_bounds(found, key, figure))
+        query = query.where(table.c.model_pk == model_pk, measured, *shown, *bounds, *rest)
         if found.key is not None:
             query = query.where(after(sorts, found.key))
         query = query.order_by(*order_of(sorts)).limit(found.size)
         rows = [tuple(row) for row in found.connection.execute(query)]
-    if len(rows) < found.size and not _bounds(found, key, figure):
-        rows += _unmeasured(found, model_pk, clauses, sa.and_(owner == found.pk, measured))
+    if len(rows) < found.size and not bounds:
+        lacking = ~sa.exists().where(owner == found.pk, measured).correlate_except(table)
+        rows += _unmeasured(found, model_pk, [lacking, *shown, *rest])
     return rows[: found.size]
 
 
 def _unmeasured(
-    found: _Search,
-    model_pk: int,
-    clauses: Sequence[sa.ColumnElement[bool]],
-    measured: sa.ColumnElement[bool],
+    found: _Search, model_pk: int, clauses: Sequence[sa.ColumnElement[bool]]
 ) -> list[Row]:
     """Return the rows of a model that lack the metric."""
-    metrics_table = found.subject.metrics
-    lacking = ~sa.exists().where(measured).correlate_except(metrics_table)
-    query = sa.select(found.pk).where(found.subject.table.c.model_pk == model_pk, lacking, *clauses)
+    query = sa.select(found.pk).where(found.subject.table.c.model_pk == model_pk, *clauses)
     sort = found.sorts[-1]
     if found.key is not None and found.key[0] is None:
         query = query.where(after([sort], found.key[-1:]))
@@ -264,16 +260,22 @@ def _unmeasured(
     return [(None, pk) for pk in found.connection.execute(query).scalars()]
 
 
-def _bounds(found: _Search, key: str, figure: sa.Column[Any]) -> list[sa.ColumnElement[bool]]:
-    """Return the conditions on the very figure that is walked: they bound the walk."""
-    return [
-        number_field(figure)((), term.operator, term.literal)
-        for term in found.terms
-        if isinstance(term, Comparison)
-        and term.path[:2] == ("metrics", key)
-        and FIGURES.get(".".join(term.path[2:])) == figure.name
-        and term.operator in SARGABLE
-    ]
+def _bounds(
+    found: _Search, key: str, figure: sa.Column[Any]
+) -> tuple[list[sa.ColumnElement[bool]], list[sa.ColumnElement[bool]]]:
+    """Return the conditions on the very figure that is walked, which bound the walk, and others."""
+    bounds, rest = [], []
+    for term, clause in zip(found.terms, found.clauses, strict=True):
+        if (
+            isinstance(term, Comparison)
+            and term.path[:2] == ("metrics", key)
+            and FIGURES.get(".".join(term.path[2:])) == figure.name
+            and term.operator in SARGABLE
+        ):
+            bounds.append(number_field(figure)((), term.operator, term.literal))
+        else:
+            rest.append(clause)
+    return bounds, rest
 
 
 def _merged(found: _Search, walks: Sequence[list[Row]]) -> list[Row]:

@@ -17,6 +17,7 @@ from services.common.names import (
     project_of,
 )
 from services.metadata import limits
+from services.metadata.listing import Page
 from services.metadata.models.domain import MetricGoal
 from services.metadata.runs.domain import (
     METRICS_PER_RUN,
@@ -107,6 +108,19 @@ def run(found: Run) -> run_pb2.Run:
     stamp(message.delete_time, found.delete_time)
     stamp(message.end_time, found.end_time)
     stamp(message.heartbeat_time, found.heartbeat_time)
+    return message
+
+
+def encoded(found: Run) -> bytes:
+    """Return a run's message, encoded."""
+    return run(found).SerializeToString()
+
+
+def page(found: Page[bytes]) -> run_service_pb2.ListRunsResponse:
+    """Return the message of a page of encoded runs."""
+    message = run_service_pb2.ListRunsResponse(next_page_token=found.next_token)
+    for one in found.items:
+        message.runs.add().MergeFromString(one)
     return message
 
 

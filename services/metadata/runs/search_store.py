@@ -27,7 +27,7 @@ from services.common.filtering import (
 from services.common.names import DatasetName, DatasetVersionName, ModelName, RunName
 from services.common.outbox import EPOCH
 from services.metadata import search_schema as fields
-from services.metadata.listing import Listing, Page
+from services.metadata.listing import Listing
 from services.metadata.models.domain import MetricGoal
 from services.metadata.runs.domain import (
     CodeSource,
@@ -60,6 +60,8 @@ GROUP BY run_pk"""
 _GOALS = """
 SELECT model_pk, key, goal FROM model_goals
 WHERE model_pk IN (SELECT model_pk FROM runs WHERE pk {pks})"""
+_MARKS = """
+SELECT pk, model_pk, create_time, revision, ingest_mark, heartbeat_time FROM runs WHERE pk {pks}"""
 _READS = (_RUNS, _PARAMS, _TAGS, _SERIES, _DATASETS, _DROPPED, _GOALS)
 _CODE = msgspec.msgpack.Decoder(CodeSource)
 _ENVIRONMENT = msgspec.msgpack.Decoder(RuntimeEnvironment)
@@ -126,23 +128,50 @@ SUBJECT = fields.Subject(
 )
 
 
-def list_runs(
+Mark = tuple[int, ...]
+
+
+def find_marks(
     connection: Connection, parent: ModelName, listing: Listing, *, seconds: float
-) -> Page[Run]:
-    """Return a page of a model's runs, or of all models' (`-`), without packages and diffs.
+) -> tuple[dict[int, Mark], str]:
+    """Find a page of a model's runs, or of all models' (`-`), and the next page's token.
+
+    Returns:
+        By the rows of the runs, in order, a mark: while it is the same, so is the run.
 
     Raises:
         ServiceError: see `search`.
     """
     pks, token = search(connection, SUBJECT, parent, listing, seconds=seconds)
-    return Page(tuple(load_runs(connection, pks)), token)
-
-
-def load_runs(connection: Connection, pks: Sequence[int]) -> list[Run]:
-    """Return runs by their rows, in that order, without packages, diffs and notes."""
     if not pks:
-        return []
-    rows, params, tags, series, datasets, dropped, goals = _read(connection, pks)
+        return {}, token
+    rows, goals = _read(connection, pks, (_MARKS, _GOALS))
+    by_model: dict[int, list[Any]] = defaultdict(list)
+    for model, key, goal in goals:
+        by_model[model].append((key, goal))
+    said = {model: hash(frozenset(found)) for model, found in by_model.items()}
+    marks = {row[0]: (*row[2:], said.get(row[1], 0)) for row in rows}
+    # One that was purged meanwhile is left out.
+    return {pk: marks[pk] for pk in pks if pk in marks}, token
+
+
+def find_runs(connection: Connection, names: Sequence[RunName]) -> list[Run]:
+    """Return those of some runs of one project that exist, as lists show them."""
+    pairs = sa.tuple_(MODELS.c.model, RUNS.c.run)
+    query = (
+        sa.select(RUNS.c.pk)
+        .join(MODELS, MODELS.c.pk == RUNS.c.model_pk)
+        .where(MODELS.c.project == names[0].project)
+        .where(pairs.in_([(name.model, name.run) for name in names]))
+    )
+    return list(load_runs(connection, list(connection.execute(query).scalars())).values())
+
+
+def load_runs(connection: Connection, pks: Sequence[int]) -> dict[int, Run]:
+    """Return runs by their rows, without packages, diffs and notes."""
+    if not pks:
+        return {}
+    rows, params, tags, series, datasets, dropped, goals = _read(connection, pks, _READS)
     goal_of = {(model, key): MetricGoal(goal) for model, key, goal in goals}
     model_of = {row[0]: row[19] for row in rows}
     params_of: dict[int, dict[str, Any]] = defaultdict(dict)
@@ -159,7 +188,7 @@ def load_runs(connection: Connection, pks: Sequence[int]) -> list[Run]:
     for pk, role, version in datasets:
         uses_of[pk].append(DatasetUse(role, version))
     lost = {pk: int(total) for pk, total in dropped}
-    found = {
+    return {
         row[0]: Run(
             name=RunName(row[1], row[2], row[3]),
             display_name=row[4],
@@ -184,24 +213,22 @@ def load_runs(connection: Connection, pks: Sequence[int]) -> list[Run]:
         )
         for row in rows
     }
-    # One that was purged meanwhile is left out.
-    return [found[pk] for pk in pks if pk in found]
 
 
 def _moment(microseconds: int | None) -> datetime | None:
     return None if microseconds is None else EPOCH + timedelta(microseconds=microseconds)
 
 
-def _read(connection: Connection, pks: Sequence[int]) -> list[list[Any]]:
-    """Return the rows of each of `_READS`, as the driver gives them."""
+def _read(connection: Connection, pks: Sequence[int], reads: Sequence[str]) -> list[list[Any]]:
+    """Return the rows of each of some reads, as the driver gives them."""
     driver: Any = connection.connection.driver_connection
     if connection.dialect.name == "postgresql":
         is_one = "= ANY(%s::bigint[])"
         with driver.pipeline():
             cursors = [
                 driver.cursor(binary=True).execute(sql.format(pks=is_one), (list(pks),))
-                for sql in _READS
+                for sql in reads
             ]
             return [cursor.fetchall() for cursor in cursors]
     is_one, given = "IN (SELECT value FROM json_each(?))", (json.dumps(list(pks)),)
-    return [driver.execute(sql.format(pks=is_one), given).fetchall() for sql in _READS]
+    return [driver.execute(sql.format(pks=is_one), given).fetchall() for sql in reads]

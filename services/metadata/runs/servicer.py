@@ -6,6 +6,7 @@ import asyncio
 import math
 import time
 from collections.abc import AsyncIterator
+from contextlib import aclosing
 from typing import Any
 
 import grpc
@@ -21,6 +22,8 @@ from services.metadata.runs.ingesting import Ingestor
 from services.metadata.runs.pipelining import pipelined
 from services.metadata.runs.searching import RunSearch
 from services.metadata.runs.tracker import Tracker
+from services.metadata.watching import codec as watching_codec
+from services.metadata.watching.watch import Watch
 from services.metadata.wire import listing
 
 Context = grpc.aio.ServicerContext[Any, Any]
@@ -41,8 +44,10 @@ class RunServicer(run_service_pb2_grpc.RunServiceServicer):
         search: RunSearch,
         ingestor: Ingestor,
         history: History,
+        watch: Watch,
         authenticator: Authenticator,
     ) -> None:
+        self._watch = watch
         self._tracker = tracker
         self._search = search
         self._ingestor = ingestor
@@ -68,9 +73,7 @@ class RunServicer(run_service_pb2_grpc.RunServiceServicer):
         """Return a page of runs."""
         parent = ModelName.parse(request.parent, "parent", wildcard=True)
         page = await self._search.list_runs(parent, listing(request))
-        return pb.ListRunsResponse(
-            runs=[codec.run(run) for run in page.items], next_page_token=page.next_token
-        )
+        return codec.page(page)
 
     async def IngestRunData(
         self, requests: AsyncIterator[pb.IngestRunDataRequest], context: Context
@@ -128,3 +131,12 @@ class RunServicer(run_service_pb2_grpc.RunServiceServicer):
                 caller.require(Right.WRITE, stream.project)
                 checked = time.monotonic()
             yield self._ingestor.submit(batch)
+
+    async def WatchRuns(
+        self, request: pb.WatchRunsRequest, context: Context
+    ) -> AsyncIterator[pb.WatchRunsResponse]:
+        """Follow the changes of runs."""
+        wanted = watching_codec.wanted(request, current_call().caller.credential)
+        async with aclosing(self._watch.follow(wanted)) as batches:
+            async for batch in batches:
+                yield watching_codec.run_changes(batch, wanted.parent.project)
