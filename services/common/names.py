@@ -9,7 +9,7 @@ shell word or SQL.
 from __future__ import annotations
 
 import re
-from dataclasses import astuple, dataclass, fields
+from dataclasses import dataclass
 from typing import Any, ClassVar, Self
 
 from services.common.errors import Reason, ServiceError, Violation
@@ -45,12 +45,14 @@ class ResourceName:
     """A parsed resource name; its text is `str(name)`."""
 
     pattern: ClassVar[str]
+    parts: ClassVar[tuple[str, ...]]
     expression: ClassVar[re.Pattern[str]]
     open_expression: ClassVar[re.Pattern[str]]
 
     def __init_subclass__(cls, *, pattern: str = "") -> None:
         if pattern:
             cls.pattern = pattern
+            cls.parts = tuple(re.findall(r"\{(\w+)\}", pattern))
             cls.expression = re.compile(_expression(pattern, ""))
             cls.open_expression = re.compile(_expression(pattern, f"|{WILDCARD}"))
 
@@ -67,8 +69,7 @@ class ResourceName:
         return cls(**values)
 
     def __str__(self) -> str:
-        parts = dict(zip((f.name for f in fields(self)), astuple(self), strict=True))
-        return self.pattern.format(**parts)
+        return self.pattern.format_map({name: getattr(self, name) for name in self.parts})
 
 
 def _expression(pattern: str, alternative: str) -> str:

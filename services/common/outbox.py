@@ -50,6 +50,7 @@ def tables(metadata: sa.MetaData) -> tuple[sa.Table, sa.Table]:
 
 _COUNTERS, _EVENTS = tables(sa.MetaData())
 
+_INSERT = _EVENTS.insert()
 _ADVANCE = sa.text(
     "INSERT INTO event_counters (topic, sequence) VALUES (:topic, :count)"
     " ON CONFLICT (topic) DO UPDATE SET sequence = event_counters.sequence + :count"
@@ -71,7 +72,7 @@ def append(connection: Connection, entries: Sequence[tuple[str, str, bytes]]) ->
             for index, (kind, payload) in enumerate(own)
         ]
     if events:
-        connection.execute(_EVENTS.insert(), [_row(event) for event in events])
+        connection.execute(_INSERT, [_row(event) for event in events])
     return events
 
 

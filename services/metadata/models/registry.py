@@ -13,6 +13,7 @@ from services.metadata.changes import Change, ChangeKind, publish
 from services.metadata.listing import Listing, Page
 from services.metadata.models import store, version_store
 from services.metadata.models.domain import Model, ModelDraft, Version
+from services.metadata.models.resolutions import Resolutions
 
 TEXTS = ("display_name", "description")
 
@@ -23,6 +24,8 @@ class Registry:
     def __init__(self, *, database: Database, clock: Callable[[], datetime]) -> None:
         self._database = database
         self._clock = clock
+        self._resolutions = Resolutions()
+        database.on_commit(self._resolutions.forget)
 
     async def create_model(self, name: ModelName, draft: ModelDraft, *, key: Key | None) -> Model:
         """Create a model.
@@ -80,13 +83,20 @@ class Registry:
 
     async def get_version(self, name: VersionName) -> Version:
         """Return a version."""
-        found = await self._database.read(
+        found = await self._database.lookup(
             lambda tx: version_store.find_version(tx.connection, name)
         )
         return _found_version(found, name)
 
+    async def find_labelled(self, name: ModelName, label: str) -> Version:
+        """Return the version of a model that has a label."""
+        found = await self._database.read(
+            lambda tx: version_store.find_labelled(tx.connection, name, label)
+        )
+        return _found_version(found, f"{name} with the label {label}")
+
     async def resolve(self, name: VersionName | AliasName | ModelName) -> Version:
-        """Return the version that a version, an alias or a model (its newest READY one) names."""
+        """Return the version that a version, an alias or a model (its newest one) names."""
 
         def find(tx: Transaction) -> Version | None:
             if isinstance(name, VersionName):
@@ -95,7 +105,8 @@ class Registry:
                 return version_store.find_aliased(tx.connection, name.parent, name.alias)
             return version_store.newest_ready(tx.connection, name)
 
-        return _found_version(await self._database.read(find), name)
+        found = await self._resolutions.find(str(name), lambda: self._database.lookup(find))
+        return _found_version(found, name)
 
     async def list_versions(self, parent: ModelName, listing: Listing) -> Page[Version]:
         """Return a page of a model's versions; model `-`: of all models."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from datetime import datetime
@@ -152,6 +153,16 @@ ALIAS_CHANGES = sa.Table(
 )
 sa.Index("alias_changes_alias", ALIAS_CHANGES.c.model_pk, ALIAS_CHANGES.c.alias, ALIAS_CHANGES.c.pk)
 
+_FIND_MODEL = sa.select(MODELS.c.pk).where(
+    MODELS.c.project == sa.bindparam("project"), MODELS.c.model == sa.bindparam("model")
+)
+_LOCK_MODEL = _FIND_MODEL.with_for_update()
+_NEXT_NUMBER = (
+    MODELS.update()
+    .where(MODELS.c.pk == sa.bindparam("model_pk"))
+    .values(last_number=MODELS.c.last_number + 1)
+    .returning(MODELS.c.last_number)
+)
 ORDERS = {"id": MODELS.c.model}
 TIMES = {"create_time": MODELS.c.create_time, "update_time": MODELS.c.update_time}
 FIELDS: Mapping[str, FieldCompiler] = {
@@ -198,25 +209,17 @@ def insert_model(
 
 def find_pk(connection: Connection, name: ModelName) -> int | None:
     """Return a model's row, or None."""
-    query = sa.select(MODELS.c.pk).where(_named(name))
-    return connection.execute(query).scalar()
+    return connection.execute(_FIND_MODEL, _named_values(name)).scalar()
 
 
 def lock_model(connection: Connection, name: ModelName) -> int | None:
     """Return a model's row, locked until the transaction's end; or None."""
-    query = sa.select(MODELS.c.pk).where(_named(name)).with_for_update()
-    return connection.execute(query).scalar()
+    return connection.execute(_LOCK_MODEL, _named_values(name)).scalar()
 
 
 def next_number(connection: Connection, model_pk: int) -> int:
     """Allot a model's next version number."""
-    statement = (
-        MODELS.update()
-        .where(MODELS.c.pk == model_pk)
-        .values(last_number=MODELS.c.last_number + 1)
-        .returning(MODELS.c.last_number)
-    )
-    return int(connection.execute(statement).scalar_one())
+    return int(connection.execute(_NEXT_NUMBER, {"model_pk": model_pk}).scalar_one())
 
 
 def change_model(
@@ -251,6 +254,14 @@ def find_model(connection: Connection, name: ModelName) -> Model | None:
     """Return a model, or None."""
     rows = list(connection.execute(sa.select(MODELS).where(_named(name))))
     return _models(connection, rows)[0] if rows else None
+
+
+def find_models(connection: Connection, names: Sequence[ModelName]) -> list[Model]:
+    """Return those of some models of one project that exist."""
+    some = sa.and_(
+        MODELS.c.project == names[0].project, MODELS.c.model.in_([name.model for name in names])
+    )
+    return _models(connection, list(connection.execute(sa.select(MODELS).where(some))))
 
 
 def list_models(connection: Connection, project: str, listing: Listing) -> Page[Model]:
@@ -294,10 +305,20 @@ def maps_of(
     """Return the rows of a table of maps by their owner's row, by key."""
     found: dict[int, list[Row[Any]]] = defaultdict(list)
     if pks:
-        query = sa.select(table).where(table.c[owner].in_(pks)).order_by(table.c.key)
-        for row in connection.execute(query):
+        single = len(pks) == 1
+        values = {"owner": pks[0] if single else list(pks)}
+        for row in connection.execute(_select_maps(table, owner, single=single), values):
             found[row._mapping[owner]].append(row)  # noqa: SLF001 - documented: read by name
     return found
+
+
+@functools.cache
+def _select_maps(table: sa.Table, owner: str, *, single: bool) -> sa.Select[Any]:
+    """Build, once, what `maps_of` runs: building it costs several times as much."""
+    column = table.c[owner]
+    several = column.in_(sa.bindparam("owner", expanding=True))
+    wanted = column == sa.bindparam("owner") if single else several
+    return sa.select(table).where(wanted).order_by(table.c.key)
 
 
 def _models(connection: Connection, rows: Sequence[Row[Any]]) -> list[Model]:
@@ -317,6 +338,10 @@ def _models(connection: Connection, rows: Sequence[Row[Any]]) -> list[Model]:
         )
         for row in rows
     ]
+
+
+def _named_values(name: ModelName) -> dict[str, str]:
+    return {"project": name.project, "model": name.model}
 
 
 def _named(name: ModelName) -> sa.ColumnElement[bool]:

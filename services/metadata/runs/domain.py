@@ -220,6 +220,32 @@ class Run:
     delete_time: datetime | None = None
 
 
+def started(name: RunName, draft: RunDraft, *, creator: str, now: datetime) -> Run:
+    """Return a run as it is when it has just been started."""
+    return Run(
+        name=name,
+        display_name=draft.display_name,
+        state=RunState.RUNNING,
+        failure=None,
+        tags=dict(draft.tags),
+        params={},
+        metrics=(),
+        code=None,
+        environment=None,
+        datasets=(),
+        image="",
+        build=draft.build,
+        dropped=0,
+        creator=creator,
+        create_time=now,
+        end_time=None,
+        heartbeat_time=now,
+        revision=1,
+        notes=draft.notes,
+        group=draft.group,
+    )
+
+
 def is_presumed(state: RunState, failure_reason: str | None) -> bool:
     """Say whether a run only counts as FAILED because its client was not heard of."""
     return state is RunState.FAILED and failure_reason == HEARTBEAT_LOST

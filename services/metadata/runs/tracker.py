@@ -22,6 +22,7 @@ from services.metadata.runs.domain import (
     RunDraft,
     RunState,
     is_presumed,
+    started,
 )
 from services.metadata.runs.news import publish_run
 from services.metadata.values import Failure
@@ -67,7 +68,7 @@ class Tracker:
             )
             if pk is None:
                 raise already_exists(name)
-            run = _found(store.find_run(tx.connection, name), name)
+            run = started(name, draft, creator=creator, now=now)
             publish_run(tx, ChangeKind.RUN_CREATED, run, actor=creator)
             return run
 
