@@ -20,6 +20,7 @@ import redis.asyncio as redis
 
 from services.common.database import Database
 from services.common.outbox import EPOCH, Event, read_events
+from services.common.pagination import cursor_expired
 
 logger = logging.getLogger(__name__)
 
@@ -168,6 +169,9 @@ async def tail(
 
     An empty list is yielded when the topic has been quiet for a while. Following
     begins before the ledger is read, so nothing falls between the two.
+
+    Raises:
+        ServiceError: CURSOR_EXPIRED when the next event was trimmed from the ledger.
     """
     clock = asyncio.get_running_loop().time
     with bus.follow(topic) as queue:
@@ -183,7 +187,10 @@ async def tail(
 
 
 async def _from_ledger(database: Database, topic: str, after: int) -> list[Event]:
-    return await database.read(lambda tx: read_events(tx.connection, topic, after, PAGE))
+    events = await database.read(lambda tx: read_events(tx.connection, topic, after, PAGE))
+    if events and events[0].sequence != after + 1:
+        raise cursor_expired()
+    return events
 
 
 async def _next_live(queue: asyncio.Queue[Event], after: int) -> list[Event]:

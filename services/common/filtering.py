@@ -38,6 +38,7 @@ __all__ = [
     "Literal",
     "Operator",
     "OrderTerm",
+    "compare",
     "compile_filter",
     "enum_field",
     "flag_field",
@@ -127,7 +128,7 @@ def number_field(column: sa.ColumnElement[Any]) -> FieldCompiler:
         whole = isinstance(literal, int) and not isinstance(column.type, sa.Double | Double)
         literal = literal if whole else float(literal)
         value = sa.literal(literal, sa.BigInteger()) if whole else sa.literal(literal, sa.Double())
-        clause = _compare(column, operator, value)
+        clause = compare(column, operator, value)
         if operator in {Operator.GREATER, Operator.GREATER_OR_EQUAL}:
             # PostgreSQL sorts NaN above every number, SQLite keeps it as text, which it sorts so.
             clause = sa.and_(clause, column <= sa.literal(float("inf"), sa.Double()))
@@ -143,7 +144,7 @@ def timestamp_field(column: sa.ColumnElement[Any]) -> FieldCompiler:
         _refuse_path(path)
         if literal is PRESENT:
             return column.is_not(None)
-        return _known(column, _compare(column, operator, _parse_timestamp(literal)))
+        return _known(column, compare(column, operator, _parse_timestamp(literal)))
 
     return compile_timestamp
 
@@ -250,7 +251,8 @@ def _compile_comparison(comparison: Comparison, fields: Mapping[str, FieldCompil
         refuse_filter(comparison.position, f"{'.'.join(comparison.path)}: {error}")
 
 
-def _compare(column: sa.ColumnElement[Any], operator: Operator, value: Any) -> Clause:
+def compare(column: sa.ColumnElement[Any], operator: Operator, value: Any) -> Clause:
+    """Compare a column with a value by any operator but `:`."""
     if operator is Operator.HAS:
         raise FilterProblemError("':' is for text and maps, or ':*'")
     clause: Clause = _COMPARE[operator](column, value)

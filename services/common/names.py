@@ -116,6 +116,23 @@ class VersionName(ResourceName, pattern="projects/{project}/models/{model}/versi
         """Name the model."""
         return ModelName(self.project, self.model)
 
+    def evaluation(self, number: int) -> EvaluationName:
+        """Name an evaluation of the version."""
+        return EvaluationName(self.project, self.model, self.version, f"e{number}")
+
+
+@dataclass(frozen=True, slots=True)
+class EvaluationName(
+    ResourceName,
+    pattern="projects/{project}/models/{model}/versions/{version}/evaluations/{evaluation}",
+):
+    """Name an evaluation of a version."""
+
+    project: str
+    model: str
+    version: int
+    evaluation: str
+
 
 @dataclass(frozen=True, slots=True)
 class AliasName(ResourceName, pattern="projects/{project}/models/{model}/aliases/{alias}"):

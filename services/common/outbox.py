@@ -3,10 +3,14 @@
 An event's sequence is allotted in commit order: its topic's counter row is
 locked last in the transaction and until its end, so no reader can ever see
 sequence 8 and later a 7. The database is the ledger; Redis only carries.
+
+A ledger has no gaps, and its newest event is never trimmed: so what is left of
+it says by itself up to where it was trimmed.
 """
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -94,6 +98,32 @@ def last_sequence(connection: Connection, topic: str) -> int:
     """Return the sequence of a topic's newest event; 0 when it has none."""
     query = sa.select(_COUNTERS.c.sequence).where(_COUNTERS.c.topic == topic)
     return connection.execute(query).scalar() or 0
+
+
+def topics(connection: Connection) -> list[str]:
+    """Return every topic that ever had an event."""
+    return list(connection.execute(sa.select(_COUNTERS.c.topic)).scalars())
+
+
+def trim(
+    connection: Connection, topic: str, *, before: datetime, keep: int, limit: int = 500
+) -> int:
+    """Forget a topic's oldest events, at most `limit` of them; return how many.
+
+    Those of `before` or later stay, and so do the newest `keep`; at least one does.
+    """
+    newest = last_sequence(connection, topic) - max(keep, 1)
+    oldest = (
+        sa.select(_EVENTS.c.sequence, _EVENTS.c.time_us)
+        .where(_EVENTS.c.topic == topic, _EVENTS.c.sequence <= newest)
+        .order_by(_EVENTS.c.sequence)
+        .limit(limit)
+    )
+    # From the front without a hole, although clocks of replicas may differ.
+    old = itertools.takewhile(lambda row: _time(row.time_us) < before, connection.execute(oldest))
+    last = max((row.sequence for row in old), default=0)
+    trimmed = sa.and_(_EVENTS.c.topic == topic, _EVENTS.c.sequence <= last)
+    return connection.execute(_EVENTS.delete().where(trimmed)).rowcount if last else 0
 
 
 def _row(event: Event) -> dict[str, object]:

@@ -86,6 +86,12 @@ def decode_cursor(cursor: str, stream: str, shape: Any = Key) -> Any:
     return key
 
 
+def cursor_expired() -> ServiceError:
+    """Say that what comes after a cursor is no longer kept."""
+    message = "what followed the cursor is no longer kept; list again and go on from there"
+    return ServiceError(Reason.CURSOR_EXPIRED, message)
+
+
 def _encode(purpose: str, scope: str, key: Sequence[KeyValue]) -> str:
     body = msgspec.msgpack.encode(tuple(key))
     packed = body + _checksum(purpose, scope, body)

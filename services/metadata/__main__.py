@@ -29,21 +29,26 @@ from services.metadata.datasets.servicer import DatasetServicer
 from services.metadata.lineage.servicer import LineageServicer
 from services.metadata.lineage.usage import Usage
 from services.metadata.models.artifacts import RemoteHolds
+from services.metadata.models.evaluating import Evaluating
+from services.metadata.models.lifecycle import Lifecycle
 from services.metadata.models.pointing import Pointing
 from services.metadata.models.registering import Registering
 from services.metadata.models.registry import Registry
+from services.metadata.models.searching import VersionSearch
 from services.metadata.models.servicer import ModelServicer
 from services.metadata.projects.access import Access
 from services.metadata.projects.directory import Directory
 from services.metadata.projects.servicer import ProjectServicer
 from services.metadata.projects.signing import Signer, signing_key
 from services.metadata.projects.token_files import register_token_files
+from services.metadata.runs import codec as run_codec
 from services.metadata.runs.history import History
 from services.metadata.runs.ingesting import Ingestor
 from services.metadata.runs.searching import RunSearch
 from services.metadata.runs.servicer import RunServicer
 from services.metadata.runs.tracker import Tracker
 from services.metadata.settings import PREFIX, MetadataSettings
+from services.metadata.watching.watch import Watch
 
 MIGRATIONS = Path(__file__).parent / "migrations"
 
@@ -63,11 +68,24 @@ async def compose(chassis: Chassis, settings: MetadataSettings | None = None) ->
         pending=timedelta(seconds=settings.pending_seconds),
         interval=sweep,
     )
+    lifecycle = Lifecycle(
+        database=database,
+        holds=RemoteHolds(chassis.peer),
+        access=access,
+        clock=now,
+        interval=sweep,
+    )
+    authenticator = CachingAuthenticator(access)
+    watch = Watch(database=database, bus=bus, authenticator=authenticator)
     silence = timedelta(seconds=settings.heartbeat_seconds)
     tracker = Tracker(database=database, clock=now, silence=silence, interval=sweep)
     models = ModelServicer(
         registry=Registry(database=database, clock=now),
+        search=VersionSearch(database=database, seconds=settings.query_seconds),
         registering=registering,
+        lifecycle=lifecycle,
+        evaluating=Evaluating(database=database, clock=now),
+        watch=watch,
         pointing=Pointing(database=database, clock=now),
     )
     projects = ProjectServicer(directory=directory, access=access)
@@ -77,10 +95,13 @@ async def compose(chassis: Chassis, settings: MetadataSettings | None = None) ->
     comparisons = ComparisonServicer(comparing=comparing)
     runs = RunServicer(
         tracker=tracker,
-        search=RunSearch(database=database, seconds=settings.query_seconds),
+        search=RunSearch(
+            database=database, seconds=settings.query_seconds, encode=run_codec.encoded
+        ),
         ingestor=Ingestor(database=database, clock=now),
         history=History(database=database),
-        authenticator=CachingAuthenticator(access),
+        watch=watch,
+        authenticator=authenticator,
     )
     return Service(
         name="metadata",
@@ -92,7 +113,12 @@ async def compose(chassis: Chassis, settings: MetadataSettings | None = None) ->
             (lineage_service_pb2_grpc.add_LineageServiceServicer_to_server, lineage),
             (comparison_service_pb2_grpc.add_ComparisonServiceServicer_to_server, comparisons),
         ],
-        background=[bus.run, registering.sweep_forever, tracker.sweep_forever],
+        background=[
+            bus.run,
+            registering.sweep_forever,
+            lifecycle.sweep_forever,
+            tracker.sweep_forever,
+        ],
         close=[database.close],
         authenticator=access,
     )

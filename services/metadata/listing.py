@@ -21,7 +21,11 @@ class Listing:
 
 @dataclass(frozen=True, slots=True)
 class Page(Generic[T]):
-    """A page of a list; `next_token` is empty on the last."""
+    """A page of a list; `next_token` is empty on the last.
+
+    `watch_cursor` says where to begin watching, of what can be watched.
+    """
 
     items: tuple[T, ...]
     next_token: str
+    watch_cursor: str = ""

@@ -20,6 +20,7 @@ from services.common.filtering import (
     FilterProblemError,
     Literal,
     Operator,
+    compare,
     flag_field,
     map_field,
     number_field,
@@ -88,23 +89,42 @@ class Subject:
     """What holds of rows that are listed, deleted ones too or not."""
 
 
+def plain(
+    value: sa.ColumnElement[Any], kind: type, *, nullable: bool = True
+) -> Callable[[Path, bool], Ordering]:
+    """Make the order of a plain value."""
+
+    def order(path: Path, descending: bool) -> Ordering:
+        return Ordering((Sort(value, kind, descending, nullable),))
+
+    return order
+
+
+def compare_text(
+    column: sa.ColumnElement[Any], operator: Operator, literal: str | None
+) -> sa.ColumnElement[bool]:
+    """Compare a text that sorts as it should; one that is null compares as nothing."""
+    compared: sa.ColumnElement[bool] = compare(column, operator, literal)
+    return sa.and_(column.is_not(None), compared)
+
+
 def text(column: sa.Column[Any], *, indexed: bool = False) -> Field:
     """Make a field of a text that may be empty: that is no value."""
     return Field(
         optional_text_field(column),
-        _plain(sa.func.nullif(column, ""), str),
+        plain(sa.func.nullif(column, ""), str),
         _column_probe(column) if indexed else None,
     )
 
 
 def state(column: sa.Column[Any], compiler: FieldCompiler) -> Field:
     """Make a field of a word that is always there."""
-    return Field(compiler, _plain(column, str))
+    return Field(compiler, plain(column, str))
 
 
 def whole_number(column: sa.Column[Any], compiler: FieldCompiler | None = None) -> Field:
     """Make a field of an integer that is always there."""
-    return Field(compiler or number_field(column), _plain(column, int, nullable=False))
+    return Field(compiler or number_field(column), plain(column, int, nullable=False))
 
 
 def moment(column: sa.Column[Any]) -> Field:
@@ -247,15 +267,6 @@ def _best(connection: Connection, scope: Scope, key: str, source: Any) -> Any:
         if models:
             cases.append((source.model_pk.in_(models), column))
     return sa.case(*cases)
-
-
-def _plain(
-    value: sa.ColumnElement[Any], kind: type, *, nullable: bool = True
-) -> Callable[[Path, bool], Ordering]:
-    def order(path: Path, descending: bool) -> Ordering:
-        return Ordering((Sort(value, kind, descending, nullable),))
-
-    return order
 
 
 def _column_probe(column: sa.Column[Any]) -> Any:

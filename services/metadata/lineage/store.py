@@ -60,6 +60,17 @@ def end_use(connection: Connection, version_pk: int, user: str, now: datetime) -
     connection.execute(USES.update().where(lasting).values(end_time=now))
 
 
+def current_users(connection: Connection, version_pk: int) -> list[str]:
+    """Return the names of the deployments that use a version now."""
+    query = sa.select(USES.c.user_name).where(USES.c.version_pk == version_pk, _LASTS)
+    return list(connection.execute(query.order_by(USES.c.user_name)).scalars())
+
+
+def drop_uses(connection: Connection, version_pk: int) -> None:
+    """Forget who used a version."""
+    connection.execute(USES.delete().where(USES.c.version_pk == version_pk))
+
+
 def list_uses(
     connection: Connection,
     parent: ModelName | VersionName,

@@ -6,15 +6,14 @@ from collections.abc import Callable
 from datetime import datetime
 
 from services.common.database import Database, Transaction
-from services.common.errors import not_found, wrong_state
+from services.common.errors import not_found
 from services.common.names import DeploymentName, ModelName, VersionName
 from services.metadata.changes import Change, ChangeKind, publish
 from services.metadata.lineage import store
 from services.metadata.lineage.domain import VersionUse
 from services.metadata.listing import Listing, Page
-from services.metadata.models import store as model_store
 from services.metadata.models import version_store
-from services.metadata.models.domain import VersionState
+from services.metadata.models.domain import not_choosable
 
 
 class Usage:
@@ -33,9 +32,10 @@ class Usage:
         now = self._clock()
 
         def start(tx: Transaction) -> VersionUse:
-            pk, state = _lock(tx, version)
-            if state is not VersionState.READY:
-                raise wrong_state(version, state, f"{version} is {state}; it cannot be used")
+            standing = version_store.lock_version(tx.connection, version)
+            if not standing.may_be_chosen:
+                raise not_choosable(version, standing, "used")
+            pk = standing.pk
             use = store.newest_use(tx.connection, pk, str(user))
             if use is not None and use.end_time is None:
                 return use
@@ -54,7 +54,7 @@ class Usage:
         now = self._clock()
 
         def end(tx: Transaction) -> VersionUse:
-            pk, _ = _lock(tx, version)
+            pk = version_store.lock_version(tx.connection, version).pk
             use = store.newest_use(tx.connection, pk, str(user))
             if use is None:
                 raise not_found(f"the use of {version} by {user}")
@@ -73,15 +73,6 @@ class Usage:
         return await self._database.read(
             lambda tx: store.list_uses(tx.connection, parent, listing, current_only=current_only)
         )
-
-
-def _lock(tx: Transaction, version: VersionName) -> tuple[int, VersionState]:
-    """Lock a version's model; return the version's row and state."""
-    model_store.lock_model(tx.connection, version.parent)
-    found = version_store.find_version_row(tx.connection, version)
-    if found is None:
-        raise not_found(version)
-    return found
 
 
 def _publish(tx: Transaction, kind: ChangeKind, version: VersionName, user: DeploymentName) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -22,6 +23,16 @@ def find_alias(connection: Connection, name: AliasName) -> Alias | None:
     query = _select().where(_of(name.parent), ALIASES.c.alias == name.alias)
     row = connection.execute(query).first()
     return None if row is None else _alias(row)
+
+
+def find_aliases(connection: Connection, names: Sequence[AliasName]) -> list[Alias]:
+    """Return those of some aliases of one project that exist."""
+    pairs = sa.tuple_(MODELS.c.model, ALIASES.c.alias)
+    query = _select().where(
+        MODELS.c.project == names[0].project,
+        pairs.in_([(name.model, name.alias) for name in names]),
+    )
+    return [_alias(row) for row in connection.execute(query)]
 
 
 def list_aliases(connection: Connection, parent: ModelName, listing: Listing) -> Page[Alias]:

@@ -1,4 +1,4 @@
-"""The artifact service as the registry needs it: holding a version's bytes."""
+"""The artifact service as the registry needs it: holding a version's bytes, and letting go."""
 
 from __future__ import annotations
 
@@ -14,6 +14,10 @@ class Holds(Protocol):
 
     async def hold(self, artifact: str, holder: str, *, credential: str, seconds: float) -> None:
         """Hold an artifact for a holder; doing it again changes nothing."""
+        ...
+
+    async def release(self, artifact: str, holder: str, *, credential: str, seconds: float) -> None:
+        """Give a hold back; doing it again changes nothing."""
         ...
 
 
@@ -34,3 +38,15 @@ class RemoteHolds:
             hold=artifact_pb2.Hold(artifact=artifact, holder=holder)
         )
         await self._peer.call(stub.HoldArtifact, request, credential=credential, seconds=seconds)
+
+    async def release(self, artifact: str, holder: str, *, credential: str, seconds: float) -> None:
+        """Give a hold back.
+
+        Raises:
+            ServiceError: SERVICE_UNAVAILABLE, RIGHT_MISSING.
+        """
+        stub = self._peer.stub(artifact_service_pb2_grpc.ArtifactServiceStub)
+        request = artifact_service_pb2.ReleaseArtifactRequest(
+            hold=artifact_pb2.Hold(artifact=artifact, holder=holder)
+        )
+        await self._peer.call(stub.ReleaseArtifact, request, credential=credential, seconds=seconds)

@@ -6,12 +6,13 @@ from collections.abc import Mapping
 
 from modelyard.metadata.v1 import (
     alias_pb2,
+    evaluation_pb2,
     model_pb2,
     model_service_pb2,
     version_pb2,
 )
 
-from services.common.auth import Identity
+from services.common.auth import Identity, Right
 from services.common.errors import invalid_field
 from services.common.names import (
     AliasName,
@@ -28,17 +29,21 @@ from services.metadata.models.domain import (
     Alias,
     AliasChange,
     AliasMove,
+    Evaluation,
+    EvaluationDraft,
     MetricGoal,
     Model,
     ModelDraft,
     Version,
     VersionDraft,
+    VersionEdit,
 )
-from services.metadata.wire import failure, stamp, value
+from services.metadata.wire import failure, moment, stamp, value
 
 GOALS = 1_000
 ALIASES = 20
 MODEL_PATHS = ("display_name", "description", "labels", "metric_goals")
+VERSION_PATHS = ("description", "labels", "card", "license")
 OUTPUT_PATHS = frozenset({"name", "etag", "create_time", "update_time"})
 
 
@@ -98,10 +103,64 @@ def version_draft(
         label=limits.line(message.label, "version.label", limits.VERSION_LABEL),
         description=limits.lines(message.description, "version.description", limits.DESCRIPTION),
         labels=limits.labels(message.labels, "version.labels"),
+        card=limits.lines(message.card, "version.card", limits.CARD),
+        license=limits.line(message.license, "version.license", limits.LICENSE),
         environment_digest=limits.digest(digest, "version.environment_digest") if digest else "",
         tests_passed=request.tests_passed and _is_build(caller, message.build),
         aliases=tuple(dict.fromkeys(check_id(alias, "aliases") for alias in request.aliases)),
+        may_deploy=caller.may(Right.DEPLOY, parent.project),
     )
+
+
+def version_edit(message: version_pb2.Version) -> VersionEdit:
+    """Return the new values of what may be changed of a version."""
+    return VersionEdit(
+        description=limits.lines(message.description, "version.description", limits.DESCRIPTION),
+        labels=limits.labels(message.labels, "version.labels"),
+        card=limits.lines(message.card, "version.card", limits.CARD),
+        license=limits.line(message.license, "version.license", limits.LICENSE),
+    )
+
+
+def version_paths(request: model_service_pb2.UpdateVersionRequest) -> tuple[str, ...]:
+    """Return which fields of a version to change: the mask's, or all that are set."""
+    paths = request.update_mask.paths
+    if not set(paths) <= set(VERSION_PATHS):
+        raise invalid_field("update_mask", f"must name some of {', '.join(VERSION_PATHS)}")
+    if paths:
+        return tuple(paths)
+    return tuple(path for path in VERSION_PATHS if getattr(request.version, path))
+
+
+def evaluation_draft(message: evaluation_pb2.Evaluation) -> EvaluationDraft:
+    """Return what the caller says of an evaluation."""
+    if not 0 < len(message.metrics) <= GOALS:
+        raise invalid_field("evaluation.metrics", f"must hold 1 to {GOALS} values")
+    for key in message.metrics:
+        limits.line(key, "evaluation.metrics", limits.KEY, required=True)
+    has_time = message.HasField("evaluate_time")
+    return EvaluationDraft(
+        metrics=dict(message.metrics),
+        dataset_version=message.dataset_version,
+        evaluate_time=moment(message.evaluate_time, "evaluation.evaluate_time")
+        if has_time
+        else None,
+        notes=limits.lines(message.notes, "evaluation.notes", limits.REASON),
+    )
+
+
+def evaluation(found: Evaluation) -> evaluation_pb2.Evaluation:
+    """Return an evaluation's message."""
+    message = evaluation_pb2.Evaluation(
+        name=str(found.name),
+        metrics=found.metrics,
+        dataset_version=found.dataset_version,
+        notes=found.notes,
+        creator=found.creator,
+    )
+    stamp(message.evaluate_time, found.evaluate_time)
+    stamp(message.create_time, found.create_time)
+    return message
 
 
 def version(found: Version) -> version_pb2.Version:
@@ -122,9 +181,14 @@ def version(found: Version) -> version_pb2.Version:
         tests_passed=found.tests_passed,
         creator=found.creator,
         aliases=found.aliases,
+        card=found.card,
+        license=found.license,
+        etag=str(found.revision),
     )
     stamp(message.create_time, found.create_time)
     stamp(message.ready_time, found.ready_time)
+    stamp(message.archive_time, found.archive_time)
+    stamp(message.delete_time, found.delete_time)
     return message
 
 
@@ -136,7 +200,7 @@ def short_name(text: str) -> VersionName | AliasName | ModelName:
     raise invalid_name("name", "must be the name of a version, an alias or a model")
 
 
-def alias_move(request: model_service_pb2.UpdateAliasRequest, actor: str) -> AliasMove:
+def alias_move(request: model_service_pb2.UpdateAliasRequest, caller: Identity) -> AliasMove:
     """Return what a caller wants of an alias."""
     name = AliasName.parse(request.alias.name, "alias.name")
     target = VersionName.parse(request.alias.version, "alias.version")
@@ -148,10 +212,11 @@ def alias_move(request: model_service_pb2.UpdateAliasRequest, actor: str) -> Ali
     return AliasMove(
         name=name,
         version=target,
-        actor=actor,
+        actor=caller.principal,
         reason=limits.lines(request.reason, "reason", limits.REASON),
         expected_version=expected,
         etag=request.alias.etag,
+        may_deploy=caller.may(Right.DEPLOY, name.project),
     )
 
 

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
 
-from services.common.errors import Reason, ServiceError
-from services.common.names import AliasName, ModelName, VersionName
+from services.common.errors import Reason, ServiceError, wrong_state
+from services.common.names import AliasName, EvaluationName, ModelName, VersionName
 from services.metadata.values import Failure, ParamValue
+
+USERS_NAMED = 20
+"""So many users of a version does a refusal name."""
 
 
 class MetricGoal(StrEnum):
@@ -61,9 +64,13 @@ class VersionDraft:
     label: str
     description: str
     labels: Mapping[str, str]
+    card: str
+    license: str
     environment_digest: str
     tests_passed: bool
     aliases: tuple[str, ...]
+    may_deploy: bool
+    """Whether the caller may move aliases that the project protects."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +86,8 @@ class Version:
     label: str
     description: str
     labels: dict[str, str]
+    card: str
+    license: str
     params: dict[str, ParamValue]
     metrics: dict[str, float]
     environment_digest: str
@@ -86,7 +95,43 @@ class Version:
     creator: str
     create_time: datetime
     ready_time: datetime | None
+    archive_time: datetime | None
+    delete_time: datetime | None
+    revision: int
     aliases: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class VersionEdit:
+    """The new values of what may be changed of a version."""
+
+    description: str
+    labels: Mapping[str, str]
+    card: str
+    license: str
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """A version's row and what decides what may be done with it."""
+
+    pk: int
+    state: VersionState
+    revision: int
+    is_archived: bool
+    is_deleted: bool
+
+    @property
+    def word(self) -> str:
+        """Return the one word for it: DELETED, ARCHIVED, or the state."""
+        if self.is_deleted:
+            return "DELETED"
+        return "ARCHIVED" if self.is_archived else self.state.value
+
+    @property
+    def may_be_chosen(self) -> bool:
+        """Say whether it may be aliased or deployed."""
+        return self.word == VersionState.READY
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,6 +141,38 @@ class PendingVersion:
     name: VersionName
     artifact: str
     creator: str
+
+
+@dataclass(frozen=True, slots=True)
+class PurgedVersion:
+    """A version on its way out: what is left to do is to give its bytes back."""
+
+    name: VersionName
+    artifact: str
+    purger: str
+
+
+@dataclass(frozen=True, slots=True)
+class EvaluationDraft:
+    """What the caller says of an evaluation; no time: now."""
+
+    metrics: Mapping[str, float]
+    dataset_version: str
+    evaluate_time: datetime | None
+    notes: str
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluation:
+    """A measurement of a version after the fact."""
+
+    name: EvaluationName
+    metrics: dict[str, float]
+    dataset_version: str
+    evaluate_time: datetime
+    notes: str
+    creator: str
+    create_time: datetime
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,6 +211,8 @@ class AliasMove:
     reason: str
     expected_version: str | None
     etag: str
+    may_deploy: bool = False
+    """Whether the caller may move aliases that the project protects."""
 
 
 def alias_moved(name: AliasName, current: str) -> ServiceError:
@@ -142,6 +221,24 @@ def alias_moved(name: AliasName, current: str) -> ServiceError:
     return ServiceError(
         Reason.ALIAS_MOVED, f"{name} {where} by now", resource=str(name), version=current
     )
+
+
+def in_use(name: VersionName, users: Sequence[str]) -> ServiceError:
+    """Say that a version cannot go while something needs it, and what does."""
+    named = ", ".join(users[:USERS_NAMED])
+    more = f" and {len(users) - USERS_NAMED} more" if len(users) > USERS_NAMED else ""
+    return ServiceError(
+        Reason.RESOURCE_IN_USE,
+        f"{name} is in use by {named}{more}",
+        resource=str(name),
+        users=",".join(users[:USERS_NAMED]),
+    )
+
+
+def not_choosable(name: VersionName, standing: Standing, purpose: str) -> ServiceError:
+    """Say that a version is not READY, or was archived or deleted."""
+    word = standing.word
+    return wrong_state(name, word, f"{name} is {word}; it cannot be {purpose}")
 
 
 def bytes_missing(digest: str) -> ServiceError:

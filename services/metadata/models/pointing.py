@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from datetime import datetime
 
+from services.common.auth import Right, right_missing
 from services.common.database import Database, Transaction
-from services.common.errors import etag_mismatch, not_found, wrong_state
+from services.common.errors import etag_mismatch, not_found
 from services.common.idempotency import Key, once
 from services.common.names import AliasName, ModelName, VersionName
 from services.metadata.changes import Change, ChangeKind, publish
@@ -16,9 +17,11 @@ from services.metadata.models.domain import (
     Alias,
     AliasChange,
     AliasMove,
-    VersionState,
     alias_moved,
+    not_choosable,
 )
+from services.metadata.projects.store import find_project
+from services.metadata.watching.cursors import Stream, watchable
 
 
 class Pointing:
@@ -39,15 +42,18 @@ class Pointing:
             lambda tx: once(tx, key, Alias, lambda: _move(tx, move, now))
         )
 
-    async def delete(self, name: AliasName, *, actor: str, reason: str, etag: str) -> None:
+    async def delete(
+        self, name: AliasName, *, actor: str, reason: str, etag: str, may_deploy: bool
+    ) -> None:
         """Delete an alias; its history stays.
 
         Raises:
-            ServiceError: RESOURCE_NOT_FOUND, ETAG_MISMATCH.
+            ServiceError: RESOURCE_NOT_FOUND, ETAG_MISMATCH, RIGHT_MISSING.
         """
         now = self._clock()
 
         def delete(tx: Transaction) -> None:
+            check_protection(tx, [name], may_deploy=may_deploy)
             model_pk = store.lock_model(tx.connection, name.parent)
             current = alias_store.find_alias(tx.connection, name)
             if model_pk is None or current is None:
@@ -76,7 +82,13 @@ class Pointing:
     async def list_aliases(self, parent: ModelName, listing: Listing) -> Page[Alias]:
         """Return a page of a model's aliases."""
         return await self._database.read(
-            lambda tx: alias_store.list_aliases(tx.connection, parent, listing)
+            lambda tx: watchable(
+                tx,
+                Stream.MODELS,
+                parent.project,
+                listing,
+                lambda: alias_store.list_aliases(tx.connection, parent, listing),
+            )
         )
 
     async def list_changes(self, parent: AliasName, listing: Listing) -> Page[AliasChange]:
@@ -103,20 +115,34 @@ def point(
 
 
 def _move(tx: Transaction, move: AliasMove, now: datetime) -> Alias:
+    check_protection(tx, [move.name], may_deploy=move.may_deploy)
     model_pk = store.lock_model(tx.connection, move.name.parent)
-    found = version_store.find_version_row(tx.connection, move.version)
-    if model_pk is None or found is None:
+    standing = version_store.find_standing(tx.connection, move.version)
+    if model_pk is None or standing is None:
         raise not_found(move.version)
-    version_pk, state = found
-    if state is not VersionState.READY:
-        message = f"{move.version} is {state}; an alias points to READY versions only"
-        raise wrong_state(move.version, state, message)
+    if not standing.may_be_chosen:
+        raise not_choosable(move.version, standing, "aliased")
     current = alias_store.find_alias(tx.connection, move.name)
     where = str(current.version) if current else ""
     if move.expected_version is not None and move.expected_version != where:
         raise alias_moved(move.name, where)
     _check_etag(move.name, current, move.etag)
-    return _put(tx, model_pk, version_pk, move, now)
+    return _put(tx, model_pk, standing.pk, move, now)
+
+
+def check_protection(tx: Transaction, names: Sequence[AliasName], *, may_deploy: bool) -> None:
+    """Refuse aliases that their project protects, unless the caller may deploy.
+
+    Raises:
+        ServiceError: RIGHT_MISSING.
+    """
+    if may_deploy or not names:
+        return
+    project = find_project(tx.connection, names[0].project)
+    if project is not None and not {name.alias for name in names}.isdisjoint(
+        project.protected_aliases
+    ):
+        raise right_missing(Right.DEPLOY)
 
 
 def _put(tx: Transaction, model_pk: int, version_pk: int, move: AliasMove, now: datetime) -> Alias:

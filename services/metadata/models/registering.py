@@ -30,7 +30,7 @@ from services.metadata.models.domain import (
     VersionState,
     bytes_missing,
 )
-from services.metadata.models.pointing import point
+from services.metadata.models.pointing import check_protection, point
 from services.metadata.models.registry import ensure_model
 from services.metadata.projects.access import Access
 from services.metadata.runs import store as run_store
@@ -41,6 +41,7 @@ logger = logging.getLogger(__name__)
 HOLD_SECONDS = 10.0
 SWEEP_BATCH = 100
 GONE = frozenset({Reason.BYTES_MISSING, Reason.CORRUPT_BYTES})
+REFUSED = frozenset({Reason.RIGHT_MISSING, Reason.INVALID_CREDENTIAL})
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,6 +142,10 @@ class Registering:
                 failure = Failure(Reason.BYTES_MISSING.value, error.message)
                 await self._database.write(lambda tx: _fail(tx, name, failure))
                 return True
+            if error.reason in REFUSED:
+                failure = Failure(error.reason.value, "its creator may no longer write here")
+                await self._database.write(lambda tx: _fail(tx, name, failure))
+                return True
             logger.warning(
                 "version stays pending", extra={"version": str(name), "reason": error.reason}
             )
@@ -162,6 +167,8 @@ def _reserve(
     tx: Transaction, parent: ModelName, draft: VersionDraft, *, creator: str, now: datetime
 ) -> Reserved:
     """Record a PENDING version with what its run knows by now."""
+    aliases = [parent.alias(alias) for alias in draft.aliases]
+    check_protection(tx, aliases, may_deploy=draft.may_deploy)
     model_pk = ensure_model(tx, parent, now)
     run_pk = None
     if draft.run:
@@ -186,20 +193,20 @@ def _reserve(
 def _complete(tx: Transaction, name: VersionName, creator: str, now: datetime) -> None:
     """Make a PENDING version READY, with its aliases; another may have done it."""
     model_pk = store.lock_model(tx.connection, name.parent)
-    found = version_store.find_version_row(tx.connection, name)
+    found = version_store.find_standing(tx.connection, name)
     if model_pk is None or found is None:
         raise not_found(name)
-    aliases = version_store.set_ready(tx.connection, found[0], now)
+    aliases = version_store.set_ready(tx.connection, found.pk, now)
     if aliases is None:
         return
     change = Change(str(name), actor=creator, state=VersionState.READY.value)
     publish(tx, name.project, ChangeKind.VERSION_READY, change)
-    point(tx, model_pk, found[0], name, aliases, actor=creator, now=now)
+    point(tx, model_pk, found.pk, name, aliases, actor=creator, now=now)
 
 
 def _fail(tx: Transaction, name: VersionName, failure: Failure) -> None:
-    found = version_store.find_version_row(tx.connection, name)
-    if found is not None and version_store.set_failed(tx.connection, found[0], failure):
+    found = version_store.find_standing(tx.connection, name)
+    if found is not None and version_store.set_failed(tx.connection, found.pk, failure):
         change = Change(str(name), state=VersionState.FAILED.value)
         publish(tx, name.project, ChangeKind.VERSION_FAILED, change)
 

@@ -14,6 +14,7 @@ from services.metadata.listing import Listing, Page
 from services.metadata.models import store, version_store
 from services.metadata.models.domain import Model, ModelDraft, Version
 from services.metadata.models.resolutions import Resolutions
+from services.metadata.watching.cursors import Stream, watchable
 
 TEXTS = ("display_name", "description")
 
@@ -50,7 +51,13 @@ class Registry:
     async def list_models(self, parent: ProjectName, listing: Listing) -> Page[Model]:
         """Return a page of a project's models."""
         return await self._database.read(
-            lambda tx: store.list_models(tx.connection, parent.project, listing)
+            lambda tx: watchable(
+                tx,
+                Stream.MODELS,
+                parent.project,
+                listing,
+                lambda: store.list_models(tx.connection, parent.project, listing),
+            )
         )
 
     async def update_model(
@@ -107,12 +114,6 @@ class Registry:
 
         found = await self._resolutions.find(str(name), lambda: self._database.lookup(find))
         return _found_version(found, name)
-
-    async def list_versions(self, parent: ModelName, listing: Listing) -> Page[Version]:
-        """Return a page of a model's versions; model `-`: of all models."""
-        return await self._database.read(
-            lambda tx: version_store.list_versions(tx.connection, parent, listing)
-        )
 
 
 def add_model(tx: Transaction, name: ModelName, draft: ModelDraft, now: datetime) -> int | None:

@@ -2,20 +2,28 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
+from contextlib import aclosing
 from typing import Any
 
 import grpc
 from modelyard.metadata.v1 import model_service_pb2 as pb
 from modelyard.metadata.v1 import model_service_pb2_grpc
 
-from services.common.auth import current_call
+from services.common.auth import Right, current_call
+from services.common.errors import invalid_field
 from services.common.names import AliasName, ModelName, ProjectName, VersionName, check_id
 from services.common.peers import remaining
 from services.metadata import limits
 from services.metadata.models import codec
+from services.metadata.models.evaluating import Evaluating
+from services.metadata.models.lifecycle import Lifecycle
 from services.metadata.models.pointing import Pointing
 from services.metadata.models.registering import Registering
 from services.metadata.models.registry import Registry
+from services.metadata.models.searching import VersionSearch
+from services.metadata.watching import codec as watching_codec
+from services.metadata.watching.watch import Watch
 from services.metadata.wire import listing, moment
 
 Context = grpc.aio.ServicerContext[Any, Any]
@@ -24,9 +32,23 @@ Context = grpc.aio.ServicerContext[Any, Any]
 class ModelServicer(model_service_pb2_grpc.ModelServiceServicer):
     """Serve `modelyard.metadata.v1.ModelService`."""
 
-    def __init__(self, *, registry: Registry, registering: Registering, pointing: Pointing) -> None:
+    def __init__(
+        self,
+        *,
+        registry: Registry,
+        search: VersionSearch,
+        registering: Registering,
+        lifecycle: Lifecycle,
+        evaluating: Evaluating,
+        pointing: Pointing,
+        watch: Watch,
+    ) -> None:
+        self._watch = watch
         self._registry = registry
+        self._search = search
         self._registering = registering
+        self._lifecycle = lifecycle
+        self._evaluating = evaluating
         self._pointing = pointing
 
     async def CreateModel(
@@ -51,7 +73,9 @@ class ModelServicer(model_service_pb2_grpc.ModelServiceServicer):
         parent = ProjectName.parse(request.parent, "parent")
         page = await self._registry.list_models(parent, listing(request))
         return pb.ListModelsResponse(
-            models=[codec.model(model) for model in page.items], next_page_token=page.next_token
+            models=[codec.model(model) for model in page.items],
+            next_page_token=page.next_token,
+            watch_cursor=page.watch_cursor,
         )
 
     async def UpdateModel(
@@ -93,7 +117,13 @@ class ModelServicer(model_service_pb2_grpc.ModelServiceServicer):
         self, request: pb.ResolveVersionRequest, context: Context
     ) -> pb.ResolveVersionResponse:
         """Return the version that a short form names."""
-        version = await self._registry.resolve(codec.short_name(request.name))
+        name, label = codec.short_name(request.name), request.label
+        if label and not isinstance(name, ModelName):
+            raise invalid_field("label", "goes with the name of a model")
+        if label and isinstance(name, ModelName):
+            version = await self._registry.find_labelled(name, label)
+        else:
+            version = await self._registry.resolve(name)
         return pb.ResolveVersionResponse(version=codec.version(version))
 
     async def ListVersions(
@@ -101,9 +131,87 @@ class ModelServicer(model_service_pb2_grpc.ModelServiceServicer):
     ) -> pb.ListVersionsResponse:
         """Return a page of versions."""
         parent = ModelName.parse(request.parent, "parent", wildcard=True)
-        page = await self._registry.list_versions(parent, listing(request))
+        page = await self._search.list_versions(parent, listing(request))
         return pb.ListVersionsResponse(
             versions=[codec.version(version) for version in page.items],
+            next_page_token=page.next_token,
+            watch_cursor=page.watch_cursor,
+        )
+
+    async def UpdateVersion(
+        self, request: pb.UpdateVersionRequest, context: Context
+    ) -> pb.UpdateVersionResponse:
+        """Change what may be changed of a version."""
+        version = await self._lifecycle.edit(
+            VersionName.parse(request.version.name, "version.name"),
+            codec.version_edit(request.version),
+            paths=codec.version_paths(request),
+            etag=request.version.etag,
+            actor=current_call().caller.principal,
+            key=current_call().key(request),
+        )
+        return pb.UpdateVersionResponse(version=codec.version(version))
+
+    async def ArchiveVersion(
+        self, request: pb.ArchiveVersionRequest, context: Context
+    ) -> pb.ArchiveVersionResponse:
+        """Archive a version."""
+        name, actor = VersionName.parse(request.name), current_call().caller.principal
+        version = await self._lifecycle.archive(name, etag=request.etag, actor=actor)
+        return pb.ArchiveVersionResponse(version=codec.version(version))
+
+    async def UnarchiveVersion(
+        self, request: pb.UnarchiveVersionRequest, context: Context
+    ) -> pb.UnarchiveVersionResponse:
+        """Take back that a version was archived."""
+        name, actor = VersionName.parse(request.name), current_call().caller.principal
+        version = await self._lifecycle.unarchive(name, actor=actor)
+        return pb.UnarchiveVersionResponse(version=codec.version(version))
+
+    async def DeleteVersion(
+        self, request: pb.DeleteVersionRequest, context: Context
+    ) -> pb.DeleteVersionResponse:
+        """Delete a version."""
+        name, actor = VersionName.parse(request.name), current_call().caller.principal
+        version = await self._lifecycle.delete(name, etag=request.etag, actor=actor)
+        return pb.DeleteVersionResponse(version=codec.version(version))
+
+    async def RestoreVersion(
+        self, request: pb.RestoreVersionRequest, context: Context
+    ) -> pb.RestoreVersionResponse:
+        """Take back that a version was deleted."""
+        name, actor = VersionName.parse(request.name), current_call().caller.principal
+        version = await self._lifecycle.restore(name, actor=actor)
+        return pb.RestoreVersionResponse(version=codec.version(version))
+
+    async def PurgeVersion(
+        self, request: pb.PurgeVersionRequest, context: Context
+    ) -> pb.PurgeVersionResponse:
+        """Remove a deleted version for ever."""
+        name, caller = VersionName.parse(request.name), current_call().caller
+        await self._lifecycle.purge(name, actor=caller.principal, credential=caller.credential)
+        return pb.PurgeVersionResponse()
+
+    async def CreateEvaluation(
+        self, request: pb.CreateEvaluationRequest, context: Context
+    ) -> pb.CreateEvaluationResponse:
+        """Record an evaluation of a version."""
+        parent, draft = (
+            VersionName.parse(request.parent, "parent"),
+            codec.evaluation_draft(request.evaluation),
+        )
+        creator, key = current_call().caller.principal, current_call().key(request)
+        made = await self._evaluating.create(parent, draft, creator=creator, key=key)
+        return pb.CreateEvaluationResponse(evaluation=codec.evaluation(made))
+
+    async def ListEvaluations(
+        self, request: pb.ListEvaluationsRequest, context: Context
+    ) -> pb.ListEvaluationsResponse:
+        """Return a page of a version's evaluations."""
+        parent = VersionName.parse(request.parent, "parent")
+        page = await self._evaluating.list_evaluations(parent, listing(request))
+        return pb.ListEvaluationsResponse(
+            evaluations=[codec.evaluation(evaluation) for evaluation in page.items],
             next_page_token=page.next_token,
         )
 
@@ -112,7 +220,7 @@ class ModelServicer(model_service_pb2_grpc.ModelServiceServicer):
     ) -> pb.UpdateAliasResponse:
         """Point an alias to a version."""
         call = current_call()
-        move = codec.alias_move(request, call.caller.principal)
+        move = codec.alias_move(request, call.caller)
         alias = await self._pointing.move(move, key=call.key(request))
         return pb.UpdateAliasResponse(alias=codec.alias(alias))
 
@@ -129,18 +237,22 @@ class ModelServicer(model_service_pb2_grpc.ModelServiceServicer):
         parent = ModelName.parse(request.parent, "parent")
         page = await self._pointing.list_aliases(parent, listing(request))
         return pb.ListAliasesResponse(
-            aliases=[codec.alias(alias) for alias in page.items], next_page_token=page.next_token
+            aliases=[codec.alias(alias) for alias in page.items],
+            next_page_token=page.next_token,
+            watch_cursor=page.watch_cursor,
         )
 
     async def DeleteAlias(
         self, request: pb.DeleteAliasRequest, context: Context
     ) -> pb.DeleteAliasResponse:
         """Delete an alias."""
+        name, caller = AliasName.parse(request.name), current_call().caller
         await self._pointing.delete(
-            AliasName.parse(request.name),
-            actor=current_call().caller.principal,
+            name,
+            actor=caller.principal,
             reason=limits.lines(request.reason, "reason", limits.REASON),
             etag=request.etag,
+            may_deploy=caller.may(Right.DEPLOY, name.project),
         )
         return pb.DeleteAliasResponse()
 
@@ -154,3 +266,12 @@ class ModelServicer(model_service_pb2_grpc.ModelServiceServicer):
             alias_changes=[codec.alias_change(change) for change in page.items],
             next_page_token=page.next_token,
         )
+
+    async def WatchModels(
+        self, request: pb.WatchModelsRequest, context: Context
+    ) -> AsyncIterator[pb.WatchModelsResponse]:
+        """Follow the changes of models, versions and aliases."""
+        wanted = watching_codec.wanted(request, current_call().caller.credential)
+        async with aclosing(self._watch.follow(wanted)) as batches:
+            async for batch in batches:
+                yield watching_codec.model_changes(batch, wanted.parent.project)

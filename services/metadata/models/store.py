@@ -28,9 +28,11 @@ from services.metadata.models.domain import MetricGoal, Model, ModelDraft
 from services.metadata.projects.store import PROJECTS
 from services.metadata.schema import (
     METADATA,
+    BinaryText,
     Sort,
     by_time,
     fetch_page,
+    index_params,
     insert_new,
     param_values,
     reference,
@@ -75,53 +77,66 @@ VERSIONS = sa.Table(
     sa.Column("state", sa.Text, nullable=False),
     sa.Column("failure_reason", sa.Text),
     sa.Column("failure_message", sa.Text),
-    sa.Column("artifact", sa.Text, nullable=False),
-    sa.Column("run", sa.Text, nullable=False, index=True),
-    sa.Column("build", sa.Text, nullable=False, index=True),
-    sa.Column("label", sa.Text, nullable=False),
+    sa.Column("artifact", BinaryText, nullable=False),
+    sa.Column("run", BinaryText, nullable=False, index=True),
+    # The run's row, for searches by what it says; null when it has none.
+    sa.Column("run_pk", sa.BigInteger, index=True),
+    sa.Column("build", BinaryText, nullable=False, index=True),
+    sa.Column("label", BinaryText, nullable=False),
     # A key that sorts labels, semantic versions as such; see `labels.py`.
-    sa.Column("label_rank", sa.Text),
+    sa.Column("label_rank", BinaryText),
     # The label while it is taken: a FAILED version gives it back.
     sa.Column("taken_label", sa.Text),
     sa.Column("description", sa.Text, nullable=False),
     sa.Column("card", sa.Text, nullable=False),
-    sa.Column("license", sa.Text, nullable=False),
+    sa.Column("license", BinaryText, nullable=False),
     sa.Column("environment_digest", sa.Text, nullable=False),
     sa.Column("tests_passed", sa.Boolean, nullable=False),
     # The aliases to set when it becomes READY.
     sa.Column("wanted_aliases", sa.LargeBinary, nullable=False),
-    sa.Column("creator", sa.Text, nullable=False),
+    sa.Column("creator", BinaryText, nullable=False),
     sa.Column("create_time", Timestamp, nullable=False),
     sa.Column("ready_time", Timestamp),
     sa.Column("archive_time", Timestamp),
     sa.Column("delete_time", Timestamp),
     # Set while its removal is under way: its bytes are given back, then the row goes.
     sa.Column("purge_time", Timestamp),
+    # Who removes it: its bytes are given back in this name.
+    sa.Column("purger", sa.Text),
     sa.Column("revision", sa.BigInteger, nullable=False),
     sa.UniqueConstraint("model_pk", "number"),
     sa.UniqueConstraint("model_pk", "taken_label"),
 )
+sa.Index(
+    "versions_purged",
+    VERSIONS.c.purge_time,
+    sqlite_where=VERSIONS.c.purge_time.is_not(None),
+    postgresql_where=VERSIONS.c.purge_time.is_not(None),
+)
+sa.Index("versions_model", VERSIONS.c.model_pk, VERSIONS.c.pk)
 sa.Index("versions_pending", VERSIONS.c.create_time, postgresql_where=VERSIONS.c.state == "PENDING")
 VERSION_LABELS = sa.Table(
     "version_labels",
     METADATA,
     reference("version_pk", "versions.pk", primary_key=True),
     sa.Column("key", sa.Text, primary_key=True),
-    sa.Column("value", sa.Text, nullable=False),
+    sa.Column("value", BinaryText, nullable=False),
 )
 VERSION_PARAMS = sa.Table(
     "version_params",
     METADATA,
     reference("version_pk", "versions.pk", primary_key=True),
     sa.Column("key", sa.Text, primary_key=True),
+    # The version's model, for indexes that serve searches; the same below.
+    sa.Column("model_pk", sa.BigInteger, nullable=False),
     *param_values(),
 )
+index_params("version_params", VERSION_PARAMS, owner="version_pk")
 VERSION_METRICS = sa.Table(
     "version_metrics",
     METADATA,
     reference("version_pk", "versions.pk", primary_key=True),
     sa.Column("key", sa.Text, primary_key=True),
-    # The version's model, for indexes that serve searches.
     sa.Column("model_pk", sa.BigInteger, nullable=False),
     sa.Column("last", Double, nullable=False),
     # The last value to sort by: NaN is no value.
@@ -129,6 +144,9 @@ VERSION_METRICS = sa.Table(
     sa.Column("min", Double),
     sa.Column("max", Double),
 )
+for _figure in ("last_rank", "min", "max"):
+    _indexed = ("model_pk", "key", _figure, "version_pk")
+    sa.Index(f"version_metrics_{_figure}", *(VERSION_METRICS.c[name] for name in _indexed))
 ALIASES = sa.Table(
     "aliases",
     METADATA,

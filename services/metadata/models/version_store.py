@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
@@ -10,21 +10,15 @@ import msgspec
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection, Row
 
-from services.common.errors import Reason, ServiceError
-from services.common.filtering import (
-    FieldCompiler,
-    compile_filter,
-    enum_field,
-    map_field,
-    number_field,
-    parse_filter,
-    parse_order,
-    text_field,
-    timestamp_field,
-)
+from services.common.errors import not_found
 from services.common.names import WILDCARD, ArtifactName, ModelName, VersionName
-from services.metadata.listing import Listing, Page
-from services.metadata.models.domain import PendingVersion, Version, VersionDraft, VersionState
+from services.metadata.models.domain import (
+    PendingVersion,
+    Standing,
+    Version,
+    VersionDraft,
+    VersionState,
+)
 from services.metadata.models.labels import label_rank
 from services.metadata.models.store import (
     ALIASES,
@@ -33,36 +27,11 @@ from services.metadata.models.store import (
     VERSION_METRICS,
     VERSION_PARAMS,
     VERSIONS,
+    lock_model,
     maps_of,
 )
-from services.metadata.schema import Sort, by_number, by_time, fetch_page, insert_new, param_field
+from services.metadata.schema import insert_new
 from services.metadata.values import Failure, pack, unpack_param
-
-FIELDS: Mapping[str, FieldCompiler] = {
-    "number": number_field(VERSIONS.c.number),
-    "state": enum_field(VERSIONS.c.state, list(VersionState)),
-    "label": text_field(VERSIONS.c.label),
-    "run": text_field(VERSIONS.c.run),
-    "build": text_field(VERSIONS.c.build),
-    "creator": text_field(VERSIONS.c.creator),
-    "create_time": timestamp_field(VERSIONS.c.create_time),
-    "labels": map_field(
-        VERSION_LABELS.c.version_pk == VERSIONS.c.pk,
-        key=VERSION_LABELS.c.key,
-        values=text_field(VERSION_LABELS.c.value),
-    ),
-    "params": map_field(
-        VERSION_PARAMS.c.version_pk == VERSIONS.c.pk,
-        key=VERSION_PARAMS.c.key,
-        values=param_field(VERSION_PARAMS),
-    ),
-    "metrics": map_field(
-        VERSION_METRICS.c.version_pk == VERSIONS.c.pk,
-        key=VERSION_METRICS.c.key,
-        values=number_field(VERSION_METRICS.c.last),
-    ),
-}
-ORDERS = ("number", "create_time", "metrics.*")
 
 
 def insert_version(
@@ -89,8 +58,8 @@ def insert_version(
         label_rank=label_rank(draft.label),
         taken_label=draft.label or None,
         description=draft.description,
-        card="",
-        license="",
+        card=draft.card,
+        license=draft.license,
         revision=1,
         environment_digest=draft.environment_digest,
         tests_passed=draft.tests_passed,
@@ -111,7 +80,7 @@ def set_ready(connection: Connection, version_pk: int, now: datetime) -> tuple[s
     statement = (
         VERSIONS.update()
         .where(_pending(version_pk))
-        .values(state=VersionState.READY.value, ready_time=now)
+        .values(state=VersionState.READY.value, ready_time=now, revision=VERSIONS.c.revision + 1)
         .returning(VERSIONS.c.wanted_aliases)
     )
     wanted = connection.execute(statement).scalar()
@@ -128,62 +97,92 @@ def set_failed(connection: Connection, version_pk: int, failure: Failure) -> boo
             failure_reason=failure.reason,
             failure_message=failure.message,
             taken_label=None,
+            revision=VERSIONS.c.revision + 1,
         )
     )
     return connection.execute(statement).rowcount > 0
 
 
-def find_version_row(connection: Connection, name: VersionName) -> tuple[int, VersionState] | None:
-    """Return a version's row and state, or None."""
+def find_standing(connection: Connection, name: VersionName) -> Standing | None:
+    """Return a version's row and what decides what may be done with it, or None."""
     query = (
-        sa.select(VERSIONS.c.pk, VERSIONS.c.state)
+        sa.select(
+            VERSIONS.c.pk,
+            VERSIONS.c.state,
+            VERSIONS.c.revision,
+            VERSIONS.c.archive_time.is_not(None).label("is_archived"),
+            VERSIONS.c.delete_time.is_not(None).label("is_deleted"),
+        )
         .join(MODELS, MODELS.c.pk == VERSIONS.c.model_pk)
-        .where(_of_model(name.parent), VERSIONS.c.number == name.version)
+        .where(_is_version(name))
     )
     row = connection.execute(query).first()
-    return None if row is None else (row.pk, VersionState(row.state))
+    if row is None:
+        return None
+    state = VersionState(row.state)
+    return Standing(row.pk, state, row.revision, bool(row.is_archived), bool(row.is_deleted))
+
+
+def lock_version(connection: Connection, name: VersionName) -> Standing:
+    """Return where a version stands, its model locked until the transaction's end.
+
+    Raises:
+        ServiceError: RESOURCE_NOT_FOUND.
+    """
+    lock_model(connection, name.parent)
+    standing = find_standing(connection, name)
+    if standing is None:
+        raise not_found(name)
+    return standing
 
 
 def find_version(connection: Connection, name: VersionName) -> Version | None:
-    """Return a version, or None."""
-    query = _select().where(_of_model(name.parent), VERSIONS.c.number == name.version)
-    return _first(connection, query)
+    """Return a version, also a deleted one; None when there is none or it is being purged."""
+    return _first(connection, select_versions(card=True).where(_is_version(name)))
+
+
+def find_versions(connection: Connection, names: Sequence[VersionName]) -> list[Version]:
+    """Return those of some versions of one project that exist, without their cards."""
+    pairs = sa.tuple_(MODELS.c.model, VERSIONS.c.number)
+    query = select_versions().where(
+        MODELS.c.project == names[0].project,
+        pairs.in_([(name.model, name.version) for name in names]),
+        is_listed(show_deleted=True),
+    )
+    return load_versions(connection, list(connection.execute(query)))
 
 
 def newest_ready(connection: Connection, name: ModelName) -> Version | None:
-    """Return a model's newest READY version, or None."""
-    is_ready = VERSIONS.c.state == VersionState.READY.value
-    query = _select().where(_of_model(name), is_ready).order_by(VERSIONS.c.number.desc()).limit(1)
-    return _first(connection, query)
+    """Return a model's newest READY version that is neither archived nor deleted, or None."""
+    may_be_chosen = sa.and_(
+        VERSIONS.c.state == VersionState.READY.value,
+        VERSIONS.c.archive_time.is_(None),
+        VERSIONS.c.delete_time.is_(None),
+    )
+    query = select_versions(card=True).where(of_model(name), may_be_chosen)
+    return _first(connection, query.order_by(VERSIONS.c.number.desc()).limit(1))
+
+
+def find_labelled(connection: Connection, name: ModelName, label: str) -> Version | None:
+    """Return the version that has a label, or None."""
+    has_label = sa.and_(VERSIONS.c.taken_label == label, VERSIONS.c.purge_time.is_(None))
+    return _first(connection, select_versions(card=True).where(of_model(name), has_label))
 
 
 def find_aliased(connection: Connection, name: ModelName, alias: str) -> Version | None:
     """Return the version an alias points to, or None."""
     query = (
-        _select()
+        select_versions(card=True)
         .join(ALIASES, ALIASES.c.version_pk == VERSIONS.c.pk)
-        .where(_of_model(name), ALIASES.c.alias == alias)
+        .where(of_model(name), ALIASES.c.alias == alias)
     )
     return _first(connection, query)
-
-
-def list_versions(connection: Connection, parent: ModelName, listing: Listing) -> Page[Version]:
-    """Return a page of a model's versions, or of all models' of the project (`-`)."""
-    query = _select().where(_of_model(parent))
-    expression = parse_filter(listing.filter)
-    if expression is not None:
-        query = query.where(compile_filter(expression, FIELDS))
-    sorts = [_sort(t.path, t.descending) for t in parse_order(listing.order, ORDERS)]
-    sorts.append(Sort(VERSIONS.c.pk, int, descending=True))
-    scope = f"versions\n{parent}"
-    rows, token = fetch_page(connection, query, sorts, listing=listing, scope=scope)
-    return Page(tuple(_versions(connection, rows)), token)
 
 
 def list_pending(connection: Connection, *, before: datetime, limit: int) -> list[PendingVersion]:
     """Return versions that have been PENDING since before a moment, oldest first."""
     query = (
-        _select()
+        select_versions()
         .where(VERSIONS.c.state == VersionState.PENDING.value, VERSIONS.c.create_time < before)
         .order_by(VERSIONS.c.create_time)
         .limit(limit)
@@ -193,34 +192,40 @@ def list_pending(connection: Connection, *, before: datetime, limit: int) -> lis
     ]
 
 
-def _sort(path: tuple[str, ...], descending: bool) -> Sort:
-    if path == ("number",):
-        return Sort(VERSIONS.c.number, int, descending)
-    if path == ("create_time",):
-        return by_time(VERSIONS.c.create_time, descending=descending)
-    if len(path) > 2:
-        message = "a version's metric has one value; quote keys that hold dots"
-        raise ServiceError(Reason.INVALID_ORDER, message, order_by=".".join(path)[:200])
-    value = (
-        sa.select(VERSION_METRICS.c.last)
-        .where(VERSION_METRICS.c.version_pk == VERSIONS.c.pk, VERSION_METRICS.c.key == path[1])
-        .scalar_subquery()
-        .correlate(VERSIONS)
-    )
-    return by_number(value, descending=descending)
-
-
-def _select() -> sa.Select[Any]:
-    return sa.select(VERSIONS, MODELS.c.project, MODELS.c.model).join(
+def select_versions(*, card: bool = False) -> sa.Select[Any]:
+    """Select versions for `load_versions`; lists leave the cards out."""
+    columns: list[sa.ColumnElement[Any]] = [
+        column
+        for column in VERSIONS.c
+        if column is not VERSIONS.c.wanted_aliases and (card or column is not VERSIONS.c.card)
+    ]
+    if not card:
+        columns.append(sa.literal("").label("card"))
+    return sa.select(*columns, MODELS.c.project, MODELS.c.model).join(
         MODELS, MODELS.c.pk == VERSIONS.c.model_pk
     )
 
 
-def _of_model(name: ModelName) -> sa.ColumnElement[bool]:
+def of_model(name: ModelName) -> sa.ColumnElement[bool]:
+    """Say which versions are of a model, or of any model of its project (`-`)."""
     in_project = MODELS.c.project == name.project
     if name.model == WILDCARD:
         return in_project
     return sa.and_(in_project, MODELS.c.model == name.model)
+
+
+def is_listed(*, show_deleted: bool) -> sa.ColumnElement[bool]:
+    """Say which versions a list shows; those that are being purged are gone."""
+    gone = VERSIONS.c.purge_time if show_deleted else VERSIONS.c.delete_time
+    return gone.is_(None)
+
+
+def _is_version(name: VersionName) -> sa.ColumnElement[bool]:
+    return sa.and_(
+        of_model(name.parent),
+        VERSIONS.c.number == name.version,
+        VERSIONS.c.purge_time.is_(None),
+    )
 
 
 def _pending(version_pk: int) -> sa.ColumnElement[bool]:
@@ -229,10 +234,11 @@ def _pending(version_pk: int) -> sa.ColumnElement[bool]:
 
 def _first(connection: Connection, query: sa.Select[Any]) -> Version | None:
     rows = list(connection.execute(query))
-    return _versions(connection, rows)[0] if rows else None
+    return load_versions(connection, rows)[0] if rows else None
 
 
-def _versions(connection: Connection, rows: Sequence[Row[Any]]) -> list[Version]:
+def load_versions(connection: Connection, rows: Sequence[Row[Any]]) -> list[Version]:
+    """Return the versions of rows that `select_versions` selected."""
     pks = [row.pk for row in rows]
     labels = maps_of(connection, VERSION_LABELS, "version_pk", pks)
     params = maps_of(connection, VERSION_PARAMS, "version_pk", pks)
@@ -251,6 +257,8 @@ def _versions(connection: Connection, rows: Sequence[Row[Any]]) -> list[Version]
             label=row.label,
             description=row.description,
             labels={entry.key: entry.value for entry in labels[row.pk]},
+            card=row.card,
+            license=row.license,
             params={entry.key: unpack_param(entry.value) for entry in params[row.pk]},
             metrics={entry.key: entry.last for entry in metrics[row.pk]},
             environment_digest=row.environment_digest,
@@ -258,6 +266,9 @@ def _versions(connection: Connection, rows: Sequence[Row[Any]]) -> list[Version]
             creator=row.creator,
             create_time=row.create_time,
             ready_time=row.ready_time,
+            archive_time=row.archive_time,
+            delete_time=row.delete_time,
+            revision=row.revision,
             aliases=tuple(aliases.get(row.pk, ())),
         )
         for row in rows

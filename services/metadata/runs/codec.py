@@ -118,7 +118,9 @@ def encoded(found: Run) -> bytes:
 
 def page(found: Page[bytes]) -> run_service_pb2.ListRunsResponse:
     """Return the message of a page of encoded runs."""
-    message = run_service_pb2.ListRunsResponse(next_page_token=found.next_token)
+    message = run_service_pb2.ListRunsResponse(
+        next_page_token=found.next_token, watch_cursor=found.watch_cursor
+    )
     for one in found.items:
         message.runs.add().MergeFromString(one)
     return message

@@ -29,6 +29,7 @@ from services.common.outbox import EPOCH
 from services.metadata import search_schema as fields
 from services.metadata.listing import Listing
 from services.metadata.models.domain import MetricGoal
+from services.metadata.models.store import MODELS
 from services.metadata.runs.domain import (
     CodeSource,
     DatasetUse,

@@ -17,6 +17,7 @@ from services.metadata.listing import Listing, Page
 from services.metadata.runs import search_store
 from services.metadata.runs.domain import Run
 from services.metadata.runs.search_store import Mark
+from services.metadata.watching.cursors import Stream, watchable
 
 REMEMBERED = 32 * 1024 * 1024
 """Bytes of encoded runs that are remembered."""
@@ -52,7 +53,9 @@ class RunSearch:
                 self._memory.keep(pk, marks[pk], known[pk])
             return Page(tuple(known[pk] for pk in marks if pk in known), token)
 
-        return await self._database.read(read)
+        return await self._database.read(
+            lambda tx: watchable(tx, Stream.RUNS, parent.project, listing, lambda: read(tx))
+        )
 
 
 class _Memory:

@@ -19,6 +19,7 @@ from services.metadata.models.store import (
     MODELS,
     VERSION_METRICS,
     VERSION_PARAMS,
+    VERSIONS,
     maps_of,
 )
 from services.metadata.runs.domain import (
@@ -271,7 +272,8 @@ def fail_silent(
 
 
 def copy_results(connection: Connection, run_pk: int, *, version_pk: int) -> None:
-    """Copy a run's parameters and last metric values to a version."""
+    """Copy a run's parameters and last metric values to a version, and note whose they are."""
+    connection.execute(VERSIONS.update().where(VERSIONS.c.pk == version_pk).values(run_pk=run_pk))
     columns = ["model_pk", "key", "value", "text_value", "number_value", "flag_value"]
     params = sa.select(
         sa.literal(version_pk, sa.BigInteger), *(RUN_PARAMS.c[name] for name in columns)

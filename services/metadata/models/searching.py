@@ -1,0 +1,30 @@
+"""Searching versions."""
+
+from __future__ import annotations
+
+from services.common.database import Database
+from services.common.names import ModelName
+from services.metadata.listing import Listing, Page
+from services.metadata.models import version_search_store
+from services.metadata.models.domain import Version
+
+
+class VersionSearch:
+    """Finds versions, within some seconds."""
+
+    def __init__(self, *, database: Database, seconds: float) -> None:
+        self._database = database
+        self._seconds = seconds
+
+    async def list_versions(self, parent: ModelName, listing: Listing) -> Page[Version]:
+        """Return a page of a model's versions; model `-`: of all models.
+
+        Raises:
+            ServiceError: INVALID_FILTER, INVALID_ORDER, INVALID_PAGE_TOKEN, GOAL_MISSING,
+                LIMIT_EXCEEDED.
+        """
+        return await self._database.read(
+            lambda tx: version_search_store.list_versions(
+                tx.connection, parent, listing, seconds=self._seconds
+            )
+        )
