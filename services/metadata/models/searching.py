@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from services.common.database import Database
+from services.common.database import Database, Transaction
 from services.common.names import ModelName
 from services.metadata.listing import Listing, Page
 from services.metadata.models import version_search_store
 from services.metadata.models.domain import Version
+from services.metadata.watching.cursors import Stream, watchable
 
 
 class VersionSearch:
@@ -23,8 +24,12 @@ class VersionSearch:
             ServiceError: INVALID_FILTER, INVALID_ORDER, INVALID_PAGE_TOKEN, GOAL_MISSING,
                 LIMIT_EXCEEDED.
         """
-        return await self._database.read(
-            lambda tx: version_search_store.list_versions(
+
+        def read(tx: Transaction) -> Page[Version]:
+            return version_search_store.list_versions(
                 tx.connection, parent, listing, seconds=self._seconds
             )
+
+        return await self._database.read(
+            lambda tx: watchable(tx, Stream.MODELS, parent.project, listing, lambda: read(tx))
         )

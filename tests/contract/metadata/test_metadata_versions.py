@@ -177,10 +177,10 @@ async def test_lists_are_filtered_and_ordered_by_metrics(admin: Desk, artifact: 
     other = await admin.new_version(artifact, parent=f"{PROJECT}/models/other")
     assert await listed(admin) == [5, 4, 3, 2, 1]
     assert await listed(admin, page_size=2) == [5, 4, 3, 2, 1]
-    # NaN and no value come last, whichever way; the newest of equals first.
+    # NaN and no value come last, whichever way; equals follow the order's direction.
     assert await listed(admin, order_by="metrics.f1 desc") == [2, 3, 1, 5, 4]
     assert await listed(admin, order_by="metrics.f1 desc", page_size=1) == [2, 3, 1, 5, 4]
-    assert await listed(admin, order_by="metrics.f1", page_size=2) == [1, 3, 2, 5, 4]
+    assert await listed(admin, order_by="metrics.f1", page_size=2) == [1, 3, 2, 4, 5]
     by_loss = 'metrics["val/loss"]'
     assert await listed(admin, order_by=f"{by_loss} desc", page_size=1) == [3, 1, 4, 5, 2]
     assert await listed(admin, filter="metrics.f1 > 0.6") == [3, 2]
