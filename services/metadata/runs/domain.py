@@ -80,7 +80,7 @@ class RunDraft:
 
 
 # Of these there are thousands in a batch: a Struct is made in a tenth of a dataclass's time.
-class MetricSummary(msgspec.Struct, frozen=True):
+class MetricSummary(msgspec.Struct, frozen=True, gc=False):
     """What a metric's series comes to; NaN counts, but is neither least nor greatest."""
 
     key: str
@@ -113,7 +113,7 @@ class MetricSummary(msgspec.Struct, frozen=True):
         )
 
 
-class MetricColumn(msgspec.Struct, frozen=True):
+class MetricColumn(msgspec.Struct, frozen=True, gc=False):
     """A run of points of one metric; the lists have one length."""
 
     key: str

@@ -58,7 +58,7 @@ _SERIES_COLUMNS = (
 _MOVE = 'UPDATE metric_series SET last_rank = ?, "count" = ?, last = ?, last_step = ?'
 
 
-class Series(msgspec.Struct, frozen=True):
+class Series(msgspec.Struct, frozen=True, gc=False):
     """A series' row and what it comes to."""
 
     pk: int

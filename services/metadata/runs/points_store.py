@@ -60,7 +60,7 @@ _CHUNK_COLUMNS = [column.name for column in POINT_CHUNKS.c]
 _BLOCK_COLUMNS = [column.name for column in POINT_BLOCKS.c]
 
 
-class Piece(msgspec.Struct, frozen=True):
+class Piece(msgspec.Struct, frozen=True, gc=False):
     """Some points of a series, the first of them at place `ordinal` of it."""
 
     series_pk: int
