@@ -219,20 +219,21 @@ def _column(message: run_pb2.MetricColumn) -> MetricColumn:
         if len(_KNOWN_KEYS) >= METRICS_PER_RUN:
             _KNOWN_KEYS.clear()
         _KNOWN_KEYS.add(key)
-    steps, times = array("q", message.steps), array("Q", message.times_us)
-    values = array("d", message.values)
+    # Copied as slices: an array made of the message's own list takes twice as long.
+    steps, times, values = message.steps[:], message.times_us[:], message.values[:]
     if not len(steps) == len(times) == len(values):
         raise invalid_field("metrics", "must hold as many steps as times and values")
-    if max(times) > MAX_TIME_US:
+    if times and max(times) > MAX_TIME_US:
         raise invalid_field("metrics.times_us", "must lie before the year 10000")
-    return MetricColumn(key, steps, times, values)
+    return MetricColumn(key, array("q", steps), array("Q", times), array("d", values))
 
 
 def _columns(message: run_service_pb2.IngestRunDataRequest) -> list[MetricColumn]:
-    columns = [_column(column) for column in message.metrics if column.steps]
-    if sum(len(column.steps) for column in columns) > POINTS_PER_BATCH:
+    columns = [_column(column) for column in message.metrics]
+    counts = [len(column.steps) for column in columns]
+    if sum(counts) > POINTS_PER_BATCH:
         raise invalid_field("metrics", f"must hold at most {POINTS_PER_BATCH} points")
-    return columns
+    return columns if all(counts) else [column for column in columns if column.steps]
 
 
 def _goals(message: run_service_pb2.IngestRunDataRequest) -> dict[str, MetricGoal]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from array import array
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
@@ -107,8 +107,8 @@ class MetricSummary(msgspec.Struct, frozen=True, gc=False):
             self.count + later.count,
             later.last if moved else self.last,
             later.last_step if moved else self.last_step,
-            _of_both(min, self.min, later.min),
-            _of_both(max, self.max, later.max),
+            self.min if later.min is None else _least(self.min, later.min),
+            self.max if later.max is None else _greatest(self.max, later.max),
             self.goal,
         )
 
@@ -144,12 +144,12 @@ class MetricColumn(msgspec.Struct, frozen=True, gc=False):
         )
 
 
-def _of_both(
-    choose: Callable[[float, float], float], first: float | None, second: float | None
-) -> float | None:
-    if first is None or second is None:
-        return second if first is None else first
-    return choose(first, second)
+def _least(first: float | None, second: float) -> float:
+    return second if first is None or second < first else first
+
+
+def _greatest(first: float | None, second: float) -> float:
+    return second if first is None or second > first else first
 
 
 @dataclass(frozen=True, slots=True)
