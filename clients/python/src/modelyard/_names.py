@@ -66,6 +66,12 @@ class Names:
             return self.model(text)
         return self.version(text)
 
+    def labelled(self, ref: Ref) -> tuple[str, str]:
+        """Return the model and the label of `churn@1.4.0`; no label when it is no such form."""
+        model, _, label = text_of(ref).partition("@")
+        is_label = bool(label) and not _ID.fullmatch(label) and bool(_ID.fullmatch(model))
+        return (model, label) if is_label else (model, "")
+
     def alias(self, ref: Ref, alias: str | None = None) -> str:
         """Return an alias's name: `churn@production`, or model and alias apart."""
         text = text_of(ref)

@@ -10,6 +10,7 @@ from alembic import op
 
 from services.metadata.datasets import store as datasets
 from services.metadata.lineage import store as lineage
+from services.metadata.models import evaluation_store as evaluations
 from services.metadata.models import store as models
 from services.metadata.projects import store as projects
 from services.metadata.runs import points_store as points
@@ -21,7 +22,7 @@ down_revision = None
 branch_labels = None
 depends_on = None
 
-STORES = (projects, models, runs, points, datasets, lineage)
+STORES = (projects, models, evaluations, runs, points, datasets, lineage)
 
 
 def upgrade() -> None:

@@ -1,17 +1,21 @@
 """`client.versions`: immutable results, numbered by the server."""
 
-# ruff: noqa: A002  # `filter` is what the API calls it
+# ruff: noqa: A002  # `filter` and `license` are what the API calls them
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
+
+from google.protobuf.field_mask_pb2 import FieldMask
 
 from modelyard._binding import AsyncGroup, Group, SyncGroup, flow, paged, unary
-from modelyard._calls import Call, Flow, Pages, call, new_request_id, pages
+from modelyard._calls import Call, Flow, Pages, ask, call, new_request_id, pages
 from modelyard._names import Names, Ref
 from modelyard._resources.comparisons import compare
 from modelyard.metadata.v1 import (
     comparison_service_pb2,
+    evaluation_pb2,
     lineage_service_pb2,
     version_pb2,
     version_use_pb2,
@@ -31,6 +35,8 @@ class _Versions(Group):
         label: str = "",
         description: str = "",
         labels: Mapping[str, str] | None = None,
+        card: str = "",
+        license: str = "",
         environment_digest: str = "",
         aliases: Sequence[str] = (),
     ) -> Call[version_pb2.Version]:
@@ -42,6 +48,8 @@ class _Versions(Group):
             label=label,
             description=description,
             labels=labels,
+            card=card,
+            license=license,
             environment_digest=environment_digest,
         )
         request = service.CreateVersionRequest(
@@ -62,13 +70,102 @@ class _Versions(Group):
         """Find the version that a version, an alias or a model (its newest) names."""
         return resolve_version(self._names, target)
 
+    @flow
+    def update(
+        self,
+        version: Ref,
+        *,
+        description: str | None = None,
+        labels: Mapping[str, str] | None = None,
+        card: str | None = None,
+        license: str | None = None,
+        etag: str = "",
+    ) -> Flow[version_pb2.Version]:
+        """Change what is given of a version; all else of it is immutable."""
+        given = {"description": description, "labels": labels, "card": card, "license": license}
+        values: dict[str, Any] = {key: value for key, value in given.items() if value is not None}
+        name = yield from self._name_of(version)
+        request = service.UpdateVersionRequest(
+            version=version_pb2.Version(name=name, etag=etag, **values),
+            update_mask=FieldMask(paths=list(values)),
+            request_id=new_request_id(),
+        )
+        return (yield from ask(call(request, service.UpdateVersionResponse, lambda r: r.version)))
+
+    @flow
+    def archive(self, version: Ref, *, etag: str = "") -> Flow[version_pb2.Version]:
+        """Archive a version that nothing needs: it stays, but can no longer be chosen."""
+        request = service.ArchiveVersionRequest(name=(yield from self._name_of(version)), etag=etag)
+        return (yield from ask(call(request, service.ArchiveVersionResponse, lambda r: r.version)))
+
+    @flow
+    def unarchive(self, version: Ref) -> Flow[version_pb2.Version]:
+        """Take back that a version was archived."""
+        request = service.UnarchiveVersionRequest(name=(yield from self._name_of(version)))
+        return (
+            yield from ask(call(request, service.UnarchiveVersionResponse, lambda r: r.version))
+        )
+
+    @flow
+    def delete(self, version: Ref, *, etag: str = "") -> Flow[version_pb2.Version]:
+        """Delete a version that nothing needs; it can be restored until it is purged."""
+        request = service.DeleteVersionRequest(name=(yield from self._name_of(version)), etag=etag)
+        return (yield from ask(call(request, service.DeleteVersionResponse, lambda r: r.version)))
+
+    @flow
+    def restore(self, version: Ref) -> Flow[version_pb2.Version]:
+        """Take back that a version was deleted."""
+        request = service.RestoreVersionRequest(name=(yield from self._name_of(version)))
+        return (yield from ask(call(request, service.RestoreVersionResponse, lambda r: r.version)))
+
+    @flow
+    def purge(self, version: Ref) -> Flow[None]:
+        """Remove a deleted version for ever and give its bytes back."""
+        request = service.PurgeVersionRequest(name=(yield from self._name_of(version)))
+        yield from ask(call(request, service.PurgeVersionResponse, lambda _: None))
+
+    @flow
+    def evaluate(
+        self,
+        version: Ref,
+        metrics: Mapping[str, float],
+        *,
+        dataset_version: str = "",
+        notes: str = "",
+    ) -> Flow[evaluation_pb2.Evaluation]:
+        """Record what was measured of a version after the fact; it never changes."""
+        request = service.CreateEvaluationRequest(
+            parent=(yield from self._name_of(version)),
+            evaluation=evaluation_pb2.Evaluation(
+                metrics=metrics, dataset_version=dataset_version, notes=notes
+            ),
+            request_id=new_request_id(),
+        )
+        return (
+            yield from ask(call(request, service.CreateEvaluationResponse, lambda r: r.evaluation))
+        )
+
+    @paged
+    def evaluations(self, version: Ref) -> Pages[evaluation_pb2.Evaluation]:
+        """List a version's evaluations, newest first."""
+        request = service.ListEvaluationsRequest(parent=self._names.target(version))
+        return pages(request, service.ListEvaluationsResponse, lambda r: r.evaluations)
+
     @paged
     def list(
-        self, model: Ref | None = None, *, filter: str = "", order_by: str = ""
+        self,
+        model: Ref | None = None,
+        *,
+        filter: str = "",
+        order_by: str = "",
+        show_deleted: bool = False,
     ) -> Pages[version_pb2.Version]:
         """List the versions of a model, or of all models; newest first unless told otherwise."""
         request = service.ListVersionsRequest(
-            parent=self._names.model(model), filter=filter, order_by=order_by
+            parent=self._names.model(model),
+            filter=filter,
+            order_by=order_by,
+            show_deleted=show_deleted,
         )
         return pages(request, service.ListVersionsResponse, lambda r: r.versions)
 
@@ -96,6 +193,13 @@ class _Versions(Group):
         request = lineage_service_pb2.ListVersionUsesRequest(parent=text, current_only=current_only)
         return pages(request, lineage_service_pb2.ListVersionUsesResponse, lambda r: r.version_uses)
 
+    def _name_of(self, version: Ref) -> Flow[str]:
+        """Return a version's full name; a short form is resolved first, a full one is not."""
+        target = self._names.target(version)
+        if "/versions/" in target:
+            return target
+        return (yield from ask(resolve_version(self._names, version))).name
+
 
 class Versions(_Versions, SyncGroup):
     """Immutable results, numbered by the server."""
@@ -107,5 +211,7 @@ class AsyncVersions(_Versions, AsyncGroup):
 
 def resolve_version(names: Names, target: Ref) -> Call[version_pb2.Version]:
     """Describe the call that finds the version that is meant."""
-    request = service.ResolveVersionRequest(name=names.target(target))
+    model, label = names.labelled(target)
+    name = names.target(target) if not label else names.model(model)
+    request = service.ResolveVersionRequest(name=name, label=label)
     return call(request, service.ResolveVersionResponse, lambda r: r.version)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from typing import Annotated
 
 import typer
@@ -18,6 +19,14 @@ from modelyard.cli.render import (
     state,
     value,
 )
+
+MOMENTS = [
+    "%Y-%m-%d",
+    "%Y-%m-%dT%H:%M",
+    "%Y-%m-%dT%H:%M:%S",
+    "%Y-%m-%dT%H:%MZ",
+    "%Y-%m-%dT%H:%M:%SZ",
+]
 
 
 def register_models(group: typer.Typer) -> None:
@@ -75,12 +84,15 @@ def register_versions(group: typer.Typer) -> None:
         model: Annotated[str, typer.Argument(help="A model; else all of them.")] = "",
         filter_: Filter = "",
         order_by: Order = "",
+        deleted: Annotated[bool, typer.Option(help="Deleted ones too.")] = False,
     ) -> None:
         """List versions, newest first."""
         from modelyard.metadata.v1 import version_pb2  # noqa: PLC0415
 
         show_list(
-            client().versions.list(model or None, filter=filter_, order_by=order_by),
+            client().versions.list(
+                model or None, filter=filter_, order_by=order_by, show_deleted=deleted
+            ),
             {
                 "VERSION": lambda v: short_version(v.name),
                 "STATE": lambda v: state(version_pb2.VersionState, v.state),
@@ -110,10 +122,105 @@ def register_versions(group: typer.Typer) -> None:
                 "params": pairs({k: value(v) for k, v in found.params.items()}),
                 "metrics": pairs(found.metrics),
                 "environment": found.environment_digest,
+                "label": found.label,
+                "labels": pairs(found.labels),
+                "license": found.license,
+                "description": found.description,
+                "card": found.card,
+                "archived": moment(found.archive_time),
+                "deleted": moment(found.delete_time),
                 "by": found.creator,
                 "created": moment(found.create_time),
             },
         )
+
+    _register_upkeep(group)
+    _register_evaluations(group)
+
+
+def _register_upkeep(group: typer.Typer) -> None:
+    @group.command("update")
+    def update(
+        version: str,
+        description: str | None = None,
+        license_: Annotated[str | None, typer.Option("--license", help="E.g. MIT.")] = None,
+        card: Annotated[typer.FileText | None, typer.Option(help="A Markdown file.")] = None,
+        label: Annotated[list[str] | None, typer.Option(help="key=value; repeatable.")] = None,
+    ) -> None:
+        """Change a version's description, labels, card or licence."""
+        labels = None if label is None else dict(text.partition("=")[::2] for text in label)
+        changed = client().versions.update(
+            version,
+            description=description,
+            license=license_,
+            card=None if card is None else card.read(),
+            labels=labels,
+        )
+        _show_change(changed)
+
+    @group.command("archive")
+    def archive(version: str) -> None:
+        """Archive a version: it stays, but can no longer be chosen."""
+        _show_change(client().versions.archive(version))
+
+    @group.command("unarchive")
+    def unarchive(version: str) -> None:
+        """Take back that a version was archived."""
+        _show_change(client().versions.unarchive(version))
+
+    @group.command("delete")
+    def delete(version: str) -> None:
+        """Delete a version; it can be restored until it is purged."""
+        _show_change(client().versions.delete(version))
+
+    @group.command("restore")
+    def restore(version: str) -> None:
+        """Take back that a version was deleted."""
+        _show_change(client().versions.restore(version))
+
+    @group.command("purge")
+    def purge(version: str) -> None:
+        """Remove a deleted version for ever, with its bytes."""
+        client().versions.purge(version)
+        show_one(None, {"purged": version})
+
+
+def _register_evaluations(group: typer.Typer) -> None:
+    @group.command("evaluate")
+    def evaluate(
+        version: str,
+        metric: Annotated[list[str], typer.Argument(help="E.g. f1=0.91.")],
+        dataset: Annotated[str, typer.Option(help="The dataset version's full name.")] = "",
+        notes: str = "",
+    ) -> None:
+        """Record what was measured of a version after the fact."""
+        metrics = {key: float(text) for key, _, text in (m.partition("=") for m in metric)}
+        made = client().versions.evaluate(version, metrics, dataset_version=dataset, notes=notes)
+        show_one(made, {"evaluation": made.name, "metrics": pairs(made.metrics)})
+
+    @group.command("evaluations")
+    def evaluations(version: str) -> None:
+        """List a version's evaluations, newest first."""
+        show_list(
+            client().versions.evaluations(version),
+            {
+                "WHEN": lambda e: moment(e.evaluate_time),
+                "METRICS": lambda e: pairs(e.metrics),
+                "DATASET": lambda e: e.dataset_version,
+                "BY": lambda e: e.creator,
+                "NOTES": lambda e: e.notes,
+            },
+        )
+
+
+def _show_change(version: Any) -> None:
+    fields = {
+        "version": short_version(version.name),
+        "archived": moment(version.archive_time),
+        "deleted": moment(version.delete_time),
+        "etag": version.etag,
+    }
+    show_one(version, fields)
 
 
 def register_aliases(group: typer.Typer) -> None:
@@ -130,6 +237,24 @@ def register_aliases(group: typer.Typer) -> None:
                 "MOVED": lambda a: moment(a.update_time),
             },
         )
+
+    @group.command("show")
+    def show_alias(
+        model: str,
+        alias: str,
+        as_of: Annotated[
+            datetime | None, typer.Option(help="As it was then, in UTC.", formats=MOMENTS)
+        ] = None,
+    ) -> None:
+        """Show where an alias points, or pointed at a moment."""
+        when = None if as_of is None else as_of.replace(tzinfo=UTC)
+        found = client().aliases.get(model, alias, as_of=when)
+        fields = {
+            "alias": leaf(found.name),
+            "version": short_version(found.version),
+            "since": moment(found.update_time),
+        }
+        show_one(found, fields)
 
     @group.command("history")
     def history(model: str, alias: str = "-") -> None:
