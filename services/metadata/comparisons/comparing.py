@@ -8,7 +8,7 @@ from dataclasses import replace
 from services.common.database import Database, Transaction
 from services.common.errors import not_found
 from services.metadata.comparisons import aligning, store
-from services.metadata.comparisons.domain import Comparison, Subject
+from services.metadata.comparisons.domain import Comparison
 from services.metadata.comparisons.sources import Sources
 from services.metadata.comparisons.store import SubjectName
 from services.metadata.models.store import goals_of
@@ -39,7 +39,11 @@ class Comparing:
 
 
 def _read(tx: Transaction, names: Sequence[SubjectName]) -> Comparison:
-    subjects = [_found(tx, name) for name in names]
+    found = store.find_subjects(tx.connection, set(names))
+    for name in names:
+        if name not in found:
+            raise not_found(name)
+    subjects = [found[name] for name in names]
     goals = goals_of(tx.connection, [subject.model for subject in subjects])
     return Comparison(
         subjects=subjects,
@@ -49,10 +53,3 @@ def _read(tx: Transaction, names: Sequence[SubjectName]) -> Comparison:
         packages=aligning.packages(subjects),
         datasets=aligning.datasets(subjects),
     )
-
-
-def _found(tx: Transaction, name: SubjectName) -> Subject:
-    subject = store.find_subject(tx.connection, name)
-    if subject is None:
-        raise not_found(name)
-    return subject

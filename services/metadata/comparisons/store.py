@@ -1,53 +1,52 @@
-"""Queries that find what stands behind the names compared."""
+"""Queries that find what stands behind the names compared: as many for two names as for all."""
 
 from __future__ import annotations
 
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
 import sqlalchemy as sa
-from sqlalchemy.engine import Connection, Row
+from sqlalchemy.engine import Connection
 
-from services.common.names import BuildName, DatasetVersionName, ModelName, RunName, VersionName
+from services.common.names import BuildName, ModelName, RunName, VersionName
 from services.metadata.comparisons.domain import Subject
-from services.metadata.datasets import store as dataset_store
-from services.metadata.datasets.domain import DatasetVersion
-from services.metadata.models import version_store
 from services.metadata.models.domain import Version, VersionState
 from services.metadata.models.store import MODELS, VERSIONS
+from services.metadata.models.version_store import find_versions
 from services.metadata.runs.domain import Run
-from services.metadata.runs.store import RUNS, find_run
+from services.metadata.runs.store import RUNS, find_runs
 
 SubjectName = RunName | VersionName | BuildName
 
 
-def find_subject(connection: Connection, name: SubjectName) -> Subject | None:
-    """Return what a name stands for, or None."""
-    if isinstance(name, VersionName):
-        version = version_store.find_version(connection, name)
-        return None if version is None else _of_version(connection, name, version)
-    if isinstance(name, RunName):
-        run = find_run(connection, name)
-        return None if run is None else _of_run(connection, name, run)
-    version_name = _newest_version(connection, VERSIONS.c.build == str(name))
-    if version_name is not None:
-        version = version_store.find_version(connection, version_name)
-        return None if version is None else _of_version(connection, name, version)
-    run = _newest_run(connection, name)
-    return None if run is None else _of_run(connection, name, run)
+def find_subjects(
+    connection: Connection, names: Collection[SubjectName]
+) -> dict[SubjectName, Subject]:
+    """Return what names stand for; without those that stand for nothing."""
+    builds = {str(name) for name in names if isinstance(name, BuildName)}
+    built = _newest_versions(connection, VERSIONS.c.build, builds)
+    versions = _versions(
+        connection, [*built.values(), *(n for n in names if isinstance(n, VersionName))]
+    )
+    trained = _newest_runs(connection, builds.difference(built))
+    own = [*trained.values(), *(n for n in names if isinstance(n, RunName))]
+    behind = (RunName.parse(v.run) for v in versions.values() if v.run)
+    runs = {run.name: run for run in find_runs(connection, {*own, *behind})}
+    results = _newest_versions(connection, VERSIONS.c.run, {str(name) for name in own})
+    found: dict[SubjectName, Subject] = {}
+    for name in names:
+        result = name if isinstance(name, VersionName) else built.get(str(name))
+        if result in versions:
+            found[name] = _of_version(name, versions[result], runs)
+            continue
+        run = name if isinstance(name, RunName) else trained.get(str(name))
+        if run in runs:
+            found[name] = _of_run(name, runs[run], results.get(str(run)))
+    return found
 
 
-def find_dataset_versions(
-    connection: Connection, names: set[str]
-) -> dict[str, DatasetVersion | None]:
-    """Return dataset versions, profiles included, by name; None for one that is gone."""
-    return {
-        name: dataset_store.find_version(connection, DatasetVersionName.parse(name))
-        for name in names
-    }
-
-
-def _of_version(connection: Connection, name: SubjectName, version: Version) -> Subject:
-    run = find_run(connection, RunName.parse(version.run)) if version.run else None
+def _of_version(name: SubjectName, version: Version, runs: Mapping[RunName, Run]) -> Subject:
+    run = runs.get(RunName.parse(version.run)) if version.run else None
     return Subject(
         name=str(name),
         model=version.name.parent,
@@ -64,8 +63,7 @@ def _of_version(connection: Connection, name: SubjectName, version: Version) -> 
     )
 
 
-def _of_run(connection: Connection, name: SubjectName, run: Run) -> Subject:
-    version = _newest_version(connection, VERSIONS.c.run == str(run.name))
+def _of_run(name: SubjectName, run: Run, version: VersionName | None) -> Subject:
     return Subject(
         name=str(name),
         model=run.name.parent,
@@ -92,30 +90,42 @@ def _ingredients(run: Run | None) -> dict[str, Any]:
     }
 
 
-def _newest_version(connection: Connection, origin: sa.ColumnElement[bool]) -> VersionName | None:
-    """Return the newest version of an origin that counts: neither FAILED nor deleted."""
+def _versions(connection: Connection, names: Iterable[VersionName]) -> dict[VersionName, Version]:
+    wanted = list(set(names))
+    return {v.name: v for v in find_versions(connection, wanted)} if wanted else {}
+
+
+def _newest_versions(
+    connection: Connection, origin: sa.Column[str], names: Collection[str]
+) -> dict[str, VersionName]:
+    """Return the newest version of each origin that counts: neither FAILED nor deleted."""
+    counts = sa.and_(
+        origin.in_(names),
+        VERSIONS.c.state != VersionState.FAILED.value,
+        VERSIONS.c.delete_time.is_(None),
+    )
+    newest = sa.select(sa.func.max(VERSIONS.c.pk)).where(counts).group_by(origin)
     query = (
-        sa.select(MODELS.c.project, MODELS.c.model, VERSIONS.c.number)
+        sa.select(origin.label("origin"), MODELS.c.project, MODELS.c.model, VERSIONS.c.number)
         .join(MODELS, MODELS.c.pk == VERSIONS.c.model_pk)
-        .where(
-            origin,
-            VERSIONS.c.state != VersionState.FAILED.value,
-            VERSIONS.c.delete_time.is_(None),
-        )
-        .order_by(VERSIONS.c.pk.desc())
-        .limit(1)
+        .where(VERSIONS.c.pk.in_(newest))
     )
-    row = connection.execute(query).first()
-    return None if row is None else ModelName(row.project, row.model).version(row.number)
+    return {
+        row.origin: ModelName(row.project, row.model).version(row.number)
+        for row in (connection.execute(query) if names else ())
+    }
 
 
-def _newest_run(connection: Connection, build: BuildName) -> Run | None:
+def _newest_runs(connection: Connection, builds: Collection[str]) -> dict[str, RunName]:
+    """Return the newest run of each build that is not deleted."""
+    counts = sa.and_(RUNS.c.build.in_(builds), RUNS.c.delete_time.is_(None))
+    newest = sa.select(sa.func.max(RUNS.c.pk)).where(counts).group_by(RUNS.c.build)
     query = (
-        sa.select(MODELS.c.project, MODELS.c.model, RUNS.c.run)
+        sa.select(RUNS.c.build, MODELS.c.project, MODELS.c.model, RUNS.c.run)
         .join(MODELS, MODELS.c.pk == RUNS.c.model_pk)
-        .where(RUNS.c.build == str(build), RUNS.c.delete_time.is_(None))
-        .order_by(RUNS.c.pk.desc())
-        .limit(1)
+        .where(RUNS.c.pk.in_(newest))
     )
-    row: Row[Any] | None = connection.execute(query).first()
-    return None if row is None else find_run(connection, RunName(row.project, row.model, row.run))
+    return {
+        row.build: RunName(row.project, row.model, row.run)
+        for row in (connection.execute(query) if builds else ())
+    }

@@ -211,6 +211,18 @@ def find_run(connection: Connection, name: RunName) -> Run | None:
     return _runs(connection, rows)[0] if rows else None
 
 
+def find_runs(connection: Connection, names: Collection[RunName]) -> list[Run]:
+    """Return those of some runs that there are, with everything that is known of them."""
+    ids: dict[ModelName, set[str]] = {}
+    for name in names:
+        ids.setdefault(name.parent, set()).add(name.run)
+    if not ids:
+        return []
+    wanted = [sa.and_(_of_model(model), RUNS.c.run.in_(found)) for model, found in ids.items()]
+    rows = list(connection.execute(_select(list(RUNS.c)).where(sa.or_(*wanted))))
+    return _runs(connection, rows)
+
+
 def set_ended(
     connection: Connection, run_pk: int, state: RunState, failure: Failure | None, now: datetime
 ) -> None:

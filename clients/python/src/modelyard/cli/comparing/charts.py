@@ -9,6 +9,8 @@ from dataclasses import dataclass
 
 WIDTH, HEIGHT = 560.0, 280.0
 LEFT, RIGHT, TOP, BOTTOM = 64.0, 14.0, 12.0, 36.0
+DENSE = 250
+"""From so many points on, a curve is drawn thinner."""
 COLOURS = 10
 """So many colours there are; further curves are dashed."""
 
@@ -35,6 +37,7 @@ class Curve:
     dashes: str
     path: str
     dots: tuple[tuple[float, float], ...]
+    dense: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,7 +120,7 @@ def _curve(name: str, index: int, points: Points, x: _Scale, y: _Scale) -> Curve
         f"M{'L'.join(f'{a:g},{b:g}' for a, b in piece)}" for piece in pieces if len(piece) > 1
     )
     dots = tuple(piece[0] for piece in pieces if len(piece) == 1)
-    return Curve(name, colour_of(index), dashes_of(index), path, dots)
+    return Curve(name, colour_of(index), dashes_of(index), path, dots, len(points[0]) > DENSE)
 
 
 def _ticks(scale: _Scale, count: int, *, whole: bool = False) -> list[Tick]:
