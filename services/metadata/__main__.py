@@ -47,6 +47,7 @@ from services.metadata.runs.ingesting import Ingestor
 from services.metadata.runs.searching import RunSearch
 from services.metadata.runs.servicer import RunServicer
 from services.metadata.runs.tracker import Tracker
+from services.metadata.runs.upkeep import Upkeep
 from services.metadata.settings import PREFIX, MetadataSettings
 from services.metadata.watching.watch import Watch
 
@@ -98,6 +99,7 @@ async def compose(chassis: Chassis, settings: MetadataSettings | None = None) ->
         search=RunSearch(
             database=database, seconds=settings.query_seconds, encode=run_codec.encoded
         ),
+        upkeep=Upkeep(database=database, clock=now),
         ingestor=Ingestor(database=database, clock=now),
         history=History(database=database),
         watch=watch,

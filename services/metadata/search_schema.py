@@ -225,7 +225,7 @@ def metrics(connection: Connection, subject: Subject, scope: Scope) -> Field:
         if isinstance(indexed, sa.Column):
             return _figure_order(subject, path[0], indexed.name, descending)
         found = table.alias()
-        value = sa.type_coerce(figure(path, found.c), sa.Double())
+        value: sa.ColumnElement[Any] = sa.type_coerce(figure(path, found.c), sa.Double())
         return Ordering((Sort(value, float, descending),), found, _of(found, owner, pk, path[0]))
 
     def probe(

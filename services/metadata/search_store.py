@@ -20,17 +20,16 @@ from sqlalchemy.engine import Connection
 
 from services.common import pagination
 from services.common.errors import Reason, ServiceError
-from services.common.filtering import (
+from services.common.filter_syntax import (
     And,
     Comparison,
     Expression,
     FilterProblemError,
     OrderTerm,
-    compile_filter,
-    number_field,
     parse_filter,
     parse_order,
 )
+from services.common.filtering import compile_filter, number_field
 from services.common.names import WILDCARD, ModelName
 from services.common.query_time import bounded
 from services.metadata.listing import Listing
@@ -130,10 +129,10 @@ def _bounded(found: _Search, seconds: float) -> AbstractContextManager[None]:
 
 
 def _scope(connection: Connection, parent: ModelName) -> Scope:
-    sql, given = "SELECT pk FROM models WHERE project = ?", (parent.project,)
+    sql, given = "SELECT pk FROM models WHERE project = ?", [parent.project]
     if parent.model != WILDCARD:
-        sql, given = sql + " AND model = ?", (parent.project, parent.model)
-    rows = driver_sql(connection, f"{sql} LIMIT {MERGED + 1}", given)
+        sql, given = sql + " AND model = ?", [parent.project, parent.model]
+    rows = driver_sql(connection, f"{sql} LIMIT {MERGED + 1}", tuple(given))
     pks = tuple(rows.scalars())
     return Scope(parent.project, pks if len(pks) <= MERGED else None)
 
@@ -231,7 +230,7 @@ def _walk(
     measured = sa.and_(table.c.key == key, figure.is_not(None))
     rows: list[Row] = []
     if found.key is None or found.key[0] is not None:
-        value = sa.type_coerce(figure, sa.Double())
+        value: sa.ColumnElement[Any] = sa.type_coerce(figure, sa.Double())
         sorts = (
             Sort(value, float, descending, nullable=False),
             Sort(owner, int, descending, nullable=False),

@@ -8,7 +8,7 @@ from datetime import datetime
 from enum import StrEnum
 
 from services.common.errors import Reason, ServiceError, wrong_state
-from services.common.names import AliasName, EvaluationName, ModelName, VersionName
+from services.common.names import AliasName, EvaluationName, ModelName, RunName, VersionName
 from services.metadata.values import Failure, ParamValue
 
 USERS_NAMED = 20
@@ -223,8 +223,8 @@ def alias_moved(name: AliasName, current: str) -> ServiceError:
     )
 
 
-def in_use(name: VersionName, users: Sequence[str]) -> ServiceError:
-    """Say that a version cannot go while something needs it, and what does."""
+def in_use(name: VersionName | RunName, users: Sequence[str]) -> ServiceError:
+    """Say that something cannot go while others need it, and which do."""
     named = ", ".join(users[:USERS_NAMED])
     more = f" and {len(users) - USERS_NAMED} more" if len(users) > USERS_NAMED else ""
     return ServiceError(

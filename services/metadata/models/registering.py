@@ -172,7 +172,9 @@ def _reserve(
     model_pk = ensure_model(tx, parent, now)
     run_pk = None
     if draft.run:
-        run_pk = run_store.find_run_pk(tx.connection, RunName.parse(draft.run, "version.run"))
+        run_pk = run_store.find_run_pk(
+            tx.connection, RunName.parse(draft.run, "version.run"), deleted=False
+        )
         if run_pk is None:
             raise not_found(draft.run)
     number = store.next_number(tx.connection, model_pk)

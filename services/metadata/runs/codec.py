@@ -30,6 +30,7 @@ from services.metadata.runs.domain import (
     MetricSummary,
     Run,
     RunDraft,
+    RunEdit,
     RunState,
     RuntimeEnvironment,
     Sampling,
@@ -47,6 +48,7 @@ SAMPLED_KEYS = 100
 SAMPLE_DEFAULT = 1_000
 SAMPLE_MAXIMUM = 10_000
 SAMPLE_MINIMUM = 4
+PATHS = ("display_name", "notes", "tags")
 MAX_SEQUENCE = 2**63 - 1
 MAX_TIME_US = 253_402_300_799_999_999
 
@@ -109,6 +111,25 @@ def run(found: Run) -> run_pb2.Run:
     stamp(message.end_time, found.end_time)
     stamp(message.heartbeat_time, found.heartbeat_time)
     return message
+
+
+def edit(message: run_pb2.Run) -> RunEdit:
+    """Return the new values of what may be changed of a run."""
+    return RunEdit(
+        display_name=limits.line(message.display_name, "run.display_name", limits.DISPLAY_NAME),
+        notes=limits.lines(message.notes, "run.notes", limits.DESCRIPTION),
+        tags=limits.labels(message.tags, "run.tags"),
+    )
+
+
+def edit_paths(request: run_service_pb2.UpdateRunRequest) -> tuple[str, ...]:
+    """Return which fields of a run to change: the mask's, or all that are set."""
+    paths = request.update_mask.paths
+    if not set(paths) <= set(PATHS):
+        raise invalid_field("update_mask", f"must name some of {', '.join(PATHS)}")
+    if paths:
+        return tuple(paths)
+    return tuple(path for path in PATHS if getattr(request.run, path))
 
 
 def encoded(found: Run) -> bytes:

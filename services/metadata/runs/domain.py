@@ -11,7 +11,7 @@ from enum import StrEnum
 
 import msgspec
 
-from services.common.errors import Reason, ServiceError
+from services.common.errors import Reason, ServiceError, wrong_state
 from services.common.names import RunName
 from services.metadata.models.domain import MetricGoal
 from services.metadata.values import Failure, ParamValue
@@ -77,6 +77,15 @@ class RunDraft:
     build: str
     notes: str = ""
     group: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class RunEdit:
+    """The new values of what may be changed of a run."""
+
+    display_name: str
+    notes: str
+    tags: Mapping[str, str]
 
 
 # Of these there are thousands in a batch: a Struct is made in a tenth of a dataclass's time.
@@ -258,6 +267,11 @@ def sequence_gap(acknowledged: int) -> ServiceError:
         f"the batch does not follow on; go on at {acknowledged}",
         acknowledged_sequence=str(acknowledged),
     )
+
+
+def run_deleted(name: RunName) -> ServiceError:
+    """Say that a run was deleted, so that nothing more is kept of it."""
+    return wrong_state(name, "DELETED", f"{name} is deleted; restore it first")
 
 
 def param_changed(key: str) -> ServiceError:

@@ -55,7 +55,17 @@ _SERIES_COLUMNS = (
     "min",
     "max",
 )
-_MOVE = 'UPDATE metric_series SET last_rank = ?, "count" = ?, last = ?, last_step = ?'
+# How PostgreSQL is told the types of arrays; in the order of `_figures`.
+_TYPES = {
+    "last_rank": "float8",
+    "count": "bigint",
+    "last": "float8",
+    "last_step": "bigint",
+    "min": "float8",
+    "max": "float8",
+    "pk": "bigint",
+}
+_MOVED = ("last_rank", "count", "last", "last_step")
 
 
 class Series(msgspec.Struct, frozen=True, gc=False):
@@ -102,7 +112,7 @@ def lock_runs(connection: Connection, pks: Iterable[int]) -> dict[int, Row[Any]]
     suffix = "" if connection.dialect.name == "sqlite" else " FOR UPDATE"
     marks = ", ".join("?" * len(wanted))
     sql = (
-        "SELECT pk, state, failure_reason, ingest_mark FROM runs"  # noqa: S608 - marks
+        "SELECT pk, state, failure_reason, ingest_mark, delete_time FROM runs"  # noqa: S608 - marks
         f" WHERE pk IN ({marks}) ORDER BY pk{suffix}"
     )
     return {row.pk: row for row in driver_sql(connection, sql, wanted)} if wanted else {}
@@ -282,12 +292,31 @@ def _write_series(
             moved.append((*figures[:4], known.pk))
         else:
             widened.append((*figures, known.pk))
-    if moved:
-        driver_sql(connection, f"{_MOVE} WHERE pk = ?", moved)
-    if widened:
-        driver_sql(connection, f'{_MOVE}, "min" = ?, "max" = ? WHERE pk = ?', widened)
+    _update_series(connection, _MOVED, moved)
+    _update_series(connection, (*_MOVED, "min", "max"), widened)
     if new:
         _insert_series(connection, ledger, written, new)
+
+
+def _update_series(
+    connection: Connection, names: Sequence[str], rows: Sequence[tuple[Any, ...]]
+) -> None:
+    """Set some figures of series; each row ends with the series'."""
+    if not rows:
+        return
+    if connection.dialect.name == "sqlite":
+        figures = ", ".join(f'"{name}" = ?' for name in names)
+        driver_sql(connection, f"UPDATE metric_series SET {figures} WHERE pk = ?", list(rows))  # noqa: S608 - names
+        return
+    # One statement, not one a row: arrays, which the server takes apart.
+    figures = ", ".join(f'"{name}" = given."{name}"' for name in names)
+    arrays = ", ".join(f"?::{_TYPES[name]}[]" for name in (*names, "pk"))
+    given = ", ".join(f'"{name}"' for name in (*names, "pk"))
+    sql = (
+        f"UPDATE metric_series AS series SET {figures}"  # noqa: S608 - names
+        f" FROM unnest({arrays}) AS given ({given}) WHERE series.pk = given.pk"
+    )
+    driver_sql(connection, sql, tuple(list(column) for column in zip(*rows, strict=True)))
 
 
 def _insert_series(

@@ -16,7 +16,7 @@ from services.common.database import Database, Transaction
 from services.common.errors import ServiceError, not_found
 from services.common.names import RunName
 from services.metadata.runs import ingest_store, store
-from services.metadata.runs.domain import Batch, RunState, is_presumed
+from services.metadata.runs.domain import Batch, RunState, is_presumed, run_deleted
 from services.metadata.runs.ingest_store import Ledger, Written
 from services.metadata.runs.intake import Intake
 
@@ -135,26 +135,27 @@ def _answer(one: _Waiting, answer: int | Exception) -> None:
 def _ingest(
     tx: Transaction, batches: Sequence[Batch], ledgers: dict[RunName, Ledger], now: datetime
 ) -> _Group:
-    intakes = _open(tx, {batch.run for batch in batches}, ledgers)
+    deleted: set[RunName] = set()
+    intakes = _open(tx, {batch.run for batch in batches}, ledgers, deleted)
     answers: list[int | ServiceError] = []
     for batch in batches:
         intake = intakes.get(batch.run)
         try:
-            answers.append(intake.take(batch) if intake else _refuse(batch.run))
+            answers.append(intake.take(batch) if intake else _refuse(batch.run, deleted))
         except ServiceError as error:
             answers.append(error)
     written = [(name, intake, intake.write(tx, now)) for name, intake in intakes.items()]
     return _Group(answers, written)
 
 
-def _refuse(name: RunName) -> int:
-    raise not_found(name)
+def _refuse(name: RunName, deleted: set[RunName]) -> int:
+    raise run_deleted(name) if name in deleted else not_found(name)
 
 
 def _open(
-    tx: Transaction, names: set[RunName], ledgers: dict[RunName, Ledger]
+    tx: Transaction, names: set[RunName], ledgers: dict[RunName, Ledger], deleted: set[RunName]
 ) -> dict[RunName, Intake]:
-    """Lock the runs, in one order, and see what each holds."""
+    """Lock the runs, in one order, and see what each holds; add to `deleted` those that are."""
     connection = tx.connection
     pks = {name: ledger.run_pk for name, ledger in ledgers.items()}
     for name in names - pks.keys():
@@ -172,6 +173,9 @@ def _open(
             row = None if found is None else ingest_store.lock_runs(connection, [found])[found]
             ledger = None
         if row is None:
+            continue
+        if row.delete_time is not None:
+            deleted.add(name)
             continue
         ledger = ledger or ingest_store.load(connection, row.pk, row.ingest_mark)
         revived = is_presumed(RunState(row.state), row.failure_reason)

@@ -16,12 +16,12 @@ import msgspec
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
+from services.common.filter_syntax import Presence
 from services.common.filtering import (
     FieldCompiler,
     FilterProblemError,
     Literal,
     Operator,
-    Presence,
     enum_field,
 )
 from services.common.names import DatasetName, DatasetVersionName, ModelName, RunName

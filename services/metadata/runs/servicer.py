@@ -22,6 +22,7 @@ from services.metadata.runs.ingesting import Ingestor
 from services.metadata.runs.pipelining import pipelined
 from services.metadata.runs.searching import RunSearch
 from services.metadata.runs.tracker import Tracker
+from services.metadata.runs.upkeep import Upkeep
 from services.metadata.watching import codec as watching_codec
 from services.metadata.watching.watch import Watch
 from services.metadata.wire import listing
@@ -42,6 +43,7 @@ class RunServicer(run_service_pb2_grpc.RunServiceServicer):
         *,
         tracker: Tracker,
         search: RunSearch,
+        upkeep: Upkeep,
         ingestor: Ingestor,
         history: History,
         watch: Watch,
@@ -50,6 +52,7 @@ class RunServicer(run_service_pb2_grpc.RunServiceServicer):
         self._watch = watch
         self._tracker = tracker
         self._search = search
+        self._upkeep = upkeep
         self._ingestor = ingestor
         self._history = history
         self._authenticator = authenticator
@@ -99,6 +102,43 @@ class RunServicer(run_service_pb2_grpc.RunServiceServicer):
             RunName.parse(request.name), state, failure, actor=current_call().caller.principal
         )
         return pb.FinishRunResponse(run=codec.run(run))
+
+    async def UpdateRun(
+        self, request: pb.UpdateRunRequest, context: Context
+    ) -> pb.UpdateRunResponse:
+        """Change what may be changed of a run."""
+        call = current_call()
+        run = await self._upkeep.edit(
+            RunName.parse(request.run.name, "run.name"),
+            codec.edit(request.run),
+            paths=codec.edit_paths(request),
+            etag=request.run.etag,
+            actor=call.caller.principal,
+            key=call.key(request),
+        )
+        return pb.UpdateRunResponse(run=codec.run(run))
+
+    async def DeleteRun(
+        self, request: pb.DeleteRunRequest, context: Context
+    ) -> pb.DeleteRunResponse:
+        """Delete a run."""
+        name, actor = RunName.parse(request.name), current_call().caller.principal
+        run = await self._upkeep.delete(name, etag=request.etag, actor=actor)
+        return pb.DeleteRunResponse(run=codec.run(run))
+
+    async def RestoreRun(
+        self, request: pb.RestoreRunRequest, context: Context
+    ) -> pb.RestoreRunResponse:
+        """Take back that a run was deleted."""
+        name, actor = RunName.parse(request.name), current_call().caller.principal
+        run = await self._upkeep.restore(name, actor=actor)
+        return pb.RestoreRunResponse(run=codec.run(run))
+
+    async def PurgeRun(self, request: pb.PurgeRunRequest, context: Context) -> pb.PurgeRunResponse:
+        """Remove a deleted run for ever."""
+        name = RunName.parse(request.name)
+        await self._upkeep.purge(name, actor=current_call().caller.principal)
+        return pb.PurgeRunResponse()
 
     async def ListMetricPoints(
         self, request: pb.ListMetricPointsRequest, context: Context

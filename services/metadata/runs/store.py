@@ -177,9 +177,12 @@ def insert_run(
     return int(row.pk)
 
 
-def find_run_pk(connection: Connection, name: RunName) -> int | None:
-    """Return a run's row, or None."""
-    return connection.execute(_pk(name)).scalar()
+def find_run_pk(connection: Connection, name: RunName, *, deleted: bool = True) -> int | None:
+    """Return a run's row, or None; also when it is deleted and that does not do."""
+    query = _pk(name)
+    if not deleted:
+        query = query.where(RUNS.c.delete_time.is_(None))
+    return connection.execute(query).scalar()
 
 
 def model_of(connection: Connection, run_pk: int) -> int:
@@ -199,8 +202,9 @@ def series_of(
 
 
 def lock_run(connection: Connection, name: RunName) -> Row[Any] | None:
-    """Return a run's pk, state and failure reason, locked until the transaction's end."""
-    query = _pk(name).add_columns(RUNS.c.state, RUNS.c.failure_reason).with_for_update(of=RUNS)
+    """Return a run's pk, state, failure reason and deletion, locked until the transaction's end."""
+    columns = (RUNS.c.state, RUNS.c.failure_reason, RUNS.c.delete_time)
+    query = _pk(name).add_columns(*columns).with_for_update(of=RUNS)
     return connection.execute(query).first()
 
 

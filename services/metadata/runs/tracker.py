@@ -22,6 +22,7 @@ from services.metadata.runs.domain import (
     RunDraft,
     RunState,
     is_presumed,
+    run_deleted,
     started,
 )
 from services.metadata.runs.news import publish_run
@@ -100,6 +101,8 @@ class Tracker:
 
         def finish(tx: Transaction) -> Run:
             row = _found(store.lock_run(tx.connection, name), name)
+            if row.delete_time is not None:
+                raise run_deleted(name)
             ended = RunState(row.state)
             if ended is RunState.RUNNING or is_presumed(ended, row.failure_reason):
                 store.set_ended(tx.connection, row.pk, state, failure, now)
