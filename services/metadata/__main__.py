@@ -27,6 +27,7 @@ from services.metadata.comparisons.trees import RemoteTrees
 from services.metadata.datasets.catalogue import Catalogue
 from services.metadata.datasets.servicer import DatasetServicer
 from services.metadata.lineage.servicer import LineageServicer
+from services.metadata.lineage.tracing import Tracing
 from services.metadata.lineage.usage import Usage
 from services.metadata.models.artifacts import RemoteHolds
 from services.metadata.models.evaluating import Evaluating
@@ -91,7 +92,9 @@ async def compose(chassis: Chassis, settings: MetadataSettings | None = None) ->
     )
     projects = ProjectServicer(directory=directory, access=access)
     datasets = DatasetServicer(catalogue=Catalogue(database=database, clock=now))
-    lineage = LineageServicer(usage=Usage(database=database, clock=now))
+    lineage = LineageServicer(
+        usage=Usage(database=database, clock=now), tracing=Tracing(database=database)
+    )
     comparing = Comparing(database=database, sources=Sources(RemoteTrees(chassis.peer)))
     comparisons = ComparisonServicer(comparing=comparing)
     runs = RunServicer(

@@ -9,6 +9,7 @@ from modelyard.metadata.v1 import lineage_service_pb2 as pb
 from modelyard.metadata.v1 import lineage_service_pb2_grpc
 
 from services.metadata.lineage import codec
+from services.metadata.lineage.tracing import Tracing
 from services.metadata.lineage.usage import Usage
 from services.metadata.wire import listing
 
@@ -18,8 +19,9 @@ Context = grpc.aio.ServicerContext[Any, Any]
 class LineageServicer(lineage_service_pb2_grpc.LineageServiceServicer):
     """Serve `modelyard.metadata.v1.LineageService`."""
 
-    def __init__(self, *, usage: Usage) -> None:
+    def __init__(self, *, usage: Usage, tracing: Tracing) -> None:
         self._usage = usage
+        self._tracing = tracing
 
     async def StartVersionUse(
         self, request: pb.StartVersionUseRequest, context: Context
@@ -44,3 +46,15 @@ class LineageServicer(lineage_service_pb2_grpc.LineageServiceServicer):
         return pb.ListVersionUsesResponse(
             version_uses=[codec.use(use) for use in page.items], next_page_token=page.next_token
         )
+
+    async def GetLineage(
+        self, request: pb.GetLineageRequest, context: Context
+    ) -> pb.GetLineageResponse:
+        """Return what something came from and what came of it."""
+        found = await self._tracing.trace(
+            codec.start(request.name),
+            codec.direction(request),
+            past=request.include_past,
+            limit=codec.max_nodes(request),
+        )
+        return codec.graph(found)

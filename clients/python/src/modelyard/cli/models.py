@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -181,8 +181,10 @@ def _register_upkeep(group: typer.Typer) -> None:
     @group.command("purge")
     def purge(version: str) -> None:
         """Remove a deleted version for ever, with its bytes."""
+        from modelyard.metadata.v1 import model_service_pb2  # noqa: PLC0415
+
         client().versions.purge(version)
-        show_one(None, {"purged": version})
+        show_one(model_service_pb2.PurgeVersionResponse(), {"purged": version})
 
 
 def _register_evaluations(group: typer.Typer) -> None:
