@@ -4,7 +4,11 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
+from typing import Any
+
+from google.protobuf.field_mask_pb2 import FieldMask
 
 from modelyard._binding import AsyncGroup, Group, SyncGroup, flow, paged, unary
 from modelyard._calls import Call, Flow, Pages, ask, call, new_request_id, pages
@@ -58,20 +62,77 @@ class _Runs(Group):
         request = service.GetRunRequest(name=self._names.run(run))
         return call(request, service.GetRunResponse, lambda r: r.run)
 
+    @unary
+    def update(
+        self,
+        run: Ref,
+        *,
+        display_name: str | None = None,
+        notes: str | None = None,
+        tags: Mapping[str, str] | None = None,
+        etag: str = "",
+    ) -> Call[run_pb2.Run]:
+        """Change what is given of a run, ended or not; `tags` replace all it has."""
+        given = {"display_name": display_name, "notes": notes, "tags": tags}
+        values: dict[str, Any] = {key: value for key, value in given.items() if value is not None}
+        request = service.UpdateRunRequest(
+            run=run_pb2.Run(name=self._names.run(run), etag=etag, **values),
+            update_mask=FieldMask(paths=list(values)),
+            request_id=new_request_id(),
+        )
+        return call(request, service.UpdateRunResponse, lambda r: r.run)
+
+    @unary
+    def delete(self, run: Ref, *, etag: str = "") -> Call[run_pb2.Run]:
+        """Delete a run that no version came from; it can be restored until it is purged."""
+        request = service.DeleteRunRequest(name=self._names.run(run), etag=etag)
+        return call(request, service.DeleteRunResponse, lambda r: r.run)
+
+    @unary
+    def restore(self, run: Ref) -> Call[run_pb2.Run]:
+        """Take back that a run was deleted."""
+        request = service.RestoreRunRequest(name=self._names.run(run))
+        return call(request, service.RestoreRunResponse, lambda r: r.run)
+
+    @unary
+    def purge(self, run: Ref) -> Call[None]:
+        """Remove a deleted run and its metrics for ever."""
+        request = service.PurgeRunRequest(name=self._names.run(run))
+        return call(request, service.PurgeRunResponse, lambda _: None)
+
     @paged
     def search(
-        self, *, model: Ref | None = None, filter: str = "", order_by: str = ""
+        self,
+        *,
+        model: Ref | None = None,
+        filter: str = "",
+        order_by: str = "",
+        show_deleted: bool = False,
+        page_size: int = 0,
     ) -> Pages[run_pb2.Run]:
-        """Find runs of a model, or of all: `metrics.f1 > 0.7 AND tags.team = "risk"`."""
+        """Find runs of a model, or of all: `metrics.f1 > 0.7 AND tags.team = "risk"`.
+
+        Of the first few, `page_size` says how many are fetched at once.
+        """
         request = service.ListRunsRequest(
-            parent=self._names.model(model), filter=filter, order_by=order_by
+            parent=self._names.model(model),
+            filter=filter,
+            order_by=order_by,
+            show_deleted=show_deleted,
+            page_size=page_size,
         )
         return pages(request, service.ListRunsResponse, lambda r: r.runs)
 
     @paged
-    def list(self, model: Ref | None = None) -> Pages[run_pb2.Run]:
-        """List the runs of a model, or of all models; newest first."""
-        request = service.ListRunsRequest(parent=self._names.model(model))
+    def list(
+        self, model: Ref | None = None, *, group: str = "", show_deleted: bool = False
+    ) -> Pages[run_pb2.Run]:
+        """List the runs of a model, or of all models, or of one group; newest first."""
+        request = service.ListRunsRequest(
+            parent=self._names.model(model),
+            filter=f"group = {json.dumps(group)}" if group else "",
+            show_deleted=show_deleted,
+        )
         return pages(request, service.ListRunsResponse, lambda r: r.runs)
 
     @flow

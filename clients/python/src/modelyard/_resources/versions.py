@@ -171,11 +171,24 @@ class _Versions(Group):
 
     @paged
     def search(
-        self, *, model: Ref | None = None, filter: str = "", order_by: str = ""
+        self,
+        *,
+        model: Ref | None = None,
+        filter: str = "",
+        order_by: str = "",
+        show_deleted: bool = False,
+        page_size: int = 0,
     ) -> Pages[version_pb2.Version]:
-        """Find versions, such as those with `metrics.f1 > 0.7`."""
+        """Find versions, such as those with `metrics.f1 > 0.7`.
+
+        Of the first few, `page_size` says how many are fetched at once.
+        """
         request = service.ListVersionsRequest(
-            parent=self._names.model(model), filter=filter, order_by=order_by
+            parent=self._names.model(model),
+            filter=filter,
+            order_by=order_by,
+            show_deleted=show_deleted,
+            page_size=page_size,
         )
         return pages(request, service.ListVersionsResponse, lambda r: r.versions)
 

@@ -1,6 +1,9 @@
-"""`modelyard runs`: looking at runs."""
+"""`modelyard runs`: looking at runs, and their upkeep."""
 
 from __future__ import annotations
+
+import json
+from typing import Annotated, Any
 
 import typer
 
@@ -10,6 +13,7 @@ from modelyard.cli.render import (
     leaf,
     moment,
     pairs,
+    seconds_between,
     show_list,
     show_one,
     state,
@@ -21,23 +25,40 @@ def register(group: typer.Typer) -> None:
     """Add `runs` to the command line."""
 
     @group.command("list")
-    def list_runs(model: str = "", filter_: Filter = "", order_by: Order = "") -> None:
+    def list_runs(
+        model: str = "",
+        group_: Annotated[str, typer.Option("--group", help="Those of one group.")] = "",
+        filter_: Filter = "",
+        order_by: Order = "",
+        deleted: Annotated[bool, typer.Option(help="Deleted ones too.")] = False,
+    ) -> None:
         """List runs, newest first."""
         from modelyard.metadata.v1 import run_pb2  # noqa: PLC0415
 
+        conditions = [f"group = {json.dumps(group_)}"] if group_ else []
+        conditions += [f"({filter_})"] if filter_ else []
+        found = client().runs.search(
+            model=model or None,
+            filter=" AND ".join(conditions),
+            order_by=order_by,
+            show_deleted=deleted,
+        )
         show_list(
-            client().runs.search(model=model or None, filter=filter_, order_by=order_by),
+            found,
             {
-                "RUN": lambda r: f"{r.name.split('/')[3]}/{leaf(r.name)}",
-                "STATE": lambda r: state(run_pb2.RunState, r.state),
+                "RUN": lambda r: _short(r.name),
+                "NAME": lambda r: r.display_name,
+                "GROUP": lambda r: r.group,
+                "STATE": lambda r: _state(run_pb2.RunState, r),
                 "METRICS": lambda r: pairs({m.key: m.last for m in r.metrics}),
                 "CREATED": lambda r: moment(r.create_time),
+                "TOOK": lambda r: seconds_between(r.create_time, r.end_time),
             },
         )
 
     @group.command("show")
     def show_run(run: str) -> None:
-        """Show a run and everything that made it, by its full name."""
+        """Show a run, `churn/RUN` in short, and everything that made it."""
         from modelyard.metadata.v1 import run_pb2  # noqa: PLC0415
 
         found = client().runs.get(run)
@@ -45,18 +66,82 @@ def register(group: typer.Typer) -> None:
             found,
             {
                 "run": found.name,
-                "state": state(run_pb2.RunState, found.state),
+                "name": found.display_name,
+                "group": found.group,
+                "state": _state(run_pb2.RunState, found),
                 "failure": f"{found.failure.reason} {found.failure.message}".strip(),
                 "params": pairs({k: value(v) for k, v in found.params.items()}),
                 "metrics": pairs({m.key: m.last for m in found.metrics}),
+                "best": pairs({m.key: m.best for m in found.metrics if m.HasField("best")}),
                 "tags": pairs(found.tags),
+                "notes": found.notes,
                 "commit": f"{found.code.commit}{' (dirty)' if found.code.dirty else ''}",
+                "branch": found.code.branch,
                 "python": found.environment.python_version,
                 "packages": len(found.environment.packages),
                 "machine": f"{found.environment.cpu_count} x {found.environment.cpu}",
                 "gpus": ", ".join(found.environment.gpus) or "none",
                 "datasets": ", ".join(f"{d.role}: {d.dataset_version}" for d in found.datasets),
                 "image": found.image or "none",
+                "by": found.creator,
                 "created": moment(found.create_time),
+                "ended": moment(found.end_time),
+                "deleted": moment(found.delete_time) if found.HasField("delete_time") else "",
             },
         )
+
+    _register_upkeep(group)
+
+
+def _register_upkeep(group: typer.Typer) -> None:
+    @group.command("update")
+    def update(
+        run: str,
+        display_name: Annotated[str | None, typer.Option("--name", help="For people.")] = None,
+        notes: Annotated[str | None, typer.Option(help="Markdown.")] = None,
+        tag: Annotated[list[str] | None, typer.Option(help="key=value; repeatable.")] = None,
+    ) -> None:
+        """Change a run's name, notes or tags; tags replace all that it has."""
+        tags = None if tag is None else dict(text.partition("=")[::2] for text in tag)
+        _show_change(client().runs.update(run, display_name=display_name, notes=notes, tags=tags))
+
+    @group.command("delete")
+    def delete(run: str) -> None:
+        """Delete a run; it can be restored until it is purged."""
+        _show_change(client().runs.delete(run))
+
+    @group.command("restore")
+    def restore(run: str) -> None:
+        """Take back that a run was deleted."""
+        _show_change(client().runs.restore(run))
+
+    @group.command("purge")
+    def purge(run: str) -> None:
+        """Remove a deleted run for ever, with its metrics."""
+        from modelyard.metadata.v1 import run_service_pb2  # noqa: PLC0415
+
+        client().runs.purge(run)
+        show_one(run_service_pb2.PurgeRunResponse(), {"purged": run})
+
+
+def _show_change(run: Any) -> None:
+    from modelyard.metadata.v1 import run_pb2  # noqa: PLC0415
+
+    show_one(
+        run,
+        {
+            "run": _short(run.name),
+            "name": run.display_name,
+            "state": _state(run_pb2.RunState, run),
+            "tags": pairs(run.tags),
+            "notes": run.notes,
+        },
+    )
+
+
+def _short(name: str) -> str:
+    return f"{name.split('/')[3]}/{leaf(name)}"
+
+
+def _state(enum: Any, run: Any) -> str:
+    return "DELETED" if run.HasField("delete_time") else state(enum, run.state)
