@@ -7,8 +7,6 @@ from bisect import bisect_left
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice, pairwise
 
-from sqlalchemy.engine import Connection
-
 from services.common.database import Database, Transaction
 from services.common.errors import not_found
 from services.common.names import RunName
@@ -40,11 +38,11 @@ class History:
         after = decode_token(listing.token, scope, tuple[int, int])
 
         def read(tx: Transaction) -> tuple[MetricColumn, str]:
-            run_pk, series = _series(tx.connection, name, [key])
+            run_pk, series = _series(tx, name, [key])
             page = columns.empty(key)
             for _, pk in series:
                 found = points_store.extents(tx.connection, run_pk, [pk])[pk]
-                last = _fill(page, _sorted(tx.connection, pk, found, after), listing.size, after)
+                last = _fill(page, _sorted(tx, pk, found, after), listing.size, after)
                 return page, "" if last is None else encode_token(scope, last)
             return page, ""
 
@@ -58,27 +56,27 @@ class History:
         """
 
         def read(tx: Transaction) -> list[MetricSample]:
-            run_pk, series = _series(tx.connection, name, wanted.keys)
+            run_pk, series = _series(tx, name, wanted.keys)
             some = list(islice(series, wanted.limit))
             found = points_store.extents(tx.connection, run_pk, [pk for _, pk in some])
-            whole = ((key, _between(tx.connection, pk, found[pk], wanted)) for key, pk in some)
+            whole = ((key, _between(tx, pk, found[pk], wanted)) for key, pk in some)
             return [_sample(key, points, wanted) for key, points in whole if points.steps]
 
         return await self._database.read(read)
 
 
 def _series(
-    connection: Connection, name: RunName, keys: Sequence[str]
+    tx: Transaction, name: RunName, keys: Sequence[str]
 ) -> tuple[int, list[tuple[str, int]]]:
     """Return a run's row, and its series of some keys (none: of all) by key."""
-    run_pk = store.find_run_pk(connection, name)
+    run_pk = store.find_run_pk(tx.connection, name)
     if run_pk is None:
         raise not_found(name)
-    return run_pk, sorted(store.series_of(connection, run_pk, keys))
+    return run_pk, sorted(store.series_of(tx.connection, run_pk, keys))
 
 
 def _sorted(
-    connection: Connection, series_pk: int, found: Sequence[Extent], after: Place | None
+    tx: Transaction, series_pk: int, found: Sequence[Extent], after: Place | None
 ) -> Iterator[tuple[MetricColumn, Sequence[int]]]:
     """Yield points by step with their places in order of logging, pieces before `after` left out.
 
@@ -87,10 +85,10 @@ def _sorted(
     if all(one.max_step <= other.min_step for one, other in pairwise(found)):
         for extent in found:
             if after is None or extent.max_step >= after[0]:
-                points = points_store.read(connection, series_pk, extent)
+                points = points_store.read(tx.connection, series_pk, extent)
                 yield _in_order(points, range(extent.ordinal, extent.ordinal + extent.count))
         return
-    pieces = [points_store.read(connection, series_pk, extent) for extent in found]
+    pieces = [points_store.read(tx.connection, series_pk, extent) for extent in found]
     ordinals = array("q")
     for extent in found:
         ordinals.extend(range(extent.ordinal, extent.ordinal + extent.count))
@@ -137,7 +135,7 @@ def _first_after(points: MetricColumn, ordinals: Sequence[int], after: Place) ->
 
 
 def _between(
-    connection: Connection, series_pk: int, found: Sequence[Extent], wanted: Sampling
+    tx: Transaction, series_pk: int, found: Sequence[Extent], wanted: Sampling
 ) -> MetricColumn:
     """Return the points whose steps are wanted, by step."""
     start, end = wanted.start, wanted.end
@@ -146,7 +144,7 @@ def _between(
         for extent in found
         if (start is None or extent.max_step >= start) and (end is None or extent.min_step < end)
     ]
-    pieces = [points_store.read(connection, series_pk, extent) for extent in some]
+    pieces = [points_store.read(tx.connection, series_pk, extent) for extent in some]
     points, _ = _in_order(whole := columns.join("", pieces), range(len(whole.steps)))
     first = 0 if start is None else bisect_left(points.steps, start)
     last = len(points.steps) if end is None else bisect_left(points.steps, end)

@@ -179,5 +179,5 @@ def _open(
             continue
         ledger = ledger or ingest_store.load(connection, row.pk, row.ingest_mark)
         revived = is_presumed(RunState(row.state), row.failure_reason)
-        intakes[name] = Intake(connection, name, ledger, is_revived=revived)
+        intakes[name] = Intake(tx, name, ledger, is_revived=revived)
     return intakes

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from datetime import datetime
 
-from sqlalchemy.engine import Connection
-
 from services.common.database import Transaction
 from services.common.names import RunName
 from services.metadata.changes import ChangeKind
@@ -28,12 +26,10 @@ from services.metadata.values import ParamValue, pack
 class Intake:
     """The batches of one locked run that are taken in together."""
 
-    def __init__(
-        self, connection: Connection, name: RunName, ledger: Ledger, *, is_revived: bool
-    ) -> None:
+    def __init__(self, tx: Transaction, name: RunName, ledger: Ledger, *, is_revived: bool) -> None:
         self.ledger = ledger
         self._name = name
-        self._connection = connection
+        self._connection = tx.connection
         self._is_revived = is_revived
         self._writers: dict[str, tuple[int, int]] = {}
         self._kept: list[Batch] = []
@@ -89,7 +85,7 @@ class Intake:
         if self._is_revived:
             store.set_running(connection, ledger.run_pk)
             self._tell(tx, ChangeKind.RUN_REVIVED)
-        if self._write_ingredients(connection):
+        if self._write_ingredients(tx):
             self._tell(tx, ChangeKind.RUN_UPDATED)
         return written
 
@@ -138,9 +134,9 @@ class Intake:
         self._tag_keys = keys
         self._tags |= batch.tags
 
-    def _write_ingredients(self, connection: Connection) -> bool:
+    def _write_ingredients(self, tx: Transaction) -> bool:
         """Write all that is no metric; say whether there was any."""
-        run_pk = self.ledger.run_pk
+        connection, run_pk = tx.connection, self.ledger.run_pk
         ingest_store.add_goals(connection, self.ledger.model_pk, self._goals)
         ingest_store.add_params(connection, self.ledger, self._params)
         ingest_store.set_tags(connection, self.ledger, self._tags)

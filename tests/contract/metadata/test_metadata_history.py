@@ -8,6 +8,7 @@ import random
 import struct
 from typing import Any
 
+import grpc
 import pytest
 from modelyard import AsyncClient, Client
 from modelyard.errors import FailedPreconditionError
@@ -16,7 +17,8 @@ from modelyard.metadata.v1 import model_service_pb2 as models_pb
 from modelyard.metadata.v1 import run_service_pb2 as pb
 
 from services.metadata.runs import points_store
-from tests.contract.metadata.desk import MODEL, PROJECT, Desk
+from services.metadata.settings import MetadataSettings
+from tests.contract.metadata.desk import MODEL, PROJECT, Desk, metadata_running
 from tests.contract.metadata.test_metadata_runs import batch, get, points, refused
 
 Point = tuple[int, int, bytes]
@@ -197,3 +199,36 @@ async def test_a_writer_logs_what_is_acknowledged(admin: Desk) -> None:
         await writer.log({"async": 2.0}, step=12_020)
         assert (await client.runs.metric_points(run, "async")).steps == list(range(12_021))
     assert found.name.startswith(PROJECT)
+
+
+async def test_two_servers_on_one_database_keep_one_run(
+    settings: MetadataSettings, artifact_port: int
+) -> None:
+    """What a server remembers of a run holds only until the other one writes to it."""
+    if settings.database_url.startswith("sqlite"):
+        return  # one process at a time: the file is locked
+    async with (
+        metadata_running(settings, artifact_port) as first,
+        metadata_running(settings, artifact_port) as second,
+        grpc.aio.insecure_channel(f"127.0.0.1:{first.port}") as one,
+        grpc.aio.insecure_channel(f"127.0.0.1:{second.port}") as other,
+    ):
+        desks = [
+            Desk(one, first, first.secret("admin")),
+            Desk(other, second, first.secret("admin")),
+        ]
+        run = await desks[0].new_run()
+        for start in range(20):
+            assert await desks[start % 2].ingest(points(run, start, [float(start)])) == [start + 1]
+
+        async def write(number: int) -> None:
+            for start in range(10):
+                message = points(run, start, [1.0], key="both")
+                message.writer = f"w{number}"
+                await desks[number % 2].ingest(message)
+
+        await asyncio.gather(*(write(number) for number in range(6)))
+        assert [step for step, _, _ in await history(desks[0], run, "loss")] == list(range(20))
+        assert len(await history(desks[1], run, "both")) == 60
+        counts = {metric.key: metric.count for metric in (await get(desks[0], run)).metrics}
+        assert counts == {"loss": 20, "both": 60}

@@ -35,6 +35,7 @@ class MemoryRuns(run_service_pb2_grpc.RunServiceServicer):
         self.created: dict[str, str] = {}
         self.positions: dict[tuple[str, str], int] = {}
         self.points: dict[str, list[tuple[int, float]]] = {}
+        self.goals: dict[str, int] = {}
         self.batches = 0
         self.heartbeats = 0
         self.credentials: set[str] = set()
@@ -128,6 +129,7 @@ class MemoryRuns(run_service_pb2_grpc.RunServiceServicer):
         for name, value in request.params.items():
             run.params[name].CopyFrom(value)
         run.tags.update(request.tags)
+        self.goals.update(request.metric_goals)
         for column in request.metrics:
             points = zip(column.steps, column.values, strict=True)
             self.points.setdefault(column.key, []).extend(points)

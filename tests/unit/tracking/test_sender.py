@@ -13,7 +13,7 @@ from pathlib import Path
 
 import modelyard
 import pytest
-from modelyard.metadata.v1 import run_pb2
+from modelyard.metadata.v1 import model_pb2, run_pb2
 from modelyard.tracking import sender
 from modelyard.tracking.run import LocalRun
 from modelyard.tracking.spool import read_position
@@ -150,6 +150,30 @@ def test_a_forked_child_does_not_end_the_run(server: Server) -> None:
     assert script.returncode == 0, errors
     assert server.only_run().state == run_pb2.RUN_STATE_SUCCEEDED
     assert set(server.runs.points) == {"child", "parent"}
+
+
+@pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork.*:DeprecationWarning")
+@pytest.mark.usefixtures("spools")
+def test_workers_of_a_pool_and_threads_log_to_the_run(server: Server) -> None:
+    """As the workers of a data loader do: forked in the middle of the run, and ended with it."""
+    script = run_script(
+        "import modelyard\n"
+        "from multiprocessing import get_context\n"
+        "from concurrent.futures import ThreadPoolExecutor\n"
+        "def work(step): modelyard.log_metric('worker', step, step=step)\n"
+        "def note(step): modelyard.log_metric('thread', step, step=step)\n"
+        "with modelyard.start_run('churn', group='sweep-1', goals={'loss': 'minimize'}):\n"
+        "    modelyard.log_metric('loss', 1.0)\n"
+        "    with get_context('fork').Pool(4) as pool: pool.map(work, range(2000))\n"
+        "    with ThreadPoolExecutor(8) as threads: list(threads.map(note, range(2000)))\n"
+    )
+    _, errors = script.communicate(timeout=30)
+    assert script.returncode == 0, errors
+    for key in ("worker", "thread"):
+        assert sorted(server.runs.points[key]) == [(i, float(i)) for i in range(2000)]
+    assert server.only_run().state == run_pb2.RUN_STATE_SUCCEEDED
+    assert server.only_run().group == "sweep-1"
+    assert server.runs.goals == {"loss": model_pb2.METRIC_GOAL_MINIMIZE}
 
 
 @pytest.mark.usefixtures("spools")
