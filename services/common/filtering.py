@@ -116,7 +116,7 @@ def optional_text_field(column: sa.ColumnElement[Any]) -> FieldCompiler:
 
 
 def number_field(column: sa.ColumnElement[Any]) -> FieldCompiler:
-    """Compare a column of integers or doubles by value; NaN is not greater than anything."""
+    """Compare a column of integers or doubles by value; NaN is no value."""
 
     def compile_number(path: Path, operator: Operator, literal: Literal) -> Clause:
         _refuse_path(path)
@@ -129,7 +129,7 @@ def number_field(column: sa.ColumnElement[Any]) -> FieldCompiler:
         literal = literal if whole else float(literal)
         value = sa.literal(literal, sa.BigInteger()) if whole else sa.literal(literal, sa.Double())
         clause = compare(column, operator, value)
-        if operator in {Operator.GREATER, Operator.GREATER_OR_EQUAL}:
+        if operator in {Operator.GREATER, Operator.GREATER_OR_EQUAL, Operator.NOT_EQUAL}:
             # PostgreSQL sorts NaN above every number, SQLite keeps it as text, which it sorts so.
             clause = sa.and_(clause, column <= sa.literal(float("inf"), sa.Double()))
         return _known(column, clause)

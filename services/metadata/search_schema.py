@@ -15,6 +15,7 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
 from services.common.errors import Reason, ServiceError
+from services.common.filter_syntax import PRESENT
 from services.common.filtering import (
     FieldCompiler,
     FilterProblemError,
@@ -214,7 +215,11 @@ def metrics(connection: Connection, subject: Subject, scope: Scope) -> Field:
             return map_field(owned, key=table.c.key, values=number_field(table.c.last_rank))(
                 path, operator, literal
             )
-        value = number_field(figure(path, table.c))
+        column = figure(path, table.c)
+        if literal is PRESENT and len(path) > 1:
+            entry = sa.exists().where(owned, table.c.key == path[0], column.is_not(None))
+            return entry.correlate_except(table)
+        value = number_field(column)
         return map_field(owned, key=table.c.key, values=value)(path[:1], operator, literal)
 
     def order(path: Path, descending: bool) -> Ordering:
