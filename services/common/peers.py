@@ -35,12 +35,17 @@ class Peer:
         self._target = target
         self._root_certificates = root_certificates
         self._channel: grpc.aio.Channel | None = None
+        self._stubs: dict[Any, Any] = {}
 
     def stub(self, make: Callable[[grpc.aio.Channel], Stub]) -> Stub:
         """Make a generated stub on the peer's channel."""
         if self._channel is None:
             self._channel = self._connect()
-        return make(self._channel)
+        # Making a stub costs as much as a call.
+        if make not in self._stubs:
+            self._stubs[make] = make(self._channel)
+        found: Stub = self._stubs[make]
+        return found
 
     async def call(
         self, method: Any, request: Any, *, credential: str, seconds: float = DEFAULT_SECONDS

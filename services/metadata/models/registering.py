@@ -95,16 +95,18 @@ class Registering:
             ServiceError: BYTES_MISSING, RESOURCE_EXISTS, RESOURCE_NOT_FOUND, REQUEST_ID_REUSED.
         """
         now = self._clock()
-        reserved = await self._database.write(
-            lambda tx: once(
+
+        def reserve(tx: Transaction) -> Version:
+            kept = once(
                 tx, key, Reserved, lambda: _reserve(tx, parent, draft, creator=creator, now=now)
             )
-        )
-        version = await self._get(reserved.name)
+            return _found(tx, kept.name)
+
+        version = await self._database.write(reserve)
         if version.state is VersionState.PENDING:
             pending = PendingVersion(version.name, version.artifact, creator)
-            await self._finish(pending, credential, seconds=min(seconds, HOLD_SECONDS))
-            version = await self._get(reserved.name)
+            finished = await self._finish(pending, credential, seconds=min(seconds, HOLD_SECONDS))
+            version = finished or version
         if version.state is VersionState.FAILED:
             _refuse(version)
         return version
@@ -130,37 +132,39 @@ class Registering:
             if not await self._finish(version, issued.credential, seconds=HOLD_SECONDS):
                 return  # the artifact service is away; the others would wait in vain
 
-    async def _finish(self, version: PendingVersion, credential: str, *, seconds: float) -> bool:
-        """Hold a version's bytes and decide its state; False when it had to stay PENDING."""
-        name = version.name
+    async def _finish(
+        self, pending: PendingVersion, credential: str, *, seconds: float
+    ) -> Version | None:
+        """Hold a version's bytes and decide its state; None while the artifact service is away."""
+        name = pending.name
         try:
             await self._holds.hold(
-                version.artifact, str(name), credential=credential, seconds=seconds
+                pending.artifact, str(name), credential=credential, seconds=seconds
             )
         except ServiceError as error:
             if error.reason in GONE:
                 failure = Failure(Reason.BYTES_MISSING.value, error.message)
-                await self._database.write(lambda tx: _fail(tx, name, failure))
-                return True
+                return await self._database.write(lambda tx: _fail(tx, name, failure))
             if error.reason in REFUSED:
                 failure = Failure(error.reason.value, "its creator may no longer write here")
-                await self._database.write(lambda tx: _fail(tx, name, failure))
-                return True
+                return await self._database.write(lambda tx: _fail(tx, name, failure))
             logger.warning(
                 "version stays pending", extra={"version": str(name), "reason": error.reason}
             )
-            return error.reason is not Reason.SERVICE_UNAVAILABLE
+            is_away = error.reason is Reason.SERVICE_UNAVAILABLE
+            return None if is_away else await self._get(name)
         now = self._clock()
-        await self._database.write(lambda tx: _complete(tx, name, version.creator, now))
-        return True
+        return await self._database.write(lambda tx: _complete(tx, name, pending.creator, now))
 
     async def _get(self, name: VersionName) -> Version:
-        found = await self._database.read(
-            lambda tx: version_store.find_version(tx.connection, name)
-        )
-        if found is None:
-            raise not_found(name)
-        return found
+        return await self._database.lookup(lambda tx: _found(tx, name))
+
+
+def _found(tx: Transaction, name: VersionName) -> Version:
+    found = version_store.find_version(tx.connection, name)
+    if found is None:
+        raise not_found(name)
+    return found
 
 
 def _reserve(
@@ -192,25 +196,26 @@ def _reserve(
     return Reserved(name)
 
 
-def _complete(tx: Transaction, name: VersionName, creator: str, now: datetime) -> None:
+def _complete(tx: Transaction, name: VersionName, creator: str, now: datetime) -> Version:
     """Make a PENDING version READY, with its aliases; another may have done it."""
     model_pk = store.lock_model(tx.connection, name.parent)
     found = version_store.find_standing(tx.connection, name)
     if model_pk is None or found is None:
         raise not_found(name)
     aliases = version_store.set_ready(tx.connection, found.pk, now)
-    if aliases is None:
-        return
-    change = Change(str(name), actor=creator, state=VersionState.READY.value)
-    publish(tx, name.project, ChangeKind.VERSION_READY, change)
-    point(tx, model_pk, found.pk, name, aliases, actor=creator, now=now)
+    if aliases is not None:
+        change = Change(str(name), actor=creator, state=VersionState.READY.value)
+        publish(tx, name.project, ChangeKind.VERSION_READY, change)
+        point(tx, model_pk, found.pk, name, aliases, actor=creator, now=now)
+    return _found(tx, name)
 
 
-def _fail(tx: Transaction, name: VersionName, failure: Failure) -> None:
+def _fail(tx: Transaction, name: VersionName, failure: Failure) -> Version:
     found = version_store.find_standing(tx.connection, name)
     if found is not None and version_store.set_failed(tx.connection, found.pk, failure):
         change = Change(str(name), state=VersionState.FAILED.value)
         publish(tx, name.project, ChangeKind.VERSION_FAILED, change)
+    return _found(tx, name)
 
 
 def _refuse(version: Version) -> NoReturn:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import functools
+from collections.abc import Iterable, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -10,6 +11,7 @@ import msgspec
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection, Row
 
+from services.common.database import Timestamp
 from services.common.errors import not_found
 from services.common.names import WILDCARD, ArtifactName, ModelName, VersionName
 from services.metadata.models.domain import (
@@ -77,13 +79,8 @@ def insert_version(
 
 def set_ready(connection: Connection, version_pk: int, now: datetime) -> tuple[str, ...] | None:
     """Make a PENDING version READY; return the aliases it is to get, or None if it was not."""
-    statement = (
-        VERSIONS.update()
-        .where(_pending(version_pk))
-        .values(state=VersionState.READY.value, ready_time=now, revision=VERSIONS.c.revision + 1)
-        .returning(VERSIONS.c.wanted_aliases)
-    )
-    wanted = connection.execute(statement).scalar()
+    values = {"version_pk": version_pk, "now": now}
+    wanted = connection.execute(_set_ready(), values).scalar()
     return None if wanted is None else msgspec.msgpack.decode(wanted, type=tuple[str, ...])
 
 
@@ -105,18 +102,7 @@ def set_failed(connection: Connection, version_pk: int, failure: Failure) -> boo
 
 def find_standing(connection: Connection, name: VersionName) -> Standing | None:
     """Return a version's row and what decides what may be done with it, or None."""
-    query = (
-        sa.select(
-            VERSIONS.c.pk,
-            VERSIONS.c.state,
-            VERSIONS.c.revision,
-            VERSIONS.c.archive_time.is_not(None).label("is_archived"),
-            VERSIONS.c.delete_time.is_not(None).label("is_deleted"),
-        )
-        .join(MODELS, MODELS.c.pk == VERSIONS.c.model_pk)
-        .where(_is_version(name))
-    )
-    row = connection.execute(query).first()
+    row = connection.execute(_select_standing(), _version_values(name)).first()
     if row is None:
         return None
     state = VersionState(row.state)
@@ -138,7 +124,7 @@ def lock_version(connection: Connection, name: VersionName) -> Standing:
 
 def find_version(connection: Connection, name: VersionName) -> Version | None:
     """Return a version, also a deleted one; None when there is none or it is being purged."""
-    return _first(connection, select_versions(card=True).where(_is_version(name)))
+    return _first(connection, connection.execute(_select_version(), _version_values(name)))
 
 
 def find_versions(connection: Connection, names: Sequence[VersionName]) -> list[Version]:
@@ -160,23 +146,21 @@ def newest_ready(connection: Connection, name: ModelName) -> Version | None:
         VERSIONS.c.delete_time.is_(None),
     )
     query = select_versions(card=True).where(of_model(name), may_be_chosen)
-    return _first(connection, query.order_by(VERSIONS.c.number.desc()).limit(1))
+    newest = query.order_by(VERSIONS.c.number.desc()).limit(1)
+    return _first(connection, connection.execute(newest))
 
 
 def find_labelled(connection: Connection, name: ModelName, label: str) -> Version | None:
     """Return the version that has a label, or None."""
     has_label = sa.and_(VERSIONS.c.taken_label == label, VERSIONS.c.purge_time.is_(None))
-    return _first(connection, select_versions(card=True).where(of_model(name), has_label))
+    query = select_versions(card=True).where(of_model(name), has_label)
+    return _first(connection, connection.execute(query))
 
 
 def find_aliased(connection: Connection, name: ModelName, alias: str) -> Version | None:
     """Return the version an alias points to, or None."""
-    query = (
-        select_versions(card=True)
-        .join(ALIASES, ALIASES.c.version_pk == VERSIONS.c.pk)
-        .where(of_model(name), ALIASES.c.alias == alias)
-    )
-    return _first(connection, query)
+    values = {"project": name.project, "model": name.model, "alias": alias}
+    return _first(connection, connection.execute(_select_aliased(), values))
 
 
 def list_pending(connection: Connection, *, before: datetime, limit: int) -> list[PendingVersion]:
@@ -220,20 +204,85 @@ def is_listed(*, show_deleted: bool) -> sa.ColumnElement[bool]:
     return gone.is_(None)
 
 
-def _is_version(name: VersionName) -> sa.ColumnElement[bool]:
+# The statements of every registration and lookup, built once: building one costs several
+# times what running it does.
+@functools.cache
+def _select_version() -> sa.Select[Any]:
+    return select_versions(card=True).where(_is_version())
+
+
+@functools.cache
+def _select_standing() -> sa.Select[Any]:
+    return (
+        sa.select(
+            VERSIONS.c.pk,
+            VERSIONS.c.state,
+            VERSIONS.c.revision,
+            VERSIONS.c.archive_time.is_not(None).label("is_archived"),
+            VERSIONS.c.delete_time.is_not(None).label("is_deleted"),
+        )
+        .join(MODELS, MODELS.c.pk == VERSIONS.c.model_pk)
+        .where(_is_version())
+    )
+
+
+@functools.cache
+def _select_aliased() -> sa.Select[Any]:
+    return (
+        select_versions(card=True)
+        .join(ALIASES, ALIASES.c.version_pk == VERSIONS.c.pk)
+        .where(
+            MODELS.c.project == sa.bindparam("project"),
+            MODELS.c.model == sa.bindparam("model"),
+            ALIASES.c.alias == sa.bindparam("alias"),
+        )
+    )
+
+
+@functools.cache
+def _set_ready() -> Any:
+    return (
+        VERSIONS.update()
+        .where(
+            VERSIONS.c.pk == sa.bindparam("version_pk"),
+            VERSIONS.c.state == VersionState.PENDING.value,
+        )
+        .values(
+            state=VersionState.READY.value,
+            ready_time=sa.bindparam("now", type_=Timestamp()),
+            revision=VERSIONS.c.revision + 1,
+        )
+        .returning(VERSIONS.c.wanted_aliases)
+    )
+
+
+@functools.cache
+def _select_aliases(*, single: bool) -> sa.Select[Any]:
+    several = ALIASES.c.version_pk.in_(sa.bindparam("pks", expanding=True))
+    wanted = ALIASES.c.version_pk == sa.bindparam("pks") if single else several
+    query = sa.select(ALIASES.c.version_pk, ALIASES.c.alias).where(wanted)
+    return query.order_by(ALIASES.c.alias)
+
+
+def _is_version() -> sa.ColumnElement[bool]:
     return sa.and_(
-        of_model(name.parent),
-        VERSIONS.c.number == name.version,
+        MODELS.c.project == sa.bindparam("project"),
+        MODELS.c.model == sa.bindparam("model"),
+        VERSIONS.c.number == sa.bindparam("number"),
         VERSIONS.c.purge_time.is_(None),
     )
+
+
+def _version_values(name: VersionName) -> dict[str, Any]:
+    return {"project": name.project, "model": name.model, "number": name.version}
 
 
 def _pending(version_pk: int) -> sa.ColumnElement[bool]:
     return sa.and_(VERSIONS.c.pk == version_pk, VERSIONS.c.state == VersionState.PENDING.value)
 
 
-def _first(connection: Connection, query: sa.Select[Any]) -> Version | None:
-    rows = list(connection.execute(query))
+def _first(connection: Connection, found: Iterable[Row[Any]]) -> Version | None:
+    rows = list(found)
     return load_versions(connection, rows)[0] if rows else None
 
 
@@ -278,10 +327,9 @@ def load_versions(connection: Connection, rows: Sequence[Row[Any]]) -> list[Vers
 def _aliases(connection: Connection, pks: Sequence[int]) -> dict[int, list[str]]:
     found: dict[int, list[str]] = {}
     if pks:
-        query = sa.select(ALIASES.c.version_pk, ALIASES.c.alias).where(
-            ALIASES.c.version_pk.in_(pks)
-        )
-        for row in connection.execute(query.order_by(ALIASES.c.alias)):
+        single = len(pks) == 1
+        values = {"pks": pks[0] if single else list(pks)}
+        for row in connection.execute(_select_aliases(single=single), values):
             found.setdefault(row.version_pk, []).append(row.alias)
     return found
 
