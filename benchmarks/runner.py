@@ -30,6 +30,16 @@ class Scale:
     repetitions: int
     quick: bool
 
+    @property
+    def runs(self) -> int:
+        """Return how many runs the searched database holds."""
+        return 10_000 if self.quick else 100_000
+
+    @property
+    def grown(self) -> int:
+        """Return how many runs the grown database holds."""
+        return 100_000 if self.quick else 1_000_000
+
 
 def main(group: str, measure: Callable[[Scale], Iterator[Measurement]]) -> None:
     """Measure a group's bars; exit with 0 only if every one was measured and holds."""

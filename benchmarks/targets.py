@@ -26,11 +26,42 @@ class Target:
         return value <= self.value if self.side is Side.AT_MOST else value >= self.value
 
 
+METADATA_DATABASES = ("sqlite", "postgresql")
+_METADATA = {
+    "log one metric, 1 client": Target(Side.AT_LEAST, 7, "x"),
+    "log one metric, 8 clients": Target(Side.AT_LEAST, 8, "x"),
+    "server CPU per logged metric, seconds": Target(Side.AT_MOST, 0.1, "x"),
+    "log_metric from training, against the best setting": Target(Side.AT_LEAST, 30, "x"),
+    "log_metric from training, delivered metrics/s": Target(Side.AT_LEAST, 100_000, "metrics/s"),
+    "log_metric call, median": Target(Side.AT_MOST, 20, "us"),
+    "log_metric call, p99": Target(Side.AT_MOST, 1_000, "us"),
+    "batch of 1,000 metrics": Target(Side.AT_LEAST, 20, "x"),
+    "create run, 8 clients": Target(Side.AT_LEAST, 7, "x"),
+    "create version, 8 clients": Target(Side.AT_LEAST, 14, "x"),
+    "version by alias, 1 client": Target(Side.AT_LEAST, 14, "x"),
+    "version by alias, 8 clients": Target(Side.AT_LEAST, 6, "x"),
+    "resolver": Target(Side.AT_LEAST, 100_000, "lookups/s"),
+    "resolver, stale": Target(Side.AT_MOST, 0.2, "s"),
+    "search, top 100 by a metric": Target(Side.AT_LEAST, 50, "x"),
+    "search, selective param": Target(Side.AT_LEAST, 5, "x"),
+    "search, selective metric": Target(Side.AT_LEAST, 5, "x"),
+    "search, selective tag": Target(Side.AT_LEAST, 5, "x"),
+    "search, unselective": Target(Side.AT_MOST, 6, "s"),
+    "metric history of 100,000 points": Target(Side.AT_LEAST, 50, "x"),
+    "growth, page": Target(Side.AT_MOST, 1.5, "x"),
+    "growth, ordered search": Target(Side.AT_MOST, 1.5, "x"),
+    "growth, alias lookup": Target(Side.AT_MOST, 1.5, "x"),
+    "growth, create": Target(Side.AT_MOST, 1.5, "x"),
+}
+
 TARGETS: dict[str, dict[str, Target]] = {
     "suite": {
         "start to ready": Target(Side.AT_MOST, 3.5, "s"),
         "idle memory of all processes": Target(Side.AT_MOST, 350, "MB"),
         "import modelyard above bare Python": Target(Side.AT_MOST, 60, "ms"),
         "modelyard --help above bare Python": Target(Side.AT_MOST, 250, "ms"),
+    },
+    "metadata": {
+        f"{kind}: {bar}": target for kind in METADATA_DATABASES for bar, target in _METADATA.items()
     },
 }

