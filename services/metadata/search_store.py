@@ -66,6 +66,7 @@ class _Search:
     orderings: tuple[Ordering, ...]
     sorts: tuple[Sort, ...]
     size: int
+    selective: int
     key: Row | None
 
     @property
@@ -81,8 +82,17 @@ def search(
     listing: Listing,
     *,
     seconds: float,
+    selective: int = SELECTIVE,
 ) -> tuple[list[int], str]:
     """Return the rows of a page, in order, and the next page's token.
+
+    Args:
+        connection: where to read.
+        subject: what to search.
+        parent: the model whose it must be; `-` for all of the project.
+        listing: which page of what, in which order.
+        seconds: how long it may take.
+        selective: so many rows are few enough to be looked at one by one.
 
     Raises:
         ServiceError: INVALID_FILTER, INVALID_ORDER, INVALID_PAGE_TOKEN, GOAL_MISSING;
@@ -108,6 +118,7 @@ def search(
         orderings=orderings,
         sorts=tuple(sorts),
         size=listing.size + 1,
+        selective=selective,
         key=pagination.decode_token(listing.token, text, shape(sorts)),
     )
     if scope.pks == ():
@@ -183,9 +194,9 @@ def _candidates(found: _Search) -> tuple[list[int] | None, int | None]:
         query = _probe(found, term)
         if query is None:
             continue
-        some = query.limit(SELECTIVE + 1).subquery()
+        some = query.limit(found.selective + 1).subquery()
         count = found.connection.execute(sa.select(sa.func.count()).select_from(some)).scalar_one()
-        if count <= SELECTIVE and (best is None or count < len(best)):
+        if count <= found.selective and (best is None or count < len(best)):
             best, place = list(found.connection.execute(query).scalars()), index
         if best is not None and len(best) <= found.size:
             break
