@@ -40,8 +40,6 @@ _METADATA = {
     "create version, 8 clients": Target(Side.AT_LEAST, 14, "x"),
     "version by alias, 1 client": Target(Side.AT_LEAST, 14, "x"),
     "version by alias, 8 clients": Target(Side.AT_LEAST, 6, "x"),
-    "resolver": Target(Side.AT_LEAST, 100_000, "lookups/s"),
-    "resolver, stale": Target(Side.AT_MOST, 0.2, "s"),
     "search, top 100 by a metric": Target(Side.AT_LEAST, 50, "x"),
     "search, selective param": Target(Side.AT_LEAST, 5, "x"),
     "search, selective metric": Target(Side.AT_LEAST, 5, "x"),

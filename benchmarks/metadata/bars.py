@@ -104,11 +104,6 @@ def _aliases(pair: Pair) -> Iterator[Measurement]:
     for clients in (1, 8):
         name = f"version by alias, {clients} client{'s' * (clients > 1)}"
         yield _compared(pair, name, "get_alias", clients, own, {"names": NAMES})
-    loads = [
-        pair.ours.run("resolver", seconds=SECONDS, **own) for _ in range(pair.scale.repetitions)
-    ]
-    rates = [1000 * load.requests / load.elapsed for load in loads]
-    yield Measurement(pair.bar("resolver"), statistics.median(rates), rates, [])
 
 
 def _searches(pair: Pair) -> Iterator[Measurement]:

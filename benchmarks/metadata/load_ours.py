@@ -187,22 +187,6 @@ def get_seeded(arguments: dict[str, Any]) -> Operation:
     return once
 
 
-def resolver(arguments: dict[str, Any]) -> Operation:
-    """Ask a resolver that follows the registry; a thousand times a request."""
-    targets, expected = arguments["targets"], arguments["expected"]
-    found = CLIENTS[0].resolver(list(targets))
-    found.__enter__()
-
-    def once(number: int, index: int) -> bool:
-        place = index % len(targets)
-        target = targets[place]
-        for _ in range(1000):
-            version = found.resolve(target)
-        return bool(version.name == expected[place])
-
-    return once
-
-
 def get_alias(arguments: dict[str, Any]) -> Operation:
     """Get the version an alias points to; the alias differs from request to request."""
     names: list[str] = arguments["targets"]
@@ -252,7 +236,6 @@ OPERATIONS: dict[str, Prepare] = {
     "page": page,
     "get_alias": get_alias,
     "get_seeded": get_seeded,
-    "resolver": resolver,
     "create_run": create_run,
     "create_version": create_version,
 }

@@ -91,7 +91,7 @@ def _connect(url: str):  # type: ignore[no-untyped-def]
         import sqlite3  # noqa: PLC0415 - one of two drivers
 
         return sqlite3.connect(url.removeprefix("sqlite:///")), "?"
-    import psycopg2  # type: ignore[import-untyped]  # noqa: PLC0415 - one of two drivers
+    import psycopg2  # noqa: PLC0415 - one of two drivers
 
     parts = urlsplit(url)
     connection = psycopg2.connect(

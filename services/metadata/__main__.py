@@ -17,7 +17,7 @@ from modelyard.metadata.v1 import (
 
 from services.common.auth import CachingAuthenticator
 from services.common.database import Database
-from services.common.server import ServerSettings
+from services.common.server import Register, ServerSettings
 from services.common.service import Chassis, Service, SuiteSettings, run
 from services.common.settings import load_or_exit
 from services.metadata.comparisons.comparing import Comparing
@@ -62,28 +62,24 @@ async def compose(chassis: Chassis, settings: MetadataSettings | None = None) ->
     directory = Directory(database=database, clock=now)
     access = await _access(database, directory, settings)
     sweep = timedelta(seconds=settings.sweep_seconds)
+    holds = RemoteHolds(chassis.peer)
     registering = Registering(
         database=database,
-        holds=RemoteHolds(chassis.peer),
+        holds=holds,
         access=access,
         clock=now,
         pending=timedelta(seconds=settings.pending_seconds),
         interval=sweep,
     )
-    lifecycle = Lifecycle(
-        database=database,
-        holds=RemoteHolds(chassis.peer),
-        access=access,
-        clock=now,
-        interval=sweep,
-    )
+    lifecycle = Lifecycle(database=database, holds=holds, access=access, clock=now, interval=sweep)
     authenticator = CachingAuthenticator(access)
     watch = Watch(database=database, bus=bus, authenticator=authenticator)
     silence = timedelta(seconds=settings.heartbeat_seconds)
     tracker = Tracker(database=database, clock=now, silence=silence, interval=sweep)
+    seconds = settings.query_seconds
     models = ModelServicer(
         registry=Registry(database=database, clock=now),
-        search=VersionSearch(database=database, seconds=settings.query_seconds),
+        search=VersionSearch(database=database, seconds=seconds),
         registering=registering,
         lifecycle=lifecycle,
         evaluating=Evaluating(database=database, clock=now),
@@ -91,17 +87,9 @@ async def compose(chassis: Chassis, settings: MetadataSettings | None = None) ->
         pointing=Pointing(database=database, clock=now),
     )
     projects = ProjectServicer(directory=directory, access=access)
-    datasets = DatasetServicer(catalogue=Catalogue(database=database, clock=now))
-    lineage = LineageServicer(
-        usage=Usage(database=database, clock=now), tracing=Tracing(database=database)
-    )
-    comparing = Comparing(database=database, sources=Sources(RemoteTrees(chassis.peer)))
-    comparisons = ComparisonServicer(comparing=comparing)
     runs = RunServicer(
         tracker=tracker,
-        search=RunSearch(
-            database=database, seconds=settings.query_seconds, encode=run_codec.encoded
-        ),
+        search=RunSearch(database=database, seconds=seconds, encode=run_codec.encoded),
         upkeep=Upkeep(database=database, clock=now),
         ingestor=Ingestor(database=database, clock=now),
         history=History(database=database),
@@ -114,19 +102,27 @@ async def compose(chassis: Chassis, settings: MetadataSettings | None = None) ->
             (project_service_pb2_grpc.add_ProjectServiceServicer_to_server, projects),
             (model_service_pb2_grpc.add_ModelServiceServicer_to_server, models),
             (run_service_pb2_grpc.add_RunServiceServicer_to_server, runs),
-            (dataset_service_pb2_grpc.add_DatasetServiceServicer_to_server, datasets),
-            (lineage_service_pb2_grpc.add_LineageServiceServicer_to_server, lineage),
-            (comparison_service_pb2_grpc.add_ComparisonServiceServicer_to_server, comparisons),
+            *_readers(database, chassis),
         ],
-        background=[
-            bus.run,
-            registering.sweep_forever,
-            lifecycle.sweep_forever,
-            tracker.sweep_forever,
-        ],
+        background=[bus.run, *(user.sweep_forever for user in (registering, lifecycle, tracker))],
         close=[database.close],
         authenticator=access,
     )
+
+
+def _readers(database: Database, chassis: Chassis) -> list[tuple[Register, object]]:
+    """Make what looks across models and runs: data, where it led, and comparisons."""
+    datasets = DatasetServicer(catalogue=Catalogue(database=database, clock=now))
+    lineage = LineageServicer(
+        usage=Usage(database=database, clock=now), tracing=Tracing(database=database)
+    )
+    comparing = Comparing(database=database, sources=Sources(RemoteTrees(chassis.peer)))
+    comparisons = ComparisonServicer(comparing=comparing)
+    return [
+        (dataset_service_pb2_grpc.add_DatasetServiceServicer_to_server, datasets),
+        (lineage_service_pb2_grpc.add_LineageServiceServicer_to_server, lineage),
+        (comparison_service_pb2_grpc.add_ComparisonServiceServicer_to_server, comparisons),
+    ]
 
 
 async def _access(database: Database, directory: Directory, settings: MetadataSettings) -> Access:

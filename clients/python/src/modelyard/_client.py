@@ -1,8 +1,10 @@
 """The two clients: `Client` blocks, `AsyncClient` is awaited; otherwise they are alike."""
 
+# ruff: noqa: A002  # `filter` is what the API calls it
+
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
@@ -14,10 +16,12 @@ from modelyard._names import Names, Ref
 from modelyard._resources.aliases import Aliases, AsyncAliases
 from modelyard._resources.artifacts import Artifacts, AsyncArtifacts
 from modelyard._resources.builds import AsyncBuilds, Builds
+from modelyard._resources.changes import AsyncChanges, Changes
 from modelyard._resources.comparisons import AsyncComparisons, Comparisons
 from modelyard._resources.datasets import AsyncDatasets, Datasets
 from modelyard._resources.deployments import AsyncDeployments, Deployments
 from modelyard._resources.environments import AsyncEnvironments, Environments
+from modelyard._resources.lineage import AsyncLineage, Lineage
 from modelyard._resources.models import AsyncModels, Models
 from modelyard._resources.projects import AsyncProjects, Projects
 from modelyard._resources.runs import AsyncRuns, Runs
@@ -26,6 +30,7 @@ from modelyard._resources.versions import AsyncVersions, Versions
 
 if TYPE_CHECKING:
     from modelyard.metadata.v1.comparison_service_pb2 import CompareResponse
+    from modelyard.metadata.v1.model_service_pb2 import ModelChange
 
 
 class Client:
@@ -69,6 +74,12 @@ class Client:
         """
         return self._comparisons.compare(names, code=code)
 
+    def watch(
+        self, model: Ref | None = None, *, filter: str = "", cursor: str = ""
+    ) -> Iterator[ModelChange]:
+        """Iterate over the changes of a model, or of all, for ever; see `changes.models`."""
+        return self.changes.models(model, filter=filter, cursor=cursor)
+
     def close(self) -> None:
         """Close the connection; whatever uses it ends with an error."""
         self.connection.close()
@@ -90,10 +101,12 @@ class Client:
         self.aliases = Aliases(connection, names)
         self.artifacts = Artifacts(connection, names)
         self.builds = Builds(connection, names)
+        self.changes = Changes(connection, names)
         self._comparisons = Comparisons(connection, names)
         self.datasets = Datasets(connection, names)
         self.deployments = Deployments(connection, names)
         self.environments = Environments(connection, names)
+        self.lineage = Lineage(connection, names)
         self.models = Models(connection, names)
         self.projects = Projects(connection, names)
         self.runs = Runs(connection, names)
@@ -139,6 +152,12 @@ class AsyncClient:
         """Put runs, versions and builds side by side, as `Client.compare` does."""
         return await self._comparisons.compare(names, code=code)
 
+    def watch(
+        self, model: Ref | None = None, *, filter: str = "", cursor: str = ""
+    ) -> AsyncIterator[ModelChange]:
+        """Iterate over the changes of a model, or of all, for ever; see `changes.models`."""
+        return self.changes.models(model, filter=filter, cursor=cursor)
+
     async def close(self) -> None:
         """Close the connection; whatever uses it ends with an error."""
         await self.connection.close()
@@ -160,10 +179,12 @@ class AsyncClient:
         self.aliases = AsyncAliases(connection, names)
         self.artifacts = AsyncArtifacts(connection, names)
         self.builds = AsyncBuilds(connection, names)
+        self.changes = AsyncChanges(connection, names)
         self._comparisons = AsyncComparisons(connection, names)
         self.datasets = AsyncDatasets(connection, names)
         self.deployments = AsyncDeployments(connection, names)
         self.environments = AsyncEnvironments(connection, names)
+        self.lineage = AsyncLineage(connection, names)
         self.models = AsyncModels(connection, names)
         self.projects = AsyncProjects(connection, names)
         self.runs = AsyncRuns(connection, names)

@@ -8,7 +8,17 @@ from typing import Annotated
 
 import typer
 
-from modelyard.cli import builds, compare, context, deployments, files, predict, resources, setup
+from modelyard.cli import (
+    builds,
+    compare,
+    context,
+    deployments,
+    files,
+    lineage,
+    predict,
+    resources,
+    setup,
+)
 from modelyard.cli.render import clean
 from modelyard.cli.tracing import traced
 from modelyard.errors import ModelyardError
@@ -28,7 +38,7 @@ def make_app() -> typer.Typer:
         rich_markup_mode=None,
     )
     app.callback()(_options)
-    for module in (builds, compare, deployments, files, predict, setup):
+    for module in (builds, compare, deployments, files, lineage, predict, setup):
         module.register(app)
     resources.register(app)
     return app

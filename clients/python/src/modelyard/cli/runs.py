@@ -56,6 +56,11 @@ def register(group: typer.Typer) -> None:
             },
         )
 
+    _register_show(group)
+    _register_upkeep(group)
+
+
+def _register_show(group: typer.Typer) -> None:
     @group.command("show")
     def show_run(run: str) -> None:
         """Show a run, `churn/RUN` in short, and everything that made it."""
@@ -89,8 +94,6 @@ def register(group: typer.Typer) -> None:
                 "deleted": moment(found.delete_time) if found.HasField("delete_time") else "",
             },
         )
-
-    _register_upkeep(group)
 
 
 def _register_upkeep(group: typer.Typer) -> None:
