@@ -45,27 +45,21 @@ class Holds:
             ServiceError: BYTES_MISSING.
         """
         now = self._clock()
+        until = now + LEASE
 
-        def find(tx: Transaction) -> tuple[Hold | None, datetime | None]:
+        def find_or_lease(tx: Transaction) -> tuple[Hold | None, bool]:
             held = store.find_hold(tx.connection, name, holder)
-            return held, store.find_lease(tx.connection, name)
+            return held, held is not None or store.lease_artifact(tx.connection, name, until=until)
 
-        held, leased = await self._database.lookup(find)
+        held, exists = await self._database.write(find_or_lease)
         if held is not None:
             return held
-        # A lease keeps the bytes while they are looked over, without a long transaction. That
-        # of a commit just made is long enough: extending it would cost a write.
-        if leased is None or leased < now + LEASE / 2:
-            await self._lease(name, now + LEASE)
+        if not exists:
+            raise bytes_missing(bytes.fromhex(name.artifact))
+        # The lease keeps the bytes while they are looked over, without a long transaction.
         await self._check_whole(name)
         hold = Hold(name, holder, now)
         return await self._database.write(lambda tx: store.add_hold(tx.connection, hold))
-
-    async def _lease(self, name: ArtifactName, until: datetime) -> None:
-        if not await self._database.write(
-            lambda tx: store.lease_artifact(tx.connection, name, until=until)
-        ):
-            raise bytes_missing(bytes.fromhex(name.artifact))
 
     async def release(self, name: ArtifactName, holder: str) -> None:
         """Release a hold; there may be none."""

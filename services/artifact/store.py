@@ -6,17 +6,15 @@ between projects would tell one what another has.
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Iterator, Sequence
 from datetime import datetime
-from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import Connection
 
 from services.artifact.domain import Artifact, ChunkRef, Hold, Pack, StoredFile
-from services.common.database import Timestamp, compiled
+from services.common.database import Timestamp
 from services.common.names import ArtifactName
 
 _SLICE = 500
@@ -67,9 +65,6 @@ ARTIFACTS = sa.Table(
     # A leased artifact keeps its files and their chunks too.
     sa.Column("lease_expire_time", Timestamp, nullable=False),
 )
-_FIND_LEASE = sa.select(ARTIFACTS.c.lease_expire_time).where(
-    ARTIFACTS.c.project == sa.bindparam("project"), ARTIFACTS.c.digest == sa.bindparam("digest")
-)
 HOLDS = sa.Table(
     "holds",
     METADATA,
@@ -77,11 +72,6 @@ HOLDS = sa.Table(
     sa.Column("digest", sa.Text, primary_key=True),
     sa.Column("holder", sa.Text, primary_key=True),
     sa.Column("create_time", Timestamp, nullable=False),
-)
-_FIND_HOLD = sa.select(HOLDS.c.create_time).where(
-    HOLDS.c.project == sa.bindparam("project"),
-    HOLDS.c.digest == sa.bindparam("digest"),
-    HOLDS.c.holder == sa.bindparam("holder"),
 )
 
 
@@ -287,34 +277,24 @@ def lease_artifact(connection: Connection, name: ArtifactName, *, until: datetim
 
 def add_hold(connection: Connection, hold: Hold) -> Hold:
     """Record a hold; return the one that was recorded first."""
-    values = {
-        "project": hold.artifact.project,
-        "digest": hold.artifact.artifact,
-        "holder": hold.holder,
-        "create_time": hold.create_time,
-    }
-    connection.execute(_insert_hold(connection.dialect.name), values)
+    connection.execute(
+        _insert(connection, HOLDS)
+        .values(
+            project=hold.artifact.project,
+            digest=hold.artifact.artifact,
+            holder=hold.holder,
+            create_time=hold.create_time,
+        )
+        .on_conflict_do_nothing()
+    )
     return find_hold(connection, hold.artifact, hold.holder) or hold
 
 
 def find_hold(connection: Connection, name: ArtifactName, holder: str) -> Hold | None:
     """Return a hold."""
-    values = {"project": name.project, "digest": name.artifact, "holder": holder}
-    time = connection.execute(_FIND_HOLD, values).scalar()
+    query = sa.select(HOLDS.c.create_time).where(*_is(HOLDS, name), HOLDS.c.holder == holder)
+    time = connection.execute(query).scalar()
     return None if time is None else Hold(name, holder, time)
-
-
-@functools.cache
-def _insert_hold(dialect: str) -> Any:
-    make = postgresql.insert if dialect == "postgresql" else sqlite.insert
-    return compiled(make(HOLDS).on_conflict_do_nothing(), dialect, HOLDS.c.keys())
-
-
-def find_lease(connection: Connection, name: ArtifactName) -> datetime | None:
-    """Return until when an artifact is leased; None when there is no such artifact."""
-    values = {"project": name.project, "digest": name.artifact}
-    found: datetime | None = connection.execute(_FIND_LEASE, values).scalar()
-    return found
 
 
 def delete_hold(connection: Connection, name: ArtifactName, holder: str) -> None:

@@ -25,8 +25,6 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import sqlalchemy as sa
-from sqlalchemy.dialects.postgresql.psycopg import PGDialect_psycopg
-from sqlalchemy.dialects.sqlite.pysqlite import SQLiteDialect_pysqlite
 from sqlalchemy.engine import Connection, Dialect, Engine
 
 from services.common import outbox
@@ -368,18 +366,6 @@ def _connection_errors() -> tuple[type[Exception], ...]:
     import psycopg  # noqa: PLC0415 - SQLite needs none of it
 
     return (psycopg.OperationalError, psycopg.InterfaceError)
-
-
-def compiled(statement: Any, dialect: str, columns: Sequence[str]) -> Any:
-    """Compile an insert with ON CONFLICT, to be kept: SQLAlchemy keeps no such form itself.
-
-    Args:
-        statement: without values.
-        dialect: `sqlite` or `postgresql`.
-        columns: which it is given values for.
-    """
-    make = PGDialect_psycopg if dialect == "postgresql" else SQLiteDialect_pysqlite
-    return statement.compile(dialect=make(), column_keys=list(columns))
 
 
 _LOCKS: dict[Path, int] = {}

@@ -11,7 +11,6 @@ import gc
 import logging
 import os
 import signal
-import sys
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -102,9 +101,6 @@ async def run(
     peer = Peer(suite.suite_address, root_certificates=suite.root_certificates)
     services = [await compose(Chassis(suite, peer)) for compose in composes]
     _spare_collector()
-    # A thread that ran a statement of a millionth of a second gets to go on after one
-    # millisecond and not five: a write is a dozen such statements.
-    sys.setswitchinterval(0.001)
     try:
         await _serve(services, server_settings, _authenticator(services, peer), telemetry, ready)
     finally:

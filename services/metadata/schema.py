@@ -15,10 +15,12 @@ from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.dialects.postgresql.psycopg import PGDialect_psycopg as psycopg_dialect
+from sqlalchemy.dialects.sqlite.pysqlite import SQLiteDialect_pysqlite as sqlite_dialect
 from sqlalchemy.engine import Connection, Row
 
 from services.common import idempotency, outbox, pagination
-from services.common.database import Double, compiled
+from services.common.database import Double
 from services.common.filtering import FieldCompiler, flag_field, number_field, text_field
 from services.common.filtering import typed_field as compile_typed
 from services.metadata.listing import Listing
@@ -104,7 +106,7 @@ def _insert_new(
     dialect: str, table: sa.Table, conflict: tuple[str, ...], names: tuple[str, ...]
 ) -> Any:
     statement = _insert(dialect, table).on_conflict_do_nothing(index_elements=conflict)
-    return compiled(statement.returning(table), dialect, names)
+    return _compiled(dialect, statement.returning(table), names)
 
 
 @functools.cache
@@ -114,11 +116,16 @@ def _upsert(
     statement = _insert(dialect, table)
     changed = {name: statement.excluded[name] for name in names if name not in conflict}
     statement = statement.on_conflict_do_update(index_elements=conflict, set_=changed)
-    return compiled(statement, dialect, names)
+    return _compiled(dialect, statement, names)
 
 
 def _insert(dialect: str, table: sa.Table) -> Any:
     return postgresql.insert(table) if dialect == "postgresql" else sqlite.insert(table)
+
+
+def _compiled(dialect: str, statement: Any, names: tuple[str, ...]) -> Any:
+    make = psycopg_dialect if dialect == "postgresql" else sqlite_dialect
+    return statement.compile(dialect=make(), column_keys=list(names))
 
 
 def driver_sql(
