@@ -55,7 +55,7 @@ class Scope:
         return column == self.pks[0] if len(self.pks) == 1 else column.in_(self.pks)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Ordering:
     """What one term of an order sorts by, and the table that must be joined for it, if any.
 

@@ -158,7 +158,9 @@ def _conjuncts(expression: Expression | None) -> tuple[Expression, ...]:
 
 def _orderings(fields: Mapping[str, Field], text: str) -> tuple[Ordering, ...]:
     unsorted = [name for name, field in fields.items() if field.order is None]
-    return tuple(_ordering(fields, term) for term in parse_order(text, names(fields, unsorted)))
+    terms = parse_order(text, names(fields, unsorted))
+    # Two terms may be one, such as a metric's greatest and its best.
+    return tuple(dict.fromkeys(_ordering(fields, term) for term in terms))
 
 
 def _ordering(fields: Mapping[str, Field], term: OrderTerm) -> Ordering:
