@@ -50,14 +50,19 @@ class Suite:
         return Client(self.address, token=self.token)
 
     def find(self, *words: str) -> list[psutil.Process]:
-        """Find the suite's processes whose command line holds all the words."""
-        found = []
+        """Find the suite's processes whose command line holds all the words.
+
+        A child between fork and exec still shows its parent's command line: not counted.
+        """
+        found: dict[int, psutil.Process] = {}
         for root in self.processes:
             for process in [root, *_descendants(root)]:
                 line = _command_line(process)
                 if line and all(any(word in part for part in line) for word in words):
-                    found.append(process)
-        return found
+                    parent = found.get(_parent(process))
+                    if parent is None or _command_line(parent) != line:
+                        found[process.pid] = process
+        return list(found.values())
 
     def predict(self, environment: str, model: str) -> dict[str, Any]:
         """Ask the live version, once, without a second try."""
@@ -168,3 +173,10 @@ def _command_line(process: psutil.Process) -> list[str]:
         return process.cmdline()
     except psutil.Error:
         return []
+
+
+def _parent(process: psutil.Process) -> int:
+    try:
+        return int(process.ppid())
+    except psutil.Error:
+        return 0
