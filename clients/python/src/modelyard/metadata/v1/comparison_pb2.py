@@ -24,35 +24,36 @@ _sym_db = _symbol_database.Default()
 
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 from modelyard.common.v1 import value_pb2 as modelyard_dot_common_dot_v1_dot_value__pb2
+from modelyard.metadata.v1 import dataset_difference_pb2 as modelyard_dot_metadata_dot_v1_dot_dataset__difference__pb2
 from modelyard.metadata.v1 import model_pb2 as modelyard_dot_metadata_dot_v1_dot_model__pb2
 from modelyard.metadata.v1 import run_pb2 as modelyard_dot_metadata_dot_v1_dot_run__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n&modelyard/metadata/v1/comparison.proto\x12\x15modelyard.metadata.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1fmodelyard/common/v1/value.proto\x1a!modelyard/metadata/v1/model.proto\x1a\x1fmodelyard/metadata/v1/run.proto\"\x9a\x01\n\x0c\x43omparedItem\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0b\n\x03run\x18\x02 \x01(\t\x12\x0f\n\x07version\x18\x03 \x01(\t\x12\r\n\x05\x62uild\x18\x04 \x01(\t\x12\r\n\x05title\x18\x05 \x01(\t\x12/\n\x0b\x63reate_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0f\n\x07\x63reator\x18\x07 \x01(\t\"[\n\x0fParamComparison\x12\x0b\n\x03key\x18\x01 \x01(\t\x12*\n\x06values\x18\x02 \x03(\x0b\x32\x1a.modelyard.common.v1.Value\x12\x0f\n\x07\x64iffers\x18\x03 \x01(\x08\"\x82\x01\n\x10MetricComparison\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\x30\n\x05\x63\x65lls\x18\x02 \x03(\x0b\x32!.modelyard.metadata.v1.MetricCell\x12/\n\x04goal\x18\x03 \x01(\x0e\x32!.modelyard.metadata.v1.MetricGoal\"V\n\nMetricCell\x12\x12\n\x05value\x18\x01 \x01(\x01H\x00\x88\x01\x01\x12\x12\n\x05\x64\x65lta\x18\x02 \x01(\x01H\x01\x88\x01\x01\x12\x0c\n\x04\x62\x65st\x18\x03 \x01(\x08\x42\x08\n\x06_valueB\x08\n\x06_delta\">\n\x0e\x46\x61\x63tComparison\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\x0e\n\x06values\x18\x02 \x03(\t\x12\x0f\n\x07\x64iffers\x18\x03 \x01(\x08\"3\n\x11PackageComparison\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x10\n\x08versions\x18\x02 \x03(\t\"\x80\x01\n\x0e\x43odeComparison\x12\x32\n\x07sources\x18\x01 \x03(\x0b\x32!.modelyard.metadata.v1.CodeSource\x12:\n\x0b\x64ifferences\x18\x02 \x03(\x0b\x32%.modelyard.metadata.v1.CodeDifference\"A\n\x0e\x43odeDifference\x12\x14\n\x0cunified_diff\x18\x01 \x01(\t\x12\x0b\n\x03\x63ut\x18\x02 \x01(\x08\x12\x0c\n\x04note\x18\x03 \x01(\t\"w\n\x11\x44\x61tasetComparison\x12\x0c\n\x04role\x18\x01 \x01(\t\x12\x43\n\x10\x64\x61taset_versions\x18\x02 \x03(\x0b\x32).modelyard.metadata.v1.DatasetVersionList\x12\x0f\n\x07\x64iffers\x18\x03 \x01(\x08\"#\n\x12\x44\x61tasetVersionList\x12\r\n\x05names\x18\x01 \x03(\tb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n&modelyard/metadata/v1/comparison.proto\x12\x15modelyard.metadata.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1fmodelyard/common/v1/value.proto\x1a.modelyard/metadata/v1/dataset_difference.proto\x1a!modelyard/metadata/v1/model.proto\x1a\x1fmodelyard/metadata/v1/run.proto\"\x9a\x01\n\x0c\x43omparedItem\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0b\n\x03run\x18\x02 \x01(\t\x12\x0f\n\x07version\x18\x03 \x01(\t\x12\r\n\x05\x62uild\x18\x04 \x01(\t\x12\r\n\x05title\x18\x05 \x01(\t\x12/\n\x0b\x63reate_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0f\n\x07\x63reator\x18\x07 \x01(\t\"[\n\x0fParamComparison\x12\x0b\n\x03key\x18\x01 \x01(\t\x12*\n\x06values\x18\x02 \x03(\x0b\x32\x1a.modelyard.common.v1.Value\x12\x0f\n\x07\x64iffers\x18\x03 \x01(\x08\"\x82\x01\n\x10MetricComparison\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\x30\n\x05\x63\x65lls\x18\x02 \x03(\x0b\x32!.modelyard.metadata.v1.MetricCell\x12/\n\x04goal\x18\x03 \x01(\x0e\x32!.modelyard.metadata.v1.MetricGoal\"V\n\nMetricCell\x12\x12\n\x05value\x18\x01 \x01(\x01H\x00\x88\x01\x01\x12\x12\n\x05\x64\x65lta\x18\x02 \x01(\x01H\x01\x88\x01\x01\x12\x0c\n\x04\x62\x65st\x18\x03 \x01(\x08\x42\x08\n\x06_valueB\x08\n\x06_delta\">\n\x0e\x46\x61\x63tComparison\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\x0e\n\x06values\x18\x02 \x03(\t\x12\x0f\n\x07\x64iffers\x18\x03 \x01(\x08\"3\n\x11PackageComparison\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x10\n\x08versions\x18\x02 \x03(\t\"\x80\x01\n\x0e\x43odeComparison\x12\x32\n\x07sources\x18\x01 \x03(\x0b\x32!.modelyard.metadata.v1.CodeSource\x12:\n\x0b\x64ifferences\x18\x02 \x03(\x0b\x32%.modelyard.metadata.v1.CodeDifference\"A\n\x0e\x43odeDifference\x12\x14\n\x0cunified_diff\x18\x01 \x01(\t\x12\x0b\n\x03\x63ut\x18\x02 \x01(\x08\x12\x0c\n\x04note\x18\x03 \x01(\t\"\xb6\x01\n\x11\x44\x61tasetComparison\x12\x0c\n\x04role\x18\x01 \x01(\t\x12\x43\n\x10\x64\x61taset_versions\x18\x02 \x03(\x0b\x32).modelyard.metadata.v1.DatasetVersionList\x12\x0f\n\x07\x64iffers\x18\x03 \x01(\x08\x12=\n\x0b\x64ifferences\x18\x04 \x03(\x0b\x32(.modelyard.metadata.v1.DatasetDifference\"#\n\x12\x44\x61tasetVersionList\x12\r\n\x05names\x18\x01 \x03(\tb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'modelyard.metadata.v1.comparison_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_COMPAREDITEM']._serialized_start=200
-  _globals['_COMPAREDITEM']._serialized_end=354
-  _globals['_PARAMCOMPARISON']._serialized_start=356
-  _globals['_PARAMCOMPARISON']._serialized_end=447
-  _globals['_METRICCOMPARISON']._serialized_start=450
-  _globals['_METRICCOMPARISON']._serialized_end=580
-  _globals['_METRICCELL']._serialized_start=582
-  _globals['_METRICCELL']._serialized_end=668
-  _globals['_FACTCOMPARISON']._serialized_start=670
-  _globals['_FACTCOMPARISON']._serialized_end=732
-  _globals['_PACKAGECOMPARISON']._serialized_start=734
-  _globals['_PACKAGECOMPARISON']._serialized_end=785
-  _globals['_CODECOMPARISON']._serialized_start=788
-  _globals['_CODECOMPARISON']._serialized_end=916
-  _globals['_CODEDIFFERENCE']._serialized_start=918
-  _globals['_CODEDIFFERENCE']._serialized_end=983
-  _globals['_DATASETCOMPARISON']._serialized_start=985
-  _globals['_DATASETCOMPARISON']._serialized_end=1104
-  _globals['_DATASETVERSIONLIST']._serialized_start=1106
-  _globals['_DATASETVERSIONLIST']._serialized_end=1141
+  _globals['_COMPAREDITEM']._serialized_start=248
+  _globals['_COMPAREDITEM']._serialized_end=402
+  _globals['_PARAMCOMPARISON']._serialized_start=404
+  _globals['_PARAMCOMPARISON']._serialized_end=495
+  _globals['_METRICCOMPARISON']._serialized_start=498
+  _globals['_METRICCOMPARISON']._serialized_end=628
+  _globals['_METRICCELL']._serialized_start=630
+  _globals['_METRICCELL']._serialized_end=716
+  _globals['_FACTCOMPARISON']._serialized_start=718
+  _globals['_FACTCOMPARISON']._serialized_end=780
+  _globals['_PACKAGECOMPARISON']._serialized_start=782
+  _globals['_PACKAGECOMPARISON']._serialized_end=833
+  _globals['_CODECOMPARISON']._serialized_start=836
+  _globals['_CODECOMPARISON']._serialized_end=964
+  _globals['_CODEDIFFERENCE']._serialized_start=966
+  _globals['_CODEDIFFERENCE']._serialized_end=1031
+  _globals['_DATASETCOMPARISON']._serialized_start=1034
+  _globals['_DATASETCOMPARISON']._serialized_end=1216
+  _globals['_DATASETVERSIONLIST']._serialized_start=1218
+  _globals['_DATASETVERSIONLIST']._serialized_end=1253
 # @@protoc_insertion_point(module_scope)

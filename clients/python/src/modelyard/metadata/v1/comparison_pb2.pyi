@@ -10,6 +10,7 @@ import google.protobuf.internal.containers
 import google.protobuf.message
 import google.protobuf.timestamp_pb2
 import modelyard.common.v1.value_pb2
+import modelyard.metadata.v1.dataset_difference_pb2
 import modelyard.metadata.v1.model_pb2
 import modelyard.metadata.v1.run_pb2
 import typing
@@ -275,6 +276,7 @@ class DatasetComparison(google.protobuf.message.Message):
     ROLE_FIELD_NUMBER: builtins.int
     DATASET_VERSIONS_FIELD_NUMBER: builtins.int
     DIFFERS_FIELD_NUMBER: builtins.int
+    DIFFERENCES_FIELD_NUMBER: builtins.int
     role: builtins.str
     """The role, such as `train`."""
     differs: builtins.bool
@@ -283,14 +285,21 @@ class DatasetComparison(google.protobuf.message.Message):
     def dataset_versions(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___DatasetVersionList]:
         """Each one's dataset versions in that role, in the request's order."""
 
+    @property
+    def differences(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[modelyard.metadata.v1.dataset_difference_pb2.DatasetDifference]:
+        """How each one's data differs from the first one's, where both used one
+        dataset version in the role and not the same.
+        """
+
     def __init__(
         self,
         *,
         role: builtins.str = ...,
         dataset_versions: collections.abc.Iterable[global___DatasetVersionList] | None = ...,
         differs: builtins.bool = ...,
+        differences: collections.abc.Iterable[modelyard.metadata.v1.dataset_difference_pb2.DatasetDifference] | None = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["dataset_versions", b"dataset_versions", "differs", b"differs", "role", b"role"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["dataset_versions", b"dataset_versions", "differences", b"differences", "differs", b"differs", "role", b"role"]) -> None: ...
 
 global___DatasetComparison = DatasetComparison
 

@@ -7,11 +7,50 @@ import builtins
 import collections.abc
 import google.protobuf.descriptor
 import google.protobuf.internal.containers
+import google.protobuf.internal.enum_type_wrapper
 import google.protobuf.message
 import google.protobuf.timestamp_pb2
+import sys
 import typing
 
+if sys.version_info >= (3, 10):
+    import typing as typing_extensions
+else:
+    import typing_extensions
+
 DESCRIPTOR: google.protobuf.descriptor.FileDescriptor
+
+class _ColumnKind:
+    ValueType = typing.NewType("ValueType", builtins.int)
+    V: typing_extensions.TypeAlias = ValueType
+
+class _ColumnKindEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._EnumTypeWrapper[_ColumnKind.ValueType], builtins.type):
+    DESCRIPTOR: google.protobuf.descriptor.EnumDescriptor
+    COLUMN_KIND_UNSPECIFIED: _ColumnKind.ValueType  # 0
+    """Unknown: counts only."""
+    COLUMN_KIND_NUMERIC: _ColumnKind.ValueType  # 1
+    """Numbers: by range, quantiles and histogram."""
+    COLUMN_KIND_CATEGORICAL: _ColumnKind.ValueType  # 2
+    """Few repeating values, such as text or enums: by value."""
+    COLUMN_KIND_BOOLEAN: _ColumnKind.ValueType  # 3
+    """True and false: by value."""
+    COLUMN_KIND_TEMPORAL: _ColumnKind.ValueType  # 4
+    """Moments, as seconds since 1970-01-01T00:00:00Z: as numbers."""
+
+class ColumnKind(_ColumnKind, metaclass=_ColumnKindEnumTypeWrapper):
+    """ColumnKind says how a column's values are summed up and compared."""
+
+COLUMN_KIND_UNSPECIFIED: ColumnKind.ValueType  # 0
+"""Unknown: counts only."""
+COLUMN_KIND_NUMERIC: ColumnKind.ValueType  # 1
+"""Numbers: by range, quantiles and histogram."""
+COLUMN_KIND_CATEGORICAL: ColumnKind.ValueType  # 2
+"""Few repeating values, such as text or enums: by value."""
+COLUMN_KIND_BOOLEAN: ColumnKind.ValueType  # 3
+"""True and false: by value."""
+COLUMN_KIND_TEMPORAL: ColumnKind.ValueType  # 4
+"""Moments, as seconds since 1970-01-01T00:00:00Z: as numbers."""
+global___ColumnKind = ColumnKind
 
 @typing.final
 class Dataset(google.protobuf.message.Message):
@@ -176,7 +215,9 @@ global___Column = Column
 
 @typing.final
 class ColumnProfile(google.protobuf.message.Message):
-    """ColumnProfile sums up a column's values."""
+    """ColumnProfile sums up a column's values. Profiles of parts of one dataset can
+    be merged by their sketches.
+    """
 
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
@@ -186,6 +227,15 @@ class ColumnProfile(google.protobuf.message.Message):
     MAX_FIELD_NUMBER: builtins.int
     MEAN_FIELD_NUMBER: builtins.int
     STD_FIELD_NUMBER: builtins.int
+    KIND_FIELD_NUMBER: builtins.int
+    NAN_COUNT_FIELD_NUMBER: builtins.int
+    QUANTILES_FIELD_NUMBER: builtins.int
+    DISTINCT_COUNT_FIELD_NUMBER: builtins.int
+    TOP_VALUES_FIELD_NUMBER: builtins.int
+    HISTOGRAM_FIELD_NUMBER: builtins.int
+    QUANTILE_SKETCH_FIELD_NUMBER: builtins.int
+    DISTINCT_SKETCH_FIELD_NUMBER: builtins.int
+    FREQUENCY_SKETCH_FIELD_NUMBER: builtins.int
     count: builtins.int
     """Required. How many values, nulls included."""
     null_count: builtins.int
@@ -198,6 +248,32 @@ class ColumnProfile(google.protobuf.message.Message):
     """Optional. The mean of the numbers."""
     std: builtins.float
     """Optional. The population standard deviation of the numbers."""
+    kind: global___ColumnKind.ValueType
+    """Optional. What kind of values it holds."""
+    nan_count: builtins.int
+    """Optional. How many numbers are NaN; they are not among the nulls and count
+    in no other figure.
+    """
+    distinct_count: builtins.int
+    """Optional. About how many different values there are, nulls aside."""
+    quantile_sketch: builtins.bytes
+    """Optional. An Apache DataSketches KLL sketch of doubles, serialised."""
+    distinct_sketch: builtins.bytes
+    """Optional. An Apache DataSketches HLL sketch of the values, serialised."""
+    frequency_sketch: builtins.bytes
+    """Optional. An Apache DataSketches frequent-items sketch of text, serialised."""
+    @property
+    def quantiles(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.float]:
+        """Optional. The 101 quantiles at 0, 0.01, … 1 of the numbers, or empty."""
+
+    @property
+    def top_values(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___ValueCount]:
+        """Optional. The most frequent values, most frequent first; at most 100."""
+
+    @property
+    def histogram(self) -> global___Histogram:
+        """Optional. How many numbers fall where."""
+
     def __init__(
         self,
         *,
@@ -207,9 +283,20 @@ class ColumnProfile(google.protobuf.message.Message):
         max: builtins.float | None = ...,
         mean: builtins.float | None = ...,
         std: builtins.float | None = ...,
+        kind: global___ColumnKind.ValueType = ...,
+        nan_count: builtins.int = ...,
+        quantiles: collections.abc.Iterable[builtins.float] | None = ...,
+        distinct_count: builtins.int | None = ...,
+        top_values: collections.abc.Iterable[global___ValueCount] | None = ...,
+        histogram: global___Histogram | None = ...,
+        quantile_sketch: builtins.bytes = ...,
+        distinct_sketch: builtins.bytes = ...,
+        frequency_sketch: builtins.bytes = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["_max", b"_max", "_mean", b"_mean", "_min", b"_min", "_std", b"_std", "max", b"max", "mean", b"mean", "min", b"min", "std", b"std"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["_max", b"_max", "_mean", b"_mean", "_min", b"_min", "_std", b"_std", "count", b"count", "max", b"max", "mean", b"mean", "min", b"min", "null_count", b"null_count", "std", b"std"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["_distinct_count", b"_distinct_count", "_max", b"_max", "_mean", b"_mean", "_min", b"_min", "_std", b"_std", "distinct_count", b"distinct_count", "histogram", b"histogram", "max", b"max", "mean", b"mean", "min", b"min", "std", b"std"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["_distinct_count", b"_distinct_count", "_max", b"_max", "_mean", b"_mean", "_min", b"_min", "_std", b"_std", "count", b"count", "distinct_count", b"distinct_count", "distinct_sketch", b"distinct_sketch", "frequency_sketch", b"frequency_sketch", "histogram", b"histogram", "kind", b"kind", "max", b"max", "mean", b"mean", "min", b"min", "nan_count", b"nan_count", "null_count", b"null_count", "quantile_sketch", b"quantile_sketch", "quantiles", b"quantiles", "std", b"std", "top_values", b"top_values"]) -> None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_distinct_count", b"_distinct_count"]) -> typing.Literal["distinct_count"] | None: ...
     @typing.overload
     def WhichOneof(self, oneof_group: typing.Literal["_max", b"_max"]) -> typing.Literal["max"] | None: ...
     @typing.overload
@@ -220,3 +307,51 @@ class ColumnProfile(google.protobuf.message.Message):
     def WhichOneof(self, oneof_group: typing.Literal["_std", b"_std"]) -> typing.Literal["std"] | None: ...
 
 global___ColumnProfile = ColumnProfile
+
+@typing.final
+class ValueCount(google.protobuf.message.Message):
+    """ValueCount is one value and how often it occurs."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    VALUE_FIELD_NUMBER: builtins.int
+    COUNT_FIELD_NUMBER: builtins.int
+    value: builtins.str
+    """Required. The value as text; at most 255 characters."""
+    count: builtins.int
+    """Required. How often, at most off by what the sketch allows."""
+    def __init__(
+        self,
+        *,
+        value: builtins.str = ...,
+        count: builtins.int = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["count", b"count", "value", b"value"]) -> None: ...
+
+global___ValueCount = ValueCount
+
+@typing.final
+class Histogram(google.protobuf.message.Message):
+    """Histogram says how many numbers fall between edges."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    EDGES_FIELD_NUMBER: builtins.int
+    COUNTS_FIELD_NUMBER: builtins.int
+    @property
+    def edges(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.float]:
+        """Required. The edges, rising, one more than `counts`."""
+
+    @property
+    def counts(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.int]:
+        """Required. How many numbers are in [edge i, edge i+1), the last one closed."""
+
+    def __init__(
+        self,
+        *,
+        edges: collections.abc.Iterable[builtins.float] | None = ...,
+        counts: collections.abc.Iterable[builtins.int] | None = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["counts", b"counts", "edges", b"edges"]) -> None: ...
+
+global___Histogram = Histogram

@@ -24,9 +24,10 @@ _sym_db = _symbol_database.Default()
 
 from modelyard.common.v1 import access_pb2 as modelyard_dot_common_dot_v1_dot_access__pb2
 from modelyard.metadata.v1 import dataset_pb2 as modelyard_dot_metadata_dot_v1_dot_dataset__pb2
+from modelyard.metadata.v1 import dataset_difference_pb2 as modelyard_dot_metadata_dot_v1_dot_dataset__difference__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n+modelyard/metadata/v1/dataset_service.proto\x12\x15modelyard.metadata.v1\x1a modelyard/common/v1/access.proto\x1a#modelyard/metadata/v1/dataset.proto\"\x81\x01\n\x1b\x43reateDatasetVersionRequest\x12\x0e\n\x06parent\x18\x01 \x01(\t\x12>\n\x0f\x64\x61taset_version\x18\x02 \x01(\x0b\x32%.modelyard.metadata.v1.DatasetVersion\x12\x12\n\nrequest_id\x18\x03 \x01(\t\"^\n\x1c\x43reateDatasetVersionResponse\x12>\n\x0f\x64\x61taset_version\x18\x01 \x01(\x0b\x32%.modelyard.metadata.v1.DatasetVersion\"(\n\x18GetDatasetVersionRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"[\n\x19GetDatasetVersionResponse\x12>\n\x0f\x64\x61taset_version\x18\x01 \x01(\x0b\x32%.modelyard.metadata.v1.DatasetVersion\"L\n\x13ListDatasetsRequest\x12\x0e\n\x06parent\x18\x01 \x01(\t\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\"a\n\x14ListDatasetsResponse\x12\x30\n\x08\x64\x61tasets\x18\x01 \x03(\x0b\x32\x1e.modelyard.metadata.v1.Dataset\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"S\n\x1aListDatasetVersionsRequest\x12\x0e\n\x06parent\x18\x01 \x01(\t\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\"w\n\x1bListDatasetVersionsResponse\x12?\n\x10\x64\x61taset_versions\x18\x01 \x03(\x0b\x32%.modelyard.metadata.v1.DatasetVersion\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t2\xb1\x04\n\x0e\x44\x61tasetService\x12\x8f\x01\n\x14\x43reateDatasetVersion\x12\x32.modelyard.metadata.v1.CreateDatasetVersionRequest\x1a\x33.modelyard.metadata.v1.CreateDatasetVersionResponse\"\x0e\x8a\xb5\x18\n\x08\x03\x12\x06parent\x12\x84\x01\n\x11GetDatasetVersion\x12/.modelyard.metadata.v1.GetDatasetVersionRequest\x1a\x30.modelyard.metadata.v1.GetDatasetVersionResponse\"\x0c\x8a\xb5\x18\x08\x08\x02\x12\x04name\x12w\n\x0cListDatasets\x12*.modelyard.metadata.v1.ListDatasetsRequest\x1a+.modelyard.metadata.v1.ListDatasetsResponse\"\x0e\x8a\xb5\x18\n\x08\x02\x12\x06parent\x12\x8c\x01\n\x13ListDatasetVersions\x12\x31.modelyard.metadata.v1.ListDatasetVersionsRequest\x1a\x32.modelyard.metadata.v1.ListDatasetVersionsResponse\"\x0e\x8a\xb5\x18\n\x08\x02\x12\x06parentb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n+modelyard/metadata/v1/dataset_service.proto\x12\x15modelyard.metadata.v1\x1a modelyard/common/v1/access.proto\x1a#modelyard/metadata/v1/dataset.proto\x1a.modelyard/metadata/v1/dataset_difference.proto\"\x81\x01\n\x1b\x43reateDatasetVersionRequest\x12\x0e\n\x06parent\x18\x01 \x01(\t\x12>\n\x0f\x64\x61taset_version\x18\x02 \x01(\x0b\x32%.modelyard.metadata.v1.DatasetVersion\x12\x12\n\nrequest_id\x18\x03 \x01(\t\"^\n\x1c\x43reateDatasetVersionResponse\x12>\n\x0f\x64\x61taset_version\x18\x01 \x01(\x0b\x32%.modelyard.metadata.v1.DatasetVersion\"(\n\x18GetDatasetVersionRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"[\n\x19GetDatasetVersionResponse\x12>\n\x0f\x64\x61taset_version\x18\x01 \x01(\x0b\x32%.modelyard.metadata.v1.DatasetVersion\"L\n\x13ListDatasetsRequest\x12\x0e\n\x06parent\x18\x01 \x01(\t\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\"a\n\x14ListDatasetsResponse\x12\x30\n\x08\x64\x61tasets\x18\x01 \x03(\x0b\x32\x1e.modelyard.metadata.v1.Dataset\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"S\n\x1aListDatasetVersionsRequest\x12\x0e\n\x06parent\x18\x01 \x01(\t\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\"w\n\x1bListDatasetVersionsResponse\x12?\n\x10\x64\x61taset_versions\x18\x01 \x03(\x0b\x32%.modelyard.metadata.v1.DatasetVersion\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"E\n\x16\x43ompareDatasetsRequest\x12\x0e\n\x06parent\x18\x01 \x01(\t\x12\x0c\n\x04\x62\x61se\x18\x02 \x01(\t\x12\r\n\x05other\x18\x03 \x01(\t\"W\n\x17\x43ompareDatasetsResponse\x12<\n\ndifference\x18\x01 \x01(\x0b\x32(.modelyard.metadata.v1.DatasetDifference2\xb4\x05\n\x0e\x44\x61tasetService\x12\x8f\x01\n\x14\x43reateDatasetVersion\x12\x32.modelyard.metadata.v1.CreateDatasetVersionRequest\x1a\x33.modelyard.metadata.v1.CreateDatasetVersionResponse\"\x0e\x8a\xb5\x18\n\x08\x03\x12\x06parent\x12\x84\x01\n\x11GetDatasetVersion\x12/.modelyard.metadata.v1.GetDatasetVersionRequest\x1a\x30.modelyard.metadata.v1.GetDatasetVersionResponse\"\x0c\x8a\xb5\x18\x08\x08\x02\x12\x04name\x12w\n\x0cListDatasets\x12*.modelyard.metadata.v1.ListDatasetsRequest\x1a+.modelyard.metadata.v1.ListDatasetsResponse\"\x0e\x8a\xb5\x18\n\x08\x02\x12\x06parent\x12\x8c\x01\n\x13ListDatasetVersions\x12\x31.modelyard.metadata.v1.ListDatasetVersionsRequest\x1a\x32.modelyard.metadata.v1.ListDatasetVersionsResponse\"\x0e\x8a\xb5\x18\n\x08\x02\x12\x06parent\x12\x80\x01\n\x0f\x43ompareDatasets\x12-.modelyard.metadata.v1.CompareDatasetsRequest\x1a..modelyard.metadata.v1.CompareDatasetsResponse\"\x0e\x8a\xb5\x18\n\x08\x02\x12\x06parentb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -41,22 +42,28 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_DATASETSERVICE'].methods_by_name['ListDatasets']._serialized_options = b'\212\265\030\n\010\002\022\006parent'
   _globals['_DATASETSERVICE'].methods_by_name['ListDatasetVersions']._loaded_options = None
   _globals['_DATASETSERVICE'].methods_by_name['ListDatasetVersions']._serialized_options = b'\212\265\030\n\010\002\022\006parent'
-  _globals['_CREATEDATASETVERSIONREQUEST']._serialized_start=142
-  _globals['_CREATEDATASETVERSIONREQUEST']._serialized_end=271
-  _globals['_CREATEDATASETVERSIONRESPONSE']._serialized_start=273
-  _globals['_CREATEDATASETVERSIONRESPONSE']._serialized_end=367
-  _globals['_GETDATASETVERSIONREQUEST']._serialized_start=369
-  _globals['_GETDATASETVERSIONREQUEST']._serialized_end=409
-  _globals['_GETDATASETVERSIONRESPONSE']._serialized_start=411
-  _globals['_GETDATASETVERSIONRESPONSE']._serialized_end=502
-  _globals['_LISTDATASETSREQUEST']._serialized_start=504
-  _globals['_LISTDATASETSREQUEST']._serialized_end=580
-  _globals['_LISTDATASETSRESPONSE']._serialized_start=582
-  _globals['_LISTDATASETSRESPONSE']._serialized_end=679
-  _globals['_LISTDATASETVERSIONSREQUEST']._serialized_start=681
-  _globals['_LISTDATASETVERSIONSREQUEST']._serialized_end=764
-  _globals['_LISTDATASETVERSIONSRESPONSE']._serialized_start=766
-  _globals['_LISTDATASETVERSIONSRESPONSE']._serialized_end=885
-  _globals['_DATASETSERVICE']._serialized_start=888
-  _globals['_DATASETSERVICE']._serialized_end=1449
+  _globals['_DATASETSERVICE'].methods_by_name['CompareDatasets']._loaded_options = None
+  _globals['_DATASETSERVICE'].methods_by_name['CompareDatasets']._serialized_options = b'\212\265\030\n\010\002\022\006parent'
+  _globals['_CREATEDATASETVERSIONREQUEST']._serialized_start=190
+  _globals['_CREATEDATASETVERSIONREQUEST']._serialized_end=319
+  _globals['_CREATEDATASETVERSIONRESPONSE']._serialized_start=321
+  _globals['_CREATEDATASETVERSIONRESPONSE']._serialized_end=415
+  _globals['_GETDATASETVERSIONREQUEST']._serialized_start=417
+  _globals['_GETDATASETVERSIONREQUEST']._serialized_end=457
+  _globals['_GETDATASETVERSIONRESPONSE']._serialized_start=459
+  _globals['_GETDATASETVERSIONRESPONSE']._serialized_end=550
+  _globals['_LISTDATASETSREQUEST']._serialized_start=552
+  _globals['_LISTDATASETSREQUEST']._serialized_end=628
+  _globals['_LISTDATASETSRESPONSE']._serialized_start=630
+  _globals['_LISTDATASETSRESPONSE']._serialized_end=727
+  _globals['_LISTDATASETVERSIONSREQUEST']._serialized_start=729
+  _globals['_LISTDATASETVERSIONSREQUEST']._serialized_end=812
+  _globals['_LISTDATASETVERSIONSRESPONSE']._serialized_start=814
+  _globals['_LISTDATASETVERSIONSRESPONSE']._serialized_end=933
+  _globals['_COMPAREDATASETSREQUEST']._serialized_start=935
+  _globals['_COMPAREDATASETSREQUEST']._serialized_end=1004
+  _globals['_COMPAREDATASETSRESPONSE']._serialized_start=1006
+  _globals['_COMPAREDATASETSRESPONSE']._serialized_end=1093
+  _globals['_DATASETSERVICE']._serialized_start=1096
+  _globals['_DATASETSERVICE']._serialized_end=1788
 # @@protoc_insertion_point(module_scope)

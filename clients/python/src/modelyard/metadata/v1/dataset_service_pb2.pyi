@@ -8,6 +8,7 @@ import collections.abc
 import google.protobuf.descriptor
 import google.protobuf.internal.containers
 import google.protobuf.message
+import modelyard.metadata.v1.dataset_difference_pb2
 import modelyard.metadata.v1.dataset_pb2
 import typing
 
@@ -201,3 +202,52 @@ class ListDatasetVersionsResponse(google.protobuf.message.Message):
     def ClearField(self, field_name: typing.Literal["dataset_versions", b"dataset_versions", "next_page_token", b"next_page_token"]) -> None: ...
 
 global___ListDatasetVersionsResponse = ListDatasetVersionsResponse
+
+@typing.final
+class CompareDatasetsRequest(google.protobuf.message.Message):
+    """CompareDatasetsRequest names two dataset versions."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    PARENT_FIELD_NUMBER: builtins.int
+    BASE_FIELD_NUMBER: builtins.int
+    OTHER_FIELD_NUMBER: builtins.int
+    parent: builtins.str
+    """Required. `projects/{project}`, to which both belong."""
+    base: builtins.str
+    """Required. What is held against,
+    `projects/{project}/datasets/{dataset}/versions/{version}`.
+    """
+    other: builtins.str
+    """Required. What is held against it; of the same dataset or another."""
+    def __init__(
+        self,
+        *,
+        parent: builtins.str = ...,
+        base: builtins.str = ...,
+        other: builtins.str = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["base", b"base", "other", b"other", "parent", b"parent"]) -> None: ...
+
+global___CompareDatasetsRequest = CompareDatasetsRequest
+
+@typing.final
+class CompareDatasetsResponse(google.protobuf.message.Message):
+    """CompareDatasetsResponse carries the differences."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    DIFFERENCE_FIELD_NUMBER: builtins.int
+    @property
+    def difference(self) -> modelyard.metadata.v1.dataset_difference_pb2.DatasetDifference:
+        """The differences."""
+
+    def __init__(
+        self,
+        *,
+        difference: modelyard.metadata.v1.dataset_difference_pb2.DatasetDifference | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["difference", b"difference"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["difference", b"difference"]) -> None: ...
+
+global___CompareDatasetsResponse = CompareDatasetsResponse

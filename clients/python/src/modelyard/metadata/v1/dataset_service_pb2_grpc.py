@@ -55,6 +55,11 @@ class DatasetServiceStub(object):
                 request_serializer=modelyard_dot_metadata_dot_v1_dot_dataset__service__pb2.ListDatasetVersionsRequest.SerializeToString,
                 response_deserializer=modelyard_dot_metadata_dot_v1_dot_dataset__service__pb2.ListDatasetVersionsResponse.FromString,
                 _registered_method=True)
+        self.CompareDatasets = channel.unary_unary(
+                '/modelyard.metadata.v1.DatasetService/CompareDatasets',
+                request_serializer=modelyard_dot_metadata_dot_v1_dot_dataset__service__pb2.CompareDatasetsRequest.SerializeToString,
+                response_deserializer=modelyard_dot_metadata_dot_v1_dot_dataset__service__pb2.CompareDatasetsResponse.FromString,
+                _registered_method=True)
 
 
 class DatasetServiceServicer(object):
@@ -99,6 +104,18 @@ class DatasetServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def CompareDatasets(self, request, context):
+        """Say how one dataset version differs from another: its schema, its quality,
+        and per column whether its distribution drifted. Computed from their
+        profiles; see docs/api.md for the formulas.
+
+        Errors: NOT_FOUND RESOURCE_NOT_FOUND; INVALID_ARGUMENT INVALID_FIELD for
+        versions of another project than the parent's.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_DatasetServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -121,6 +138,11 @@ def add_DatasetServiceServicer_to_server(servicer, server):
                     servicer.ListDatasetVersions,
                     request_deserializer=modelyard_dot_metadata_dot_v1_dot_dataset__service__pb2.ListDatasetVersionsRequest.FromString,
                     response_serializer=modelyard_dot_metadata_dot_v1_dot_dataset__service__pb2.ListDatasetVersionsResponse.SerializeToString,
+            ),
+            'CompareDatasets': grpc.unary_unary_rpc_method_handler(
+                    servicer.CompareDatasets,
+                    request_deserializer=modelyard_dot_metadata_dot_v1_dot_dataset__service__pb2.CompareDatasetsRequest.FromString,
+                    response_serializer=modelyard_dot_metadata_dot_v1_dot_dataset__service__pb2.CompareDatasetsResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -232,6 +254,33 @@ class DatasetService(object):
             '/modelyard.metadata.v1.DatasetService/ListDatasetVersions',
             modelyard_dot_metadata_dot_v1_dot_dataset__service__pb2.ListDatasetVersionsRequest.SerializeToString,
             modelyard_dot_metadata_dot_v1_dot_dataset__service__pb2.ListDatasetVersionsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CompareDatasets(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/modelyard.metadata.v1.DatasetService/CompareDatasets',
+            modelyard_dot_metadata_dot_v1_dot_dataset__service__pb2.CompareDatasetsRequest.SerializeToString,
+            modelyard_dot_metadata_dot_v1_dot_dataset__service__pb2.CompareDatasetsResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -59,6 +59,18 @@ class DatasetServiceStub:
     Errors: INVALID_ARGUMENT INVALID_PAGE_TOKEN.
     """
 
+    CompareDatasets: grpc.UnaryUnaryMultiCallable[
+        modelyard.metadata.v1.dataset_service_pb2.CompareDatasetsRequest,
+        modelyard.metadata.v1.dataset_service_pb2.CompareDatasetsResponse,
+    ]
+    """Say how one dataset version differs from another: its schema, its quality,
+    and per column whether its distribution drifted. Computed from their
+    profiles; see docs/api.md for the formulas.
+
+    Errors: NOT_FOUND RESOURCE_NOT_FOUND; INVALID_ARGUMENT INVALID_FIELD for
+    versions of another project than the parent's.
+    """
+
 class DatasetServiceAsyncStub:
     """DatasetService owns datasets and their versions."""
 
@@ -98,6 +110,18 @@ class DatasetServiceAsyncStub:
     """List a dataset's versions, newest first.
 
     Errors: INVALID_ARGUMENT INVALID_PAGE_TOKEN.
+    """
+
+    CompareDatasets: grpc.aio.UnaryUnaryMultiCallable[
+        modelyard.metadata.v1.dataset_service_pb2.CompareDatasetsRequest,
+        modelyard.metadata.v1.dataset_service_pb2.CompareDatasetsResponse,
+    ]
+    """Say how one dataset version differs from another: its schema, its quality,
+    and per column whether its distribution drifted. Computed from their
+    profiles; see docs/api.md for the formulas.
+
+    Errors: NOT_FOUND RESOURCE_NOT_FOUND; INVALID_ARGUMENT INVALID_FIELD for
+    versions of another project than the parent's.
     """
 
 class DatasetServiceServicer(metaclass=abc.ABCMeta):
@@ -147,6 +171,20 @@ class DatasetServiceServicer(metaclass=abc.ABCMeta):
         """List a dataset's versions, newest first.
 
         Errors: INVALID_ARGUMENT INVALID_PAGE_TOKEN.
+        """
+
+    @abc.abstractmethod
+    def CompareDatasets(
+        self,
+        request: modelyard.metadata.v1.dataset_service_pb2.CompareDatasetsRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[modelyard.metadata.v1.dataset_service_pb2.CompareDatasetsResponse, collections.abc.Awaitable[modelyard.metadata.v1.dataset_service_pb2.CompareDatasetsResponse]]:
+        """Say how one dataset version differs from another: its schema, its quality,
+        and per column whether its distribution drifted. Computed from their
+        profiles; see docs/api.md for the formulas.
+
+        Errors: NOT_FOUND RESOURCE_NOT_FOUND; INVALID_ARGUMENT INVALID_FIELD for
+        versions of another project than the parent's.
         """
 
 def add_DatasetServiceServicer_to_server(servicer: DatasetServiceServicer, server: typing.Union[grpc.Server, grpc.aio.Server]) -> None: ...
