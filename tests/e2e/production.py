@@ -17,7 +17,6 @@ import grpc
 import psutil
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from services.suite.cage import die_with_parent
 from services.suite.start import free_port
 from tests.e2e.suite import SHARED, Suite, until
 from tests.servers.postgres import PostgresServer
@@ -66,12 +65,13 @@ class ProductionSuite(Suite):
 
     def _start(self, name: str, command: list[str]) -> None:
         with (self.folder / f"{name}.log").open("ab") as log:
+            # A program sees to it that they end with us: a fork that runs Python first would
+            # take the threads of our gRPC channels into the child.
             self._children[name] = subprocess.Popen(
-                command,
+                ["setpriv", "--pdeathsig", "KILL", "--", *command],
                 env=self.environment,
                 stdout=log,
                 stderr=log,
-                preexec_fn=die_with_parent,  # noqa: PLW1509 - tests start no threads here
             )
         self.processes.append(psutil.Process(self._children[name].pid))
 

@@ -74,7 +74,9 @@ def test_otlp_sink(otlp_sink: OtlpSink) -> None:
 def test_no_server_outlives_its_tests(tmp_path: Path, ending: signal.Signals) -> None:
     program = tmp_path / "hold.py"
     program.write_text(
-        "import pathlib, sys, time\n"
+        "import pathlib, signal, sys, time\n"
+        # A shell starts what runs in its background with SIGINT ignored.
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
         "from tests.servers import postgres\n"
         "with postgres.running(pathlib.Path(sys.argv[1])):\n"
         "    pathlib.Path(sys.argv[1], 'up').touch()\n"

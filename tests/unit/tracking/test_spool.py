@@ -143,6 +143,36 @@ def test_a_torn_last_line_waits_and_garbage_is_counted(spool: Path) -> None:
     assert list(batch.request.metrics[0].steps) == [0, 3]
 
 
+@pytest.mark.parametrize(
+    "line",
+    [
+        b"[]",
+        b"5",
+        b'{"m": 1}',
+        b'"m"',
+        b"\xff\xfe",
+        b'["m",1.5,2,{"a":1.0}]',
+        b'["m",true,2,{"a":1.0}]',
+        b'["m",1,-2,{"a":1.0}]',
+        b'["m",9223372036854775808,2,{"a":1.0}]',
+        b'["m",1,2,{"a":"x"}]',
+        b'["m",1,2,{"\\ud800":1.0}]',
+        b'["m",1,2,["a",1.0]]',
+        b'["m",1,2,{"a":1.0}],["m",1,2,{"a":1.0}]',
+    ],
+)
+def test_a_line_that_makes_no_sense_harms_no_other(spool: Path, line: bytes) -> None:
+    run = make_run(spool)
+    run.log_metric("a", 1, step=0)
+    with (spool / DATA_FILE).open("ab") as file:
+        file.write(line + b"\n")
+    run.log_metric("a", 3, step=3)
+    (batch,) = read_batches(spool / DATA_FILE, 0)
+    assert batch.garbled == 1
+    assert [(m.key, list(m.steps)) for m in batch.request.metrics] == [("a", [0, 3])]
+    assert batch.end == size_of(spool / DATA_FILE)
+
+
 def test_past_the_limit_points_are_dropped_and_counted_once_warned(spool: Path) -> None:
     run = make_run(spool, limit=64 * 1024)
     with pytest.warns(RuntimeWarning, match="limit of 65536") as caught:

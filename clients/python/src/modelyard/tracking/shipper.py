@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import ctypes
 import logging
+import queue
 import sys
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 
 import grpc
@@ -49,6 +50,7 @@ from modelyard.tracking.spool import (
 
 TIMEOUT = 60.0
 _BATCHES_A_STREAM = 16
+_AHEAD = 4
 _PUNCH_BYTES = 64 * 1024 * 1024
 _KEEP_SIZE_AND_PUNCH_HOLE = 0x01 | 0x02
 
@@ -100,42 +102,40 @@ class SpoolShipper:
         position = self._find_position()
         arrived = [batch for batch in self._doubtful if batch.end <= position]
         self._doubtful = []
-        while batches := self._next_batches():
-            arrived += self._send(batches, doubtful=arrived)
+        while (first := next(batches := self._next_batches(), None)) is not None:
+            arrived += self._send(chain((first,), batches), doubtful=arrived)
         metrics = (column for batch in arrived for column in batch.request.metrics)
         return Shipped(tuple(metrics), self._find_position())
 
     def heartbeat(self) -> None:
         """Say that the run goes on."""
         position = self._find_position()
-        self._ingest([self._request(Batch(position, position))])
+        self._ingest([Batch(position, position)], [])
 
-    def _next_batches(self) -> list[Batch]:
+    def _next_batches(self) -> Iterator[Batch]:
         position = self._find_position()
-        if size_of(self._data) <= position:
-            return []
         careful = position < self._careful_until
         found = read_batches(self._data, position, single=careful)
-        return list(islice(found, 1 if careful else _BATCHES_A_STREAM))
+        return islice(found, 1 if careful else _BATCHES_A_STREAM)
 
-    def _send(self, batches: Sequence[Batch], *, doubtful: Sequence[Batch]) -> list[Batch]:
+    def _send(self, batches: Iterable[Batch], *, doubtful: Sequence[Batch]) -> list[Batch]:
         """Send batches and return those that the server has now.
 
         When it cannot be known, they and the `doubtful` ones are kept to be looked at next time.
         """
-        before = self._find_position()
+        before, sent = self._find_position(), list[Batch]()
         try:
-            self._ingest([self._request(batch) for batch in batches])
+            self._ingest(batches, sent)
         except OutOfRangeError as error:
             self._step_back(before, error)
         except (InvalidArgumentError, FailedPreconditionError) as error:
-            self._leave_out(batches, error)
+            self._leave_out(sent, error)
         except ModelyardError:
             self.position = None
-            self._doubtful = [*doubtful, *batches]
+            self._doubtful = [*doubtful, *sent]
             raise
         position = self._find_position()
-        arrived = [batch for batch in batches if batch.end <= position]
+        arrived = [batch for batch in sent if batch.end <= position]
         self._count_dropped(sum(batch.garbled for batch in arrived))
         return arrived
 
@@ -153,7 +153,7 @@ class SpoolShipper:
             self._careful_until = batches[-1].end
             return
         _log.error("the server refused bytes %d to %d: %s", batch.start, batch.end, error)
-        self._ingest([self._request(Batch(batch.start, batch.end))])
+        self._ingest([Batch(batch.start, batch.end)], [])
         self._count_dropped(batch.points)
         batch.request.ClearField("metrics")
 
@@ -190,16 +190,29 @@ class SpoolShipper:
             raise error_from(failure, server=self._server) from failure
         return response.dataset_version.name
 
-    def _ingest(self, requests: Sequence[run_service_pb2.IngestRunDataRequest]) -> None:
-        """Send requests on one stream and take up every acknowledgement."""
+    def _ingest(self, batches: Iterable[Batch], sent: list[Batch]) -> None:
+        """Send batches on one stream, noting each in `sent`, until all are acknowledged.
+
+        While the server works on some, the next ones are read.
+        """
+        requests = queue.SimpleQueue[run_service_pb2.IngestRunDataRequest | None]()
+        answers = self._runs.IngestRunData(
+            iter(requests.get, None), timeout=TIMEOUT, metadata=self._metadata()
+        )
         try:
-            answers = self._runs.IngestRunData(
-                iter(requests), timeout=TIMEOUT, metadata=self._metadata()
-            )
+            for batch in batches:
+                sent.append(batch)
+                requests.put(self._request(batch))
+                if len(sent) > _AHEAD:
+                    self._acknowledged(next(answers).acknowledged_sequence)
+            requests.put(None)
             for answer in answers:
                 self._acknowledged(answer.acknowledged_sequence)
         except grpc.RpcError as failure:
             raise error_from(failure, server=self._server) from failure
+        finally:
+            requests.put(None)
+            answers.cancel()
 
     def _find_position(self) -> int:
         if self.position is None:

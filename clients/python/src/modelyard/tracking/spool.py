@@ -43,6 +43,7 @@ CAPTURED_FILE = "captured"
 FINISH_FILE = "finish.json"
 MAX_MESSAGE = 4_000
 DEFAULT_LIMIT = 1 << 30
+_LOOK_EVERY = 64 * 1024
 
 
 class EndState(StrEnum):
@@ -143,6 +144,7 @@ class Appender:
         self._limit = limit
         self._data = _open_append(directory / DATA_FILE)
         self._dropped = _open_append(directory / DROPPED_FILE)
+        self._room = 0
         self._warned = False
         self._torn = False
 
@@ -174,11 +176,23 @@ class Appender:
         os.close(dropped)
 
     def _is_full(self, more: int) -> bool:
-        """Say whether there is no room; what was sent and given back to the disk is room."""
-        status = os.fstat(self._data)
-        if status.st_size + more <= self._limit:
+        """Say whether there is no room; what was sent and given back to the disk is room.
+
+        The file is looked at once in a while only, so processes that share it may go over the
+        limit by as much as each writes in between.
+        """
+        if more <= self._room:
+            self._room -= more
             return False
-        return status.st_blocks * 512 + more > self._limit
+        status = os.fstat(self._data)
+        taken = status.st_size
+        if taken + more > self._limit:
+            taken = status.st_blocks * 512
+        left = self._limit - taken - more
+        if left < 0:
+            return True
+        self._room = min(left, _LOOK_EVERY)
+        return False
 
     def _drop(self, points: int, why: str) -> None:
         try:
