@@ -96,10 +96,11 @@ class Authenticator(Protocol):
 
 
 class CachingAuthenticator:
-    """Keeps another authenticator's answers for at most `CACHE_SECONDS`."""
+    """Keeps another authenticator's answers for a few seconds."""
 
-    def __init__(self, authenticator: Authenticator) -> None:
+    def __init__(self, authenticator: Authenticator, *, seconds: float = CACHE_SECONDS) -> None:
         self._authenticator = authenticator
+        self._seconds = seconds
         self._answers: OrderedDict[bytes, tuple[float, Identity]] = OrderedDict()
 
     async def introspect(self, credential: str) -> Identity:
@@ -109,7 +110,7 @@ class CachingAuthenticator:
         if kept is not None and kept[0] > time.monotonic():
             return kept[1]
         identity = await self._authenticator.introspect(credential)
-        self._answers[key] = (time.monotonic() + CACHE_SECONDS, identity)
+        self._answers[key] = (time.monotonic() + self._seconds, identity)
         self._answers.move_to_end(key)
         if len(self._answers) > CACHE_SIZE:
             self._answers.popitem(last=False)

@@ -50,6 +50,7 @@ from services.metadata.runs.servicer import RunServicer
 from services.metadata.runs.tracker import Tracker
 from services.metadata.runs.upkeep import Upkeep
 from services.metadata.settings import PREFIX, MetadataSettings
+from services.metadata.watching.trimming import Trimming
 from services.metadata.watching.watch import Watch
 
 MIGRATIONS = Path(__file__).parent / "migrations"
@@ -72,11 +73,11 @@ async def compose(chassis: Chassis, settings: MetadataSettings | None = None) ->
         interval=sweep,
     )
     lifecycle = Lifecycle(database=database, holds=holds, access=access, clock=now, interval=sweep)
-    authenticator = CachingAuthenticator(access)
+    authenticator = CachingAuthenticator(access, seconds=settings.recheck_seconds)
     watch = Watch(database=database, bus=bus, authenticator=authenticator)
     silence = timedelta(seconds=settings.heartbeat_seconds)
     tracker = Tracker(database=database, clock=now, silence=silence, interval=sweep)
-    seconds = settings.query_seconds
+    seconds, trim = settings.query_seconds, _trimming(database, settings).run_forever
     models = ModelServicer(
         registry=Registry(database=database, clock=now),
         search=VersionSearch(database=database, seconds=seconds),
@@ -104,7 +105,7 @@ async def compose(chassis: Chassis, settings: MetadataSettings | None = None) ->
             (run_service_pb2_grpc.add_RunServiceServicer_to_server, runs),
             *_readers(database, chassis),
         ],
-        background=[bus.run, *(user.sweep_forever for user in (registering, lifecycle, tracker))],
+        background=[bus.run, trim, *(u.sweep_forever for u in (registering, lifecycle, tracker))],
         close=[database.close],
         authenticator=access,
     )
@@ -123,6 +124,17 @@ def _readers(database: Database, chassis: Chassis) -> list[tuple[Register, objec
         (lineage_service_pb2_grpc.add_LineageServiceServicer_to_server, lineage),
         (comparison_service_pb2_grpc.add_ComparisonServiceServicer_to_server, comparisons),
     ]
+
+
+def _trimming(database: Database, settings: MetadataSettings) -> Trimming:
+    """Make what forgets changes that are too old to be watched again."""
+    return Trimming(
+        database=database,
+        clock=now,
+        age=timedelta(days=settings.ledger_days),
+        keep=settings.ledger_changes,
+        interval=timedelta(seconds=settings.ledger_trim_seconds),
+    )
 
 
 async def _access(database: Database, directory: Directory, settings: MetadataSettings) -> Access:

@@ -26,3 +26,11 @@ class MetadataSettings:
     """How old a PENDING version must be before it is finished in the background."""
     query_seconds: float = 5.0
     """How long a search of runs or versions may take."""
+    ledger_days: float = 30.0
+    """For how many days a project's changes can be watched again."""
+    ledger_changes: int = 10_000
+    """How many of a project's newest changes are kept, whatever their age."""
+    ledger_trim_seconds: float = 3600.0
+    """How often older changes are forgotten."""
+    recheck_seconds: float = 5.0
+    """For how long an open stream relies on a credential that was just seen to be valid."""

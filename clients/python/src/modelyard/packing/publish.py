@@ -1,5 +1,7 @@
 """`log_model`: from a model in a training script to a registered version."""
 
+# ruff: noqa: A002  # `license` is what the API calls it
+
 from __future__ import annotations
 
 import tempfile
@@ -34,6 +36,8 @@ def log_model(
     label: str = "",
     labels: Mapping[str, str] | None = None,
     description: str = "",
+    card: str | Path = "",
+    license: str = "",
 ) -> version_pb2.Version:
     """Register a model as a version, of the active run if there is one, and return it.
 
@@ -49,6 +53,8 @@ def log_model(
         label: A unique name of the version, such as `1.4.0`.
         labels: Labels of the version.
         description: For people.
+        card: The model card, Markdown, or the `Path` of a file that holds it.
+        license: The licence, such as `Apache-2.0`.
 
     Raises:
         BundleError: The model cannot be packed; the text says what to do.
@@ -60,6 +66,7 @@ def log_model(
     target = model or (run.model if run else "")
     if not target:
         raise ModelyardError("say which model: log_model(…, model=ID)", reason="INVALID_FIELD")
+    text = card.read_text(encoding="utf-8") if isinstance(card, Path) else card
     with tempfile.TemporaryDirectory(prefix="modelyard-") as folder:
         bundle = write_bundle(
             Path(folder), source, name=target, example=example, requirements=requirements
@@ -75,6 +82,8 @@ def log_model(
                 label=label,
                 description=description,
                 labels=labels,
+                card=text,
+                license=license,
                 environment_digest=bundle.environment_digest,
                 aliases=aliases,
             )
