@@ -63,9 +63,7 @@ def log_model(
     run = active_run()
     if run is not None and not isinstance(run, LocalRun):
         raise ModelyardError("a build registers its model itself", reason="WRONG_STATE")
-    target = model or (run.model if run else "")
-    if not target:
-        raise ModelyardError("say which model: log_model(…, model=ID)", reason="INVALID_FIELD")
+    target = _target(model, run)
     text = card.read_text(encoding="utf-8") if isinstance(card, Path) else card
     with tempfile.TemporaryDirectory(prefix="modelyard-") as folder:
         bundle = write_bundle(
@@ -106,6 +104,13 @@ def write_bundle(
         folder = Path(source).expanduser()
         return writer.write_folder(directory, folder, name=name, lock=lock, example=example)
     return writer.write_estimator(directory, source, name=name, lock=lock, example=example)
+
+
+def _target(model: str | None, run: ActiveRun | None) -> str:
+    target = model or (run.model if run else "")
+    if not target:
+        raise ModelyardError("say which model: log_model(…, model=ID)", reason="INVALID_FIELD")
+    return target
 
 
 def _client_of(run: ActiveRun | None) -> Client:
