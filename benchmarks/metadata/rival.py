@@ -20,7 +20,7 @@ from uv import find_uv_bin
 from services.suite.start import free_port
 
 VERSION = "3.17.2"
-PACKAGES = (f"mlflow=={VERSION}", "uvloop", "httptools", "psycopg2-binary")
+PACKAGES = (f"mlflow=={VERSION}", "uvloop", "httptools", "psycopg2-binary", "psycopg[binary]")
 ENVIRONMENT = Path(__file__).resolve().parents[2] / ".venv" / "mlflow"
 START_SECONDS = 120.0
 SCRIPTS = Path(__file__).parent

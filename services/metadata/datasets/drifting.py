@@ -1,0 +1,114 @@
+"""Drift of a column: the population stability index and the Jensen-Shannon distance.
+
+Both compare shares p and q of B bins, with half a value added to each bin so that
+an empty one does no harm:
+
+    PSI = Σ (q - p) ln(q / p)      JS² = ½ Σ p log₂(p / m) + ½ Σ q log₂(q / m), m = (p + q) / 2
+
+Numbers fall into bins at the base's quantiles; few different values are bins of
+their own. Of n and m values of one distribution, PSI / (1/n + 1/m) follows the
+chi-squared distribution of B - 1 degrees of freedom (Yurdakul and Naranjo,
+"Statistical properties of the population stability index", Journal of Risk Model
+Validation 14(4), 2020). So a column drifted if its PSI is above both what is
+commonly taken as harmless, 0.1, and what chance passes once in a hundred times.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from itertools import pairwise
+
+from services.metadata.datasets.distributions import Distribution
+from services.metadata.datasets.domain import ColumnKind, ColumnProfile, Drift
+
+HARMLESS = 0.1
+BINS = 10
+PER_BIN = 20
+"""So many values a bin must be expected to hold, for numbers."""
+PER_VALUE = 5
+"""A value that is expected less often in either joins the rest."""
+
+_Z_99 = 2.3263478740408408
+
+
+def drift(base: ColumnProfile, other: ColumnProfile) -> Drift | str:
+    """Return how far a column's values moved, or why that cannot be said."""
+    if base.kind is not other.kind:
+        return "its values are of another kind"
+    if not base.filled_count or not other.filled_count:
+        return "there are no values to hold against each other"
+    if base.kind is ColumnKind.TEMPORAL:
+        return "moments move on by themselves"
+    if base.kind is ColumnKind.UNKNOWN:
+        return "the profile does not say what kind of values it holds"
+    if base.kind is ColumnKind.NUMERIC:
+        if not (base.quantiles and other.quantiles):
+            return "a profile has no quantiles"
+        bins = _numbers(base, other)
+    else:
+        bins = _values(base, other)
+    used = [(p, q) for p, q in bins if p or q]
+    if len(used) < 2:
+        same = base.kind is ColumnKind.NUMERIC or is_complete(base)
+        return Drift(0.0, 0.0, HARMLESS) if same else "there are too many different values"
+    return _judge(used, base.filled_count, other.filled_count)
+
+
+def is_complete(profile: ColumnProfile) -> bool:
+    """Say whether a profile lists every value."""
+    return sum(count for _, count in profile.top_values) == profile.filled_count
+
+
+def _numbers(base: ColumnProfile, other: ColumnProfile) -> list[tuple[float, float]]:
+    """Return the shares of both between quantiles of the base."""
+    before, after = Distribution.of(base), Distribution.of(other)
+    smaller = min(base.filled_count, other.filled_count)
+    count = max(2, min(BINS, smaller // PER_BIN))
+    cuts = sorted({before.quantile(place / count) for place in range(1, count)})
+    shares = []
+    for found in (before, after):
+        # What equals the least edge is a bin of its own if the base's values begin there.
+        first = [found.below(cuts[0])] if before.below(cuts[0]) == 0 else []
+        ends = [0.0, *first, *(found.up_to(cut) for cut in cuts), 1.0]
+        shares.append([max(end - start, 0.0) for start, end in pairwise(ends)])
+    return list(zip(*shares, strict=True))
+
+
+def _values(base: ColumnProfile, other: ColumnProfile) -> list[tuple[float, float]]:
+    """Return the shares of both by value; rare and unlisted values are one bin together."""
+    before, after = dict(base.top_values), dict(other.top_values)
+    n, m = base.filled_count, other.filled_count
+    # Of a value that a shortened list lacks nothing is known.
+    known = [value for value in {**before, **after} if _is_known(value, base, other)]
+    expected = min(n, m) / (n + m)
+    own = [
+        (before.get(value, 0), after.get(value, 0))
+        for value in known
+        if (before.get(value, 0) + after.get(value, 0)) * expected >= PER_VALUE
+    ]
+    rest = (max(n - sum(p for p, _ in own), 0), max(m - sum(q for _, q in own), 0))
+    return [(p / n, q / m) for p, q in (*own, rest)]
+
+
+def _is_known(value: str, *profiles: ColumnProfile) -> bool:
+    return all(is_complete(one) or value in dict(one.top_values) for one in profiles)
+
+
+def _judge(bins: Sequence[tuple[float, float]], n: int, m: int) -> Drift:
+    count = len(bins)
+    pairs = [
+        ((p * n + 0.5) / (n + 0.5 * count), (q * m + 0.5) / (m + 0.5 * count)) for p, q in bins
+    ]
+    psi = sum((q - p) * math.log(q / p) for p, q in pairs)
+    divergence = sum(
+        (p * math.log2(2 * p / (p + q)) + q * math.log2(2 * q / (p + q))) / 2 for p, q in pairs
+    )
+    by_chance = (1 / n + 1 / m) * _chi_squared_99(count - 1)
+    return Drift(psi, math.sqrt(max(divergence, 0.0)), max(HARMLESS, by_chance))
+
+
+def _chi_squared_99(freedom: int) -> float:
+    """Return the 99th percentile, by Wilson and Hilferty's approximation (PNAS 17, 1931)."""
+    part = 2 / (9 * freedom)
+    return float(freedom * (1 - part + _Z_99 * math.sqrt(part)) ** 3)
