@@ -15,6 +15,7 @@ from services.metadata.comparisons.domain import (
     Subject,
 )
 from services.metadata.comparisons.store import SubjectName
+from services.metadata.datasets.codec import difference as dataset_difference
 from services.metadata.limits import limit_exceeded
 from services.metadata.runs.domain import CodeSource
 from services.metadata.wire import stamp, value
@@ -128,4 +129,5 @@ def _dataset_row(row: DatasetRow) -> comparison_pb2.DatasetComparison:
             comparison_pb2.DatasetVersionList(names=names) for names in row.dataset_versions
         ],
         differs=row.differs,
+        differences=[dataset_difference(found) for found in row.differences],
     )

@@ -8,9 +8,10 @@ from dataclasses import replace
 from services.common.database import Database, Transaction
 from services.common.errors import not_found
 from services.metadata.comparisons import aligning, store
-from services.metadata.comparisons.domain import Comparison
+from services.metadata.comparisons.domain import Comparison, DatasetRow
 from services.metadata.comparisons.sources import Sources
 from services.metadata.comparisons.store import SubjectName
+from services.metadata.datasets.differences import compare_versions
 from services.metadata.models.store import goals_of
 
 
@@ -51,5 +52,14 @@ def _read(tx: Transaction, names: Sequence[SubjectName]) -> Comparison:
         metrics=aligning.metrics(subjects, goals),
         environment=aligning.environment(subjects),
         packages=aligning.packages(subjects),
-        datasets=aligning.datasets(subjects),
+        datasets=[_with_differences(tx, row) for row in aligning.datasets(subjects)],
     )
+
+
+def _with_differences(tx: Transaction, row: DatasetRow) -> DatasetRow:
+    """Say how the data differs that both used; a version that is gone by now says nothing."""
+    pairs = aligning.dataset_pairs(row)
+    found = store.find_dataset_versions(tx.connection, {name for pair in pairs for name in pair})
+    both = ((found[base], found[other]) for base, other in pairs)
+    differences = (compare_versions(a, b) for a, b in both if a is not None and b is not None)
+    return replace(row, differences=tuple(differences))

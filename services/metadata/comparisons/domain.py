@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 
 from services.common.names import ModelName
+from services.metadata.datasets.domain import DatasetDifference
 from services.metadata.models.domain import MetricGoal
 from services.metadata.runs.domain import CodeSource, DatasetUse, RuntimeEnvironment
 from services.metadata.values import ParamValue
@@ -94,6 +95,7 @@ class DatasetRow:
     role: str
     dataset_versions: tuple[tuple[str, ...], ...]
     differs: bool
+    differences: tuple[DatasetDifference, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

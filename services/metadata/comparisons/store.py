@@ -8,8 +8,10 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
-from services.common.names import BuildName, ModelName, RunName, VersionName
+from services.common.names import BuildName, DatasetVersionName, ModelName, RunName, VersionName
 from services.metadata.comparisons.domain import Subject
+from services.metadata.datasets import store as dataset_store
+from services.metadata.datasets.domain import DatasetVersion
 from services.metadata.models.domain import Version, VersionState
 from services.metadata.models.store import MODELS, VERSIONS
 from services.metadata.models.version_store import find_versions
@@ -43,6 +45,16 @@ def find_subjects(
         if run in runs:
             found[name] = _of_run(name, runs[run], results.get(str(run)))
     return found
+
+
+def find_dataset_versions(
+    connection: Connection, names: Collection[str]
+) -> dict[str, DatasetVersion | None]:
+    """Return dataset versions by name, profiles included; None for one that is gone."""
+    return {
+        name: dataset_store.find_version(connection, DatasetVersionName.parse(name))
+        for name in names
+    }
 
 
 def _of_version(name: SubjectName, version: Version, runs: Mapping[RunName, Run]) -> Subject:

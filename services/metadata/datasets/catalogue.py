@@ -6,12 +6,18 @@ from collections.abc import Callable
 from datetime import datetime
 
 from services.common.database import Database, Transaction
-from services.common.errors import not_found
+from services.common.errors import invalid_field, not_found
 from services.common.idempotency import Key, once
 from services.common.names import DatasetName, DatasetVersionName, ProjectName
 from services.metadata.changes import Change, ChangeKind, publish
 from services.metadata.datasets import store
-from services.metadata.datasets.domain import Dataset, DatasetVersion, DatasetVersionDraft
+from services.metadata.datasets.differences import compare_versions
+from services.metadata.datasets.domain import (
+    Dataset,
+    DatasetDifference,
+    DatasetVersion,
+    DatasetVersionDraft,
+)
 from services.metadata.listing import Listing, Page
 
 
@@ -59,6 +65,19 @@ class Catalogue:
         if found is None:
             raise not_found(name)
         return found
+
+    async def compare(
+        self, parent: ProjectName, base: DatasetVersionName, other: DatasetVersionName
+    ) -> DatasetDifference:
+        """Say how one version differs from another of the same project.
+
+        Raises:
+            ServiceError: RESOURCE_NOT_FOUND, INVALID_FIELD.
+        """
+        for field, name in (("base", base), ("other", other)):
+            if name.project != parent.project:
+                raise invalid_field(field, f"must be of {parent}")
+        return compare_versions(await self.get_version(base), await self.get_version(other))
 
     async def list_datasets(self, parent: ProjectName, listing: Listing) -> Page[Dataset]:
         """Return a page of a project's datasets."""

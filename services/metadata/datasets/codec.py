@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
-from modelyard.metadata.v1 import dataset_pb2
+from modelyard.metadata.v1 import dataset_difference_pb2, dataset_pb2
 
 from services.common.errors import invalid_field
 from services.common.names import ArtifactName, DatasetName
 from services.metadata import limits
+from services.metadata.datasets import profiles
 from services.metadata.datasets.domain import (
     Column,
-    ColumnProfile,
+    ColumnDifference,
     Dataset,
+    DatasetDifference,
     DatasetSource,
     DatasetVersion,
     DatasetVersionDraft,
+    QualityChangeKind,
+    SchemaChange,
+    SchemaChangeKind,
 )
 from services.metadata.wire import moment, stamp
 
@@ -21,6 +26,15 @@ URI = 4_096
 QUERY = 65_536
 COLUMNS = 10_000
 COLUMN_NAME = 255
+
+_SCHEMA_KINDS = {
+    kind: dataset_difference_pb2.SchemaChangeKind.Value(f"SCHEMA_CHANGE_KIND_{kind}")
+    for kind in SchemaChangeKind
+}
+_QUALITY_KINDS = {
+    kind: dataset_difference_pb2.QualityChangeKind.Value(f"QUALITY_CHANGE_KIND_{kind}")
+    for kind in QualityChangeKind
+}
 
 
 def version_draft(message: dataset_pb2.DatasetVersion, parent: DatasetName) -> DatasetVersionDraft:
@@ -98,36 +112,55 @@ def _column_from(message: dataset_pb2.Column) -> Column:
     return Column(
         name=limits.line(message.name, f"{field}.name", COLUMN_NAME, required=True),
         type=limits.line(message.type, f"{field}.type", COLUMN_NAME, required=True),
-        profile=_profile_from(message.profile) if message.HasField("profile") else None,
-    )
-
-
-def _profile_from(message: dataset_pb2.ColumnProfile) -> ColumnProfile:
-    if not 0 <= message.null_count <= message.count:
-        problem = "must hold a null_count between 0 and count"
-        raise invalid_field("dataset_version.schema.profile", problem)
-    return ColumnProfile(
-        count=message.count,
-        null_count=message.null_count,
-        min=message.min if message.HasField("min") else None,
-        max=message.max if message.HasField("max") else None,
-        mean=message.mean if message.HasField("mean") else None,
-        std=message.std if message.HasField("std") else None,
+        profile=profiles.read(message.profile, f"{field}.profile")
+        if message.HasField("profile")
+        else None,
     )
 
 
 def _column(found: Column) -> dataset_pb2.Column:
-    message = dataset_pb2.Column(name=found.name, type=found.type)
-    profile = found.profile
-    if profile is not None:
-        message.profile.CopyFrom(
-            dataset_pb2.ColumnProfile(
-                count=profile.count,
-                null_count=profile.null_count,
-                min=profile.min,
-                max=profile.max,
-                mean=profile.mean,
-                std=profile.std,
+    profile = None if found.profile is None else profiles.profile(found.profile)
+    return dataset_pb2.Column(name=found.name, type=found.type, profile=profile)
+
+
+def difference(found: DatasetDifference) -> dataset_difference_pb2.DatasetDifference:
+    """Return a difference's message."""
+    return dataset_difference_pb2.DatasetDifference(
+        base=str(found.base.name),
+        other=str(found.other.name),
+        same_digest=found.is_same,
+        base_row_count=found.base.row_count,
+        other_row_count=found.other.row_count,
+        schema_changes=[_schema_change(change) for change in found.schema_changes],
+        columns=[_column_difference(column) for column in found.columns],
+        drifted_column_count=sum(
+            column.drift is not None and column.drift.is_drifted for column in found.columns
+        ),
+    )
+
+
+def _schema_change(found: SchemaChange) -> dataset_difference_pb2.SchemaChange:
+    return dataset_difference_pb2.SchemaChange(
+        column=found.column,
+        kind=_SCHEMA_KINDS[found.kind],
+        old_type=found.old_type,
+        new_type=found.new_type,
+    )
+
+
+def _column_difference(found: ColumnDifference) -> dataset_difference_pb2.ColumnDifference:
+    drift = found.drift
+    return dataset_difference_pb2.ColumnDifference(
+        column=found.column,
+        quality_changes=[
+            dataset_difference_pb2.QualityChange(
+                kind=_QUALITY_KINDS[change.kind], description=change.description
             )
-        )
-    return message
+            for change in found.quality_changes
+        ],
+        psi=None if drift is None else drift.psi,
+        js_distance=None if drift is None else drift.js_distance,
+        psi_threshold=None if drift is None else drift.threshold,
+        drifted=drift is not None and drift.is_drifted,
+        note=found.note,
+    )

@@ -119,7 +119,7 @@ def _is_outside(share: float, before: ColumnProfile, after: ColumnProfile) -> bo
     once in ((n + m) / m)^k times, whatever the distribution.
     """
     n, m = before.filled_count, after.filled_count
-    return (m / (n + m)) ** (share * m) < _BY_CHANCE
+    return math.pow(m / (n + m), share * m) < _BY_CHANCE
 
 
 def _categories(before: ColumnProfile, after: ColumnProfile) -> Iterator[QualityChange]:

@@ -64,7 +64,7 @@ class Distribution:
         place = bisect_left(self.points, point)
         if place == 0:
             return 0.0
-        return self.shares[place - 1] if self.is_exact else max(self.shares[place - 1], 0.0)
+        return self.shares[place - 1]
 
     def surely_above(self, point: float) -> float:
         """Return a share that is more than this, taking no evenness for granted."""

@@ -34,25 +34,28 @@ _Z_99 = 2.3263478740408408
 
 def drift(base: ColumnProfile, other: ColumnProfile) -> Drift | str:
     """Return how far a column's values moved, or why that cannot be said."""
-    if base.kind is not other.kind:
-        return "its values are of another kind"
-    if not base.filled_count or not other.filled_count:
-        return "there are no values to hold against each other"
-    if base.kind is ColumnKind.TEMPORAL:
-        return "moments move on by themselves"
-    if base.kind is ColumnKind.UNKNOWN:
-        return "the profile does not say what kind of values it holds"
-    if base.kind is ColumnKind.NUMERIC:
-        if not (base.quantiles and other.quantiles):
-            return "a profile has no quantiles"
-        bins = _numbers(base, other)
-    else:
-        bins = _values(base, other)
+    obstacle = _obstacle(base, other)
+    if obstacle:
+        return obstacle
+    bins = (_numbers if base.kind is ColumnKind.NUMERIC else _values)(base, other)
     used = [(p, q) for p, q in bins if p or q]
     if len(used) < 2:
         same = base.kind is ColumnKind.NUMERIC or is_complete(base)
         return Drift(0.0, 0.0, HARMLESS) if same else "there are too many different values"
     return _judge(used, base.filled_count, other.filled_count)
+
+
+def _obstacle(base: ColumnProfile, other: ColumnProfile) -> str:
+    """Return why values cannot be held against each other; empty when they can."""
+    is_numeric = base.kind is ColumnKind.NUMERIC
+    obstacles = {
+        "its values are of another kind": base.kind is not other.kind,
+        "there are no values": not base.filled_count or not other.filled_count,
+        "moments move on by themselves": base.kind is ColumnKind.TEMPORAL,
+        "it is not known what kind of values it holds": base.kind is ColumnKind.UNKNOWN,
+        "there are no quantiles": is_numeric and not (base.quantiles and other.quantiles),
+    }
+    return next((text for text, holds in obstacles.items() if holds), "")
 
 
 def is_complete(profile: ColumnProfile) -> bool:

@@ -61,3 +61,14 @@ class DatasetServicer(dataset_service_pb2_grpc.DatasetServiceServicer):
             dataset_versions=[codec.version(version) for version in page.items],
             next_page_token=page.next_token,
         )
+
+    async def CompareDatasets(
+        self, request: pb.CompareDatasetsRequest, context: Context
+    ) -> pb.CompareDatasetsResponse:
+        """Say how one dataset version differs from another."""
+        found = await self._catalogue.compare(
+            ProjectName.parse(request.parent, "parent"),
+            DatasetVersionName.parse(request.base, "base"),
+            DatasetVersionName.parse(request.other, "other"),
+        )
+        return pb.CompareDatasetsResponse(difference=codec.difference(found))

@@ -149,6 +149,10 @@ async def test_environment_packages_and_data(admin: Desk) -> None:
     (data,) = answer.datasets
     assert (data.role, data.differs) == ("train", True)
     assert [list(found.names) for found in data.dataset_versions] == [[names[0]], [names[1]], []]
+    (difference,) = data.differences
+    assert (difference.base, difference.other) == (names[0], names[1])
+    (change,) = difference.schema_changes
+    assert (change.column, change.old_type, change.new_type) == ("x", "int64", "text")
 
 
 async def test_snapshots_give_the_true_difference(

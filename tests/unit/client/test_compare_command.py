@@ -56,6 +56,8 @@ def answer(text: str = EVIL) -> Comparison:
     names = [f"projects/shop/datasets/prices/versions/{number}" for number in (1, 2)]
     for name in names:
         data.dataset_versions.add(names=[name])
+    difference = data.differences.add(base=names[0], other=names[1])
+    difference.schema_changes.add(column=text, kind=1, new_type="int64")
     found.code.sources.add(commit="a" * 40, branch=text)
     found.code.sources.add(commit="b" * 40, dirty=True)
     found.code.differences.add(unified_diff=DIFF, note=text, cut=True)

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 from modelyard._binding import AsyncGroup, Group, SyncGroup, paged, unary
 from modelyard._calls import Call, Pages, call, new_request_id, pages
-from modelyard._names import Ref
-from modelyard.metadata.v1 import dataset_pb2
+from modelyard._names import Ref, project_of
+from modelyard.metadata.v1 import dataset_difference_pb2, dataset_pb2
 from modelyard.metadata.v1 import dataset_service_pb2 as service
 
 
@@ -43,6 +43,17 @@ class _Datasets(Group):
         """Get a dataset version, `prices/3` in short."""
         request = service.GetDatasetVersionRequest(name=self._names.dataset_version(version))
         return call(request, service.GetDatasetVersionResponse, lambda r: r.dataset_version)
+
+    @unary
+    def compare(self, base: Ref, other: Ref) -> Call[dataset_difference_pb2.DatasetDifference]:
+        """Say how `other` differs from `base`: schema, quality, and drift by column."""
+        base_name = self._names.dataset_version(base)
+        request = service.CompareDatasetsRequest(
+            parent=project_of(base_name),
+            base=base_name,
+            other=self._names.dataset_version(other),
+        )
+        return call(request, service.CompareDatasetsResponse, lambda r: r.difference)
 
     @paged
     def list(self, *, project: Ref | None = None) -> Pages[dataset_pb2.Dataset]:

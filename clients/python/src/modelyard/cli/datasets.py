@@ -1,15 +1,17 @@
-"""`modelyard datasets`: looking at datasets."""
+"""`modelyard datasets`: looking at datasets, and at what became of them."""
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING, Annotated
+
 import typer
 
-from modelyard.cli.context import client
-from modelyard.cli.render import (
-    leaf,
-    moment,
-    show_list,
-)
+from modelyard.cli.context import as_json, client
+from modelyard.cli.render import leaf, moment, show_list, show_one, show_table, text
+
+if TYPE_CHECKING:
+    from modelyard.metadata.v1.dataset_difference_pb2 import ColumnDifference, DatasetDifference
+    from modelyard.metadata.v1.dataset_pb2 import Column, DatasetVersion
 
 
 def register(group: typer.Typer) -> None:
@@ -24,8 +26,13 @@ def register(group: typer.Typer) -> None:
         )
 
     @group.command("show")
-    def show_dataset(dataset: str) -> None:
-        """List a dataset's versions, newest first."""
+    def show_dataset(
+        dataset: Annotated[str, typer.Argument(help="A dataset, prices, or a version, prices/3.")],
+    ) -> None:
+        """List a dataset's versions, newest first; or show what is in one version."""
+        if leaf(dataset).isdigit():
+            _show_version(client().datasets.get_version(dataset))
+            return
         show_list(
             client().datasets.versions(dataset),
             {
@@ -37,3 +44,89 @@ def register(group: typer.Typer) -> None:
                 "CREATED": lambda v: moment(v.create_time),
             },
         )
+
+    @group.command("compare")
+    def compare_datasets(
+        base: Annotated[str, typer.Argument(help="What is held against, prices/1.")],
+        other: Annotated[str, typer.Argument(help="What is held against it, prices/2.")],
+        fail_on_drift: Annotated[bool, typer.Option(help="Exit with 1 if a column drifted.")] = (
+            False
+        ),
+    ) -> None:
+        """Show how one version differs from another: schema, quality, drift by column."""
+        found = client().datasets.compare(base, other)
+        if as_json():
+            show_one(found, {})
+        else:
+            _show_difference(found)
+        if fail_on_drift and found.drifted_column_count:
+            raise typer.Exit(1)
+
+
+def _show_version(version: DatasetVersion) -> None:
+    source = version.source
+    show_one(
+        version,
+        {
+            "version": version.name,
+            "digest": version.digest,
+            "rows": version.row_count if version.HasField("row_count") else None,
+            "source": source.uri,
+            "query": source.query,
+            "columns taken": ", ".join(source.columns),
+            "filters": source.filters,
+            "from": moment(source.start_time) if source.HasField("start_time") else "",
+            "until": moment(source.end_time) if source.HasField("end_time") else "",
+            "artifact": version.artifact,
+            "created": f"{moment(version.create_time)} by {version.creator}",
+        },
+    )
+    if version.schema and not as_json():
+        headings = ("COLUMN", "TYPE", "VALUES", "NULLS", "DIFFERENT", "MIN", "MEAN", "MAX", "STD")
+        rows = [_column_row(column) for column in version.schema]
+        show_table((*headings, "MOST FREQUENT"), rows)
+
+
+def _column_row(column: Column) -> tuple[object, ...]:
+    if not column.HasField("profile"):
+        return (column.name, column.type)
+    profile = column.profile
+    given = [
+        getattr(profile, name) if profile.HasField(name) else None
+        for name in ("distinct_count", "min", "mean", "max", "std")
+    ]
+    frequent = ", ".join(f"{top.value} ({top.count:,})" for top in profile.top_values[:3])
+    return (column.name, column.type, profile.count, profile.null_count, *given, frequent)
+
+
+def _show_difference(found: DatasetDifference) -> None:
+    if found.same_digest:
+        print("the same data")
+        return
+    base_rows = found.base_row_count if found.HasField("base_row_count") else None
+    other_rows = found.other_row_count if found.HasField("other_row_count") else None
+    for word, name, rows in (("base", found.base, base_rows), ("other", found.other, other_rows)):
+        print(text(f"{word:<6} {name}" + ("" if rows is None else f", {rows:,} rows")))
+    for change in found.schema_changes:
+        print(text(f"column {change.column} {_type_change(change.old_type, change.new_type)}"))
+    headings = ("COLUMN", "PSI", "THRESHOLD", "JS", "DRIFT", "NOTES")
+    if found.columns:
+        show_table(headings, [_difference_row(column) for column in found.columns])
+    print(f"{found.drifted_column_count} of {len(found.columns)} columns drifted")
+
+
+def _difference_row(column: ColumnDifference) -> tuple[object, ...]:
+    notes = [change.description for change in column.quality_changes]
+    if column.note:
+        notes.append(f"not compared: {column.note}")
+    if not column.HasField("psi"):
+        return (column.column, None, None, None, "", "; ".join(notes))
+    figures = (column.psi, column.psi_threshold, column.js_distance)
+    drift = "drifted" if column.drifted else ""
+    return (column.column, *(f"{figure:.3f}" for figure in figures), drift, "; ".join(notes))
+
+
+def _type_change(old: str, new: str) -> str:
+    if not old:
+        return f"added ({new})"
+    return f"removed ({old})" if not new else f"was {old}, is {new}"

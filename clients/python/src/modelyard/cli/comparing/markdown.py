@@ -28,6 +28,7 @@ def write(view: View) -> str:
         _section("Environment", view, view.environment),
         _section("Packages that differ", view, view.packages),
         _section("Data", view, view.datasets),
+        "\n".join(f"- {_plain(note)}" for note in view.data_notes),
         _section("Code", view, view.sources),
         *(_code(code) for code in view.code),
     ]

@@ -26,6 +26,8 @@ def show(view: View) -> None:
     _show_rows(out, "Environment", view, view.environment)
     _show_rows(out, "Packages that differ", view, view.packages)
     _show_rows(out, "Data", view, view.datasets)
+    for note in view.data_notes:
+        out.print(_styled(f"  {note}", "yellow"))
     _show_rows(out, "Code", view, view.sources)
     for code in view.code:
         _show_code(out, code)

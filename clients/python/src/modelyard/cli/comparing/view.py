@@ -12,9 +12,11 @@ from modelyard.cli.render import leaf, moment, text, value
 if TYPE_CHECKING:
     from modelyard.metadata.v1.comparison_pb2 import ComparedItem, MetricCell
     from modelyard.metadata.v1.comparison_service_pb2 import CompareResponse
+    from modelyard.metadata.v1.dataset_difference_pb2 import DatasetDifference
     from modelyard.metadata.v1.run_pb2 import CodeSource
 
 _ARROWS = {0: "", 1: "↑", 2: "↓"}
+_NAMED = 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +84,7 @@ class View:
     environment: tuple[Row, ...]
     packages: tuple[Row, ...]
     datasets: tuple[Row, ...]
+    data_notes: tuple[str, ...]
     sources: tuple[Row, ...]
     code: tuple[Code, ...]
 
@@ -116,6 +119,9 @@ def make_view(answer: CompareResponse) -> View:
         datasets=tuple(
             Row(role.role, tuple(_datasets(v.names) for v in role.dataset_versions), role.differs)
             for role in answer.datasets
+        ),
+        data_notes=tuple(
+            note for role in answer.datasets for found in role.differences for note in _data(found)
         ),
         sources=tuple(_sources(answer.code.sources)),
         code=tuple(_code(answer, heads)),
@@ -161,6 +167,36 @@ def _figure(cell: MetricCell, goal: int) -> Figure:
 
 def _datasets(names: Sequence[str]) -> str:
     return ", ".join(short_name(name) for name in names)
+
+
+def _data(found: DatasetDifference) -> list[str]:
+    """Say in sentences how data differs."""
+    pair = f"{short_name(found.base)} → {short_name(found.other)}"
+    notes = [
+        f"{pair}: column {change.column} {_change(change.old_type, change.new_type)}"
+        for change in found.schema_changes
+    ]
+    if found.HasField("base_row_count") and found.HasField("other_row_count"):
+        notes.insert(0, f"{pair}: {found.base_row_count:,} → {found.other_row_count:,} rows")
+    drifted = [column for column in found.columns if column.drifted]
+    if drifted:
+        named = ", ".join(f"{c.column} (PSI {c.psi:.3g})" for c in drifted[:_NAMED])
+        more = f" and {len(drifted) - _NAMED} more" if len(drifted) > _NAMED else ""
+        notes.append(
+            f"{pair}: {len(drifted)} of {len(found.columns)} columns drifted: {named}{more}"
+        )
+    notes += [
+        f"{pair}: {column.column}: {change.description}"
+        for column in found.columns
+        for change in column.quality_changes
+    ]
+    return notes
+
+
+def _change(old: str, new: str) -> str:
+    if not old:
+        return f"added ({new})"
+    return f"removed ({old})" if not new else f"was {old}, is {new}"
 
 
 def _sources(sources: Sequence[CodeSource]) -> list[Row]:
