@@ -23,8 +23,16 @@ MAX_MESSAGE_BYTES = 4 * 1024 * 1024 + 64 * 1024
 
 Metadata = tuple[tuple[str, str], ...]
 
-# A second DeleteAlias would find nothing and say so: it takes no request id.
-_NEVER_RETRIED = (("modelyard.metadata.v1.ModelService", "DeleteAlias"),)
+_NEVER_RETRIED = (
+    # A second one would find nothing and say so: it takes no request id.
+    ("modelyard.metadata.v1.ModelService", "DeleteAlias"),
+    # Whoever follows opens the stream again by himself. gRPC's own retry of a stream whose
+    # server was killed before it said anything may hang for minutes.
+    ("modelyard.metadata.v1.ModelService", "WatchModels"),
+    ("modelyard.metadata.v1.RunService", "WatchRuns"),
+    ("modelyard.builder.v1.BuildService", "StreamBuildEvents"),
+    ("modelyard.deployer.v1.DeploymentService", "StreamDeploymentEvents"),
+)
 
 _SERVICE_CONFIG = {
     "methodConfig": [

@@ -13,6 +13,7 @@ from modelyard._channel import DEFAULT_TIMEOUT
 from modelyard._config import ConnectionSettings, find_settings
 from modelyard._connection import AsyncConnection, Connection
 from modelyard._names import Names, Ref
+from modelyard._resolver import AsyncResolver, Resolver
 from modelyard._resources.aliases import Aliases, AsyncAliases
 from modelyard._resources.artifacts import Artifacts, AsyncArtifacts
 from modelyard._resources.builds import AsyncBuilds, Builds
@@ -80,6 +81,13 @@ class Client:
         """Iterate over the changes of a model, or of all, for ever; see `changes.models`."""
         return self.changes.models(model, filter=filter, cursor=cursor)
 
+    def resolver(self, *models: Ref) -> Resolver:
+        """Return what knows, without asking, where the aliases of some models point; open it.
+
+        `with client.resolver("churn") as resolver: version = resolver.resolve("production")`
+        """
+        return Resolver(self.connection, self._names, models)
+
     def close(self) -> None:
         """Close the connection; whatever uses it ends with an error."""
         self.connection.close()
@@ -96,7 +104,7 @@ class Client:
         self.close()
 
     def _attach(self, connection: Connection, project: str) -> None:
-        names = Names(project)
+        names = self._names = Names(project)
         self.connection = connection
         self.aliases = Aliases(connection, names)
         self.artifacts = Artifacts(connection, names)
@@ -158,6 +166,13 @@ class AsyncClient:
         """Iterate over the changes of a model, or of all, for ever; see `changes.models`."""
         return self.changes.models(model, filter=filter, cursor=cursor)
 
+    def resolver(self, *models: Ref) -> AsyncResolver:
+        """Return what knows, without asking, where the aliases of some models point; open it.
+
+        `async with client.resolver("churn") as resolver: resolver.resolve("production")`
+        """
+        return AsyncResolver(self.connection, self._names, models)
+
     async def close(self) -> None:
         """Close the connection; whatever uses it ends with an error."""
         await self.connection.close()
@@ -174,7 +189,7 @@ class AsyncClient:
         await self.close()
 
     def _attach(self, connection: AsyncConnection, project: str) -> None:
-        names = Names(project)
+        names = self._names = Names(project)
         self.connection = connection
         self.aliases = AsyncAliases(connection, names)
         self.artifacts = AsyncArtifacts(connection, names)

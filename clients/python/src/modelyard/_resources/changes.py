@@ -4,13 +4,27 @@
 
 from __future__ import annotations
 
-from modelyard._binding import AsyncGroup, Group, SyncGroup, followed
+from modelyard._binding import AsyncGroup, Group, SyncGroup, followed, unary
+from modelyard._calls import Call, call
 from modelyard._names import Ref
 from modelyard._resume import Follow
 from modelyard.metadata.v1 import model_service_pb2, run_service_pb2
 
 
 class _Changes(Group):
+    @unary
+    def cursor(self, *, runs: bool = False) -> Call[str]:
+        """Return where to watch from to hear of all that changes from now on.
+
+        Take it, then list, then watch from it: nothing falls between the two. A cursor of runs is
+        no cursor of models.
+        """
+        if runs:
+            every = run_service_pb2.ListRunsRequest(parent=self._names.model(), page_size=1)
+            return call(every, run_service_pb2.ListRunsResponse, lambda r: r.watch_cursor)
+        request = model_service_pb2.ListModelsRequest(parent=self._names.project(), page_size=1)
+        return call(request, model_service_pb2.ListModelsResponse, lambda r: r.watch_cursor)
+
     @followed
     def models(
         self, model: Ref | None = None, *, filter: str = "", cursor: str = ""
@@ -19,6 +33,10 @@ class _Changes(Group):
 
         A broken connection is opened again where it broke. To go on later, keep the `cursor` of
         the last change; without one, changes from now on are told.
+
+        Raises:
+            OutOfRangeError: CURSOR_EXPIRED: what came after the cursor was forgotten; take a new
+                `cursor` and list again.
         """
         request = model_service_pb2.WatchModelsRequest(
             parent=self._names.model(model), filter=filter, cursor=cursor

@@ -9,7 +9,7 @@ import typer
 
 from modelyard.cli.context import as_json, client
 from modelyard.cli.options import Filter
-from modelyard.cli.render import clean, console, moment, show_one, state
+from modelyard.cli.render import clean, console, json_of, moment, show_one, state
 
 if TYPE_CHECKING:
     from rich.tree import Tree
@@ -46,7 +46,7 @@ def watch(
     filter_: Filter = "",
     cursor: Annotated[str, typer.Option(help="Go on after the change that had it.")] = "",
 ) -> None:
-    """Show what changes as it changes, until Ctrl-C; with -o json one object a change."""
+    """Show what changes as it changes, until Ctrl-C; with -o json a line of JSON a change."""
     from modelyard.metadata.v1 import model_service_pb2, run_service_pb2  # noqa: PLC0415
 
     changes = client().changes
@@ -54,7 +54,7 @@ def watch(
     types: Any = run_service_pb2.RunChangeType if runs else model_service_pb2.ModelChangeType
     for change in follow(model or None, filter=filter_, cursor=cursor):
         if as_json():
-            show_one(change, {})
+            print(json_of(change, indent=None), flush=True)
             continue
         word = state(types, change.type).replace("_", " ").lower()
         where = _short(change.new_version) if not runs and change.new_version else ""

@@ -69,9 +69,9 @@ def write_json(value: object) -> None:
     print(json.dumps(value, indent=2, ensure_ascii=False))
 
 
-def json_of(message: Any) -> str:
-    """Return a message as JSON."""
-    return json.dumps(_dict(message), indent=2, ensure_ascii=False)
+def json_of(message: Any, *, indent: int | None = 2) -> str:
+    """Return a message as JSON; without indent on one line."""
+    return json.dumps(_dict(message), indent=indent, ensure_ascii=False)
 
 
 def text(value: object) -> str:
