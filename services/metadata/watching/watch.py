@@ -12,7 +12,7 @@ from services.common.database import Database, Transaction
 from services.common.events import EventBus, tail
 from services.common.filter_matching import match_filter
 from services.common.names import ModelName
-from services.common.outbox import last_sequence
+from services.common.outbox import last_sequence, read_events
 from services.common.pagination import cursor_expired
 from services.metadata.changes import topic
 from services.metadata.watching.cursors import Stream, cursor_at, sequence_of
@@ -75,12 +75,18 @@ class Watch:
     async def _begin(self, wanted: Wanted) -> int:
         project = wanted.parent.project
         after = sequence_of(wanted.cursor, wanted.stream, project)
-        last = await self._database.read(lambda tx: last_sequence(tx.connection, topic(project)))
-        if after is None:
-            return last
-        if after > last:  # of a ledger that was put back to what it was before
-            raise cursor_expired()
-        return after
+
+        def begin(tx: Transaction) -> int:
+            last = last_sequence(tx.connection, topic(project))
+            if after is None or after == last:
+                return last
+            following = read_events(tx.connection, topic(project), after, limit=1)
+            # Forgotten, or of a ledger that was put back to what it was before.
+            if not following or following[0].sequence != after + 1:
+                raise cursor_expired()
+            return after
+
+        return await self._database.read(begin)
 
     async def _check(self, wanted: Wanted) -> None:
         caller = await self._authenticator.introspect(wanted.credential)
