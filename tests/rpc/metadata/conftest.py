@@ -12,7 +12,10 @@ from pathlib import Path
 
 import pytest
 from modelyard import Client, ModelyardError
+from modelyard._calls import call
 from modelyard.cli import app as cli
+from modelyard.metadata.v1 import lineage_service_pb2 as service
+from modelyard.metadata.v1 import version_use_pb2
 
 from services.suite.children import SERVICES, Layout, children
 from services.suite.start import free_port
@@ -101,6 +104,22 @@ def artifact(services: Services, tmp_path_factory: pytest.TempPathFactory) -> st
     (folder / "model.txt").write_text("weights")
     with services.client() as client:
         return client.artifacts.push(folder).name
+
+
+def use(client: Client, version: str, *, ends: bool = False) -> str:
+    """Record that a deployment of the version's model uses it, or no longer does."""
+    model, _, number = version.partition("/")
+    user = f"projects/default/environments/production/deployments/{model}"
+    told = version_use_pb2.VersionUse(
+        version=f"projects/default/models/{model}/versions/{number}", user=user
+    )
+    start = service.StartVersionUseRequest(version_use=told)
+    end = service.EndVersionUseRequest(version_use=told)
+    if ends:
+        client.connection.call(call(end, service.EndVersionUseResponse, lambda r: r))
+    else:
+        client.connection.call(call(start, service.StartVersionUseResponse, lambda r: r))
+    return user
 
 
 Command = Callable[..., str]
