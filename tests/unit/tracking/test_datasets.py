@@ -15,6 +15,12 @@ from modelyard.tracking import datasets
 from modelyard.tracking.csv_files import describe_csv
 
 
+@pytest.fixture(autouse=True)
+def without_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Describe data as it is done where `modelyard[data]` is not installed."""
+    monkeypatch.setattr(datasets, "_can_profile", lambda: False)
+
+
 def described(data: Any) -> dataset_pb2.DatasetVersion:
     facts = datasets.describe(data)
     facts["source"] = datasets.source("s3://x", "", ["a"], "")

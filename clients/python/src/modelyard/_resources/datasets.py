@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import datetime
+from typing import Any
 
 from modelyard._binding import AsyncGroup, Group, SyncGroup, paged, unary
 from modelyard._calls import Call, Pages, call, new_request_id, pages
@@ -34,6 +36,38 @@ class _Datasets(Group):
         request = service.CreateDatasetVersionRequest(
             parent=self._names.dataset(dataset),
             dataset_version=version,
+            request_id=new_request_id(),
+        )
+        return call(request, service.CreateDatasetVersionResponse, lambda r: r.dataset_version)
+
+    @unary
+    def register(
+        self,
+        dataset: Ref,
+        data: Any,
+        *,
+        source: str = "",
+        query: str = "",
+        columns: Sequence[str] = (),
+        filters: str = "",
+        start: datetime | None = None,
+        end: datetime | None = None,
+        artifact: Ref | None = None,
+    ) -> Call[dataset_pb2.DatasetVersion]:
+        """Register what data comes to: digest, schema and, with `modelyard[data]`, profile.
+
+        The arguments are those of `modelyard.log_dataset`; of the data nothing else is sent.
+        """
+        from google.protobuf.json_format import ParseDict  # noqa: PLC0415 - rarely needed
+
+        from modelyard.tracking import datasets  # noqa: PLC0415
+
+        facts = datasets.describe(data)
+        facts["source"] = datasets.source(source, query, columns, filters, start, end)
+        facts["artifact"] = "" if artifact is None else self._names.artifact(artifact)
+        request = service.CreateDatasetVersionRequest(
+            parent=self._names.dataset(dataset),
+            dataset_version=ParseDict(facts, dataset_pb2.DatasetVersion()),
             request_id=new_request_id(),
         )
         return call(request, service.CreateDatasetVersionResponse, lambda r: r.dataset_version)

@@ -6,6 +6,7 @@ Every `log_*` appends one record to a spool file and returns; a process of its o
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from datetime import datetime
 from typing import Any
 
 from modelyard.tracking.run import ActiveRun
@@ -64,6 +65,8 @@ def log_dataset(
     query: str = "",
     columns: Sequence[str] = (),
     filters: str = "",
+    start: datetime | None = None,
+    end: datetime | None = None,
 ) -> str:
     """Log which data the active run uses, as what; return the data's digest.
 
@@ -75,7 +78,17 @@ def log_dataset(
         query: The query that selected it.
         columns: The columns taken; all when empty.
         filters: The rows taken, in the source's words.
+        start: The first moment that the data covers.
+        end: The first moment after the data.
     """
     return require_run().log_dataset(
-        role, data, name=name, source=source, query=query, columns=columns, filters=filters
+        role,
+        data,
+        name=name,
+        source=source,
+        query=query,
+        columns=columns,
+        filters=filters,
+        start=start,
+        end=end,
     )

@@ -11,13 +11,15 @@ the SHA-256 of its bytes; a folder's that of the JSON list `[[path, file digest]
 from __future__ import annotations
 
 import hashlib
+import importlib.util
 import json
 import re
 from collections.abc import Mapping, Sequence
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from modelyard.tracking.columns import describe_column
+from modelyard.tracking.columns import ColumnFacts, describe_column
 
 MAX_ROLE = 63
 MAX_COLUMNS = 1_000
@@ -31,6 +33,8 @@ def describe(data: Any) -> dict[str, Any]:
         TypeError: The data is of no kind that is known.
         ValueError: Its columns do not have one length.
     """
+    if callable(getattr(data, "collect", None)) and hasattr(data, "collect_schema"):
+        data = data.collect()  # a lazy frame of polars
     if isinstance(data, str | Path):
         return _describe_path(Path(data).expanduser())
     columns = _columns_of(data)
@@ -41,17 +45,62 @@ def describe(data: Any) -> dict[str, Any]:
     parts = [[name, column.type, column.digest] for name, column in described]
     return {
         "digest": _digest(json.dumps(parts, separators=(",", ":"), ensure_ascii=False).encode()),
-        "schema": [
-            {"name": name, "type": column.type, "profile": column.profile}
-            for name, column in described[:MAX_COLUMNS]
-        ],
+        "schema": _schema(columns, described),
         "row_count": lengths.pop() if lengths else 0,
     }
 
 
-def source(uri: str, query: str, columns: Sequence[str], filters: str) -> dict[str, Any]:
-    """Return the fields of a DatasetSource, for JSON."""
-    return {"uri": uri, "query": query, "columns": list(columns), "filters": filters}
+def _schema(
+    columns: list[tuple[str, Any]], described: list[tuple[str, ColumnFacts]]
+) -> list[dict[str, Any]]:
+    """Return columns with whole profiles where `modelyard[data]` is installed, else with short."""
+    if not _can_profile():
+        return [
+            {"name": name, "type": column.type, "profile": column.profile}
+            for name, column in described[:MAX_COLUMNS]
+        ]
+    from modelyard.profiling.profiles import profile_columns  # noqa: PLC0415 - an extra
+
+    pairs = zip(columns, described, strict=True)
+    found = profile_columns((name, facts.type, values) for (name, values), (_, facts) in pairs)
+    return [_for_json(column) for column in found]
+
+
+def _can_profile() -> bool:
+    return all(importlib.util.find_spec(name) for name in ("datasketches", "numpy", "pyarrow"))
+
+
+def _for_json(column: Any) -> dict[str, Any]:
+    from google.protobuf.json_format import MessageToDict  # noqa: PLC0415 - rarely needed
+
+    return dict(MessageToDict(column, preserving_proto_field_name=True))
+
+
+def source(  # noqa: PLR0917 - in the message's order
+    uri: str = "",
+    query: str = "",
+    columns: Sequence[str] = (),
+    filters: str = "",
+    start: datetime | None = None,
+    end: datetime | None = None,
+) -> dict[str, Any]:
+    """Return the fields of a DatasetSource, for JSON.
+
+    Raises:
+        ValueError: A moment has no time zone, or the range ends before it starts.
+    """
+    moments = {"start_time": start, "end_time": end}
+    if any(moment is not None and moment.tzinfo is None for moment in moments.values()):
+        raise ValueError("start and end need a time zone")
+    if start and end and end < start:
+        raise ValueError("the range ends before it starts")
+    return {
+        "uri": uri,
+        "query": query,
+        "columns": list(columns),
+        "filters": filters,
+        **{name: found.isoformat() for name, found in moments.items() if found is not None},
+    }
 
 
 def check_role(role: object) -> str:
@@ -103,13 +152,26 @@ def _describe_path(path: Path) -> dict[str, Any]:
     if path.is_dir():
         files = sorted(p for p in path.rglob("*") if p.is_file())
         parts = [[p.relative_to(path).as_posix(), _file_digest(p)] for p in files]
-        return {"digest": _digest(json.dumps(parts, separators=(",", ":")).encode())}
+        digest = _digest(json.dumps(parts, separators=(",", ":")).encode())
+        return {"digest": digest} | (_profile_files(path) if _can_profile() else {})
     facts: dict[str, Any] = {"digest": _file_digest(path)}
+    if _can_profile():
+        return facts | _profile_files(path)
     if path.suffix.lower() == ".csv":
         from modelyard.tracking.csv_files import describe_csv  # noqa: PLC0415 - rarely needed
 
         facts |= describe_csv(path)
     return facts
+
+
+def _profile_files(path: Path) -> dict[str, Any]:
+    from modelyard.profiling.profiles import profile_files  # noqa: PLC0415 - an extra
+
+    found = profile_files(path)
+    if found is None:
+        return {}
+    columns, rows = found
+    return {"schema": [_for_json(column) for column in columns], "row_count": rows}
 
 
 def _file_digest(path: Path) -> str:

@@ -11,6 +11,7 @@ import sys
 import time
 import warnings
 from collections.abc import Mapping, Sequence
+from datetime import datetime
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -138,12 +139,14 @@ class ActiveRun:
         query: str = "",
         columns: Sequence[str] = (),
         filters: str = "",
+        start: datetime | None = None,
+        end: datetime | None = None,
     ) -> str:
         """Log which data the run uses, as what; return the data's digest."""
         from modelyard.tracking import datasets  # noqa: PLC0415 - rarely needed
 
         facts = datasets.describe(data)
-        facts["source"] = datasets.source(source, query, columns, filters)
+        facts["source"] = datasets.source(source, query, columns, filters, start, end)
         record = {
             "role": datasets.check_role(role),
             "dataset": datasets.check_id(name),
