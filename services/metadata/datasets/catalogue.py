@@ -61,10 +61,7 @@ class Catalogue:
 
     async def get_version(self, name: DatasetVersionName) -> DatasetVersion:
         """Return a dataset version."""
-        found = await self._database.read(lambda tx: store.find_version(tx.connection, name))
-        if found is None:
-            raise not_found(name)
-        return found
+        return await self._database.read(lambda tx: _version(tx, name))
 
     async def compare(
         self, parent: ProjectName, base: DatasetVersionName, other: DatasetVersionName
@@ -77,7 +74,10 @@ class Catalogue:
         for field, name in (("base", base), ("other", other)):
             if name.project != parent.project:
                 raise invalid_field(field, f"must be of {parent}")
-        return compare_versions(await self.get_version(base), await self.get_version(other))
+        # In the reader's thread: a thousand columns take a while.
+        return await self._database.read(
+            lambda tx: compare_versions(_version(tx, base), _version(tx, other))
+        )
 
     async def list_datasets(self, parent: ProjectName, listing: Listing) -> Page[Dataset]:
         """Return a page of a project's datasets."""
@@ -90,3 +90,10 @@ class Catalogue:
         return await self._database.read(
             lambda tx: store.list_versions(tx.connection, parent, listing)
         )
+
+
+def _version(tx: Transaction, name: DatasetVersionName) -> DatasetVersion:
+    found = store.find_version(tx.connection, name)
+    if found is None:
+        raise not_found(name)
+    return found

@@ -16,7 +16,7 @@ commonly taken as harmless, 0.1, and what chance passes once in a hundred times.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import pairwise
 
 from services.metadata.datasets.distributions import Distribution
@@ -29,6 +29,9 @@ PER_BIN = 20
 PER_VALUE = 5
 """A value that is expected less often in either joins the rest."""
 
+UNLISTED = 0.01
+"""Values that occur more often than that are expected in the list of the most frequent."""
+
 _Z_99 = 2.3263478740408408
 
 
@@ -40,7 +43,7 @@ def drift(base: ColumnProfile, other: ColumnProfile) -> Drift | str:
     bins = (_numbers if base.kind is ColumnKind.NUMERIC else _values)(base, other)
     used = [(p, q) for p, q in bins if p or q]
     if len(used) < 2:
-        same = base.kind is ColumnKind.NUMERIC or is_complete(base)
+        same = base.kind is ColumnKind.NUMERIC or (is_complete(base) and is_complete(other))
         return Drift(0.0, 0.0, HARMLESS) if same else "there are too many different values"
     return _judge(used, base.filled_count, other.filled_count)
 
@@ -80,22 +83,36 @@ def _numbers(base: ColumnProfile, other: ColumnProfile) -> list[tuple[float, flo
 
 def _values(base: ColumnProfile, other: ColumnProfile) -> list[tuple[float, float]]:
     """Return the shares of both by value; rare and unlisted values are one bin together."""
-    before, after = dict(base.top_values), dict(other.top_values)
     n, m = base.filled_count, other.filled_count
-    # Of a value that a shortened list lacks nothing is known.
-    known = [value for value in {**before, **after} if _is_known(value, base, other)]
+    old: dict[str, float] = dict(base.top_values)
+    new: dict[str, float] = dict(other.top_values)
+    before = old | _unlisted(base, old, wanted={v: count / m * n for v, count in new.items()})
+    after = new | _unlisted(other, new, wanted={v: count / n * m for v, count in old.items()})
     expected = min(n, m) / (n + m)
     own = [
-        (before.get(value, 0), after.get(value, 0))
-        for value in known
-        if (before.get(value, 0) + after.get(value, 0)) * expected >= PER_VALUE
+        (count, after[value])
+        for value, count in before.items()
+        if (count + after[value]) * expected >= PER_VALUE
     ]
     rest = (max(n - sum(p for p, _ in own), 0), max(m - sum(q for _, q in own), 0))
     return [(p / n, q / m) for p, q in (*own, rest)]
 
 
-def _is_known(value: str, *profiles: ColumnProfile) -> bool:
-    return all(is_complete(one) or value in dict(one.top_values) for one in profiles)
+def _unlisted(
+    profile: ColumnProfile, listed: Mapping[str, float], *, wanted: Mapping[str, float]
+) -> dict[str, float]:
+    """Guess how often values occur that a list lacks: as wanted, as far as that can be.
+
+    Of a list of all values those are none. Else they are rarer than what is listed, if maybe
+    not by the figures of a sketch, which may be half of the truth; and at most one in a hundred.
+    """
+    lacking = {value: count for value, count in wanted.items() if value not in listed}
+    filled = profile.filled_count
+    left = filled - sum(listed.values())
+    most = min([filled * UNLISTED, *(2 * count for count in listed.values())])
+    found = {value: min(count, most) for value, count in lacking.items()}
+    shrink = min(1.0, left / sum(found.values())) if any(found.values()) else 0.0
+    return {value: count * shrink for value, count in found.items()}
 
 
 def _judge(bins: Sequence[tuple[float, float]], n: int, m: int) -> Drift:

@@ -19,7 +19,8 @@ VALUE = 255
 BINS = 1_000
 SKETCH = 65_536
 
-_NUMBERS = ("min", "max", "mean", "std")
+_EXTREMES = ("min", "max")
+_NUMBERS = (*_EXTREMES, "mean", "std")
 _SKETCHES = ("quantile_sketch", "distinct_sketch", "frequency_sketch")
 _KINDS = {
     kind: dataset_pb2.ColumnKind.Value(
@@ -38,6 +39,10 @@ def read(message: dataset_pb2.ColumnProfile, field: str) -> ColumnProfile:
         raise invalid_field(field, "must not hold more nulls and NaNs than values")
     if message.kind not in _KINDS_FROM:
         raise invalid_field(f"{field}.kind", "is not a kind of values")
+    if message.std < 0:
+        raise invalid_field(f"{field}.std", "must not be negative")
+    if message.HasField("min") and message.HasField("max") and message.min > message.max:
+        raise invalid_field(f"{field}.min", "must not be more than max")
     for sketch in _SKETCHES:
         if len(getattr(message, sketch)) > SKETCH:
             raise invalid_field(f"{field}.{sketch}", f"must not be more than {SKETCH} bytes")
@@ -86,7 +91,8 @@ def _number(message: Message, name: str, field: str) -> float | None:
     if not message.HasField(name):
         return None
     number: float = getattr(message, name)
-    if math.isnan(number):
+    # Numbers among which are both infinities have a mean that is none.
+    if math.isnan(number) and name in _EXTREMES:
         raise invalid_field(f"{field}.{name}", "must not be NaN; leave it unset")
     return number
 
@@ -116,6 +122,8 @@ def _top_values(
     )
     if any(not 0 < count <= filled for _, count in found):
         raise invalid_field(f"{field}.count", "must be at least 1, at most all that are filled")
+    if sum(count for _, count in found) > filled:
+        raise invalid_field(f"{field}.count", "must not be more in all than are filled")
     if len(dict(found)) != len(found):
         raise invalid_field(f"{field}.value", "must not occur twice")
     return found

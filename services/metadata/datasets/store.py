@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
@@ -15,6 +14,7 @@ from services.common.errors import not_found
 from services.common.names import DatasetName, DatasetVersionName, ProjectName
 from services.metadata.datasets.domain import (
     Column,
+    ColumnProfile,
     Dataset,
     DatasetSource,
     DatasetVersion,
@@ -46,6 +46,8 @@ DATASET_VERSIONS = sa.Table(
     sa.Column("digest", sa.Text, nullable=False),
     sa.Column("source", sa.LargeBinary),
     sa.Column("columns", sa.LargeBinary, nullable=False),
+    # Apart from the columns, so that lists need not read them.
+    sa.Column("profiles", sa.LargeBinary, nullable=False),
     sa.Column("row_count", sa.BigInteger),
     sa.Column("artifact", sa.Text, nullable=False),
     sa.Column("creator", sa.Text, nullable=False),
@@ -80,7 +82,7 @@ def lock_dataset(connection: Connection, name: DatasetName, now: datetime) -> in
 
 def find_by_digest(connection: Connection, dataset_pk: int, digest: str) -> DatasetVersion | None:
     """Return the version of a dataset that has a digest, or None."""
-    query = _select().where(
+    query = _select(DATASET_VERSIONS.c.profiles).where(
         DATASET_VERSIONS.c.dataset_pk == dataset_pk, DATASET_VERSIONS.c.digest == digest
     )
     row = connection.execute(query).first()
@@ -107,7 +109,8 @@ def insert_version(
         "number": connection.execute(advance).scalar_one(),
         "digest": draft.digest,
         "source": pack(draft.source) if draft.source else None,
-        "columns": pack(draft.schema),
+        "columns": pack([(column.name, column.type) for column in draft.schema]),
+        "profiles": pack([column.profile for column in draft.schema]),
         "row_count": draft.row_count,
         "artifact": draft.artifact,
         "creator": creator,
@@ -118,7 +121,7 @@ def insert_version(
 
 def find_version(connection: Connection, name: DatasetVersionName) -> DatasetVersion | None:
     """Return a dataset version, or None."""
-    query = _select().where(
+    query = _select(DATASET_VERSIONS.c.profiles).where(
         _named(DatasetName(name.project, name.dataset)), DATASET_VERSIONS.c.number == name.version
     )
     row = connection.execute(query).first()
@@ -146,11 +149,12 @@ def list_versions(
     sorts = [Sort(DATASET_VERSIONS.c.number, int, descending=True)]
     scope = f"dataset-versions\n{parent}"
     rows, token = fetch_page(connection, query, sorts, listing=listing, scope=scope)
-    return Page(tuple(_brief(_version(row)) for row in rows), token)
+    return Page(tuple(_version(row) for row in rows), token)
 
 
-def _select() -> sa.Select[Any]:
-    return sa.select(DATASET_VERSIONS, DATASETS.c.project, DATASETS.c.dataset).join(
+def _select(*profiles: sa.ColumnElement[Any]) -> sa.Select[Any]:
+    rest = [column for column in DATASET_VERSIONS.c if column.name != "profiles"]
+    return sa.select(*rest, *profiles, DATASETS.c.project, DATASETS.c.dataset).join(
         DATASETS, DATASETS.c.pk == DATASET_VERSIONS.c.dataset_pk
     )
 
@@ -165,7 +169,7 @@ def _version(row: Row[Any]) -> DatasetVersion:
         name=DatasetVersionName(row.project, row.dataset, row.number),
         digest=row.digest,
         source=None if row.source is None else decode(row.source, type=DatasetSource),
-        schema=decode(row.columns, type=tuple[Column, ...]),
+        schema=_schema(row),
         row_count=row.row_count,
         artifact=row.artifact,
         creator=row.creator,
@@ -173,7 +177,11 @@ def _version(row: Row[Any]) -> DatasetVersion:
     )
 
 
-def _brief(version: DatasetVersion) -> DatasetVersion:
-    return replace(
-        version, schema=tuple(replace(column, profile=None) for column in version.schema)
-    )
+def _schema(row: Row[Any]) -> tuple[Column, ...]:
+    """Return the columns, with profiles if those were selected."""
+    names = msgspec.msgpack.decode(row.columns, type=list[tuple[str, str]])
+    if "profiles" not in row._fields:
+        return tuple(Column(name, kind) for name, kind in names)
+    profiles = msgspec.msgpack.decode(row.profiles, type=list[ColumnProfile | None])
+    pairs = zip(names, profiles, strict=True)
+    return tuple(Column(name, kind, profile) for (name, kind), profile in pairs)
