@@ -7,6 +7,8 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
+from google.protobuf.timestamp_pb2 import Timestamp
+
 from modelyard._calls import Flow, ask, call
 from modelyard._names import Names, Ref, project_of, text_of
 from modelyard._resume import Follow
@@ -18,10 +20,15 @@ from modelyard.errors import (
     UnauthenticatedError,
     UnimplementedError,
 )
+from modelyard.metadata.v1 import alias_pb2, version_pb2
 from modelyard.metadata.v1 import model_service_pb2 as service
-from modelyard.metadata.v1 import version_pb2
 
-_FILTER = "type = ALIAS_MOVED OR type = ALIAS_DELETED OR type = VERSION_UPDATED"
+_TYPES = (
+    *("ALIAS_MOVED", "ALIAS_DELETED", "VERSION_UPDATED", "VERSION_ARCHIVED"),
+    *("VERSION_UNARCHIVED", "VERSION_DELETED", "VERSION_RESTORED", "VERSION_PURGED"),
+)
+_FILTER = " OR ".join(f"type = {word}" for word in _TYPES)
+_KEPT = 1000
 _PAGE = 1000
 _DELAY = 0.5
 _LONGEST_DELAY = 1.0
@@ -53,7 +60,9 @@ class Memory:
         self._process = os.getpid()
         # Other threads read it: it is replaced, or changed key by key.
         self._known: dict[str, version_pb2.Version] = {}
-        self._targets: dict[str, str] = {}
+        self._aliases: dict[str, alias_pb2.Alias] = {}
+        # Versions seen, also those that no alias points to now: aliases often go back.
+        self._versions: dict[str, version_pb2.Version] = {}
 
     @property
     def staleness(self) -> float:
@@ -75,30 +84,28 @@ class Memory:
 
     def begin(self) -> Flow[None]:
         """Read where everything points, and watch from before that on."""
-        cursor, targets = "", dict[str, str]()
+        cursor, aliases = "", dict[str, alias_pb2.Alias]()
         for model in self.models:
-            cursor = (yield from _list_aliases(model, targets)) or cursor
-        versions = dict[str, version_pb2.Version | None]()
-        for name in sorted(set(targets.values())):
-            versions[name] = yield from _version(name)
+            first = yield from _list_aliases(model, aliases)
+            cursor = cursor or first  # of the first list: what changed meanwhile is told again
+        self._versions.clear()
         known = dict[str, version_pb2.Version]()
-        for alias, name in targets.items():
-            version = versions[name]
+        for name, alias in aliases.items():
+            version = yield from self._version(alias.version)
             if version is not None:  # else a change to come says so
-                known.update(dict.fromkeys(self._keys(alias), version))
-        self._known, self._targets = known, targets
+                known.update(dict.fromkeys(self._keys(name), version))
+        self._known, self._aliases = known, aliases
         self.hear()
         self.feed = Feed(self, cursor)
 
     def take(self, message: service.WatchModelsResponse) -> Flow[None]:
-        """Take note of changes: what they touch is read again, so it never goes back in time."""
-        for name in dict.fromkeys(change.name for change in message.changes):
-            if name.partition("/aliases/")[0] in self.models:
-                yield from self._take_alias(name)
-            elif name in self._targets.values():
-                version = yield from _version(name)
-                for alias in [alias for alias, at in self._targets.items() if at == name]:
-                    self._set(alias, version)
+        """Take note of changes, in their order."""
+        for change in message.changes:
+            if change.name.partition("/aliases/")[0] in self.models:
+                yield from self._take_alias(change)
+            else:
+                self._versions.pop(change.name, None)
+                yield from self._take_version(change.name)
 
     def hear(self) -> None:
         """Take note that the server has told everything up to now."""
@@ -116,18 +123,41 @@ class Memory:
             self.failure = error
         return error.retry_delay or _DELAY
 
-    def _take_alias(self, alias: str) -> Flow[None]:
-        request = service.GetAliasRequest(name=alias)
-        try:
-            name = yield from ask(
-                call(request, service.GetAliasResponse, lambda r: r.alias.version)
-            )
-        except NotFoundError:
-            self._targets.pop(alias, None)
-            self._set(alias, None)
-            return
-        self._targets[alias] = name
-        self._set(alias, (yield from _version(name)))
+    def _take_alias(self, change: service.ModelChange) -> Flow[None]:
+        known = self._aliases.get(change.name)
+        told = change.alias.update_time if change.HasField("alias") else change.change_time
+        if known is not None and _nanoseconds(told) < _nanoseconds(known.update_time):
+            return  # the list, read after this, knows better
+        if change.HasField("alias"):
+            self._aliases[change.name] = change.alias
+            self._set(change.name, (yield from self._version(change.alias.version)))
+        else:
+            self._aliases.pop(change.name, None)
+            self._set(change.name, None)
+
+    def _take_version(self, name: str) -> Flow[None]:
+        pointing = [alias.name for alias in self._aliases.values() if alias.version == name]
+        if pointing:
+            version = yield from self._version(name)
+            for alias in pointing:
+                self._set(alias, version)
+
+    def _version(self, name: str) -> Flow[version_pb2.Version | None]:
+        """Return a version, without its aliases, which are not kept up; None if it is gone."""
+        found = self._versions.get(name)
+        if found is None:
+            request = service.GetVersionRequest(name=name)
+            try:
+                found = yield from ask(
+                    call(request, service.GetVersionResponse, lambda r: r.version)
+                )
+            except NotFoundError:
+                return None
+            found.ClearField("aliases")
+            if len(self._versions) >= _KEPT:
+                self._versions.pop(next(iter(self._versions)))
+            self._versions[name] = found
+        return found
 
     def _set(self, alias: str, version: version_pb2.Version | None) -> None:
         for key in self._keys(alias):
@@ -171,22 +201,18 @@ class Feed(Follow[service.WatchModelsResponse]):
         return min(super().failed(error), _LONGEST_DELAY)
 
 
-def _list_aliases(model: str, targets: dict[str, str]) -> Flow[str]:
+def _list_aliases(model: str, aliases: dict[str, alias_pb2.Alias]) -> Flow[str]:
     """Read where a model's aliases point; return the cursor from which to watch."""
     cursor, token = "", ""
     while True:
         request = service.ListAliasesRequest(parent=model, page_size=_PAGE, page_token=token)
         page = yield from ask(call(request, service.ListAliasesResponse, lambda r: r))
         cursor = cursor or page.watch_cursor
-        targets.update((alias.name, alias.version) for alias in page.aliases)
+        aliases.update((alias.name, alias) for alias in page.aliases)
         token = page.next_page_token
         if not token:
             return cursor
 
 
-def _version(name: str) -> Flow[version_pb2.Version | None]:
-    request = service.GetVersionRequest(name=name)
-    try:
-        return (yield from ask(call(request, service.GetVersionResponse, lambda r: r.version)))
-    except NotFoundError:
-        return None
+def _nanoseconds(moment: Timestamp) -> int:
+    return moment.seconds * 1_000_000_000 + moment.nanos
