@@ -40,6 +40,8 @@ _METADATA = {
     "create version, 8 clients": Target(Side.AT_LEAST, 14, "x"),
     "version by alias, 1 client": Target(Side.AT_LEAST, 14, "x"),
     "version by alias, 8 clients": Target(Side.AT_LEAST, 6, "x"),
+    "resolver, answers/s": Target(Side.AT_LEAST, 100_000, "answers/s"),
+    "resolver, staleness p99, 16 writers": Target(Side.AT_MOST, 0.2, "s"),
     "search, top 100 by a metric": Target(Side.AT_LEAST, 50, "x"),
     "search, selective param": Target(Side.AT_LEAST, 5, "x"),
     "search, selective metric": Target(Side.AT_LEAST, 5, "x"),

@@ -19,6 +19,8 @@ from benchmarks.runner import Measurement, Scale
 SECONDS = 1.5
 WARM_SECONDS = 0.5
 NAMES = 20
+WRITERS = 16
+MOVES = 20  # even: each alias ends where it began
 POINTS = 100_000
 MICROSECONDS = 1e6
 
@@ -104,6 +106,30 @@ def _aliases(pair: Pair) -> Iterator[Measurement]:
     for clients in (1, 8):
         name = f"version by alias, {clients} client{'s' * (clients > 1)}"
         yield _compared(pair, name, "get_alias", clients, own, {"names": NAMES})
+    loads = [
+        pair.ours.run("resolver", seconds=SECONDS, **own) for _ in range(pair.scale.repetitions)
+    ]
+    rates = [1000 * load.requests / load.elapsed for load in loads]
+    yield Measurement(pair.bar("resolver, answers/s"), statistics.median(rates), rates, [])
+    yield _staleness(pair, artifact)
+
+
+def _staleness(pair: Pair, artifact: str) -> Measurement:
+    """Move aliases from many clients: how long until the resolver says so, p99."""
+    with pair.server.client() as client:
+        targets = [
+            [
+                client.versions.create(f"moved-{number}", artifact, aliases=aliases).name
+                for aliases in (["production"], [])
+            ]
+            for number in range(WRITERS)
+        ]
+    tails = [
+        pair.ours.run("staleness", clients=WRITERS, requests=MOVES, targets=targets).p99
+        for _ in range(pair.scale.repetitions)
+    ]
+    name = pair.bar("resolver, staleness p99, 16 writers")
+    return Measurement(name, statistics.median(tails), tails, [])
 
 
 def _searches(pair: Pair) -> Iterator[Measurement]:

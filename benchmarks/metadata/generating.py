@@ -17,8 +17,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-Operation = Callable[[int, int], bool]
-"""Do the request number `index` of client `client`; say whether the answer is right."""
+Operation = Callable[[int, int], "bool | float"]
+"""Do the request number `index` of client `client`; say whether the answer is right, or, if it is,
+how many seconds are to be counted instead of all that it took."""
 Prepare = Callable[[Any], Operation]
 
 
@@ -94,8 +95,9 @@ def _once(operation: Operation, client: int, index: int, outcome: Outcome) -> No
         outcome.errors += 1
         outcome.last_error = f"{type(error).__name__}: {error}"[:500]
         return
-    outcome.latencies.append(time.perf_counter() - started)
-    outcome.wrong += not right
+    took = time.perf_counter() - started
+    outcome.latencies.append(took if isinstance(right, bool) else right)
+    outcome.wrong += right is False
 
 
 def _load(outcomes: list[Outcome], elapsed: float) -> Load:

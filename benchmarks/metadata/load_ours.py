@@ -16,6 +16,7 @@ from benchmarks.metadata.generating import Operation, Prepare, serve
 MODEL = "seeded"
 READY = version_pb2.VERSION_STATE_READY
 DELIVERY_SECONDS = 120.0
+STALE_SECONDS = 5.0
 
 CLIENTS = [
     modelyard.Client(
@@ -199,6 +200,40 @@ def get_alias(arguments: dict[str, Any]) -> Operation:
     return once
 
 
+def resolver(arguments: dict[str, Any]) -> Operation:
+    """Ask a resolver that follows the registry; a thousand times a request."""
+    targets, expected = arguments["targets"], arguments["expected"]
+    found = CLIENTS[0].resolver(*(target.partition("@")[0] for target in targets)).open()
+
+    def once(number: int, index: int) -> bool:
+        place = index % len(targets)
+        target = targets[place]
+        for _ in range(1000):
+            version = found.resolve(target)
+        return bool(version.name == expected[place])
+
+    return once
+
+
+def staleness(arguments: dict[str, Any]) -> Operation:
+    """Move an alias, each client one of its own; count from its answer to the resolver's."""
+    targets: list[list[str]] = arguments["targets"]
+    models = [first.split("/")[3] for first, _ in targets]
+    found = CLIENTS[0].resolver(*models).open()
+
+    def once(number: int, index: int) -> bool | float:
+        wanted = targets[number][(index + 1) % 2]
+        CLIENTS[number % len(CLIENTS)].aliases.set(models[number], "production", version=wanted)
+        moved = time.perf_counter()
+        while found.resolve(f"{models[number]}@production").name != wanted:
+            if time.perf_counter() > moved + STALE_SECONDS:
+                return False
+            time.sleep(0.001)
+        return time.perf_counter() - moved
+
+    return once
+
+
 def create_run(arguments: dict[str, Any]) -> Operation:
     """Create a run with a name of its own."""
 
@@ -236,6 +271,8 @@ OPERATIONS: dict[str, Prepare] = {
     "page": page,
     "get_alias": get_alias,
     "get_seeded": get_seeded,
+    "resolver": resolver,
+    "staleness": staleness,
     "create_run": create_run,
     "create_version": create_version,
 }

@@ -36,7 +36,8 @@ class _Resolver:
         """Return the version an alias points to: `churn@production`; of one model, `production`.
 
         It is answered from memory, also while the server is away: `staleness` says for how long.
-        The version is shared between callers: do not change it. Its `aliases` are left out.
+        The version is shared between callers: do not change it. Left out are
+        its `aliases` and its `card`.
 
         Raises:
             NotFoundError: The alias points nowhere.

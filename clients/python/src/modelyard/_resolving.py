@@ -7,8 +7,6 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-from google.protobuf.timestamp_pb2 import Timestamp
-
 from modelyard._calls import Flow, ask, call
 from modelyard._names import Names, Ref, project_of, text_of
 from modelyard._resume import Follow
@@ -24,11 +22,12 @@ from modelyard.metadata.v1 import alias_pb2, version_pb2
 from modelyard.metadata.v1 import model_service_pb2 as service
 
 _TYPES = (
-    *("ALIAS_MOVED", "ALIAS_DELETED", "VERSION_UPDATED", "VERSION_ARCHIVED"),
+    *("ALIAS_MOVED", "ALIAS_DELETED", "VERSION_READY", "VERSION_UPDATED", "VERSION_ARCHIVED"),
     *("VERSION_UNARCHIVED", "VERSION_DELETED", "VERSION_RESTORED", "VERSION_PURGED"),
 )
 _FILTER = " OR ".join(f"type = {word}" for word in _TYPES)
 _KEPT = 1000
+_NEWEST = 50
 _PAGE = 1000
 _DELAY = 0.5
 _LONGEST_DELAY = 1.0
@@ -89,6 +88,8 @@ class Memory:
             first = yield from _list_aliases(model, aliases)
             cursor = cursor or first  # of the first list: what changed meanwhile is told again
         self._versions.clear()
+        for model in self.models:
+            yield from self._read_newest(model)
         known = dict[str, version_pb2.Version]()
         for name, alias in aliases.items():
             version = yield from self._version(alias.version)
@@ -99,13 +100,15 @@ class Memory:
         self.feed = Feed(self, cursor)
 
     def take(self, message: service.WatchModelsResponse) -> Flow[None]:
-        """Take note of changes, in their order."""
+        """Take note of changes, in their order.
+
+        What they carry was read after the watch began, so nothing known goes back in time.
+        """
         for change in message.changes:
-            if change.name.partition("/aliases/")[0] in self.models:
+            if change.name.partition("/versions/")[0] in self.models:
+                self._take_version(change)
+            elif change.name.partition("/aliases/")[0] in self.models:
                 yield from self._take_alias(change)
-            else:
-                self._versions.pop(change.name, None)
-                yield from self._take_version(change.name)
 
     def hear(self) -> None:
         """Take note that the server has told everything up to now."""
@@ -124,10 +127,6 @@ class Memory:
         return error.retry_delay or _DELAY
 
     def _take_alias(self, change: service.ModelChange) -> Flow[None]:
-        known = self._aliases.get(change.name)
-        told = change.alias.update_time if change.HasField("alias") else change.change_time
-        if known is not None and _nanoseconds(told) < _nanoseconds(known.update_time):
-            return  # the list, read after this, knows better
         if change.HasField("alias"):
             self._aliases[change.name] = change.alias
             self._set(change.name, (yield from self._version(change.alias.version)))
@@ -135,15 +134,17 @@ class Memory:
             self._aliases.pop(change.name, None)
             self._set(change.name, None)
 
-    def _take_version(self, name: str) -> Flow[None]:
-        pointing = [alias.name for alias in self._aliases.values() if alias.version == name]
-        if pointing:
-            version = yield from self._version(name)
-            for alias in pointing:
-                self._set(alias, version)
+    def _take_version(self, change: service.ModelChange) -> None:
+        if not change.HasField("version"):
+            self._versions.pop(change.name, None)
+            return
+        self._keep(change.version)
+        for alias in self._aliases.values():
+            if alias.version == change.name:
+                self._set(alias.name, change.version)
 
     def _version(self, name: str) -> Flow[version_pb2.Version | None]:
-        """Return a version, without its aliases, which are not kept up; None if it is gone."""
+        """Return a version, mostly from memory; None if it is gone."""
         found = self._versions.get(name)
         if found is None:
             request = service.GetVersionRequest(name=name)
@@ -153,11 +154,24 @@ class Memory:
                 )
             except NotFoundError:
                 return None
-            found.ClearField("aliases")
-            if len(self._versions) >= _KEPT:
-                self._versions.pop(next(iter(self._versions)))
-            self._versions[name] = found
+            self._keep(found)
         return found
+
+    def _keep(self, version: version_pb2.Version) -> None:
+        """Remember a version, without what is not kept up or not told of by watches."""
+        version.ClearField("aliases")
+        version.ClearField("card")
+        self._versions.pop(version.name, None)
+        if len(self._versions) >= _KEPT:
+            self._versions.pop(next(iter(self._versions)))
+        self._versions[version.name] = version
+
+    def _read_newest(self, model: str) -> Flow[None]:
+        """Read the versions to which aliases are likely to be moved."""
+        request = service.ListVersionsRequest(parent=model, page_size=_NEWEST)
+        newest = yield from ask(call(request, service.ListVersionsResponse, lambda r: r.versions))
+        for version in newest:
+            self._keep(version)
 
     def _set(self, alias: str, version: version_pb2.Version | None) -> None:
         for key in self._keys(alias):
@@ -212,7 +226,3 @@ def _list_aliases(model: str, aliases: dict[str, alias_pb2.Alias]) -> Flow[str]:
         token = page.next_page_token
         if not token:
             return cursor
-
-
-def _nanoseconds(moment: Timestamp) -> int:
-    return moment.seconds * 1_000_000_000 + moment.nanos
