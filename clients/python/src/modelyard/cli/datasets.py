@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from modelyard.cli.context import as_json, client
-from modelyard.cli.render import leaf, moment, show_list, show_one, show_table, text
+from modelyard.cli.render import leaf, moment, show_list, show_one, show_table, state, text
+from modelyard.metadata.v1.dataset_pb2 import ColumnKind
 
 if TYPE_CHECKING:
     from modelyard.metadata.v1.dataset_difference_pb2 import ColumnDifference, DatasetDifference
     from modelyard.metadata.v1.dataset_pb2 import Column, DatasetVersion
+
+_LONG = 40
+_HEADINGS = (
+    *("COLUMN", "TYPE", "KIND", "VALUES", "NULLS", "NANS", "DIFFERENT"),
+    *("MIN", "MEAN", "MAX", "STD", "MOST FREQUENT"),
+)
 
 
 def register(group: typer.Typer) -> None:
@@ -82,9 +90,8 @@ def _show_version(version: DatasetVersion) -> None:
         },
     )
     if version.schema and not as_json():
-        headings = ("COLUMN", "TYPE", "VALUES", "NULLS", "DIFFERENT", "MIN", "MEAN", "MAX", "STD")
-        rows = [_column_row(column) for column in version.schema]
-        show_table((*headings, "MOST FREQUENT"), rows)
+        print()
+        show_table(_HEADINGS, [_column_row(column) for column in version.schema])
 
 
 def _column_row(column: Column) -> tuple[object, ...]:
@@ -95,8 +102,26 @@ def _column_row(column: Column) -> tuple[object, ...]:
         getattr(profile, name) if profile.HasField(name) else None
         for name in ("distinct_count", "min", "mean", "max", "std")
     ]
-    frequent = ", ".join(f"{top.value} ({top.count:,})" for top in profile.top_values[:3])
-    return (column.name, column.type, profile.count, profile.null_count, *given, frequent)
+    if profile.kind == ColumnKind.COLUMN_KIND_TEMPORAL:
+        given[1:] = [*map(_moment_of, given[1:4]), given[4]]
+    frequent = ", ".join(f"{_shown(top.value)} ({top.count:,})" for top in profile.top_values[:3])
+    counts = (profile.count, profile.null_count, profile.nan_count)
+    kind = state(ColumnKind, profile.kind).lower() if profile.kind else ""
+    return (column.name, column.type, kind, *counts, *given, frequent)
+
+
+def _moment_of(seconds: float | None) -> object:
+    """Write seconds since 1970 as a moment in UTC, if there is such a year."""
+    try:
+        return None if seconds is None else f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%d %H:%M}"
+    except (OverflowError, ValueError, OSError):
+        return seconds
+
+
+def _shown(value: str) -> str:
+    """Write a value on one line; what cannot be seen is escaped."""
+    short = value if len(value) <= _LONG else f"{value[:_LONG]}…"
+    return short if short.strip() and short.isprintable() else repr(short)
 
 
 def _show_difference(found: DatasetDifference) -> None:

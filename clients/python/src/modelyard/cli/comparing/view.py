@@ -172,10 +172,10 @@ def _datasets(names: Sequence[str]) -> str:
 def _data(found: DatasetDifference) -> list[str]:
     """Say in sentences how data differs."""
     pair = f"{short_name(found.base)} → {short_name(found.other)}"
-    notes = [
-        f"{pair}: column {change.column} {_change(change.old_type, change.new_type)}"
-        for change in found.schema_changes
-    ]
+    notes = _first(
+        pair,
+        [f"column {c.column} {_change(c.old_type, c.new_type)}" for c in found.schema_changes],
+    )
     if found.HasField("base_row_count") and found.HasField("other_row_count"):
         notes.insert(0, f"{pair}: {found.base_row_count:,} → {found.other_row_count:,} rows")
     drifted = [column for column in found.columns if column.drifted]
@@ -185,12 +185,18 @@ def _data(found: DatasetDifference) -> list[str]:
         notes.append(
             f"{pair}: {len(drifted)} of {len(found.columns)} columns drifted: {named}{more}"
         )
-    notes += [
-        f"{pair}: {column.column}: {change.description}"
+    changes = [
+        f"{column.column}: {change.description}"
         for column in found.columns
         for change in column.quality_changes
     ]
-    return notes
+    return notes + _first(pair, changes)
+
+
+def _first(pair: str, notes: Sequence[str]) -> list[str]:
+    """Return the first few notes, and how many more there are."""
+    more = [f"{pair}: and {len(notes) - _NAMED} more"] if len(notes) > _NAMED else []
+    return [*(f"{pair}: {note}" for note in notes[:_NAMED]), *more]
 
 
 def _change(old: str, new: str) -> str:
