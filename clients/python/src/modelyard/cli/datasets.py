@@ -9,7 +9,6 @@ import typer
 
 from modelyard.cli.context import as_json, client
 from modelyard.cli.render import leaf, moment, show_list, show_one, show_table, state, text
-from modelyard.metadata.v1.dataset_pb2 import ColumnKind
 
 if TYPE_CHECKING:
     from modelyard.metadata.v1.dataset_difference_pb2 import ColumnDifference, DatasetDifference
@@ -95,6 +94,8 @@ def _show_version(version: DatasetVersion) -> None:
 
 
 def _column_row(column: Column) -> tuple[object, ...]:
+    from modelyard.metadata.v1.dataset_pb2 import ColumnKind  # noqa: PLC0415 - `--help` waits not
+
     if not column.HasField("profile"):
         return (column.name, column.type)
     profile = column.profile
