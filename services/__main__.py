@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
+import uvloop
 
 from services.artifact.__main__ import compose as compose_artifact
 from services.builder.__main__ import compose as compose_builder
@@ -19,7 +19,7 @@ def main() -> None:
     """Serve all four services until SIGTERM."""
     server = load_or_exit(ServerSettings, "MODELYARD_")
     suite = load_or_exit(SuiteSettings, "MODELYARD_")
-    asyncio.run(run("suite", COMPOSES, server, suite))
+    uvloop.run(run("suite", COMPOSES, server, suite))
 
 
 if __name__ == "__main__":

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from pathlib import Path
 
+import uvloop
 from modelyard.artifact.v1 import artifact_service_pb2_grpc
 
 from services.artifact.blobs.disk import make_folder
@@ -64,7 +64,7 @@ def main() -> None:
     """Run the service in its own process."""
     server = load_or_exit(ServerSettings, PREFIX)
     suite = load_or_exit(SuiteSettings, "MODELYARD_")
-    asyncio.run(run("artifact", [compose], server, suite))
+    uvloop.run(run("artifact", [compose], server, suite))
 
 
 if __name__ == "__main__":

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
+import uvloop
 from modelyard.builder.v1 import build_service_pb2_grpc, worker_service_pb2_grpc
 
 from services.builder.chores import repeat
@@ -75,7 +75,7 @@ def main() -> None:
     settings = load_or_exit(BuilderSettings, PREFIX)
     server = load_or_exit(ServerSettings, PREFIX)
     suite = load_or_exit(SuiteSettings, "MODELYARD_")
-    asyncio.run(run("builder", [lambda chassis: compose(chassis, settings)], server, suite))
+    uvloop.run(run("builder", [lambda chassis: compose(chassis, settings)], server, suite))
 
 
 if __name__ == "__main__":

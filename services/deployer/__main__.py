@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 from pathlib import Path
 
+import uvloop
 from modelyard.deployer.v1 import (
     controller_service_pb2_grpc,
     deployment_service_pb2_grpc,
@@ -65,7 +65,7 @@ def main() -> None:
     os.environ.setdefault(f"{PREFIX}LISTEN", DEFAULT_LISTEN)
     server = load_or_exit(ServerSettings, PREFIX)
     suite = load_or_exit(SuiteSettings, "MODELYARD_")
-    asyncio.run(run("deployer", [compose], server, suite))
+    uvloop.run(run("deployer", [compose], server, suite))
 
 
 if __name__ == "__main__":

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import asyncio
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+import uvloop
 from modelyard.metadata.v1 import (
     comparison_service_pb2_grpc,
     dataset_service_pb2_grpc,
@@ -155,7 +155,7 @@ def main() -> None:
     """Run the service in its own process."""
     server = load_or_exit(ServerSettings, PREFIX)
     suite = load_or_exit(SuiteSettings, "MODELYARD_")
-    asyncio.run(run("metadata", [compose], server, suite))
+    uvloop.run(run("metadata", [compose], server, suite))
 
 
 if __name__ == "__main__":
