@@ -45,17 +45,14 @@ class Holds:
             ServiceError: BYTES_MISSING.
         """
         now = self._clock()
-        until = now + LEASE
-
-        def find_or_lease(tx: Transaction) -> tuple[Hold | None, bool]:
-            held = store.find_hold(tx.connection, name, holder)
-            return held, held is not None or store.lease_artifact(tx.connection, name, until=until)
-
-        held, exists = await self._database.write(find_or_lease)
-        if held is not None:
-            return held
-        if not exists:
-            raise bytes_missing(bytes.fromhex(name.artifact))
+        found = await self._database.lookup(
+            lambda tx: store.find_holding(tx.connection, name, holder)
+        )
+        if found.hold is not None:
+            return found.hold
+        # What was just committed is leased for long enough already.
+        if found.lease_expire_time is None or found.lease_expire_time < now + LEASE / 2:
+            await self._lease(name, now + LEASE)
         # The lease keeps the bytes while they are looked over, without a long transaction.
         await self._check_whole(name)
         hold = Hold(name, holder, now)
@@ -64,6 +61,12 @@ class Holds:
     async def release(self, name: ArtifactName, holder: str) -> None:
         """Release a hold; there may be none."""
         await self._database.write(lambda tx: store.delete_hold(tx.connection, name, holder))
+
+    async def _lease(self, name: ArtifactName, until: datetime) -> None:
+        if not await self._database.write(
+            lambda tx: store.lease_artifact(tx.connection, name, until=until)
+        ):
+            raise bytes_missing(bytes.fromhex(name.artifact))
 
     async def _check_whole(self, name: ArtifactName) -> None:
         digests = [bytes.fromhex(name.artifact)]

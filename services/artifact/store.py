@@ -6,8 +6,11 @@ between projects would tell one what another has.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from datetime import datetime
+from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
@@ -288,6 +291,41 @@ def add_hold(connection: Connection, hold: Hold) -> Hold:
         .on_conflict_do_nothing()
     )
     return find_hold(connection, hold.artifact, hold.holder) or hold
+
+
+@dataclass(frozen=True, slots=True)
+class Holding:
+    """A hold, if it was taken, and until when its artifact is leased, if it exists."""
+
+    hold: Hold | None
+    lease_expire_time: datetime | None
+
+
+def find_holding(connection: Connection, name: ArtifactName, holder: str) -> Holding:
+    """Return what keeps an artifact."""
+    values = {"project": name.project, "digest": name.artifact, "holder": holder}
+    row = connection.execute(_select_holding(), values).first()
+    if row is None:
+        return Holding(None, None)
+    hold = None if row.create_time is None else Hold(name, holder, row.create_time)
+    return Holding(hold, row.lease_expire_time)
+
+
+@functools.cache
+def _select_holding() -> sa.Select[Any]:
+    is_hold = sa.and_(
+        HOLDS.c.project == ARTIFACTS.c.project,
+        HOLDS.c.digest == ARTIFACTS.c.digest,
+        HOLDS.c.holder == sa.bindparam("holder"),
+    )
+    return (
+        sa.select(ARTIFACTS.c.lease_expire_time, HOLDS.c.create_time)
+        .select_from(ARTIFACTS.outerjoin(HOLDS, is_hold))
+        .where(
+            ARTIFACTS.c.project == sa.bindparam("project"),
+            ARTIFACTS.c.digest == sa.bindparam("digest"),
+        )
+    )
 
 
 def find_hold(connection: Connection, name: ArtifactName, holder: str) -> Hold | None:

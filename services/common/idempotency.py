@@ -7,17 +7,18 @@ another's by guessing an id.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import TypeVar
 
 import msgspec
 import sqlalchemy as sa
 
 from services.common.database import Timestamp, Transaction
+from services.common.driver_sql import driver_sql
 from services.common.errors import Reason, ServiceError
+from services.common.outbox import EPOCH
 
 T = TypeVar("T")
 
@@ -46,39 +47,31 @@ def table(metadata: sa.MetaData) -> sa.Table:
     )
 
 
-_ANSWERS = table(sa.MetaData())
-# Built once: building a statement costs several times what running it does.
-_INSERT = _ANSWERS.insert()
-_FIND = sa.select(_ANSWERS.c.method, _ANSWERS.c.fingerprint, _ANSWERS.c.answer).where(
-    _ANSWERS.c.principal == sa.bindparam("who"), _ANSWERS.c.request_id == sa.bindparam("request")
+_CLAIM = (
+    "INSERT INTO answers (principal, request_id, method, fingerprint, answer, create_time)"
+    " VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT (principal, request_id) DO NOTHING"
 )
-_LOCK = sa.select(sa.func.pg_advisory_xact_lock(sa.bindparam("number", type_=sa.BigInteger)))
+_ANSWER = "UPDATE answers SET answer = ? WHERE principal = ? AND request_id = ?"
+_FIND = "SELECT method, fingerprint, answer FROM answers WHERE principal = ? AND request_id = ?"
 
 
 def once(tx: Transaction, key: Key | None, kind: type[T], work: Callable[[], T]) -> T:
     """Do a write once per key; a repeat gets the first answer, a dataclass of `kind`.
+
+    A repeat that comes meanwhile waits: its claim is in conflict with the first one's.
 
     Raises:
         ServiceError: REQUEST_ID_REUSED when the id came with another payload.
     """
     if key is None:
         return work()
-    _claim(tx, key)
-    stored = _find(tx, key)
-    if stored is not None:
+    if not _claim(tx, key):
+        stored = _find(tx, key)
+        assert stored is not None  # noqa: S101 - the claim found it
         return msgspec.msgpack.decode(stored, type=kind)
     answer = work()
-    tx.connection.execute(
-        _INSERT,
-        {
-            "principal": key.principal,
-            "request_id": key.request_id,
-            "method": key.method,
-            "fingerprint": key.fingerprint,
-            "answer": msgspec.msgpack.encode(answer),
-            "create_time": datetime.now(UTC),
-        },
-    )
+    names = (key.principal, key.request_id)
+    driver_sql(tx.connection, _ANSWER, (msgspec.msgpack.encode(answer), *names))
     return answer
 
 
@@ -88,20 +81,18 @@ def answered(tx: Transaction, key: Key | None, kind: type[T]) -> T | None:
     return None if stored is None else msgspec.msgpack.decode(stored, type=kind)
 
 
-def _claim(tx: Transaction, key: Key) -> None:
-    """Let two writes of one key pass one after the other; on SQLite all writes do."""
-    if tx.connection.dialect.name == "postgresql":
-        text = f"{key.principal}\0{key.request_id}".encode()
-        number = int.from_bytes(hashlib.blake2b(text, digest_size=8).digest(), signed=True)
-        tx.connection.execute(_LOCK, {"number": number})
+def _claim(tx: Transaction, key: Key) -> bool:
+    """Be the one to answer a key; False when it was answered, which another's claim waits for."""
+    now = (datetime.now(UTC) - EPOCH) // timedelta(microseconds=1)
+    row = (key.principal, key.request_id, key.method, key.fingerprint, b"", now)
+    return driver_sql(tx.connection, _CLAIM, row).rowcount == 1
 
 
 def _find(tx: Transaction, key: Key) -> bytes | None:
-    names = {"who": key.principal, "request": key.request_id}
-    row = tx.connection.execute(_FIND, names).first()
+    row = driver_sql(tx.connection, _FIND, (key.principal, key.request_id)).first()
     if row is None:
         return None
-    if (row.method, row.fingerprint) != (key.method, key.fingerprint):
+    if (row.method, bytes(row.fingerprint)) != (key.method, key.fingerprint):
         raise ServiceError(
             Reason.REQUEST_ID_REUSED,
             "this request_id was used for another request; make a new one",

@@ -18,6 +18,8 @@ from datetime import UTC, datetime, timedelta
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
+from services.common.driver_sql import driver_sql
+
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
@@ -54,10 +56,10 @@ def tables(metadata: sa.MetaData) -> tuple[sa.Table, sa.Table]:
 
 _COUNTERS, _EVENTS = tables(sa.MetaData())
 
-_INSERT = _EVENTS.insert()
-_ADVANCE = sa.text(
-    "INSERT INTO event_counters (topic, sequence) VALUES (:topic, :count)"
-    " ON CONFLICT (topic) DO UPDATE SET sequence = event_counters.sequence + :count"
+_INSERT = "INSERT INTO events (topic, sequence, time_us, kind, payload) VALUES (?, ?, ?, ?, ?)"
+_ADVANCE = (
+    "INSERT INTO event_counters (topic, sequence) VALUES (?, ?)"
+    " ON CONFLICT (topic) DO UPDATE SET sequence = event_counters.sequence + excluded.sequence"
     " RETURNING sequence"
 )
 
@@ -69,14 +71,14 @@ def append(connection: Connection, entries: Sequence[tuple[str, str, bytes]]) ->
     # Topics are locked in one order, so that two transactions cannot deadlock.
     for topic in sorted({topic for topic, _, _ in entries}):
         own = [(kind, payload) for t, kind, payload in entries if t == topic]
-        last = connection.execute(_ADVANCE, {"topic": topic, "count": len(own)}).scalar_one()
+        last = driver_sql(connection, _ADVANCE, (topic, len(own))).scalar_one()
         first = last - len(own) + 1
         events += [
             Event(topic, first + index, now, kind, payload)
             for index, (kind, payload) in enumerate(own)
         ]
     if events:
-        connection.execute(_INSERT, [_row(event) for event in events])
+        driver_sql(connection, _INSERT, [_row(event) for event in events])
     return events
 
 
@@ -126,14 +128,9 @@ def trim(
     return connection.execute(_EVENTS.delete().where(trimmed)).rowcount if last else 0
 
 
-def _row(event: Event) -> dict[str, object]:
-    return {
-        "topic": event.topic,
-        "sequence": event.sequence,
-        "time_us": (event.time - EPOCH) // timedelta(microseconds=1),
-        "kind": event.kind,
-        "payload": event.payload,
-    }
+def _row(event: Event) -> tuple[object, ...]:
+    time_us = (event.time - EPOCH) // timedelta(microseconds=1)
+    return (event.topic, event.sequence, time_us, event.kind, event.payload)
 
 
 def _time(time_us: int) -> datetime:

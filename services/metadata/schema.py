@@ -21,6 +21,7 @@ from sqlalchemy.engine import Connection, Row
 
 from services.common import idempotency, outbox, pagination
 from services.common.database import Double
+from services.common.driver_sql import driver_sql
 from services.common.filtering import FieldCompiler, flag_field, number_field, text_field
 from services.common.filtering import typed_field as compile_typed
 from services.metadata.listing import Listing
@@ -126,15 +127,6 @@ def _insert(dialect: str, table: sa.Table) -> Any:
 def _compiled(dialect: str, statement: Any, names: tuple[str, ...]) -> Any:
     make = psycopg_dialect if dialect == "postgresql" else sqlite_dialect
     return statement.compile(dialect=make(), column_keys=list(names))
-
-
-def driver_sql(
-    connection: Connection, sql: str, parameters: tuple[Any, ...] | list[tuple[Any, ...]]
-) -> sa.CursorResult[Any]:
-    """Run SQL as the driver takes it, `?` for each value: for the hot path, where it pays."""
-    if connection.dialect.name == "postgresql":
-        sql = sql.replace("?", "%s")
-    return connection.exec_driver_sql(sql, parameters)
 
 
 def insert_rows(

@@ -19,6 +19,7 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
 from services.common import pagination
+from services.common.driver_sql import driver_sql
 from services.common.errors import Reason, ServiceError
 from services.common.filter_syntax import (
     And,
@@ -33,7 +34,7 @@ from services.common.filtering import compile_filter, number_field
 from services.common.names import WILDCARD, ModelName
 from services.common.query_time import bounded
 from services.metadata.listing import Listing
-from services.metadata.schema import Sort, after, driver_sql, in_pks, order_of, shape
+from services.metadata.schema import Sort, after, in_pks, order_of, shape
 from services.metadata.search_schema import (
     FIGURES,
     SARGABLE,

@@ -51,6 +51,14 @@ class Reserved:
     name: VersionName
 
 
+@dataclass(frozen=True, slots=True)
+class _Reservation:
+    """A version that a request made, now or when it first came."""
+
+    name: VersionName
+    is_new: bool
+
+
 class Registering:
     """Registers versions, and finishes those left half done."""
 
@@ -96,17 +104,23 @@ class Registering:
         """
         now = self._clock()
 
-        def reserve(tx: Transaction) -> Version:
-            kept = once(
-                tx, key, Reserved, lambda: _reserve(tx, parent, draft, creator=creator, now=now)
-            )
-            return _found(tx, kept.name)
+        def reserve(tx: Transaction) -> _Reservation:
+            made: list[Reserved] = []
 
-        version = await self._database.write(reserve)
-        if version.state is VersionState.PENDING:
-            pending = PendingVersion(version.name, version.artifact, creator)
+            def make() -> Reserved:
+                made.append(_reserve(tx, parent, draft, creator=creator, now=now))
+                return made[0]
+
+            return _Reservation(once(tx, key, Reserved, make).name, is_new=bool(made))
+
+        reserved = await self._database.write(reserve)
+        # A repeat may find its version finished, deleted or gone by now.
+        version = None if reserved.is_new else await self._get(reserved.name)
+        if version is None or version.state is VersionState.PENDING:
+            artifact = str(ArtifactName(parent.project, draft.artifact))
+            pending = PendingVersion(reserved.name, artifact, creator)
             finished = await self._finish(pending, credential, seconds=min(seconds, HOLD_SECONDS))
-            version = finished or version
+            version = finished or await self._get(reserved.name)
         if version.state is VersionState.FAILED:
             _refuse(version)
         return version

@@ -14,6 +14,7 @@ from sqlalchemy.engine import Connection, Row
 from services.common.database import Timestamp
 from services.common.errors import not_found
 from services.common.names import WILDCARD, ArtifactName, ModelName, VersionName
+from services.metadata.models import version_maps_store
 from services.metadata.models.domain import (
     PendingVersion,
     Standing,
@@ -26,14 +27,11 @@ from services.metadata.models.store import (
     ALIASES,
     MODELS,
     VERSION_LABELS,
-    VERSION_METRICS,
-    VERSION_PARAMS,
     VERSIONS,
     lock_model,
-    maps_of,
 )
 from services.metadata.schema import insert_new
-from services.metadata.values import Failure, pack, unpack_param
+from services.metadata.values import Failure, pack
 
 
 def insert_version(
@@ -256,14 +254,6 @@ def _set_ready() -> Any:
     )
 
 
-@functools.cache
-def _select_aliases(*, single: bool) -> sa.Select[Any]:
-    several = ALIASES.c.version_pk.in_(sa.bindparam("pks", expanding=True))
-    wanted = ALIASES.c.version_pk == sa.bindparam("pks") if single else several
-    query = sa.select(ALIASES.c.version_pk, ALIASES.c.alias).where(wanted)
-    return query.order_by(ALIASES.c.alias)
-
-
 def _is_version() -> sa.ColumnElement[bool]:
     return sa.and_(
         MODELS.c.project == sa.bindparam("project"),
@@ -288,11 +278,7 @@ def _first(connection: Connection, found: Iterable[Row[Any]]) -> Version | None:
 
 def load_versions(connection: Connection, rows: Sequence[Row[Any]]) -> list[Version]:
     """Return the versions of rows that `select_versions` selected."""
-    pks = [row.pk for row in rows]
-    labels = maps_of(connection, VERSION_LABELS, "version_pk", pks)
-    params = maps_of(connection, VERSION_PARAMS, "version_pk", pks)
-    metrics = maps_of(connection, VERSION_METRICS, "version_pk", pks)
-    aliases = _aliases(connection, pks)
+    maps = version_maps_store.read_maps(connection, [row.pk for row in rows])
     return [
         Version(
             name=_name(row),
@@ -305,11 +291,11 @@ def load_versions(connection: Connection, rows: Sequence[Row[Any]]) -> list[Vers
             build=row.build,
             label=row.label,
             description=row.description,
-            labels={entry.key: entry.value for entry in labels[row.pk]},
+            labels=maps[row.pk].labels,
             card=row.card,
             license=row.license,
-            params={entry.key: unpack_param(entry.value) for entry in params[row.pk]},
-            metrics={entry.key: entry.last for entry in metrics[row.pk]},
+            params=maps[row.pk].params,
+            metrics=maps[row.pk].metrics,
             environment_digest=row.environment_digest,
             tests_passed=row.tests_passed,
             creator=row.creator,
@@ -318,20 +304,10 @@ def load_versions(connection: Connection, rows: Sequence[Row[Any]]) -> list[Vers
             archive_time=row.archive_time,
             delete_time=row.delete_time,
             revision=row.revision,
-            aliases=tuple(aliases.get(row.pk, ())),
+            aliases=tuple(maps[row.pk].aliases),
         )
         for row in rows
     ]
-
-
-def _aliases(connection: Connection, pks: Sequence[int]) -> dict[int, list[str]]:
-    found: dict[int, list[str]] = {}
-    if pks:
-        single = len(pks) == 1
-        values = {"pks": pks[0] if single else list(pks)}
-        for row in connection.execute(_select_aliases(single=single), values):
-            found.setdefault(row.version_pk, []).append(row.alias)
-    return found
 
 
 def _name(row: Row[Any]) -> VersionName:

@@ -18,6 +18,7 @@ import msgspec
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection, Row
 
+from services.common.driver_sql import driver_sql
 from services.common.outbox import EPOCH
 from services.metadata.models.domain import MetricGoal
 from services.metadata.models.store import MODEL_GOALS
@@ -39,7 +40,7 @@ from services.metadata.runs.store import (
     SERIES,
     summary,
 )
-from services.metadata.schema import driver_sql, insert_new, insert_rows, upsert
+from services.metadata.schema import insert_new, insert_rows, upsert
 from services.metadata.values import ParamValue, pack, param_columns
 
 _MARK_BITS = (48, 62)

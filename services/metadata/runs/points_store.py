@@ -21,9 +21,10 @@ import msgspec
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
+from services.common.driver_sql import driver_sql
 from services.metadata.runs import columns
 from services.metadata.runs.domain import MetricColumn
-from services.metadata.schema import METADATA, driver_sql, insert_rows
+from services.metadata.schema import METADATA, insert_rows
 
 DIRECT = 1_024
 """So many points of one series at once need no block; a chunk of so many is not merged."""
