@@ -18,7 +18,7 @@ import msgspec
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection, Row
 
-from services.common.driver_sql import driver_sql
+from services.common.driver_sql import Statement, driver_sql
 from services.common.outbox import EPOCH
 from services.metadata.models.domain import MetricGoal
 from services.metadata.models.store import MODEL_GOALS
@@ -153,7 +153,7 @@ def tag_keys(connection: Connection, run_pk: int) -> set[str]:
     return set(connection.execute(query).scalars())
 
 
-def beat(connection: Connection, ledger: Ledger, now: datetime) -> tuple[int, datetime]:
+def beat(ledger: Ledger, now: datetime, writes: list[Statement]) -> tuple[int, datetime]:
     """Note that a run was heard of and mark it anew; return the mark and the heartbeat kept.
 
     A heartbeat that is hardly newer is left: it has an index of its own to be moved in.
@@ -162,15 +162,15 @@ def beat(connection: Connection, ledger: Ledger, now: datetime) -> tuple[int, da
     mark = random.randrange(1 << low, 1 << high)  # noqa: S311 - only told from the others
     if now - ledger.heard < _HEARTBEAT:
         sql = "UPDATE runs SET ingest_mark = ? WHERE pk = ?"
-        driver_sql(connection, sql, (mark, ledger.run_pk))
+        writes.append((sql, (mark, ledger.run_pk)))
         return mark, ledger.heard
     moment = (now - EPOCH) // timedelta(microseconds=1)
     sql = "UPDATE runs SET heartbeat_time = ?, ingest_mark = ? WHERE pk = ?"
-    driver_sql(connection, sql, (moment, mark, ledger.run_pk))
+    writes.append((sql, (moment, mark, ledger.run_pk)))
     return mark, now
 
 
-def advance(connection: Connection, run_pk: int, writers: Mapping[str, tuple[int, int]]) -> None:
+def advance(run_pk: int, writers: Mapping[str, tuple[int, int]], writes: list[Statement]) -> None:
     """Note up to where writers' batches are kept, and how many points each dropped so far."""
     sql = (
         "INSERT INTO run_writers (run_pk, writer, sequence, dropped) VALUES (?, ?, ?, ?)"
@@ -178,7 +178,7 @@ def advance(connection: Connection, run_pk: int, writers: Mapping[str, tuple[int
         " SET sequence = excluded.sequence, dropped = excluded.dropped"
     )
     for writer, (end, dropped) in writers.items():
-        driver_sql(connection, sql, (run_pk, writer, end, dropped))
+        writes.append((sql, (run_pk, writer, end, dropped)))
 
 
 def add_params(connection: Connection, ledger: Ledger, params: Mapping[str, ParamValue]) -> None:
@@ -248,13 +248,18 @@ def add_points(
     ledger: Ledger,
     written: Written,
     found: Mapping[str, Sequence[MetricColumn]],
+    writes: list[Statement],
 ) -> None:
-    """Append points to a locked run's series and bring what those come to up to date."""
+    """Append points to a locked run's series and bring what those come to up to date.
+
+    What can wait is added to `writes`; afterwards the run may be crowded.
+    """
     joined = {
         key: parts[0] if len(parts) == 1 else arithmetic.join(key, parts)
         for key, parts in found.items()
     }
-    _write_series(connection, ledger, written, [c.summary() for c in joined.values()])
+    sums = [column.summary() for column in joined.values()]
+    _write_series(connection, ledger, written, sums, writes)
     direct, fresh, points = [], [], 0
     for key, column in joined.items():
         series, count = written.series[key], len(column.steps)
@@ -266,17 +271,25 @@ def add_points(
             points += count
     points_store.add_chunks(connection, direct)
     if fresh:
-        points_store.add_block(connection, ledger.run_pk, written.next_block, fresh)
+        writes.append(points_store.block(ledger.run_pk, written.next_block, fresh))
         written.blocks += 1
         written.block_points += points
         written.next_block += 1
+
+
+def compact_crowded(connection: Connection, ledger: Ledger, written: Written) -> None:
+    """Turn a run's blocks into chunks once they are many."""
     if written.blocks >= points_store.BLOCKS or written.block_points >= points_store.BLOCK_POINTS:
         points_store.compact(connection, ledger.run_pk)
         written.blocks = written.block_points = 0
 
 
 def _write_series(
-    connection: Connection, ledger: Ledger, written: Written, found: Sequence[MetricSummary]
+    connection: Connection,
+    ledger: Ledger,
+    written: Written,
+    found: Sequence[MetricSummary],
+    writes: list[Statement],
 ) -> None:
     """Insert and update series; afterwards `written` knows the row and the sum of each."""
     new, moved, widened = [], [], []
@@ -293,22 +306,21 @@ def _write_series(
             moved.append((*figures[:4], known.pk))
         else:
             widened.append((*figures, known.pk))
-    _update_series(connection, _MOVED, moved)
-    _update_series(connection, (*_MOVED, "min", "max"), widened)
+    writes += _updates(connection, _MOVED, moved)
+    writes += _updates(connection, (*_MOVED, "min", "max"), widened)
     if new:
         _insert_series(connection, ledger, written, new)
 
 
-def _update_series(
+def _updates(
     connection: Connection, names: Sequence[str], rows: Sequence[tuple[Any, ...]]
-) -> None:
-    """Set some figures of series; each row ends with the series'."""
+) -> list[Statement]:
+    """Return what sets some figures of series; each row ends with the series'."""
     if not rows:
-        return
+        return []
     if connection.dialect.name == "sqlite":
         figures = ", ".join(f'"{name}" = ?' for name in names)
-        driver_sql(connection, f"UPDATE metric_series SET {figures} WHERE pk = ?", list(rows))  # noqa: S608 - names
-        return
+        return [(f"UPDATE metric_series SET {figures} WHERE pk = ?", list(rows))]  # noqa: S608 - names
     # One statement, not one a row: arrays, which the server takes apart.
     figures = ", ".join(f'"{name}" = given."{name}"' for name in names)
     arrays = ", ".join(f"?::{_TYPES[name]}[]" for name in (*names, "pk"))
@@ -317,7 +329,7 @@ def _update_series(
         f"UPDATE metric_series AS series SET {figures}"  # noqa: S608 - names
         f" FROM unnest({arrays}) AS given ({given}) WHERE series.pk = given.pk"
     )
-    driver_sql(connection, sql, tuple(list(column) for column in zip(*rows, strict=True)))
+    return [(sql, tuple(list(column) for column in zip(*rows, strict=True)))]
 
 
 def _insert_series(

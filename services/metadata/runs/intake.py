@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 
 from services.common.database import Transaction
+from services.common.driver_sql import Statement, run_together
 from services.common.names import RunName
 from services.metadata.changes import ChangeKind
 from services.metadata.limits import LABELS, limit_exceeded
@@ -69,8 +70,8 @@ class Intake:
 
     def write(self, tx: Transaction, now: datetime) -> Written:
         """Write what was taken in."""
-        connection, ledger = tx.connection, self.ledger
-        mark, heard = ingest_store.beat(connection, ledger, now)
+        connection, ledger, writes = tx.connection, self.ledger, list[Statement]()
+        mark, heard = ingest_store.beat(ledger, now, writes)
         written = Written(
             mark=mark,
             heard=heard,
@@ -80,8 +81,10 @@ class Intake:
             next_block=ledger.next_block,
         )
         if self._columns:
-            ingest_store.add_points(connection, ledger, written, self._columns)
-        ingest_store.advance(connection, ledger.run_pk, self._writers)
+            ingest_store.add_points(connection, ledger, written, self._columns, writes)
+        ingest_store.advance(ledger.run_pk, self._writers, writes)
+        run_together(connection, writes)
+        ingest_store.compact_crowded(connection, ledger, written)
         if self._is_revived:
             store.set_running(connection, ledger.run_pk)
             self._tell(tx, ChangeKind.RUN_REVIVED)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import math
 import os
@@ -171,6 +172,29 @@ def test_a_line_that_makes_no_sense_harms_no_other(spool: Path, line: bytes) -> 
     assert batch.garbled == 1
     assert [(m.key, list(m.steps)) for m in batch.request.metrics] == [("a", [0, 3])]
     assert batch.end == size_of(spool / DATA_FILE)
+
+
+def test_a_line_that_is_completed_while_it_is_read_is_not_torn(
+    spool: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = spool / DATA_FILE
+    whole, last = b'["m",0,1,{"a":1.0}]\n', b'["m",1,2,{"a":2.0}]\n'
+    data.write_bytes(whole + last[:7])
+    appending = os.open(data, os.O_WRONLY | os.O_APPEND)
+
+    class Growing(io.BufferedReader):
+        def readlines(self, hint: int = -1, /) -> list[bytes]:
+            found = super().readlines(hint)
+            if data.stat().st_size < len(whole + last):
+                os.write(appending, last[7:])
+            return found
+
+    monkeypatch.setattr(Path, "open", lambda path, mode: Growing(io.FileIO(path, "r")))
+    (batch,) = read_batches(data, 0)
+    assert (batch.end, batch.garbled) == (len(whole), 0)
+    (rest,) = read_batches(data, batch.end)
+    assert list(rest.request.metrics[0].steps) == [1]
+    os.close(appending)
 
 
 def test_past_the_limit_points_are_dropped_and_counted_once_warned(spool: Path) -> None:

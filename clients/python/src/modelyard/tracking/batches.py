@@ -44,9 +44,11 @@ def read_batches(path: Path, start: int, *, single: bool = False) -> Iterator[Ba
     batch = Batch(start, start)
     with path.open("rb") as file:
         file.seek(start)
-        while lines := file.readlines(_READ_BYTES):
-            if not lines[-1].endswith(b"\n"):
-                lines.pop()
+        is_torn = False
+        while not is_torn and (lines := file.readlines(_READ_BYTES)):
+            is_torn = not lines[-1].endswith(b"\n")
+            if is_torn:
+                lines.pop()  # and nothing more is read: its rest may be there by now
             for line, record in zip(lines, _parse(lines), strict=True):
                 if _is_full(batch, len(line), single=single):
                     yield _sealed(batch)
