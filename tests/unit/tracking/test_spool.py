@@ -9,6 +9,7 @@ import os
 import stat
 import threading
 from pathlib import Path
+from typing import Any
 
 import pytest
 from modelyard.tracking.batches import read_batches
@@ -147,6 +148,7 @@ def test_a_torn_last_line_waits_and_garbage_is_counted(spool: Path) -> None:
 @pytest.mark.parametrize(
     "line",
     [
+        b"",
         b"[]",
         b"5",
         b'{"m": 1}',
@@ -169,31 +171,34 @@ def test_a_line_that_makes_no_sense_harms_no_other(spool: Path, line: bytes) -> 
         file.write(line + b"\n")
     run.log_metric("a", 3, step=3)
     (batch,) = read_batches(spool / DATA_FILE, 0)
-    assert batch.garbled == 1
+    assert batch.garbled == bool(line)
     assert [(m.key, list(m.steps)) for m in batch.request.metrics] == [("a", [0, 3])]
     assert batch.end == size_of(spool / DATA_FILE)
 
 
-def test_a_line_that_is_completed_while_it_is_read_is_not_torn(
+def test_a_line_that_is_completed_while_it_is_read_is_whole(
     spool: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     data = spool / DATA_FILE
-    whole, last = b'["m",0,1,{"a":1.0}]\n', b'["m",1,2,{"a":2.0}]\n'
-    data.write_bytes(whole + last[:7])
+    lines = [b'["m",%d,1,{"a":1.0}]\n' % step for step in range(4)]
+    whole = b"".join(lines)
+    data.write_bytes(whole[:-40])
     appending = os.open(data, os.O_WRONLY | os.O_APPEND)
 
-    class Growing(io.BufferedReader):
-        def readlines(self, hint: int = -1, /) -> list[bytes]:
-            found = super().readlines(hint)
-            if data.stat().st_size < len(whole + last):
-                os.write(appending, last[7:])
+    class Growing(io.FileIO):
+        """Gets a few bytes longer each time its end is reached."""
+
+        def readinto(self, buffer: Any, /) -> int | None:
+            found = super().readinto(buffer)
+            size = data.stat().st_size
+            os.write(appending, whole[size : size + 7])
             return found
 
-    monkeypatch.setattr(Path, "open", lambda path, mode: Growing(io.FileIO(path, "r")))
+    opened = "modelyard.tracking.batches.Path.open"
+    monkeypatch.setattr(opened, lambda path, mode: io.BufferedReader(Growing(path, "r")))
     (batch,) = read_batches(data, 0)
     assert (batch.end, batch.garbled) == (len(whole), 0)
-    (rest,) = read_batches(data, batch.end)
-    assert list(rest.request.metrics[0].steps) == [1]
+    assert list(batch.request.metrics[0].steps) == [0, 1, 2, 3]
     os.close(appending)
 
 
@@ -223,3 +228,9 @@ def test_the_limit_is_a_setting() -> None:
     assert spool_limit({"MODELYARD_SPOOL_LIMIT": "5"}) == 5
     with pytest.raises(ValueError, match="MODELYARD_SPOOL_LIMIT"):
         spool_limit({"MODELYARD_SPOOL_LIMIT": "many"})
+
+
+def test_an_empty_line_at_the_front_is_passed_over(spool: Path) -> None:
+    (spool / DATA_FILE).write_bytes(b"\n" + b'["m",0,1,{"a":1.0}]')
+    (batch,) = read_batches(spool / DATA_FILE, 0)
+    assert (batch.end, batch.garbled) == (1, 0)

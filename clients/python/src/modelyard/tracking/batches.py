@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from modelyard._ingest import encode_goals
 from modelyard._values import encode_value
@@ -44,11 +44,7 @@ def read_batches(path: Path, start: int, *, single: bool = False) -> Iterator[Ba
     batch = Batch(start, start)
     with path.open("rb") as file:
         file.seek(start)
-        is_torn = False
-        while not is_torn and (lines := file.readlines(_READ_BYTES)):
-            is_torn = not lines[-1].endswith(b"\n")
-            if is_torn:
-                lines.pop()  # and nothing more is read: its rest may be there by now
+        for lines in _whole_lines(file):
             for line, record in zip(lines, _parse(lines), strict=True):
                 if _is_full(batch, len(line), single=single):
                     yield _sealed(batch)
@@ -56,6 +52,15 @@ def read_batches(path: Path, start: int, *, single: bool = False) -> Iterator[Ba
                 _add(batch, line, record)
     if batch.end > batch.start:
         yield _sealed(batch)
+
+
+def _whole_lines(file: BinaryIO) -> Iterator[list[bytes]]:
+    """Yield whole lines, some at a time; `readlines` would cut one that is being written."""
+    rest = b""
+    while block := file.read(_READ_BYTES):
+        whole, end, rest = (rest + block).rpartition(b"\n")
+        if end:
+            yield [line + end for line in whole.split(end)]
 
 
 def _sealed(batch: Batch) -> Batch:
