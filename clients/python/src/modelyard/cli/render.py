@@ -17,14 +17,17 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+_UNBOUNDED = 10_000
 Columns = Mapping[str, Callable[[Any], object]]
 
 
 def console() -> Console:
-    """Return a console on standard output."""
+    """Return a console on standard output; what goes to a file or a pipe is not wrapped."""
     from rich.console import Console  # noqa: PLC0415
 
-    return Console(highlight=False, soft_wrap=not sys.stdout.isatty())
+    is_terminal = sys.stdout.isatty()
+    width = None if is_terminal else _UNBOUNDED
+    return Console(highlight=False, soft_wrap=not is_terminal, width=width)
 
 
 def clean(text: str) -> str:
@@ -47,7 +50,10 @@ def show_table(
     from rich.table import Table  # noqa: PLC0415
     from rich.text import Text  # noqa: PLC0415
 
-    table = Table(*headings, box=None, pad_edge=False, title=title or None, title_justify="left")
+    table = Table(box=None, pad_edge=False, title=title or None, title_justify="left")
+    for place, heading in enumerate(headings):
+        # What a row is about is what the next command is given: never cut.
+        table.add_column(heading, no_wrap=place == 0, overflow="fold")
     for row in rows:
         table.add_row(*(cell if isinstance(cell, Text) else Text(text(cell)) for cell in row))
     console().print(table)
