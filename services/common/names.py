@@ -230,6 +230,30 @@ class DeploymentName(
 
 
 @dataclass(frozen=True, slots=True)
+class WebhookName(ResourceName, pattern="projects/{project}/webhooks/{webhook}"):
+    """Name a webhook."""
+
+    project: str
+    webhook: str
+
+
+@dataclass(frozen=True, slots=True)
+class WebhookDeliveryName(
+    ResourceName, pattern="projects/{project}/webhooks/{webhook}/deliveries/{delivery}"
+):
+    """Name a delivery of a webhook."""
+
+    project: str
+    webhook: str
+    delivery: str
+
+    @property
+    def parent(self) -> WebhookName:
+        """Name the webhook."""
+        return WebhookName(self.project, self.webhook)
+
+
+@dataclass(frozen=True, slots=True)
 class TokenName(ResourceName, pattern="tokens/{token}"):
     """Name a token."""
 

@@ -108,13 +108,21 @@ def topics(connection: Connection) -> list[str]:
 
 
 def trim(
-    connection: Connection, topic: str, *, before: datetime, keep: int, limit: int = 500
+    connection: Connection,
+    topic: str,
+    *,
+    before: datetime,
+    keep: int,
+    until: int | None = None,
+    limit: int = 500,
 ) -> int:
     """Forget a topic's oldest events, at most `limit` of them; return how many.
 
-    Those of `before` or later stay, and so do the newest `keep`; at least one does.
+    Those of `before` or later stay, those after the sequence `until`, and the newest
+    `keep`; at least one does.
     """
     newest = last_sequence(connection, topic) - max(keep, 1)
+    newest = newest if until is None else min(newest, until)
     oldest = (
         sa.select(_EVENTS.c.sequence, _EVENTS.c.time_us)
         .where(_EVENTS.c.topic == topic, _EVENTS.c.sequence <= newest)

@@ -13,6 +13,7 @@ from modelyard.metadata.v1 import (
     model_service_pb2_grpc,
     project_service_pb2_grpc,
     run_service_pb2_grpc,
+    webhook_service_pb2_grpc,
 )
 
 from services.common.auth import CachingAuthenticator
@@ -52,6 +53,8 @@ from services.metadata.runs.upkeep import Upkeep
 from services.metadata.settings import PREFIX, MetadataSettings
 from services.metadata.watching.trimming import Trimming
 from services.metadata.watching.watch import Watch
+from services.metadata.webhooks.store import least_cursor
+from services.metadata.webhooks.wiring import webhooks
 
 MIGRATIONS = Path(__file__).parent / "migrations"
 
@@ -97,15 +100,18 @@ async def compose(chassis: Chassis, settings: MetadataSettings | None = None) ->
         watch=watch,
         authenticator=authenticator,
     )
+    hooks = await webhooks(settings, database=database, bus=bus, clock=now)
+    sweepers = (registering, lifecycle, tracker)
     return Service(
         name="metadata",
         servicers=[
             (project_service_pb2_grpc.add_ProjectServiceServicer_to_server, projects),
             (model_service_pb2_grpc.add_ModelServiceServicer_to_server, models),
             (run_service_pb2_grpc.add_RunServiceServicer_to_server, runs),
+            (webhook_service_pb2_grpc.add_WebhookServiceServicer_to_server, hooks.servicer),
             *_readers(database, chassis),
         ],
-        background=[bus.run, trim, *(u.sweep_forever for u in (registering, lifecycle, tracker))],
+        background=[bus.run, trim, *hooks.background, *(s.sweep_forever for s in sweepers)],
         close=[database.close],
         authenticator=access,
     )
@@ -134,6 +140,7 @@ def _trimming(database: Database, settings: MetadataSettings) -> Trimming:
         age=timedelta(days=settings.ledger_days),
         keep=settings.ledger_changes,
         interval=timedelta(seconds=settings.ledger_trim_seconds),
+        read_until=least_cursor,
     )
 
 

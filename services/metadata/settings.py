@@ -32,5 +32,23 @@ class MetadataSettings:
     """How many of a project's newest changes are kept, whatever their age."""
     ledger_trim_seconds: float = 3600.0
     """How often older changes are forgotten."""
+    webhook_networks: str = ""
+    """Networks that webhooks may reach beside public addresses, there without TLS too, such as
+    `10.1.0.0/16,fd00::/8`."""
+    webhook_key_file: str = ""
+    """Fernet keys, one a line, that webhooks' secrets are encrypted with: the first encrypts, all
+    decrypt. Empty: a key that is kept in the database."""
+    webhook_root_certificates: str = ""
+    """A PEM file of authorities to trust beside the system's."""
+    webhook_timeout_seconds: float = 10.0
+    """How long one attempt to deliver may take."""
+    webhook_retry_seconds: float = 10.0
+    """How long after the first failure it is tried again; then five times as long, each time."""
+    webhook_attempts: int = 10
+    """How often a delivery is tried."""
+    webhook_days: float = 30.0
+    """For how many days deliveries are kept."""
+    webhook_poll_seconds: float = 5.0
+    """How often is looked for changes and deliveries without being woken."""
     recheck_seconds: float = 5.0
     """For how long an open stream relies on a credential that was just seen to be valid."""

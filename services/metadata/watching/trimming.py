@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from services.common.database import Database
+from services.common.database import Database, Transaction
 from services.common.errors import ServiceError
 from services.common.outbox import topics, trim
 
@@ -26,6 +26,8 @@ class Trimming:
     age: timedelta
     keep: int
     interval: timedelta
+    read_until: Callable[[Transaction, str], int | None]
+    """Up to where those who must miss nothing have read a topic; None: nobody must."""
 
     async def run_forever(self) -> None:
         """Trim the ledgers now and then, until cancelled."""
@@ -44,6 +46,11 @@ class Trimming:
 
     async def _trim(self, topic: str) -> int:
         before = self.clock() - self.age
-        return await self.database.write(
-            lambda tx: trim(tx.connection, topic, before=before, keep=self.keep, limit=BATCH)
-        )
+
+        def forget(tx: Transaction) -> int:
+            until = self.read_until(tx, topic)
+            return trim(
+                tx.connection, topic, before=before, keep=self.keep, until=until, limit=BATCH
+            )
+
+        return await self.database.write(forget)

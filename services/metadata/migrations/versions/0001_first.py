@@ -16,13 +16,14 @@ from services.metadata.projects import store as projects
 from services.metadata.runs import points_store as points
 from services.metadata.runs import store as runs
 from services.metadata.schema import METADATA
+from services.metadata.webhooks import store as webhooks
 
 revision = "0001"
 down_revision = None
 branch_labels = None
 depends_on = None
 
-STORES = (projects, models, evaluations, runs, points, datasets, lineage)
+STORES = (projects, models, evaluations, runs, points, datasets, lineage, webhooks)
 
 
 def upgrade() -> None:

@@ -1,0 +1,1 @@
+"""Webhooks: a project's changes, told to other systems over HTTP."""
