@@ -33,6 +33,8 @@ DIGEST = "ab" * 32
         (NAMES.alias("churn", "-"), "projects/shop/models/churn/aliases/-"),
         (NAMES.run("churn/r1"), "projects/shop/models/churn/runs/r1"),
         (NAMES.dataset("prices"), "projects/shop/datasets/prices"),
+        (NAMES.webhook("audit"), "projects/shop/webhooks/audit"),
+        (NAMES.webhook_delivery("audit/d1"), "projects/shop/webhooks/audit/deliveries/d1"),
         (NAMES.dataset_version("prices/3"), "projects/shop/datasets/prices/versions/3"),
         (NAMES.artifact(DIGEST), f"projects/shop/artifacts/{DIGEST}"),
         (NAMES.build("b-1"), "projects/shop/builds/b-1"),

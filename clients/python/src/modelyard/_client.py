@@ -28,6 +28,7 @@ from modelyard._resources.projects import AsyncProjects, Projects
 from modelyard._resources.runs import AsyncRuns, Runs
 from modelyard._resources.tokens import AsyncTokens, Tokens
 from modelyard._resources.versions import AsyncVersions, Versions
+from modelyard._resources.webhooks import AsyncWebhooks, Webhooks
 
 if TYPE_CHECKING:
     from modelyard.metadata.v1.comparison_service_pb2 import CompareResponse
@@ -120,6 +121,7 @@ class Client:
         self.runs = Runs(connection, names)
         self.tokens = Tokens(connection, names)
         self.versions = Versions(connection, names)
+        self.webhooks = Webhooks(connection, names)
 
 
 class AsyncClient:
@@ -205,3 +207,4 @@ class AsyncClient:
         self.runs = AsyncRuns(connection, names)
         self.tokens = AsyncTokens(connection, names)
         self.versions = AsyncVersions(connection, names)
+        self.webhooks = AsyncWebhooks(connection, names)

@@ -132,6 +132,24 @@ class Names:
         model = self.model(text).rpartition("/")[2]
         return f"{self.environment(environment)}/deployments/{model}"
 
+    def webhook(self, ref: Ref) -> str:
+        """Return a webhook's name: its id in short."""
+        text = text_of(ref)
+        if _is_full(text, "webhooks"):
+            return text
+        _check(text, _ID, "a webhook", wildcard=False)
+        return f"{self.default}/webhooks/{text}"
+
+    def webhook_delivery(self, ref: Ref) -> str:
+        """Return the name of a webhook's delivery: `audit/d12…` in short."""
+        text = text_of(ref)
+        if _is_full(text, "webhooks", "deliveries"):
+            return text
+        webhook, slash, delivery = text.partition("/")
+        if slash and _ID.fullmatch(webhook) and _SEGMENT.fullmatch(delivery):
+            return f"{self.default}/webhooks/{webhook}/deliveries/{delivery}"
+        raise _bad(text, "a webhook's delivery, such as `audit/d12…`")
+
     def token(self, ref: Ref) -> str:
         """Return a token's name: its id in short."""
         return _full(text_of(ref), "tokens", short=_SEGMENT)
