@@ -77,9 +77,9 @@ def until(condition: Callable[[], object], *, seconds: float = SECONDS) -> None:
 
 
 @contextmanager
-def running(folder: Path) -> Iterator[Services]:
+def running(folder: Path, **settings: str) -> Iterator[Services]:
     services = Services(folder)
-    services.start()
+    services.start(**settings)
     try:
         yield services
     finally:
