@@ -21,7 +21,11 @@ Filter = Annotated[
 
 def register(group: typer.Typer) -> None:
     """Add `webhooks` to the command line."""
+    _register_webhooks(group)
+    _register_deliveries(group)
 
+
+def _register_webhooks(group: typer.Typer) -> None:
     @group.command("list")
     def list_webhooks() -> None:
         """List webhooks."""
@@ -63,6 +67,8 @@ def register(group: typer.Typer) -> None:
         """Delete a webhook with its deliveries."""
         client().webhooks.delete(webhook)
 
+
+def _register_deliveries(group: typer.Typer) -> None:
     @group.command("test")
     def test_webhook(webhook: str) -> None:
         """Have a test event posted."""
