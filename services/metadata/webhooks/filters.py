@@ -21,6 +21,7 @@ from services.metadata.watching.cursors import Stream
 from services.metadata.watching.domain import FIELDS as WATCHED
 from services.metadata.watching.domain import Told
 
+_KINDS = frozenset(kind.value for kind in ChangeKind)
 _DECODER = msgspec.msgpack.Decoder(Change)
 
 
@@ -31,6 +32,11 @@ def compiled(text: str) -> Match[Told]:
         ServiceError: INVALID_FILTER.
     """
     return match_filter(text, FIELDS)
+
+
+def is_known(event: Event) -> bool:
+    """Say whether this release knows the kind of change that an event tells of."""
+    return event.kind in _KINDS
 
 
 def told(event: Event) -> Told:

@@ -12,6 +12,7 @@ import contextlib
 import logging
 from collections.abc import Callable, Coroutine
 from datetime import datetime
+from itertools import takewhile
 
 from services.common.database import Database, Transaction
 from services.common.errors import ServiceError
@@ -102,9 +103,11 @@ def _move(tx: Transaction, project: str, now: datetime) -> tuple[int, bool]:
         return 0, False
     after = min(subscriber.cursor for subscriber in subscribers)
     events = read_events(tx.connection, topic(project), after, PAGE)
-    if not events:
+    # What only a newer release knows is left, with all after it, to a replica of that one.
+    told = [filters.told(event) for event in takewhile(filters.is_known, events)]
+    if not told:
         return 0, False
-    told, until, count = [filters.told(event) for event in events], events[-1].sequence, 0
+    until, count = told[-1].sequence, 0
     for subscriber in subscribers:
         if subscriber.cursor < until:
             parcels = _parcels(subscriber, told)
@@ -112,7 +115,7 @@ def _move(tx: Transaction, project: str, now: datetime) -> tuple[int, bool]:
             delivery_store.add_deliveries(tx.connection, subscriber.pk, parcels, time)
             store.advance(tx.connection, subscriber.pk, until, time)
             count += len(parcels)
-    return count, len(events) == PAGE
+    return count, len(told) == PAGE
 
 
 def _parcels(subscriber: Subscriber, told: list[Told]) -> list[Parcel]:
