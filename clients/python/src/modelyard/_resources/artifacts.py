@@ -47,6 +47,13 @@ class _Artifacts(Group):
         request = service.GetArtifactRequest(name=self._names.artifact(artifact))
         return call(request, service.GetArtifactResponse, lambda r: r.artifact)
 
+    @unary
+    def hold(self, artifact: Ref, *, holder: str) -> Call[artifact_pb2.Hold]:
+        """Keep an artifact for as long as something needs it, named by its resource name."""
+        hold = artifact_pb2.Hold(artifact=self._names.artifact(artifact), holder=holder)
+        request = service.HoldArtifactRequest(hold=hold)
+        return call(request, service.HoldArtifactResponse, lambda r: r.hold)
+
     @flow
     def files(self, source: Ref, *, prefix: str = "") -> Flow[Sequence[artifact_pb2.File]]:
         """List the files of a version or an artifact, by path."""

@@ -39,6 +39,8 @@ class _Runs(Group):
         run_id: str = "",
         display_name: str = "",
         tags: Mapping[str, str] | None = None,
+        group: str = "",
+        notes: str = "",
         build: Ref | None = None,
         request_id: str = "",
     ) -> Call[run_pb2.Run]:
@@ -46,6 +48,8 @@ class _Runs(Group):
         run = run_pb2.Run(
             display_name=display_name,
             tags=tags,
+            group=group,
+            notes=notes,
             build="" if build is None else self._names.build(build),
         )
         request = service.CreateRunRequest(

@@ -14,6 +14,7 @@ from modelyard.cli import (
     context,
     deployments,
     files,
+    importing,
     lineage,
     predict,
     resources,
@@ -38,7 +39,7 @@ def make_app() -> typer.Typer:
         rich_markup_mode=None,
     )
     app.callback()(_options)
-    for module in (builds, compare, deployments, files, lineage, predict, setup):
+    for module in (builds, compare, deployments, files, importing, lineage, predict, setup):
         module.register(app)
     resources.register(app)
     return app

@@ -1,0 +1,1 @@
+"""Bringing over what other registries keep."""
