@@ -52,6 +52,7 @@ from modelyard.tracking.spool import (
 )
 
 POLL = 0.2
+BUSY_POLL = 0.02
 HEARTBEAT = 5.0
 PATIENCE = 30.0
 """Seconds that the server may stay away after the trainer is gone; the rest goes next time."""
@@ -95,9 +96,11 @@ class Sender:
             if finish and alone_since is None:
                 alone_since = time.monotonic()
             try:
+                before = self._shipper.position
                 if self.advance(finish):
                     return
-                backoff = POLL
+                # While there is something to ship, more may have come meanwhile.
+                backoff = POLL if self._shipper.position == before else BUSY_POLL
             except _PERMANENT as error:
                 self._refuse(error)
                 return
@@ -105,7 +108,7 @@ class Sender:
                 self._note_problem(error)
                 if alone_since and time.monotonic() - alone_since > PATIENCE:
                     return
-                backoff = min(backoff * 2, _MAX_BACKOFF)
+                backoff = min(max(backoff, POLL) * 2, _MAX_BACKOFF)
             time.sleep(backoff)
 
     def find_finish(self) -> Finish | None:
