@@ -18,7 +18,7 @@ import msgspec
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection, Row
 
-from services.common.driver_sql import Statement, driver_sql
+from services.common.driver_sql import driver_sql
 from services.common.outbox import EPOCH
 from services.metadata.models.domain import MetricGoal
 from services.metadata.models.store import MODEL_GOALS
@@ -40,6 +40,7 @@ from services.metadata.runs.store import (
     SERIES,
     summary,
 )
+from services.metadata.runs.writes_store import Writes
 from services.metadata.schema import insert_new, insert_rows, upsert
 from services.metadata.values import ParamValue, pack, param_columns
 
@@ -56,17 +57,6 @@ _SERIES_COLUMNS = (
     "min",
     "max",
 )
-# How PostgreSQL is told the types of arrays; in the order of `_figures`.
-_TYPES = {
-    "last_rank": "float8",
-    "count": "bigint",
-    "last": "float8",
-    "last_step": "bigint",
-    "min": "float8",
-    "max": "float8",
-    "pk": "bigint",
-}
-_MOVED = ("last_rank", "count", "last", "last_step")
 
 
 class Series(msgspec.Struct, frozen=True, gc=False):
@@ -153,7 +143,7 @@ def tag_keys(connection: Connection, run_pk: int) -> set[str]:
     return set(connection.execute(query).scalars())
 
 
-def beat(ledger: Ledger, now: datetime, writes: list[Statement]) -> tuple[int, datetime]:
+def beat(ledger: Ledger, now: datetime, writes: Writes) -> tuple[int, datetime]:
     """Note that a run was heard of and mark it anew; return the mark and the heartbeat kept.
 
     A heartbeat that is hardly newer is left: it has an index of its own to be moved in.
@@ -161,24 +151,16 @@ def beat(ledger: Ledger, now: datetime, writes: list[Statement]) -> tuple[int, d
     low, high = _MARK_BITS
     mark = random.randrange(1 << low, 1 << high)  # noqa: S311 - only told from the others
     if now - ledger.heard < _HEARTBEAT:
-        sql = "UPDATE runs SET ingest_mark = ? WHERE pk = ?"
-        writes.append((sql, (mark, ledger.run_pk)))
+        writes.marks.append((mark, ledger.run_pk))
         return mark, ledger.heard
     moment = (now - EPOCH) // timedelta(microseconds=1)
-    sql = "UPDATE runs SET heartbeat_time = ?, ingest_mark = ? WHERE pk = ?"
-    writes.append((sql, (moment, mark, ledger.run_pk)))
+    writes.beats.append((moment, mark, ledger.run_pk))
     return mark, now
 
 
-def advance(run_pk: int, writers: Mapping[str, tuple[int, int]], writes: list[Statement]) -> None:
+def advance(run_pk: int, writers: Mapping[str, tuple[int, int]], writes: Writes) -> None:
     """Note up to where writers' batches are kept, and how many points each dropped so far."""
-    sql = (
-        "INSERT INTO run_writers (run_pk, writer, sequence, dropped) VALUES (?, ?, ?, ?)"
-        " ON CONFLICT (run_pk, writer) DO UPDATE"
-        " SET sequence = excluded.sequence, dropped = excluded.dropped"
-    )
-    for writer, (end, dropped) in writers.items():
-        writes.append((sql, (run_pk, writer, end, dropped)))
+    writes.writers += ((run_pk, writer, end, dropped) for writer, (end, dropped) in writers.items())
 
 
 def add_params(connection: Connection, ledger: Ledger, params: Mapping[str, ParamValue]) -> None:
@@ -248,7 +230,7 @@ def add_points(
     ledger: Ledger,
     written: Written,
     found: Mapping[str, Sequence[MetricColumn]],
-    writes: list[Statement],
+    writes: Writes,
 ) -> None:
     """Append points to a locked run's series and bring what those come to up to date.
 
@@ -271,7 +253,7 @@ def add_points(
             points += count
     points_store.add_chunks(connection, direct)
     if fresh:
-        writes.append(points_store.block(ledger.run_pk, written.next_block, fresh))
+        writes.blocks.append(points_store.block(ledger.run_pk, written.next_block, fresh))
         written.blocks += 1
         written.block_points += points
         written.next_block += 1
@@ -289,10 +271,10 @@ def _write_series(
     ledger: Ledger,
     written: Written,
     found: Sequence[MetricSummary],
-    writes: list[Statement],
+    writes: Writes,
 ) -> None:
     """Insert and update series; afterwards `written` knows the row and the sum of each."""
-    new, moved, widened = [], [], []
+    new = []
     for later in found:
         known = ledger.series.get(later.key)
         if known is None:
@@ -303,33 +285,11 @@ def _write_series(
         figures = _figures(connection, total)
         # The extremes have indexes of their own; they seldom change.
         if (total.min, total.max) == (known.summary.min, known.summary.max):
-            moved.append((*figures[:4], known.pk))
+            writes.moved.append((*figures[:4], known.pk))
         else:
-            widened.append((*figures, known.pk))
-    writes += _updates(connection, _MOVED, moved)
-    writes += _updates(connection, (*_MOVED, "min", "max"), widened)
+            writes.widened.append((*figures, known.pk))
     if new:
         _insert_series(connection, ledger, written, new)
-
-
-def _updates(
-    connection: Connection, names: Sequence[str], rows: Sequence[tuple[Any, ...]]
-) -> list[Statement]:
-    """Return what sets some figures of series; each row ends with the series'."""
-    if not rows:
-        return []
-    if connection.dialect.name == "sqlite":
-        figures = ", ".join(f'"{name}" = ?' for name in names)
-        return [(f"UPDATE metric_series SET {figures} WHERE pk = ?", list(rows))]  # noqa: S608 - names
-    # One statement, not one a row: arrays, which the server takes apart.
-    figures = ", ".join(f'"{name}" = given."{name}"' for name in names)
-    arrays = ", ".join(f"?::{_TYPES[name]}[]" for name in (*names, "pk"))
-    given = ", ".join(f'"{name}"' for name in (*names, "pk"))
-    sql = (
-        f"UPDATE metric_series AS series SET {figures}"  # noqa: S608 - names
-        f" FROM unnest({arrays}) AS given ({given}) WHERE series.pk = given.pk"
-    )
-    return [(sql, tuple(list(column) for column in zip(*rows, strict=True)))]
 
 
 def _insert_series(

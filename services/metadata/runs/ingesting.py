@@ -19,6 +19,7 @@ from services.metadata.runs import ingest_store, store
 from services.metadata.runs.domain import Batch, RunState, is_presumed, run_deleted
 from services.metadata.runs.ingest_store import Ledger, Written
 from services.metadata.runs.intake import Intake
+from services.metadata.runs.writes_store import Writes
 
 BATCHES = 256
 POINTS = 200_000
@@ -144,7 +145,11 @@ def _ingest(
             answers.append(intake.take(batch) if intake else _refuse(batch.run, deleted))
         except ServiceError as error:
             answers.append(error)
-    written = [(name, intake, intake.write(tx, now)) for name, intake in intakes.items()]
+    writes = Writes()
+    written = [(name, intake, intake.write(tx, now, writes)) for name, intake in intakes.items()]
+    writes.flush(tx.connection)
+    for _, intake, one in written:
+        ingest_store.compact_crowded(tx.connection, intake.ledger, one)
     return _Group(answers, written)
 
 

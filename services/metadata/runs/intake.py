@@ -5,7 +5,6 @@ from __future__ import annotations
 from datetime import datetime
 
 from services.common.database import Transaction
-from services.common.driver_sql import Statement, run_together
 from services.common.names import RunName
 from services.metadata.changes import ChangeKind
 from services.metadata.limits import LABELS, limit_exceeded
@@ -21,6 +20,7 @@ from services.metadata.runs.domain import (
 )
 from services.metadata.runs.ingest_store import Ledger, Written
 from services.metadata.runs.news import publish_run
+from services.metadata.runs.writes_store import Writes
 from services.metadata.values import ParamValue, pack
 
 
@@ -68,9 +68,9 @@ class Intake:
         self._writers[batch.writer] = (batch.end, batch.dropped)
         return batch.end
 
-    def write(self, tx: Transaction, now: datetime) -> Written:
-        """Write what was taken in."""
-        connection, ledger, writes = tx.connection, self.ledger, list[Statement]()
+    def write(self, tx: Transaction, now: datetime, writes: Writes) -> Written:
+        """Write what was taken in; what every ingest writes is added to `writes`."""
+        connection, ledger = tx.connection, self.ledger
         mark, heard = ingest_store.beat(ledger, now, writes)
         written = Written(
             mark=mark,
@@ -83,8 +83,6 @@ class Intake:
         if self._columns:
             ingest_store.add_points(connection, ledger, written, self._columns, writes)
         ingest_store.advance(ledger.run_pk, self._writers, writes)
-        run_together(connection, writes)
-        ingest_store.compact_crowded(connection, ledger, written)
         if self._is_revived:
             store.set_running(connection, ledger.run_pk)
             self._tell(tx, ChangeKind.RUN_REVIVED)

@@ -16,12 +16,13 @@ from array import array
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import msgspec
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
-from services.common.driver_sql import Statement, driver_sql
+from services.common.driver_sql import driver_sql
 from services.metadata.runs import columns
 from services.metadata.runs.domain import MetricColumn
 from services.metadata.schema import METADATA, insert_rows
@@ -58,10 +59,6 @@ POINT_BLOCKS = sa.Table(
     sa.Column("values", sa.LargeBinary, nullable=False),
 )
 _CHUNK_COLUMNS = [column.name for column in POINT_CHUNKS.c]
-_INSERT_BLOCK = (
-    'INSERT INTO metric_blocks (run_pk, number, series, steps, times_us, "values")'
-    " VALUES (?, ?, ?, ?, ?, ?)"
-)
 
 
 class Piece(msgspec.Struct, frozen=True, gc=False):
@@ -103,14 +100,13 @@ def add_chunks(connection: Connection, pieces: Iterable[Piece]) -> None:
     insert_rows(connection, POINT_CHUNKS.name, _CHUNK_COLUMNS, rows)
 
 
-def block(run_pk: int, number: int, pieces: Sequence[Piece]) -> Statement:
-    """Return what inserts points of a run's series as one block."""
+def block(run_pk: int, number: int, pieces: Sequence[Piece]) -> tuple[Any, ...]:
+    """Return points of a run's series as the row of one block."""
     series = array("q")
     for piece in pieces:
         series.extend((piece.series_pk, piece.ordinal, len(piece.points.steps)))
     whole = columns.join("", (piece.points for piece in pieces))
-    row = (run_pk, number, columns.pack(series), *_packed(whole))
-    return _INSERT_BLOCK, row
+    return (run_pk, number, columns.pack(series), *_packed(whole))
 
 
 def block_numbers(connection: Connection, run_pk: int) -> tuple[int, int, int]:
