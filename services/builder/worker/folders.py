@@ -11,20 +11,21 @@ from pathlib import Path
 
 
 class WorkFolders:
-    """The folders of one worker; those of dead workers on this machine are removed at start."""
+    """The folders of one worker; it removes those of dead workers on this machine as well."""
 
     def __init__(self, root: Path, worker: str) -> None:
         root.mkdir(mode=0o700, parents=True, exist_ok=True)
         _sweep(root)
+        self._root = root
         self._folder = root / worker
-        self._lock_path = root / f"{worker}.lock"
         # Held as long as the process lives, and by nobody after: the lock is its sign of life.
-        self._lock = _try_lock(self._lock_path)
+        self._lock = _try_lock(root / f"{worker}.lock")
         self._folder.mkdir(mode=0o700)
 
     @contextmanager
     def build(self, name: str) -> Iterator[Path]:
         """Give a build a folder of its own for as long as it is worked on."""
+        _sweep(self._root)
         folder = self._folder / name.replace("/", "-")
         folder.mkdir(mode=0o700)
         try:
@@ -33,21 +34,27 @@ class WorkFolders:
             shutil.rmtree(folder, ignore_errors=True)
 
     def close(self) -> None:
-        """Remove the worker's folder."""
-        shutil.rmtree(self._folder, ignore_errors=True)
-        self._lock_path.unlink(missing_ok=True)
+        """Remove the worker's folder, and what dead workers left meanwhile."""
         if self._lock is not None:
             os.close(self._lock)
+        _sweep(self._root)
 
 
 def _sweep(root: Path) -> None:
-    """Remove the folders of workers that are dead."""
+    """Remove the folders of workers that are dead.
+
+    A worker's last child may outlive it for a moment, hold its lock and write: what could not
+    be removed keeps its lock file, and is met again by the next sweep.
+    """
     for path in root.glob("*.lock"):
         descriptor = _try_lock(path)
-        if descriptor is not None:
-            shutil.rmtree(path.with_suffix(""), ignore_errors=True)
+        if descriptor is None:
+            continue
+        folder = path.with_suffix("")
+        shutil.rmtree(folder, ignore_errors=True)
+        if not folder.exists():
             path.unlink(missing_ok=True)
-            os.close(descriptor)
+        os.close(descriptor)
 
 
 def _try_lock(path: Path) -> int | None:
