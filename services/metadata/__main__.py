@@ -12,6 +12,7 @@ from modelyard.metadata.v1 import (
     lineage_service_pb2_grpc,
     model_service_pb2_grpc,
     project_service_pb2_grpc,
+    retention_service_pb2_grpc,
     run_service_pb2_grpc,
     webhook_service_pb2_grpc,
 )
@@ -43,6 +44,8 @@ from services.metadata.projects.directory import Directory
 from services.metadata.projects.servicer import ProjectServicer
 from services.metadata.projects.signing import Signer, signing_key
 from services.metadata.projects.token_files import register_token_files
+from services.metadata.retention.keeping import Keeping
+from services.metadata.retention.servicer import RetentionServicer
 from services.metadata.runs import codec as run_codec
 from services.metadata.runs.history import History
 from services.metadata.runs.ingesting import Ingestor
@@ -90,7 +93,6 @@ async def compose(chassis: Chassis, settings: MetadataSettings | None = None) ->
         watch=watch,
         pointing=Pointing(database=database, clock=now),
     )
-    projects = ProjectServicer(directory=directory, access=access)
     runs = RunServicer(
         tracker=tracker,
         search=RunSearch(database=database, seconds=seconds, encode=run_codec.encoded),
@@ -101,20 +103,36 @@ async def compose(chassis: Chassis, settings: MetadataSettings | None = None) ->
         authenticator=authenticator,
     )
     hooks = await webhooks(settings, database=database, bus=bus, clock=now)
+    keeping = _keeping(database, lifecycle, access, settings)
     sweepers = (registering, lifecycle, tracker)
     return Service(
         name="metadata",
         servicers=[
-            (project_service_pb2_grpc.add_ProjectServiceServicer_to_server, projects),
+            *_administration(directory, access, keeping),
             (model_service_pb2_grpc.add_ModelServiceServicer_to_server, models),
             (run_service_pb2_grpc.add_RunServiceServicer_to_server, runs),
             (webhook_service_pb2_grpc.add_WebhookServiceServicer_to_server, hooks.servicer),
             *_readers(database, chassis),
         ],
-        background=[bus.run, trim, *hooks.background, *(s.sweep_forever for s in sweepers)],
+        background=[
+            *(bus.run, trim, keeping.run_forever, *hooks.background),
+            *(sweeper.sweep_forever for sweeper in sweepers),
+        ],
         close=[database.close],
         authenticator=access,
     )
+
+
+def _administration(
+    directory: Directory, access: Access, keeping: Keeping
+) -> list[tuple[Register, object]]:
+    """Make what projects are administered with."""
+    projects = ProjectServicer(directory=directory, access=access)
+    retention = RetentionServicer(keeping=keeping)
+    return [
+        (project_service_pb2_grpc.add_ProjectServiceServicer_to_server, projects),
+        (retention_service_pb2_grpc.add_RetentionServiceServicer_to_server, retention),
+    ]
 
 
 def _readers(database: Database, chassis: Chassis) -> list[tuple[Register, object]]:
@@ -130,6 +148,19 @@ def _readers(database: Database, chassis: Chassis) -> list[tuple[Register, objec
         (lineage_service_pb2_grpc.add_LineageServiceServicer_to_server, lineage),
         (comparison_service_pb2_grpc.add_ComparisonServiceServicer_to_server, comparisons),
     ]
+
+
+def _keeping(
+    database: Database, lifecycle: Lifecycle, access: Access, settings: MetadataSettings
+) -> Keeping:
+    """Make what follows models' rules of retention."""
+    return Keeping(
+        database=database,
+        lifecycle=lifecycle,
+        access=access,
+        clock=now,
+        interval=timedelta(seconds=settings.retention_seconds),
+    )
 
 
 def _trimming(database: Database, settings: MetadataSettings) -> Trimming:

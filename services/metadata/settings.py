@@ -32,6 +32,8 @@ class MetadataSettings:
     """How many of a project's newest changes are kept, whatever their age."""
     ledger_trim_seconds: float = 3600.0
     """How often older changes are forgotten."""
+    retention_seconds: float = 3600.0
+    """How often models' rules of retention are followed."""
     webhook_networks: str = ""
     """Networks that webhooks may reach beside public addresses, there without TLS too, such as
     `10.1.0.0/16,fd00::/8`."""

@@ -25,6 +25,7 @@ from modelyard._resources.environments import AsyncEnvironments, Environments
 from modelyard._resources.lineage import AsyncLineage, Lineage
 from modelyard._resources.models import AsyncModels, Models
 from modelyard._resources.projects import AsyncProjects, Projects
+from modelyard._resources.retention import AsyncRetention, Retention
 from modelyard._resources.runs import AsyncRuns, Runs
 from modelyard._resources.tokens import AsyncTokens, Tokens
 from modelyard._resources.versions import AsyncVersions, Versions
@@ -121,6 +122,7 @@ class Client:
         self.runs = Runs(connection, names)
         self.tokens = Tokens(connection, names)
         self.versions = Versions(connection, names)
+        self.retention = Retention(connection, names)
         self.webhooks = Webhooks(connection, names)
 
 
@@ -207,4 +209,5 @@ class AsyncClient:
         self.runs = AsyncRuns(connection, names)
         self.tokens = AsyncTokens(connection, names)
         self.versions = AsyncVersions(connection, names)
+        self.retention = AsyncRetention(connection, names)
         self.webhooks = AsyncWebhooks(connection, names)

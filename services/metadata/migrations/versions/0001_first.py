@@ -13,6 +13,7 @@ from services.metadata.lineage import store as lineage
 from services.metadata.models import evaluation_store as evaluations
 from services.metadata.models import store as models
 from services.metadata.projects import store as projects
+from services.metadata.retention import store as retention
 from services.metadata.runs import points_store as points
 from services.metadata.runs import store as runs
 from services.metadata.schema import METADATA
@@ -23,7 +24,7 @@ down_revision = None
 branch_labels = None
 depends_on = None
 
-STORES = (projects, models, evaluations, runs, points, datasets, lineage, webhooks)
+STORES = (projects, models, evaluations, runs, points, datasets, lineage, webhooks, retention)
 
 
 def upgrade() -> None:

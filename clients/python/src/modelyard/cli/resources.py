@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
-from modelyard.cli import datasets, models, runs, webhooks
+from modelyard.cli import datasets, models, retention, runs, webhooks
 from modelyard.cli.context import client
 from modelyard.cli.render import leaf, moment, show_list, show_one
 
@@ -27,6 +27,7 @@ def register(app: typer.Typer) -> None:
         ("environments", _environments),
         ("projects", _projects),
         ("tokens", _tokens),
+        ("retention", retention.register),
         ("webhooks", webhooks.register),
     ):
         group = typer.Typer(no_args_is_help=True, rich_markup_mode=None)
