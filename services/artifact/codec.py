@@ -171,11 +171,22 @@ def byte_range(request: artifact_service_pb2.ReadFileRequest) -> tuple[int, int 
 def hold_request(message: artifact_pb2.Hold) -> tuple[ArtifactName, str]:
     """Read an artifact and its holder, a resource of the same project."""
     name = ArtifactName.parse(message.artifact, "hold.artifact")
-    holder = message.holder
-    own = holder.startswith(f"{ProjectName(name.project)}/")
+    return name, _holder(message.holder, ProjectName(name.project), "hold.holder")
+
+
+def holder_request(
+    request: artifact_service_pb2.ReleaseHolderRequest,
+) -> tuple[ProjectName, str]:
+    """Read a project and a holder, a resource of it."""
+    project = ProjectName.parse(request.parent, "parent")
+    return project, _holder(request.holder, project, "holder")
+
+
+def _holder(holder: str, project: ProjectName, field: str) -> str:
+    own = holder.startswith(f"{project}/")
     if not own or len(holder) > HOLDER_CHARACTERS or not _HOLDER.fullmatch(holder):
-        raise invalid_name("hold.holder", "must be the name of a resource of the same project")
-    return name, holder
+        raise invalid_name(field, "must be the name of a resource of the same project")
+    return holder
 
 
 def hold(found: Hold) -> artifact_pb2.Hold:
@@ -184,6 +195,29 @@ def hold(found: Hold) -> artifact_pb2.Hold:
         artifact=str(found.artifact),
         holder=found.holder,
         create_time=timestamp(found.create_time),
+    )
+
+
+def holds_query(name: ArtifactName) -> str:
+    """Say what a page token of an artifact's holds belongs to."""
+    return f"holds\n{name}"
+
+
+def after_holder(token: str, query: str) -> str:
+    """Read after which holder a page begins."""
+    key = pagination.decode_token(token, query)
+    return "" if key is None else str(key[0])
+
+
+def holds_page(
+    found: Sequence[Hold], *, size: int, query: str
+) -> artifact_service_pb2.ListHoldsResponse:
+    """Write a page of holds, given one more than it holds when there are more."""
+    page = found[:size]
+    more = len(found) > size
+    return artifact_service_pb2.ListHoldsResponse(
+        holds=[hold(one) for one in page],
+        next_page_token=pagination.encode_token(query, [page[-1].holder]) if more else "",
     )
 
 

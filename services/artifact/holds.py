@@ -14,8 +14,8 @@ from services.artifact.depot import Depot
 from services.artifact.domain import LEASE, ChunkRef, Hold, bytes_missing
 from services.artifact.manifest import Manifest
 from services.common.database import Database, Transaction
-from services.common.errors import Reason, ServiceError
-from services.common.names import ArtifactName
+from services.common.errors import Reason, ServiceError, not_found
+from services.common.names import ArtifactName, ProjectName
 
 _FILES_AT_ONCE = 200
 
@@ -61,6 +61,22 @@ class Holds:
     async def release(self, name: ArtifactName, holder: str) -> None:
         """Release a hold; there may be none."""
         await self._database.write(lambda tx: store.delete_hold(tx.connection, name, holder))
+
+    async def list(self, name: ArtifactName, *, after: str, limit: int) -> list[Hold]:
+        """Return an artifact's holds by holder, or refuse with RESOURCE_NOT_FOUND."""
+
+        def read(tx: Transaction) -> list[Hold]:
+            if store.find_artifact(tx.connection, name) is None:
+                raise not_found(name)
+            return store.list_holds(tx.connection, name, after=after, limit=limit)
+
+        return await self._database.read(read)
+
+    async def release_holder(self, project: ProjectName, holder: str) -> None:
+        """Release all that a holder holds in a project; that may be nothing."""
+        await self._database.write(
+            lambda tx: store.delete_holder(tx.connection, project.project, holder)
+        )
 
     async def _lease(self, name: ArtifactName, until: datetime) -> None:
         if not await self._database.write(

@@ -106,3 +106,20 @@ class ArtifactServicer(artifact_service_pb2_grpc.ArtifactServiceServicer):
         name, holder = codec.hold_request(request.hold)
         await self._holds.release(name, holder)
         return pb.ReleaseArtifactResponse()
+
+    async def ListHolds(
+        self, request: pb.ListHoldsRequest, context: Context
+    ) -> pb.ListHoldsResponse:
+        """Return a page of an artifact's holds."""
+        name = ArtifactName.parse(request.artifact, "artifact")
+        size, query = pagination.page_size(request.page_size), codec.holds_query(name)
+        after = codec.after_holder(request.page_token, query)
+        found = await self._holds.list(name, after=after, limit=size + 1)
+        return codec.holds_page(found, size=size, query=query)
+
+    async def ReleaseHolder(
+        self, request: pb.ReleaseHolderRequest, context: Context
+    ) -> pb.ReleaseHolderResponse:
+        """Release everything that a holder holds."""
+        await self._holds.release_holder(*codec.holder_request(request))
+        return pb.ReleaseHolderResponse()

@@ -76,6 +76,7 @@ HOLDS = sa.Table(
     sa.Column("holder", sa.Text, primary_key=True),
     sa.Column("create_time", Timestamp, nullable=False),
 )
+sa.Index("holds_holder", HOLDS.c.project, HOLDS.c.holder)
 
 
 def chunk_leases(
@@ -335,9 +336,26 @@ def find_hold(connection: Connection, name: ArtifactName, holder: str) -> Hold |
     return None if time is None else Hold(name, holder, time)
 
 
+def list_holds(connection: Connection, name: ArtifactName, *, after: str, limit: int) -> list[Hold]:
+    """Return an artifact's holds whose holders come after one, by holder."""
+    query = (
+        sa.select(HOLDS.c.holder, HOLDS.c.create_time)
+        .where(*_is(HOLDS, name), HOLDS.c.holder > after)
+        .order_by(HOLDS.c.holder)
+        .limit(limit)
+    )
+    return [Hold(name, row.holder, row.create_time) for row in connection.execute(query)]
+
+
 def delete_hold(connection: Connection, name: ArtifactName, holder: str) -> None:
     """Remove a hold; there may be none."""
     connection.execute(HOLDS.delete().where(*_is(HOLDS, name), HOLDS.c.holder == holder))
+
+
+def delete_holder(connection: Connection, project: str, holder: str) -> None:
+    """Remove all holds of a holder; there may be none."""
+    held = sa.and_(HOLDS.c.project == project, HOLDS.c.holder == holder)
+    connection.execute(HOLDS.delete().where(held))
 
 
 def _leases(

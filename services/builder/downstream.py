@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from modelyard.artifact.v1 import artifact_service_pb2, artifact_service_pb2_grpc
+from modelyard.artifact.v1 import artifact_pb2, artifact_service_pb2, artifact_service_pb2_grpc
 from modelyard.common.v1 import access_pb2
 from modelyard.metadata.v1 import (
     model_service_pb2,
@@ -54,6 +54,17 @@ class Downstream:
         self._peer = peer
         self._own_token = own_token
         self._clock = clock
+
+    async def hold_source(self, build: BuildName, artifact: str, *, credential: str) -> None:
+        """Keep a build's source for as long as there is the build: it may wait, or be repeated.
+
+        Raises:
+            ServiceError: BYTES_MISSING when it is not stored.
+        """
+        stub = self._peer.stub(artifact_service_pb2_grpc.ArtifactServiceStub)
+        hold = artifact_pb2.Hold(artifact=artifact, holder=str(build))
+        request = artifact_service_pb2.HoldArtifactRequest(hold=hold)
+        await self._peer.call(stub.HoldArtifact, request, credential=credential)
 
     async def require_artifact(self, artifact: str, *, credential: str) -> None:
         """Refuse with BYTES_MISSING an artifact that is not stored."""

@@ -54,7 +54,7 @@ class Orders:
             ServiceError: BYTES_MISSING, RIGHT_MISSING, REQUEST_ID_REUSED.
         """
         name = BuildName(project, _new_id(key))
-        await self._downstream.require_artifact(spec.source, credential=credential)
+        await self._downstream.hold_source(name, spec.source, credential=credential)
         delegation = await self._downstream.issue_delegation(name, credential=credential)
         build = Build(name, model, spec, creator, self._clock(), delegation)
         created = await self._database.write(

@@ -79,6 +79,7 @@ async def compose(chassis: Chassis, settings: MetadataSettings | None = None) ->
         interval=sweep,
     )
     lifecycle = Lifecycle(database=database, holds=holds, access=access, clock=now, interval=sweep)
+    upkeep = Upkeep(database=database, holds=holds, access=access, clock=now, interval=sweep)
     authenticator = CachingAuthenticator(access, seconds=settings.recheck_seconds)
     watch = Watch(database=database, bus=bus, authenticator=authenticator)
     silence = timedelta(seconds=settings.heartbeat_seconds)
@@ -96,7 +97,7 @@ async def compose(chassis: Chassis, settings: MetadataSettings | None = None) ->
     runs = RunServicer(
         tracker=tracker,
         search=RunSearch(database=database, seconds=seconds, encode=run_codec.encoded),
-        upkeep=Upkeep(database=database, clock=now),
+        upkeep=upkeep,
         ingestor=Ingestor(database=database, clock=now),
         history=History(database=database),
         watch=watch,
@@ -104,7 +105,7 @@ async def compose(chassis: Chassis, settings: MetadataSettings | None = None) ->
     )
     hooks = await webhooks(settings, database=database, bus=bus, clock=now)
     keeping = _keeping(database, lifecycle, access, settings)
-    sweepers = (registering, lifecycle, tracker)
+    sweepers = (registering, lifecycle, upkeep, tracker)
     return Service(
         name="metadata",
         servicers=[

@@ -6,6 +6,7 @@ from typing import Protocol
 
 from modelyard.artifact.v1 import artifact_pb2, artifact_service_pb2, artifact_service_pb2_grpc
 
+from services.common.names import ProjectName, project_of
 from services.common.peers import Peer
 
 
@@ -18,6 +19,10 @@ class Holds(Protocol):
 
     async def release(self, artifact: str, holder: str, *, credential: str, seconds: float) -> None:
         """Give a hold back; doing it again changes nothing."""
+        ...
+
+    async def release_holder(self, holder: str, *, credential: str, seconds: float) -> None:
+        """Give back all that a resource holds; doing it again changes nothing."""
         ...
 
 
@@ -50,3 +55,14 @@ class RemoteHolds:
             hold=artifact_pb2.Hold(artifact=artifact, holder=holder)
         )
         await self._peer.call(stub.ReleaseArtifact, request, credential=credential, seconds=seconds)
+
+    async def release_holder(self, holder: str, *, credential: str, seconds: float) -> None:
+        """Give back all that a resource holds.
+
+        Raises:
+            ServiceError: SERVICE_UNAVAILABLE, RIGHT_MISSING.
+        """
+        stub = self._peer.stub(artifact_service_pb2_grpc.ArtifactServiceStub)
+        project = ProjectName(project_of(holder, "holder"))
+        request = artifact_service_pb2.ReleaseHolderRequest(parent=str(project), holder=holder)
+        await self._peer.call(stub.ReleaseHolder, request, credential=credential, seconds=seconds)

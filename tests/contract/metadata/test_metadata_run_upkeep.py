@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import grpc
 import pytest
 from google.protobuf.field_mask_pb2 import FieldMask
+from modelyard import AsyncClient
 from modelyard.metadata.v1 import run_pb2
 from modelyard.metadata.v1 import run_service_pb2 as pb
 
 from tests.contract.artifact.yard import reason
-from tests.contract.metadata.desk import MODEL, Desk
+from tests.contract.builder.yard import until
+from tests.contract.metadata.desk import MODEL, Desk, artifacts_running
 
 REFUSED = grpc.StatusCode.FAILED_PRECONDITION
 
@@ -123,3 +126,32 @@ async def test_a_run_that_is_needed_stays(admin: Desk, artifact: str) -> None:
     with pytest.raises(grpc.aio.AioRpcError) as caught:
         await admin.new_version(artifact, run=second)
     assert reason(caught.value)[1] == "RESOURCE_NOT_FOUND"
+
+
+async def test_a_purged_run_gives_its_bytes_back_even_later(admin: Desk, tmp_path: Path) -> None:
+    address = f"127.0.0.1:{admin.house.port}"
+    artifacts = f"127.0.0.1:{admin.house.artifact_port}"
+    names = [await ended(admin, run_id) for run_id in ("first", "second")]
+    async with (
+        AsyncClient(address, token=admin.credential, project="default") as client,
+        AsyncClient(artifacts, token=admin.credential, project="default") as bytes_client,
+    ):
+
+        async def purge(name: str) -> None:
+            await client.runs.delete(name)
+            await client.runs.purge(name)
+
+        async with artifacts_running(admin.house, tmp_path / "artifact"):
+            artifact = await admin.push()
+            for name in names:
+                await bytes_client.artifacts.hold(artifact, holder=name)
+            await purge(names[0])
+            held = [hold.holder async for hold in bytes_client.artifacts.holds(artifact)]
+            assert held == names[1:]
+        await purge(names[1])  # while nobody answers
+        async with artifacts_running(admin.house, tmp_path / "artifact"):
+
+            async def free() -> bool:
+                return not [hold async for hold in bytes_client.artifacts.holds(artifact)]
+
+            await until(free)

@@ -16,6 +16,7 @@ from services.metadata.projects import store as projects
 from services.metadata.retention import store as retention
 from services.metadata.runs import points_store as points
 from services.metadata.runs import store as runs
+from services.metadata.runs import upkeep_store as run_upkeep
 from services.metadata.schema import METADATA
 from services.metadata.webhooks import store as webhooks
 
@@ -24,7 +25,18 @@ down_revision = None
 branch_labels = None
 depends_on = None
 
-STORES = (projects, models, evaluations, runs, points, datasets, lineage, webhooks, retention)
+STORES = (
+    projects,
+    models,
+    evaluations,
+    runs,
+    run_upkeep,
+    points,
+    datasets,
+    lineage,
+    webhooks,
+    retention,
+)
 
 
 def upgrade() -> None:

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from modelyard import _pull, _push
-from modelyard._binding import AsyncGroup, Group, SyncGroup, flow, unary
-from modelyard._calls import Call, Flow, ask, call
+from modelyard._binding import AsyncGroup, Group, SyncGroup, flow, paged, unary
+from modelyard._calls import Call, Flow, Pages, ask, call, pages
 from modelyard._names import Names, Ref
 from modelyard._push import Progress
 from modelyard._resources.versions import resolve_version
@@ -53,6 +53,12 @@ class _Artifacts(Group):
         hold = artifact_pb2.Hold(artifact=self._names.artifact(artifact), holder=holder)
         request = service.HoldArtifactRequest(hold=hold)
         return call(request, service.HoldArtifactResponse, lambda r: r.hold)
+
+    @paged
+    def holds(self, artifact: Ref) -> Pages[artifact_pb2.Hold]:
+        """List what holds an artifact: why its bytes are kept."""
+        request = service.ListHoldsRequest(artifact=self._names.artifact(artifact))
+        return pages(request, service.ListHoldsResponse, lambda r: r.holds)
 
     @flow
     def files(self, source: Ref, *, prefix: str = "") -> Flow[Sequence[artifact_pb2.File]]:

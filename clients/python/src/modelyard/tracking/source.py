@@ -17,8 +17,10 @@ from pathlib import Path
 from typing import Any
 
 from modelyard import _push
+from modelyard._calls import call
 from modelyard._connection import Connection
 from modelyard._names import project_of
+from modelyard.artifact.v1 import artifact_pb2, artifact_service_pb2
 from modelyard.packing.snapshot import IGNORED
 from modelyard.tracking import records
 from modelyard.tracking.capture import git_output
@@ -117,6 +119,9 @@ def send_source(spool: Path, connection: Connection, run: str) -> bytes:
     """
     folder = spool / SNAPSHOT_FOLDER
     artifact = connection.run(_push.push(project_of(run), folder / _FILES))
+    hold = artifact_pb2.Hold(artifact=artifact.name, holder=run)
+    request = artifact_service_pb2.HoldArtifactRequest(hold=hold)
+    connection.call(call(request, artifact_service_pb2.HoldArtifactResponse, lambda r: r.hold))
     code = json.loads((folder / _CODE).read_text())
     return records.encode(["c", {**code, "snapshot": artifact.name}])
 

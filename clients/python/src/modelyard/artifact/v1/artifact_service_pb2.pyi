@@ -476,3 +476,87 @@ class ReleaseArtifactResponse(google.protobuf.message.Message):
     ) -> None: ...
 
 global___ReleaseArtifactResponse = ReleaseArtifactResponse
+
+@typing.final
+class ListHoldsRequest(google.protobuf.message.Message):
+    """ListHoldsRequest asks for a page of an artifact's holds."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    ARTIFACT_FIELD_NUMBER: builtins.int
+    PAGE_SIZE_FIELD_NUMBER: builtins.int
+    PAGE_TOKEN_FIELD_NUMBER: builtins.int
+    artifact: builtins.str
+    """Required. `projects/{project}/artifacts/{digest}`."""
+    page_size: builtins.int
+    """Optional. At most so many; 0: 50; more than 1000: 1000."""
+    page_token: builtins.str
+    """Optional. `next_page_token` of the page before."""
+    def __init__(
+        self,
+        *,
+        artifact: builtins.str = ...,
+        page_size: builtins.int = ...,
+        page_token: builtins.str = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["artifact", b"artifact", "page_size", b"page_size", "page_token", b"page_token"]) -> None: ...
+
+global___ListHoldsRequest = ListHoldsRequest
+
+@typing.final
+class ListHoldsResponse(google.protobuf.message.Message):
+    """ListHoldsResponse carries a page of holds, by holder."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    HOLDS_FIELD_NUMBER: builtins.int
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: builtins.int
+    next_page_token: builtins.str
+    """Empty on the last page."""
+    @property
+    def holds(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[modelyard.artifact.v1.artifact_pb2.Hold]:
+        """The holds."""
+
+    def __init__(
+        self,
+        *,
+        holds: collections.abc.Iterable[modelyard.artifact.v1.artifact_pb2.Hold] | None = ...,
+        next_page_token: builtins.str = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["holds", b"holds", "next_page_token", b"next_page_token"]) -> None: ...
+
+global___ListHoldsResponse = ListHoldsResponse
+
+@typing.final
+class ReleaseHolderRequest(google.protobuf.message.Message):
+    """ReleaseHolderRequest names a holder."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    PARENT_FIELD_NUMBER: builtins.int
+    HOLDER_FIELD_NUMBER: builtins.int
+    parent: builtins.str
+    """Required. `projects/{project}`."""
+    holder: builtins.str
+    """Required. What held artifacts, a resource name of that project."""
+    def __init__(
+        self,
+        *,
+        parent: builtins.str = ...,
+        holder: builtins.str = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["holder", b"holder", "parent", b"parent"]) -> None: ...
+
+global___ReleaseHolderRequest = ReleaseHolderRequest
+
+@typing.final
+class ReleaseHolderResponse(google.protobuf.message.Message):
+    """ReleaseHolderResponse is empty."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+
+global___ReleaseHolderResponse = ReleaseHolderResponse

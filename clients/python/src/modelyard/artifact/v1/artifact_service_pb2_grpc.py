@@ -84,6 +84,16 @@ class ArtifactServiceStub(object):
                 request_serializer=modelyard_dot_artifact_dot_v1_dot_artifact__service__pb2.ReleaseArtifactRequest.SerializeToString,
                 response_deserializer=modelyard_dot_artifact_dot_v1_dot_artifact__service__pb2.ReleaseArtifactResponse.FromString,
                 _registered_method=True)
+        self.ListHolds = channel.unary_unary(
+                '/modelyard.artifact.v1.ArtifactService/ListHolds',
+                request_serializer=modelyard_dot_artifact_dot_v1_dot_artifact__service__pb2.ListHoldsRequest.SerializeToString,
+                response_deserializer=modelyard_dot_artifact_dot_v1_dot_artifact__service__pb2.ListHoldsResponse.FromString,
+                _registered_method=True)
+        self.ReleaseHolder = channel.unary_unary(
+                '/modelyard.artifact.v1.ArtifactService/ReleaseHolder',
+                request_serializer=modelyard_dot_artifact_dot_v1_dot_artifact__service__pb2.ReleaseHolderRequest.SerializeToString,
+                response_deserializer=modelyard_dot_artifact_dot_v1_dot_artifact__service__pb2.ReleaseHolderResponse.FromString,
+                _registered_method=True)
 
 
 class ArtifactServiceServicer(object):
@@ -189,6 +199,25 @@ class ArtifactServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ListHolds(self, request, context):
+        """List what holds an artifact: why its bytes are kept.
+
+        Errors: NOT_FOUND RESOURCE_NOT_FOUND; INVALID_ARGUMENT INVALID_PAGE_TOKEN.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ReleaseHolder(self, request, context):
+        """Release everything that a holder holds in a project. Doing it again changes
+        nothing.
+
+        Errors: none of its own.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_ArtifactServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -236,6 +265,16 @@ def add_ArtifactServiceServicer_to_server(servicer, server):
                     servicer.ReleaseArtifact,
                     request_deserializer=modelyard_dot_artifact_dot_v1_dot_artifact__service__pb2.ReleaseArtifactRequest.FromString,
                     response_serializer=modelyard_dot_artifact_dot_v1_dot_artifact__service__pb2.ReleaseArtifactResponse.SerializeToString,
+            ),
+            'ListHolds': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListHolds,
+                    request_deserializer=modelyard_dot_artifact_dot_v1_dot_artifact__service__pb2.ListHoldsRequest.FromString,
+                    response_serializer=modelyard_dot_artifact_dot_v1_dot_artifact__service__pb2.ListHoldsResponse.SerializeToString,
+            ),
+            'ReleaseHolder': grpc.unary_unary_rpc_method_handler(
+                    servicer.ReleaseHolder,
+                    request_deserializer=modelyard_dot_artifact_dot_v1_dot_artifact__service__pb2.ReleaseHolderRequest.FromString,
+                    response_serializer=modelyard_dot_artifact_dot_v1_dot_artifact__service__pb2.ReleaseHolderResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -486,6 +525,60 @@ class ArtifactService(object):
             '/modelyard.artifact.v1.ArtifactService/ReleaseArtifact',
             modelyard_dot_artifact_dot_v1_dot_artifact__service__pb2.ReleaseArtifactRequest.SerializeToString,
             modelyard_dot_artifact_dot_v1_dot_artifact__service__pb2.ReleaseArtifactResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListHolds(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/modelyard.artifact.v1.ArtifactService/ListHolds',
+            modelyard_dot_artifact_dot_v1_dot_artifact__service__pb2.ListHoldsRequest.SerializeToString,
+            modelyard_dot_artifact_dot_v1_dot_artifact__service__pb2.ListHoldsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ReleaseHolder(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/modelyard.artifact.v1.ArtifactService/ReleaseHolder',
+            modelyard_dot_artifact_dot_v1_dot_artifact__service__pb2.ReleaseHolderRequest.SerializeToString,
+            modelyard_dot_artifact_dot_v1_dot_artifact__service__pb2.ReleaseHolderResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -121,6 +121,25 @@ class ArtifactServiceStub:
     Errors: none of its own.
     """
 
+    ListHolds: grpc.UnaryUnaryMultiCallable[
+        modelyard.artifact.v1.artifact_service_pb2.ListHoldsRequest,
+        modelyard.artifact.v1.artifact_service_pb2.ListHoldsResponse,
+    ]
+    """List what holds an artifact: why its bytes are kept.
+
+    Errors: NOT_FOUND RESOURCE_NOT_FOUND; INVALID_ARGUMENT INVALID_PAGE_TOKEN.
+    """
+
+    ReleaseHolder: grpc.UnaryUnaryMultiCallable[
+        modelyard.artifact.v1.artifact_service_pb2.ReleaseHolderRequest,
+        modelyard.artifact.v1.artifact_service_pb2.ReleaseHolderResponse,
+    ]
+    """Release everything that a holder holds in a project. Doing it again changes
+    nothing.
+
+    Errors: none of its own.
+    """
+
 class ArtifactServiceAsyncStub:
     """ArtifactService stores trees of files. To send one: ask what is missing
     (FindMissing), send those chunks (WriteChunks), say which chunks make which
@@ -220,6 +239,25 @@ class ArtifactServiceAsyncStub:
         modelyard.artifact.v1.artifact_service_pb2.ReleaseArtifactResponse,
     ]
     """Release a hold. Releasing it again changes nothing.
+
+    Errors: none of its own.
+    """
+
+    ListHolds: grpc.aio.UnaryUnaryMultiCallable[
+        modelyard.artifact.v1.artifact_service_pb2.ListHoldsRequest,
+        modelyard.artifact.v1.artifact_service_pb2.ListHoldsResponse,
+    ]
+    """List what holds an artifact: why its bytes are kept.
+
+    Errors: NOT_FOUND RESOURCE_NOT_FOUND; INVALID_ARGUMENT INVALID_PAGE_TOKEN.
+    """
+
+    ReleaseHolder: grpc.aio.UnaryUnaryMultiCallable[
+        modelyard.artifact.v1.artifact_service_pb2.ReleaseHolderRequest,
+        modelyard.artifact.v1.artifact_service_pb2.ReleaseHolderResponse,
+    ]
+    """Release everything that a holder holds in a project. Doing it again changes
+    nothing.
 
     Errors: none of its own.
     """
@@ -341,6 +379,29 @@ class ArtifactServiceServicer(metaclass=abc.ABCMeta):
         context: _ServicerContext,
     ) -> typing.Union[modelyard.artifact.v1.artifact_service_pb2.ReleaseArtifactResponse, collections.abc.Awaitable[modelyard.artifact.v1.artifact_service_pb2.ReleaseArtifactResponse]]:
         """Release a hold. Releasing it again changes nothing.
+
+        Errors: none of its own.
+        """
+
+    @abc.abstractmethod
+    def ListHolds(
+        self,
+        request: modelyard.artifact.v1.artifact_service_pb2.ListHoldsRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[modelyard.artifact.v1.artifact_service_pb2.ListHoldsResponse, collections.abc.Awaitable[modelyard.artifact.v1.artifact_service_pb2.ListHoldsResponse]]:
+        """List what holds an artifact: why its bytes are kept.
+
+        Errors: NOT_FOUND RESOURCE_NOT_FOUND; INVALID_ARGUMENT INVALID_PAGE_TOKEN.
+        """
+
+    @abc.abstractmethod
+    def ReleaseHolder(
+        self,
+        request: modelyard.artifact.v1.artifact_service_pb2.ReleaseHolderRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[modelyard.artifact.v1.artifact_service_pb2.ReleaseHolderResponse, collections.abc.Awaitable[modelyard.artifact.v1.artifact_service_pb2.ReleaseHolderResponse]]:
+        """Release everything that a holder holds in a project. Doing it again changes
+        nothing.
 
         Errors: none of its own.
         """
