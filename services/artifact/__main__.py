@@ -2,23 +2,33 @@
 
 from __future__ import annotations
 
-from concurrent.futures import ThreadPoolExecutor
-from datetime import UTC, datetime
+from collections.abc import Callable
+from concurrent.futures import Executor, ThreadPoolExecutor
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import TypedDict
 
 import uvloop
-from modelyard.artifact.v1 import artifact_service_pb2_grpc
+from modelyard.artifact.v1 import artifact_service_pb2_grpc, storage_service_pb2_grpc
 
+from services.artifact import scrubbing, sweeping
 from services.artifact.blobs.disk import make_folder
 from services.artifact.blobs.opening import open_blobs
 from services.artifact.committing import FileCommitter
+from services.artifact.compaction import Compaction
 from services.artifact.depot import Depot
+from services.artifact.domain import Lease
 from services.artifact.holds import Holds
 from services.artifact.packs import PackFolder
 from services.artifact.reading import ContentReader
+from services.artifact.scrubbing import Scrubbing
 from services.artifact.servicer import ArtifactServicer
 from services.artifact.settings import PREFIX, ArtifactSettings
+from services.artifact.spaces import Spaces
+from services.artifact.storage_servicer import StorageServicer
+from services.artifact.sweeping import Sweeping
 from services.artifact.uploads import Uploads
+from services.common.database import Database
 from services.common.server import ServerSettings
 from services.common.service import Chassis, Service, SuiteSettings, run
 from services.common.settings import load_or_exit
@@ -40,19 +50,52 @@ def build(chassis: Chassis, settings: ArtifactSettings) -> Service:
     blobs = open_blobs(settings)
     database, _ = chassis.database(settings.url, "artifact", MIGRATIONS)
     threads = ThreadPoolExecutor(THREADS, thread_name_prefix="artifact")
+    lease = Lease(timedelta(seconds=settings.lease_seconds))
+    store: _Store = {"database": database, "threads": threads, "clock": now}
     content = ContentReader(database=database, blobs=blobs, threads=threads)
-    depot = Depot(database=database, content=content, threads=threads, clock=now)
-    servicer = ArtifactServicer(
-        uploads=Uploads(database=database, blobs=blobs, folder=folder, threads=threads, clock=now),
-        committer=FileCommitter(database=database, content=content, threads=threads, clock=now),
-        depot=depot,
-        holds=Holds(database=database, blobs=blobs, depot=depot, threads=threads, clock=now),
+    depot = Depot(**store, content=content, lease=lease)
+    scrub = Scrubbing(**store, blobs=blobs, depot=depot, pace=_scrub_pace(settings))
+    compaction = Compaction(
+        **store, blobs=blobs, folder=folder, lease=lease, share=settings.compact_share
     )
+    sweep = Sweeping(**store, blobs=blobs, compaction=compaction, pace=_sweep_pace(settings))
+    artifacts = ArtifactServicer(
+        uploads=Uploads(**store, blobs=blobs, folder=folder, lease=lease),
+        committer=FileCommitter(**store, content=content, lease=lease),
+        depot=depot,
+        holds=Holds(**store, blobs=blobs, depot=depot, lease=lease),
+    )
+    storage = StorageServicer(sweeping=sweep, scrubbing=scrub, spaces=Spaces(database=database))
     return Service(
         name="artifact",
-        servicers=[(artifact_service_pb2_grpc.add_ArtifactServiceServicer_to_server, servicer)],
+        servicers=[
+            (artifact_service_pb2_grpc.add_ArtifactServiceServicer_to_server, artifacts),
+            (storage_service_pb2_grpc.add_StorageServiceServicer_to_server, storage),
+        ],
+        background=[sweep.run_forever, scrub.run_forever],
         close=[database.close, threads.shutdown],
     )
+
+
+class _Store(TypedDict):
+    """What all use cases share, by the names of their parameters."""
+
+    database: Database
+    threads: Executor
+    clock: Callable[[], datetime]
+
+
+def _sweep_pace(settings: ArtifactSettings) -> sweeping.Pace:
+    return sweeping.Pace(
+        interval=timedelta(seconds=settings.sweep_seconds),
+        grace=timedelta(seconds=settings.grace_seconds),
+        unfinished=timedelta(seconds=settings.lease_seconds),
+    )
+
+
+def _scrub_pace(settings: ArtifactSettings) -> scrubbing.Pace:
+    period = timedelta(days=settings.scrub_days)
+    return scrubbing.Pace(settings.scrub_bytes_per_second, period)
 
 
 def now() -> datetime:

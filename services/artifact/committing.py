@@ -10,10 +10,9 @@ from datetime import datetime
 
 from services.artifact import store
 from services.artifact.domain import (
-    LEASE,
-    LEASE_SLACK,
     ChunkRef,
     FileRecipe,
+    Lease,
     StoredFile,
     bytes_missing,
     digest_mismatch,
@@ -35,11 +34,13 @@ class FileCommitter:
         content: ContentReader,
         threads: Executor,
         clock: Callable[[], datetime],
+        lease: Lease,
     ) -> None:
         self._database = database
         self._content = content
         self._threads = threads
         self._clock = clock
+        self._lease = lease
 
     async def commit(self, project: str, recipes: Sequence[FileRecipe]) -> None:
         """Verify files and record them, all of them or none.
@@ -55,10 +56,10 @@ class FileCommitter:
             else:
                 files[recipe.digest] = await self._verified(project, _resolve(recipe, refs))
         if files:
-            lease = self._clock() + LEASE + LEASE_SLACK
+            granted = self._lease.granted(self._clock())
             new = list(files.values())
             await self._database.write(
-                lambda tx: store.add_files(tx.connection, project, new, lease=lease)
+                lambda tx: store.add_files(tx.connection, project, new, lease=granted)
             )
 
     async def _verified(self, project: str, file: StoredFile) -> StoredFile:

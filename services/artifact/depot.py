@@ -8,13 +8,12 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import Executor
 from datetime import datetime
 
-from services.artifact import store
+from services.artifact import artifact_store, store
 from services.artifact.domain import (
     FILES_PER_ARTIFACT,
-    LEASE,
-    LEASE_SLACK,
     MANIFEST_BYTES,
     Artifact,
+    Lease,
     bytes_missing,
 )
 from services.artifact.manifest import (
@@ -39,11 +38,13 @@ class Depot:
         content: ContentReader,
         threads: Executor,
         clock: Callable[[], datetime],
+        lease: Lease,
     ) -> None:
         self._database = database
         self._content = content
         self._threads = threads
         self._clock = clock
+        self._lease = lease
         self._manifests: OrderedDict[ArtifactName, Manifest] = OrderedDict()
         self._loading = asyncio.Lock()
 
@@ -54,15 +55,20 @@ class Depot:
             ServiceError: BYTES_MISSING, INVALID_PATH, INVALID_MANIFEST, LIMIT_EXCEEDED.
         """
         existing = await self._find(name)
-        if existing is not None:
+        granted = self._lease.granted(self._clock())
+        if existing is not None and await self._database.write(
+            lambda tx: artifact_store.lease_artifact(tx.connection, name, until=granted)
+        ):
             return existing
         manifest = await self._parse(name)
         await self._check_files(name.project, manifest)
         now = self._clock()
         artifact = Artifact(name, len(manifest.entries), manifest.size, creator, now)
-        lease = now + LEASE + LEASE_SLACK
+        files = {entry.digest for entry in manifest.entries} | {bytes.fromhex(name.artifact)}
         created = await self._database.write(
-            lambda tx: store.add_artifact(tx.connection, artifact, lease=lease)
+            lambda tx: artifact_store.add_artifact(
+                tx.connection, artifact, files=files, lease=granted
+            )
         )
         self._remember(name, manifest)
         return created
@@ -103,7 +109,7 @@ class Depot:
 
         def locate(tx: Transaction) -> Located:
             # Asked again, since the manifest may have been remembered for long.
-            if store.find_artifact(tx.connection, name) is None:
+            if artifact_store.find_artifact(tx.connection, name) is None:
                 raise not_found(name)
             return self._content.locate(tx, name.project, digest, offset=offset)
 
@@ -133,7 +139,9 @@ class Depot:
             count -= len(oldest.entries) + 1
 
     async def _find(self, name: ArtifactName) -> Artifact | None:
-        return await self._database.read(lambda tx: store.find_artifact(tx.connection, name))
+        return await self._database.read(
+            lambda tx: artifact_store.find_artifact(tx.connection, name)
+        )
 
     async def _parse(self, name: ArtifactName) -> Manifest:
         data = await self._manifest_bytes(name)

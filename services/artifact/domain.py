@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from enum import StrEnum
 
 from services.common.errors import Reason, ServiceError, invalid_field
 from services.common.names import ArtifactName
@@ -25,8 +26,21 @@ FILES_PER_ARTIFACT = 200_000
 PATH_BYTES = 1_024
 PART_BYTES = 255
 HOLDER_CHARACTERS = 512
-LEASE = timedelta(hours=24)
-LEASE_SLACK = timedelta(hours=6)
+
+
+@dataclass(frozen=True, slots=True)
+class Lease:
+    """How long what is not referred to yet is kept, from when it was last asked for."""
+
+    duration: timedelta
+
+    def promised(self, now: datetime) -> datetime:
+        """Return until when a caller may rely on it."""
+        return now + self.duration
+
+    def granted(self, now: datetime) -> datetime:
+        """Return until when it lasts: a little longer, so that asking again soon writes nothing."""
+        return now + self.duration * 1.25
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,15 +102,17 @@ class StoredFile:
         return StoredFile(
             digest,
             size,
-            tuple(
-                chunks[start : start + DIGEST_BYTES]
-                for start in range(0, len(chunks), DIGEST_BYTES)
-            ),
+            tuple(split_digests(chunks)),
             tuple(
                 int.from_bytes(lengths[start : start + 4], "little")
                 for start in range(0, len(lengths), 4)
             ),
         )
+
+
+def split_digests(packed: bytes) -> list[bytes]:
+    """Return the digests that lie one after the other in a blob."""
+    return [packed[at : at + DIGEST_BYTES] for at in range(0, len(packed), DIGEST_BYTES)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,6 +135,37 @@ class Hold:
     create_time: datetime
 
 
+class GarbageKind(StrEnum):
+    """What sort of thing goes."""
+
+    ARTIFACT = "ARTIFACT"
+    FILE = "FILE"
+    CHUNKS = "CHUNKS"
+    PACK = "PACK"
+
+
+@dataclass(frozen=True, slots=True)
+class Garbage:
+    """Something that nothing needs any more."""
+
+    kind: GarbageKind
+    name: str
+    size: int
+    count: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """What a project stores; bytes are those of the storage, each counted once."""
+
+    stored: int
+    live: int
+    quota: int | None
+    artifacts: int
+    files: int
+    damaged_chunks: int
+
+
 def check_digests(digests: Sequence[bytes], field: str) -> tuple[bytes, ...]:
     """Return digests, each of 32 bytes, or refuse them with INVALID_FIELD."""
     if any(len(digest) != DIGEST_BYTES for digest in digests):
@@ -133,6 +180,16 @@ def limit_exceeded(limit: str, maximum: int) -> ServiceError:
         f"more than {maximum} {limit.replace('_', ' ')}",
         limit=limit,
         maximum=str(maximum),
+    )
+
+
+def quota_exceeded(project: str) -> ServiceError:
+    """Say that a project has no room left."""
+    return ServiceError(
+        Reason.LIMIT_EXCEEDED,
+        f"the quota of {project} is used up; delete versions, or ask for a larger one",
+        limit="quota_bytes",
+        maximum="",
     )
 
 

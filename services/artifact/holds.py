@@ -8,10 +8,10 @@ from concurrent.futures import Executor
 from datetime import datetime
 from functools import partial
 
-from services.artifact import store
+from services.artifact import artifact_store, store
 from services.artifact.blobs import BlobStore
 from services.artifact.depot import Depot
-from services.artifact.domain import LEASE, ChunkRef, Hold, bytes_missing
+from services.artifact.domain import ChunkRef, Hold, Lease, bytes_missing
 from services.artifact.manifest import Manifest
 from services.common.database import Database, Transaction
 from services.common.errors import Reason, ServiceError, not_found
@@ -31,12 +31,14 @@ class Holds:
         depot: Depot,
         threads: Executor,
         clock: Callable[[], datetime],
+        lease: Lease,
     ) -> None:
         self._database = database
         self._blobs = blobs
         self._depot = depot
         self._threads = threads
         self._clock = clock
+        self._granting = lease
 
     async def hold(self, name: ArtifactName, holder: str) -> Hold:
         """Hold an artifact that is wholly there; a hold that was taken stays as it is.
@@ -46,41 +48,44 @@ class Holds:
         """
         now = self._clock()
         found = await self._database.lookup(
-            lambda tx: store.find_holding(tx.connection, name, holder)
+            lambda tx: artifact_store.find_holding(tx.connection, name, holder)
         )
         if found.hold is not None:
             return found.hold
         # What was just committed is leased for long enough already.
-        if found.lease_expire_time is None or found.lease_expire_time < now + LEASE / 2:
-            await self._lease(name, now + LEASE)
+        soon = now + self._granting.duration / 2
+        if found.lease_expire_time is None or found.lease_expire_time < soon:
+            await self._lease(name, self._granting.granted(now))
         # The lease keeps the bytes while they are looked over, without a long transaction.
         await self._check_whole(name)
         hold = Hold(name, holder, now)
-        return await self._database.write(lambda tx: store.add_hold(tx.connection, hold))
+        return await self._database.write(lambda tx: artifact_store.add_hold(tx.connection, hold))
 
     async def release(self, name: ArtifactName, holder: str) -> None:
         """Release a hold; there may be none."""
-        await self._database.write(lambda tx: store.delete_hold(tx.connection, name, holder))
+        await self._database.write(
+            lambda tx: artifact_store.delete_hold(tx.connection, name, holder)
+        )
 
     async def list(self, name: ArtifactName, *, after: str, limit: int) -> list[Hold]:
         """Return an artifact's holds by holder, or refuse with RESOURCE_NOT_FOUND."""
 
         def read(tx: Transaction) -> list[Hold]:
-            if store.find_artifact(tx.connection, name) is None:
+            if artifact_store.find_artifact(tx.connection, name) is None:
                 raise not_found(name)
-            return store.list_holds(tx.connection, name, after=after, limit=limit)
+            return artifact_store.list_holds(tx.connection, name, after=after, limit=limit)
 
         return await self._database.read(read)
 
     async def release_holder(self, project: ProjectName, holder: str) -> None:
         """Release all that a holder holds in a project; that may be nothing."""
         await self._database.write(
-            lambda tx: store.delete_holder(tx.connection, project.project, holder)
+            lambda tx: artifact_store.delete_holder(tx.connection, project.project, holder)
         )
 
     async def _lease(self, name: ArtifactName, until: datetime) -> None:
         if not await self._database.write(
-            lambda tx: store.lease_artifact(tx.connection, name, until=until)
+            lambda tx: artifact_store.lease_artifact(tx.connection, name, until=until)
         ):
             raise bytes_missing(bytes.fromhex(name.artifact))
 
@@ -133,5 +138,5 @@ def _refs(
 
 
 def _mark_damaged(tx: Transaction, *, project: str, lost: Sequence[tuple[ChunkRef, bytes]]) -> None:
-    for ref, file in lost:
-        store.mark_damaged(tx.connection, project, chunk=ref, file=file)
+    for ref, _ in lost:
+        store.mark_damaged(tx.connection, project, ref)

@@ -63,7 +63,7 @@ class PackWriter:
     """One pack being written; its methods block and are called in threads."""
 
     def __init__(self, folder: Path, pack: str, maximum: int) -> None:
-        self._pack = pack
+        self.pack = pack
         self._maximum = maximum
         self._path = folder / f"{pack}{_SUFFIX}"
         self._descriptor = -1
@@ -85,7 +85,7 @@ class PackWriter:
                 self._descriptor = os.open(self._path, flags, 0o600)
             _write_all(self._descriptor, [chunk.data for chunk in chunks], self.size)
         for chunk in chunks:
-            self._refs.append(ChunkRef(chunk.digest, self._pack, self.size, len(chunk.data)))
+            self._refs.append(ChunkRef(chunk.digest, self.pack, self.size, len(chunk.data)))
             self.size += len(chunk.data)
 
     def finish(self, blobs: BlobStore) -> Pack:
@@ -94,11 +94,11 @@ class PackWriter:
             with disk_errors():
                 os.ftruncate(self._descriptor, self.size)
             self._close()
-            blobs.put(self._pack, self._path)
+            blobs.put(self.pack, self._path)
         except BaseException:
             self.discard()
             raise
-        return Pack(self._pack, self.size, tuple(self._refs))
+        return Pack(self.pack, self.size, tuple(self._refs))
 
     def discard(self) -> None:
         """Remove what was written."""

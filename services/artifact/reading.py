@@ -98,8 +98,8 @@ class ContentReader:
             async for data in self._spans(project, located, end, verify=True):
                 yield data
         except CorruptChunkError as error:
-            work = partial(_mark, project=project, chunk=error.ref, file=located.file.digest)
-            await self._database.write(work)
+            ref = error.ref
+            await self._database.write(lambda tx: store.mark_damaged(tx.connection, project, ref))
             raise corrupt_bytes(error.ref.digest) from None
 
     async def _spans(
@@ -134,10 +134,6 @@ class ContentReader:
             if digest not in found:
                 raise corrupt_bytes(digest)
         return [found[digest] for digest in digests]
-
-
-def _mark(tx: Transaction, *, project: str, chunk: ChunkRef, file: bytes) -> None:
-    store.mark_damaged(tx.connection, project, chunk=chunk, file=file)
 
 
 def _chunk_at(file: StoredFile, offset: int) -> int:

@@ -33,6 +33,18 @@ class ArtifactSettings:
     """The secret key."""
     pack_bytes: Annotated[int, msgspec.Meta(ge=1024 * 1024, le=PACK_BYTES)] = PACK_BYTES
     """How large a pack may grow: so much of an upload is acknowledged at a time."""
+    lease_seconds: float = 86_400.0
+    """How long what was sent is kept before something refers to it."""
+    sweep_seconds: float = 600.0
+    """How often what nothing needs is swept; 0: never."""
+    grace_seconds: float = 3_600.0
+    """How long what is to go is left where it is: readers may be at it."""
+    compact_share: float = 0.5
+    """A pack of which less than this share is needed is rewritten."""
+    scrub_bytes_per_second: float = 8.0 * 1024 * 1024
+    """How fast stored bytes are read over in the background; 0: never."""
+    scrub_days: float = 30.0
+    """How often every pack is read over, if the rate allows."""
     temporary_seconds: float = 3_600.0
     """How old an unfinished pack must be at start to count as left by a killed process."""
 

@@ -1,82 +1,19 @@
-"""The artifact service's tables and queries, for SQLite and PostgreSQL alike.
-
-Every row is keyed by its project, also those of chunks and files: sharing bytes
-between projects would tell one what another has.
-"""
+"""Queries of packs, of the chunks in them and of the files made of chunks."""
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
-from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import Connection
 
-from services.artifact.domain import Artifact, ChunkRef, Hold, Pack, StoredFile
-from services.common.database import Timestamp
-from services.common.names import ArtifactName
+from services.artifact.domain import ChunkRef, Pack, StoredFile, bytes_missing, split_digests
+from services.artifact.schema import CHUNKS, FILES, PACKS, SPACES
 
 _SLICE = 500
-
-METADATA = sa.MetaData()
-
-PACKS = sa.Table(
-    "packs",
-    METADATA,
-    sa.Column("pack", sa.Text, primary_key=True),
-    sa.Column("project", sa.Text, nullable=False, index=True),
-    sa.Column("size_bytes", sa.BigInteger, nullable=False),
-    sa.Column("create_time", Timestamp, nullable=False),
-)
-CHUNKS = sa.Table(
-    "chunks",
-    METADATA,
-    sa.Column("project", sa.Text, primary_key=True),
-    sa.Column("digest", sa.LargeBinary, primary_key=True),
-    sa.Column("pack", sa.Text, sa.ForeignKey("packs.pack"), nullable=False, index=True),
-    sa.Column("position", sa.BigInteger, nullable=False),
-    sa.Column("length", sa.Integer, nullable=False),
-    # Found unreadable: it counts as missing, so that a push of the same bytes repairs it.
-    sa.Column("damaged", sa.Boolean, nullable=False),
-    sa.Column("lease_expire_time", Timestamp, nullable=False),
-)
-FILES = sa.Table(
-    "files",
-    METADATA,
-    sa.Column("project", sa.Text, primary_key=True),
-    sa.Column("digest", sa.LargeBinary, primary_key=True),
-    sa.Column("size_bytes", sa.BigInteger, nullable=False),
-    sa.Column("chunk_digests", sa.LargeBinary, nullable=False),
-    sa.Column("chunk_lengths", sa.LargeBinary, nullable=False),
-    sa.Column("damaged", sa.Boolean, nullable=False),
-    # A leased file keeps its chunks too.
-    sa.Column("lease_expire_time", Timestamp, nullable=False),
-)
-ARTIFACTS = sa.Table(
-    "artifacts",
-    METADATA,
-    sa.Column("project", sa.Text, primary_key=True),
-    sa.Column("digest", sa.Text, primary_key=True),
-    sa.Column("file_count", sa.BigInteger, nullable=False),
-    sa.Column("size_bytes", sa.BigInteger, nullable=False),
-    sa.Column("creator", sa.Text, nullable=False),
-    sa.Column("create_time", Timestamp, nullable=False),
-    # A leased artifact keeps its files and their chunks too.
-    sa.Column("lease_expire_time", Timestamp, nullable=False),
-)
-HOLDS = sa.Table(
-    "holds",
-    METADATA,
-    sa.Column("project", sa.Text, primary_key=True),
-    sa.Column("digest", sa.Text, primary_key=True),
-    sa.Column("holder", sa.Text, primary_key=True),
-    sa.Column("create_time", Timestamp, nullable=False),
-)
-sa.Index("holds_holder", HOLDS.c.project, HOLDS.c.holder)
 
 
 def chunk_leases(
@@ -103,12 +40,17 @@ def extend_leases(
 ) -> None:
     """Lease files and chunks at least until a moment."""
     for table, digests in ((FILES, files), (CHUNKS, chunks)):
-        for some in _slices(sorted(digests)):
+        for some in slices(sorted(digests)):
             connection.execute(
                 table.update()
-                .where(_among(table, project, some), table.c.lease_expire_time < until)
-                .values(lease_expire_time=until)
+                .where(among(table, project, some), table.c.lease_expire_time < until)
+                .values(lease_expire_time=until, **_pardon(table))
             )
+
+
+def _pardon(table: sa.Table) -> dict[str, None]:
+    """Return what takes a sweep's mark off a row that is wanted again."""
+    return {"condemn_time": None} if table is CHUNKS else {}
 
 
 def find_chunks(
@@ -116,9 +58,9 @@ def find_chunks(
 ) -> dict[bytes, ChunkRef]:
     """Return where chunks lie; damaged ones only when asked for."""
     found: dict[bytes, ChunkRef] = {}
-    for some in _slices(digests):
+    for some in slices(digests):
         query = sa.select(CHUNKS.c.digest, CHUNKS.c.pack, CHUNKS.c.position, CHUNKS.c.length).where(
-            _among(CHUNKS, project, some)
+            among(CHUNKS, project, some)
         )
         if not damaged:
             query = query.where(CHUNKS.c.damaged.is_(sa.false()))
@@ -132,10 +74,10 @@ def find_files(
 ) -> dict[bytes, StoredFile]:
     """Return committed files; damaged ones only when asked for."""
     found: dict[bytes, StoredFile] = {}
-    for some in _slices(digests):
+    for some in slices(digests):
         query = sa.select(
             FILES.c.digest, FILES.c.size_bytes, FILES.c.chunk_digests, FILES.c.chunk_lengths
-        ).where(_among(FILES, project, some))
+        ).where(among(FILES, project, some))
         if not damaged:
             query = query.where(FILES.c.damaged.is_(sa.false()))
         for digest, size, chunks, lengths in connection.execute(query):
@@ -148,33 +90,75 @@ def find_files(
 def file_sizes(connection: Connection, project: str, digests: Sequence[bytes]) -> dict[bytes, int]:
     """Return the sizes of the sound files among these."""
     found: dict[bytes, int] = {}
-    for some in _slices(digests):
+    for some in slices(digests):
         query = sa.select(FILES.c.digest, FILES.c.size_bytes).where(
-            _among(FILES, project, some), FILES.c.damaged.is_(sa.false())
+            among(FILES, project, some), FILES.c.damaged.is_(sa.false())
         )
         found |= {bytes(digest): size for digest, size in connection.execute(query)}
     return found
 
 
-def add_pack(
-    connection: Connection, project: str, pack: Pack, *, now: datetime, lease: datetime
-) -> None:
-    """Record a durable pack and its chunks; chunks stored meanwhile stay where they are."""
+def begin_pack(
+    connection: Connection,
+    project: str,
+    pack: str,
+    size: int,
+    *,
+    now: datetime,
+    is_limited: bool = True,
+) -> bool:
+    """Record that a pack is about to be stored; False when the project's quota is too small."""
+    row = {"project": project, "stored_bytes": 0, "quota_bytes": None}
+    connection.execute(insert(connection, SPACES).values(**row).on_conflict_do_nothing())
+    stored = SPACES.c.stored_bytes + size
+    reserving = SPACES.update().where(SPACES.c.project == project).values(stored_bytes=stored)
+    if is_limited:
+        has_room = sa.or_(SPACES.c.quota_bytes.is_(None), stored <= SPACES.c.quota_bytes)
+        reserving = reserving.where(has_room)
+    if not connection.execute(reserving).rowcount:
+        return False
+    values = {"pack": pack, "project": project, "size_bytes": size, "create_time": now}
     connection.execute(
-        PACKS.insert().values(
-            pack=pack.pack, project=project, size_bytes=pack.size, create_time=now
-        )
+        PACKS.insert().values(**values, sealed=False, live_bytes=0, verify_time=now)
     )
-    statement = _insert(connection, CHUNKS)
-    statement = statement.on_conflict_do_update(
+    return True
+
+
+def find_quota(connection: Connection, project: str) -> int:
+    """Return how many bytes a project may store; it has a quota."""
+    query = sa.select(SPACES.c.quota_bytes).where(SPACES.c.project == project)
+    return int(connection.execute(query).scalar_one())
+
+
+def seal_pack(connection: Connection, project: str, pack: Pack, *, lease: datetime) -> bool:
+    """Record that a pack is durable, and its chunks; False when it was given up meanwhile.
+
+    Chunks stored meanwhile stay where they are, unless damaged; all are leased.
+    """
+    if not mark_sealed(connection, pack.pack):
+        return False
+    damaged = find_damaged(connection, project)
+    new = insert(connection, CHUNKS)
+    # One statement: a sweep cannot take the row between seeing it and leasing it.
+    place = {
+        name: sa.case((CHUNKS.c.damaged.is_(sa.true()), new.excluded[name]), else_=CHUNKS.c[name])
+        for name in ("pack", "position", "length")
+    }
+    leased = {"lease_expire_time": new.excluded.lease_expire_time, "condemn_time": None}
+    upsert = new.on_conflict_do_update(
         index_elements=[CHUNKS.c.project, CHUNKS.c.digest],
-        set_={
-            name: statement.excluded[name]
-            for name in ("pack", "position", "length", "damaged", "lease_expire_time")
-        },
-        where=CHUNKS.c.damaged.is_(sa.true()),
-    )
-    rows = [
+        set_={**place, **leased, "damaged": sa.false()},
+    ).returning(CHUNKS.c.digest, CHUNKS.c.pack)
+    found = connection.execute(upsert, _chunk_rows(project, pack, lease))
+    here = {bytes(digest) for digest, at in found if at == pack.pack}
+    add_live(connection, pack.pack, sum(ref.length for ref in pack.chunks if ref.digest in here))
+    if damaged & here:
+        revive_files(connection, project)
+    return True
+
+
+def _chunk_rows(project: str, pack: Pack, lease: datetime) -> list[dict[str, object]]:
+    return [
         {
             "project": project,
             "digest": ref.digest,
@@ -182,27 +166,37 @@ def add_pack(
             "position": ref.offset,
             "length": ref.length,
             "damaged": False,
+            "refs": 0,
             "lease_expire_time": lease,
         }
         # In one order everywhere, so that two writers of the same chunks cannot deadlock.
         for ref in sorted(pack.chunks, key=lambda ref: ref.digest)
     ]
-    connection.execute(statement, rows)
+
+
+def mark_sealed(connection: Connection, pack: str) -> bool:
+    """Record that a pack's bytes are durable; False when a sweep gave it up."""
+    is_wanted = sa.and_(PACKS.c.pack == pack, PACKS.c.condemn_time.is_(None))
+    return connection.execute(PACKS.update().where(is_wanted).values(sealed=True)).rowcount > 0
+
+
+def add_live(connection: Connection, pack: str, count: int) -> None:
+    """Count bytes that came to live in a pack, or ceased to."""
+    live = PACKS.c.live_bytes + count
+    connection.execute(PACKS.update().where(PACKS.c.pack == pack).values(live_bytes=live))
 
 
 def add_files(
     connection: Connection, project: str, files: Sequence[StoredFile], *, lease: datetime
 ) -> None:
-    """Record verified files; those that are committed and sound stay as they are."""
-    statement = _insert(connection, FILES)
-    statement = statement.on_conflict_do_update(
-        index_elements=[FILES.c.project, FILES.c.digest],
-        set_={
-            name: statement.excluded[name]
-            for name in ("chunk_digests", "chunk_lengths", "damaged", "lease_expire_time")
-        },
-        where=FILES.c.damaged.is_(sa.true()),
-    )
+    """Record verified files, which refer to their chunks from now on.
+
+    Those that are committed and sound stay as they are.
+
+    Raises:
+        ServiceError: BYTES_MISSING when a chunk went meanwhile.
+    """
+    files = sorted(files, key=lambda file: file.digest)
     rows = [
         {
             "project": project,
@@ -211,180 +205,140 @@ def add_files(
             "chunk_digests": file.pack_chunks(),
             "chunk_lengths": file.pack_lengths(),
             "damaged": False,
+            "refs": 0,
             "lease_expire_time": lease,
         }
-        for file in sorted(files, key=lambda file: file.digest)
+        for file in files
     ]
-    connection.execute(statement, rows)
+    new = insert(connection, FILES).on_conflict_do_nothing().returning(FILES.c.digest)
+    added = {bytes(digest) for digest in connection.execute(new, rows).scalars()}
+    gained: Counter[bytes] = Counter()
+    for file in files:
+        if file.digest in added or _repair_file(connection, project, file, lease):
+            gained.update(set(file.chunks))
+    if refer(connection, CHUNKS, project, gained) < len(gained):
+        raise bytes_missing(next(iter(gained)))
 
 
-def mark_damaged(connection: Connection, project: str, *, chunk: ChunkRef, file: bytes) -> None:
-    """Make a chunk found unreadable, and the file it was found in, count as missing."""
+def _repair_file(connection: Connection, project: str, file: StoredFile, lease: datetime) -> bool:
+    """Give a damaged file sound chunks; False when it is not damaged."""
+    is_it = sa.and_(FILES.c.project == project, FILES.c.digest == file.digest)
+    damaged = sa.and_(is_it, FILES.c.damaged.is_(sa.true()))
+    old = connection.execute(
+        sa.select(FILES.c.chunk_digests).where(damaged).with_for_update()
+    ).scalar()
+    if old is None:
+        return False
+    lost = Counter(set(split_digests(bytes(old))))
+    refer(connection, CHUNKS, project, lost, sign=-1)
+    recipe = {"chunk_digests": file.pack_chunks(), "chunk_lengths": file.pack_lengths()}
     connection.execute(
-        CHUNKS.update()
-        .where(
-            CHUNKS.c.project == project,
-            CHUNKS.c.digest == chunk.digest,
-            CHUNKS.c.pack == chunk.pack,
-            CHUNKS.c.position == chunk.offset,
+        FILES.update().where(is_it).values(**recipe, damaged=False, lease_expire_time=lease)
+    )
+    return True
+
+
+def refer(
+    connection: Connection,
+    table: sa.Table,
+    project: str,
+    counts: Mapping[bytes, int],
+    *,
+    sign: int = 1,
+) -> int:
+    """Count references to chunks or files, or their end; return how many of those exist."""
+    by_count: defaultdict[int, list[bytes]] = defaultdict(list)
+    for digest in sorted(counts):
+        by_count[counts[digest]].append(digest)
+    found = 0
+    pardon = _pardon(table) if sign > 0 else {}
+    for count, digests in sorted(by_count.items()):
+        for some in slices(digests):
+            changed = table.update().where(among(table, project, some))
+            refs = table.c.refs + sign * count
+            found += connection.execute(changed.values(refs=refs, **pardon)).rowcount
+    return found
+
+
+def mark_damaged(connection: Connection, project: str, ref: ChunkRef) -> bool:
+    """Make a chunk found unreadable, and all files that have it, count as missing.
+
+    False when it does not lie there any more, so that nothing was found out about it.
+    """
+    is_there = sa.and_(
+        among(CHUNKS, project, [ref.digest]),
+        CHUNKS.c.pack == ref.pack,
+        CHUNKS.c.position == ref.offset,
+    )
+    sound = sa.and_(is_there, CHUNKS.c.damaged.is_(sa.false()))
+    if not connection.execute(CHUNKS.update().where(sound).values(damaged=True)).rowcount:
+        return connection.execute(sa.select(CHUNKS.c.digest).where(is_there)).first() is not None
+    add_live(connection, ref.pack, -ref.length)
+    # Looked for in every file of the project: that is rare, and no index is needed for it.
+    has_chunk = (
+        sa.text("position(:chunk in chunk_digests) > 0")
+        if connection.dialect.name == "postgresql"
+        else sa.text("instr(chunk_digests, :chunk) > 0")
+    )
+    files = FILES.update().where(FILES.c.project == project, has_chunk).values(damaged=True)
+    connection.execute(files, {"chunk": ref.digest})
+    return True
+
+
+def mark_sound(connection: Connection, project: str, refs: Sequence[ChunkRef]) -> None:
+    """Take back that chunks are damaged: they were just read and are not."""
+    for ref in refs:
+        is_it = sa.and_(
+            among(CHUNKS, project, [ref.digest]),
+            CHUNKS.c.pack == ref.pack,
+            CHUNKS.c.damaged.is_(sa.true()),
         )
-        .values(damaged=True)
-    )
-    connection.execute(
-        FILES.update()
-        .where(FILES.c.project == project, FILES.c.digest == file)
-        .values(damaged=True)
-    )
+        if connection.execute(CHUNKS.update().where(is_it).values(damaged=False)).rowcount:
+            add_live(connection, ref.pack, ref.length)
+    revive_files(connection, project)
 
 
-def add_artifact(connection: Connection, artifact: Artifact, *, lease: datetime) -> Artifact:
-    """Record an artifact; return the one that was recorded first."""
-    connection.execute(
-        _insert(connection, ARTIFACTS)
-        .values(
-            project=artifact.name.project,
-            digest=artifact.name.artifact,
-            file_count=artifact.file_count,
-            size_bytes=artifact.size,
-            creator=artifact.creator,
-            create_time=artifact.create_time,
-            lease_expire_time=lease,
-        )
-        .on_conflict_do_nothing()
-    )
-    return find_artifact(connection, artifact.name) or artifact
+def revive_files(connection: Connection, project: str) -> None:
+    """Let the damaged files of a project whose every chunk is sound count as stored again."""
+    damaged = sa.and_(FILES.c.project == project, FILES.c.damaged.is_(sa.true()))
+    query = sa.select(FILES.c.digest, FILES.c.chunk_digests).where(damaged)
+    for digest, packed in connection.execute(query).all():
+        chunks = set(split_digests(bytes(packed)))
+        if len(find_chunks(connection, project, list(chunks))) == len(chunks):
+            is_it = among(FILES, project, [bytes(digest)])
+            connection.execute(FILES.update().where(is_it).values(damaged=False))
 
 
-def find_artifact(connection: Connection, name: ArtifactName) -> Artifact | None:
-    """Return an artifact."""
-    query = sa.select(
-        ARTIFACTS.c.file_count,
-        ARTIFACTS.c.size_bytes,
-        ARTIFACTS.c.creator,
-        ARTIFACTS.c.create_time,
-    ).where(*_is(ARTIFACTS, name))
-    row = connection.execute(query).first()
-    if row is None:
-        return None
-    return Artifact(name, row.file_count, row.size_bytes, row.creator, row.create_time)
-
-
-def lease_artifact(connection: Connection, name: ArtifactName, *, until: datetime) -> bool:
-    """Lease an artifact at least until a moment; say whether it exists."""
-    connection.execute(
-        ARTIFACTS.update()
-        .where(*_is(ARTIFACTS, name), ARTIFACTS.c.lease_expire_time < until)
-        .values(lease_expire_time=until)
-    )
-    return find_artifact(connection, name) is not None
-
-
-def add_hold(connection: Connection, hold: Hold) -> Hold:
-    """Record a hold; return the one that was recorded first."""
-    connection.execute(
-        _insert(connection, HOLDS)
-        .values(
-            project=hold.artifact.project,
-            digest=hold.artifact.artifact,
-            holder=hold.holder,
-            create_time=hold.create_time,
-        )
-        .on_conflict_do_nothing()
-    )
-    return find_hold(connection, hold.artifact, hold.holder) or hold
-
-
-@dataclass(frozen=True, slots=True)
-class Holding:
-    """A hold, if it was taken, and until when its artifact is leased, if it exists."""
-
-    hold: Hold | None
-    lease_expire_time: datetime | None
-
-
-def find_holding(connection: Connection, name: ArtifactName, holder: str) -> Holding:
-    """Return what keeps an artifact."""
-    values = {"project": name.project, "digest": name.artifact, "holder": holder}
-    row = connection.execute(_select_holding(), values).first()
-    if row is None:
-        return Holding(None, None)
-    hold = None if row.create_time is None else Hold(name, holder, row.create_time)
-    return Holding(hold, row.lease_expire_time)
-
-
-@functools.cache
-def _select_holding() -> sa.Select[Any]:
-    is_hold = sa.and_(
-        HOLDS.c.project == ARTIFACTS.c.project,
-        HOLDS.c.digest == ARTIFACTS.c.digest,
-        HOLDS.c.holder == sa.bindparam("holder"),
-    )
-    return (
-        sa.select(ARTIFACTS.c.lease_expire_time, HOLDS.c.create_time)
-        .select_from(ARTIFACTS.outerjoin(HOLDS, is_hold))
-        .where(
-            ARTIFACTS.c.project == sa.bindparam("project"),
-            ARTIFACTS.c.digest == sa.bindparam("digest"),
-        )
-    )
-
-
-def find_hold(connection: Connection, name: ArtifactName, holder: str) -> Hold | None:
-    """Return a hold."""
-    query = sa.select(HOLDS.c.create_time).where(*_is(HOLDS, name), HOLDS.c.holder == holder)
-    time = connection.execute(query).scalar()
-    return None if time is None else Hold(name, holder, time)
-
-
-def list_holds(connection: Connection, name: ArtifactName, *, after: str, limit: int) -> list[Hold]:
-    """Return an artifact's holds whose holders come after one, by holder."""
-    query = (
-        sa.select(HOLDS.c.holder, HOLDS.c.create_time)
-        .where(*_is(HOLDS, name), HOLDS.c.holder > after)
-        .order_by(HOLDS.c.holder)
-        .limit(limit)
-    )
-    return [Hold(name, row.holder, row.create_time) for row in connection.execute(query)]
-
-
-def delete_hold(connection: Connection, name: ArtifactName, holder: str) -> None:
-    """Remove a hold; there may be none."""
-    connection.execute(HOLDS.delete().where(*_is(HOLDS, name), HOLDS.c.holder == holder))
-
-
-def delete_holder(connection: Connection, project: str, holder: str) -> None:
-    """Remove all holds of a holder; there may be none."""
-    held = sa.and_(HOLDS.c.project == project, HOLDS.c.holder == holder)
-    connection.execute(HOLDS.delete().where(held))
+def find_damaged(connection: Connection, project: str) -> set[bytes]:
+    """Return the damaged chunks of a project."""
+    damaged = sa.and_(CHUNKS.c.project == project, CHUNKS.c.damaged.is_(sa.true()))
+    return {bytes(d) for d in connection.execute(sa.select(CHUNKS.c.digest).where(damaged)).scalars()}
 
 
 def _leases(
     connection: Connection, table: sa.Table, project: str, digests: Sequence[bytes]
 ) -> dict[bytes, datetime]:
     found: dict[bytes, datetime] = {}
-    for some in _slices(digests):
+    for some in slices(digests):
         query = sa.select(table.c.digest, table.c.lease_expire_time).where(
-            _among(table, project, some), table.c.damaged.is_(sa.false())
+            among(table, project, some), table.c.damaged.is_(sa.false())
         )
         found |= {bytes(digest): time for digest, time in connection.execute(query)}
     return found
 
 
-def _is(table: sa.Table, name: ArtifactName) -> tuple[sa.ColumnElement[bool], ...]:
-    return table.c.project == name.project, table.c.digest == name.artifact
-
-
-def _among(table: sa.Table, project: str, digests: Sequence[bytes]) -> sa.ColumnElement[bool]:
+def among(table: sa.Table, project: str, digests: Sequence[bytes]) -> sa.ColumnElement[bool]:
+    """Say which rows of a project have some digests."""
     return sa.and_(table.c.project == project, table.c.digest.in_(digests))
 
 
-def _slices(digests: Sequence[bytes]) -> Iterator[Sequence[bytes]]:
+def slices(digests: Sequence[bytes]) -> Iterator[Sequence[bytes]]:
     """Cut a long list of digests into as many as one statement should carry."""
     for start in range(0, len(digests), _SLICE):
         yield digests[start : start + _SLICE]
 
 
-def _insert(connection: Connection, table: sa.Table) -> postgresql.Insert | sqlite.Insert:
+def insert(connection: Connection, table: sa.Table) -> postgresql.Insert | sqlite.Insert:
     """Begin an insert that can say what to do on a conflict; both dialects spell it alike."""
     if connection.dialect.name == "postgresql":
         return postgresql.insert(table)

@@ -15,9 +15,10 @@ from datetime import datetime
 
 from services.artifact import store
 from services.artifact.blobs import BlobStore
-from services.artifact.domain import LEASE, LEASE_SLACK, Chunk
+from services.artifact.domain import Chunk, Lease, quota_exceeded
 from services.artifact.packs import PackFolder, PackWriter, verify_chunks
 from services.common.database import Database, Transaction
+from services.common.errors import Reason, ServiceError
 
 _log = logging.getLogger(__name__)
 
@@ -50,10 +51,12 @@ class Uploads:
         folder: PackFolder,
         threads: Executor,
         clock: Callable[[], datetime],
+        lease: Lease,
     ) -> None:
         self._database = database
         self._blobs = blobs
         self._folder = folder
+        self._lease = lease
         self._threads = threads
         self._clock = clock
         self._tasks: set[asyncio.Task[None]] = set()
@@ -62,7 +65,8 @@ class Uploads:
         self, project: str, *, files: Sequence[bytes], chunks: Sequence[bytes]
     ) -> Missing:
         """Say which files and chunks a project lacks, and lease the others."""
-        promised = self._clock() + LEASE
+        now = self._clock()
+        promised, granted = self._lease.promised(now), self._lease.granted(now)
 
         def find(tx: Transaction) -> tuple[dict[bytes, datetime], dict[bytes, datetime]]:
             return (
@@ -71,9 +75,7 @@ class Uploads:
             )
 
         def lease(tx: Transaction) -> tuple[dict[bytes, datetime], dict[bytes, datetime]]:
-            # A little longer than promised, so that asking again soon writes nothing.
-            until = promised + LEASE_SLACK
-            store.extend_leases(tx.connection, project, files=files, chunks=chunks, until=until)
+            store.extend_leases(tx.connection, project, files=files, chunks=chunks, until=granted)
             return find(tx)
 
         found_files, found_chunks = await self._database.read(find)
@@ -113,22 +115,33 @@ class Uploads:
             stream.abandon()
 
     async def fresh(self, project: str, chunks: Sequence[Chunk]) -> list[Chunk]:
-        """Return the chunks that are not stored, each once."""
-        digests = [chunk.digest for chunk in chunks]
-        found = await self._database.read(
-            lambda tx: store.find_chunks(tx.connection, project, digests)
-        )
-        return list({c.digest: c for c in chunks if c.digest not in found}.values())
+        """Return the chunks that are not stored, each once; lease the others."""
+        by_digest = {chunk.digest: chunk for chunk in chunks}
+        missing = await self.find_missing(project, files=(), chunks=list(by_digest))
+        return [by_digest[digest] for digest in missing.chunks]
 
     async def store_pack(self, project: str, writer: PackWriter) -> None:
-        """Make a pack durable, then its chunks visible."""
+        """Make a pack known, then durable, then its chunks visible.
+
+        Raises:
+            ServiceError: LIMIT_EXCEEDED when the project's quota is too small.
+        """
         loop = asyncio.get_running_loop()
+        name, size, now = writer.pack, writer.size, self._clock()
+        if not await self._database.write(
+            lambda tx: store.begin_pack(tx.connection, project, name, size, now)
+        ):
+            await loop.run_in_executor(self._threads, writer.discard)
+            raise quota_exceeded(project)
         pack = await loop.run_in_executor(self._threads, writer.finish, self._blobs)
-        now = self._clock()
-        lease = now + LEASE + LEASE_SLACK
-        await self._database.write(
-            lambda tx: store.add_pack(tx.connection, project, pack, now=now, lease=lease)
-        )
+        granted = self._lease.granted(self._clock())
+        if not await self._database.write(
+            lambda tx: store.seal_pack(
+                tx.connection, project, pack, chunks=pack.chunks, lease=granted
+            )
+        ):
+            message = "the upload took so long that it was given up; send it again"
+            raise ServiceError(Reason.SERVICE_UNAVAILABLE, message)
 
     def create_pack(self) -> PackWriter:
         """Begin a pack."""
