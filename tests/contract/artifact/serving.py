@@ -36,8 +36,8 @@ class FixedTokens:
         if credential not in TOKENS:
             raise invalid_credential()
         project = TOKENS[credential]
-        rights = {project: frozenset({Right.READ, Right.WRITE})}
-        return Identity(f"user:{project}", credential, rights)
+        rights = {project: frozenset({Right.READ, Right.WRITE, Right.ADMIN})}
+        return Identity(f"user:{project}", credential, rights, frozenset({Right.OPERATE}))
 
 
 @asynccontextmanager
@@ -50,10 +50,14 @@ async def serving(settings: ArtifactSettings) -> AsyncIterator[int]:
     server = Server(quick, Chain(FixedTokens(), Telemetry()))
     for register, servicer in service.servicers:
         server.add(register, servicer)
+    tasks = [asyncio.ensure_future(background()) for background in service.background]
     try:
         yield await server.start()
     finally:
         await server.stop()
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
         for close in service.close:
             close()
         await peer.close()
