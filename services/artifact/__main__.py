@@ -12,6 +12,7 @@ import uvloop
 from modelyard.artifact.v1 import artifact_service_pb2_grpc, storage_service_pb2_grpc
 
 from services.artifact import scrubbing, sweeping
+from services.artifact.batches import Batches
 from services.artifact.blobs.disk import make_folder
 from services.artifact.blobs.opening import open_blobs
 from services.artifact.committing import FileCommitter
@@ -55,14 +56,13 @@ def build(chassis: Chassis, settings: ArtifactSettings) -> Service:
     content = ContentReader(database=database, blobs=blobs, threads=threads)
     depot = Depot(**store, content=content, lease=lease)
     scrub = Scrubbing(**store, blobs=blobs, depot=depot, pace=_scrub_pace(settings))
-    compaction = Compaction(
-        **store, blobs=blobs, folder=folder, lease=lease, share=settings.compact_share
-    )
+    compaction = Compaction(**store, blobs=blobs, folder=folder, share=settings.compact_share)
     sweep = Sweeping(**store, blobs=blobs, compaction=compaction, pace=_sweep_pace(settings))
     artifacts = ArtifactServicer(
         uploads=Uploads(**store, blobs=blobs, folder=folder, lease=lease),
         committer=FileCommitter(**store, content=content, lease=lease),
         depot=depot,
+        batches=Batches(database=database, depot=depot, content=content),
         holds=Holds(**store, blobs=blobs, depot=depot, lease=lease),
     )
     storage = StorageServicer(sweeping=sweep, scrubbing=scrub, spaces=Spaces(database=database))

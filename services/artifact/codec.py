@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import re
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 from datetime import datetime
 
 from google.protobuf import timestamp_pb2
 from modelyard.artifact.v1 import artifact_pb2, artifact_service_pb2
 
+from services.artifact.batches import SmallFile
 from services.artifact.domain import (
     CHUNK_BYTES,
     CHUNKS_PER_CALL,
+    CHUNKS_PER_FILE,
     CHUNKS_PER_MESSAGE,
+    CHUNKS_PER_RECIPE_MESSAGE,
     DIGESTS_PER_CALL,
     HOLDER_CHARACTERS,
     MESSAGE_BYTES,
@@ -22,6 +25,7 @@ from services.artifact.domain import (
     Chunk,
     FileRecipe,
     Hold,
+    StoredFile,
     check_digests,
     limit_exceeded,
 )
@@ -97,6 +101,43 @@ def recipes(request: artifact_service_pb2.CommitFilesRequest) -> tuple[FileRecip
             check_digests(recipe.chunk_digests, "recipes.chunk_digests"),
         )
         for recipe in request.recipes
+    )
+
+
+async def recipe(
+    requests: AsyncIterator[artifact_service_pb2.CommitFileRequest],
+) -> tuple[str, FileRecipe]:
+    """Read of which chunks one file is made, and in which project."""
+    first: artifact_service_pb2.CommitFileRequest | None = None
+    chunks: list[bytes] = []
+    async for request in requests:
+        first = request if first is None else first
+        chunks += check_digests(request.chunk_digests, "chunk_digests")
+        if len(chunks) > CHUNKS_PER_FILE:
+            raise limit_exceeded("chunks_per_file", CHUNKS_PER_FILE)
+    if first is None:
+        raise invalid_field("parent", "must be said in the first message")
+    project = ProjectName.parse(first.parent, "parent").project
+    check_digests([first.digest], "digest")
+    return project, FileRecipe(first.digest, first.size_bytes, tuple(chunks))
+
+
+def recipe_messages(
+    entry: ManifestEntry, stored: StoredFile
+) -> Iterator[artifact_service_pb2.ReadRecipeResponse]:
+    """Write a file and of which chunks it is made."""
+    yield artifact_service_pb2.ReadRecipeResponse(file=file(entry))
+    for at in range(0, len(stored.chunks), CHUNKS_PER_RECIPE_MESSAGE):
+        yield artifact_service_pb2.ReadRecipeResponse(
+            chunk_digests=stored.chunks[at : at + CHUNKS_PER_RECIPE_MESSAGE],
+            chunk_sizes=stored.lengths[at : at + CHUNKS_PER_RECIPE_MESSAGE],
+        )
+
+
+def small_files(found: Sequence[SmallFile]) -> artifact_service_pb2.ReadFilesResponse:
+    """Write some whole files."""
+    return artifact_service_pb2.ReadFilesResponse(
+        files=[artifact_service_pb2.FileContent(path=one.path, data=one.data) for one in found]
     )
 
 

@@ -21,6 +21,9 @@ DIGESTS_PER_CALL = 4_096
 CHUNKS_PER_MESSAGE = 4_096
 RECIPES_PER_CALL = 1_000
 CHUNKS_PER_CALL = 100_000
+CHUNKS_PER_FILE = 400_000
+FILES_PER_READ = 1_000
+CHUNKS_PER_RECIPE_MESSAGE = 10_000
 MANIFEST_BYTES = 64 * 1024 * 1024
 FILES_PER_ARTIFACT = 200_000
 PATH_BYTES = 1_024
@@ -199,6 +202,15 @@ def bytes_missing(digest: bytes) -> ServiceError:
         Reason.BYTES_MISSING,
         f"the bytes of {digest.hex()} are not stored; ask what is missing and send it",
         digest=digest.hex(),
+    )
+
+
+def offset_out_of_range(offset: int, size: int) -> ServiceError:
+    """Say that a read would begin past the end."""
+    return ServiceError(
+        Reason.OFFSET_OUT_OF_RANGE,
+        f"the offset {offset} is past the end; the file has {size} bytes",
+        size_bytes=str(size),
     )
 
 

@@ -10,6 +10,7 @@ from modelyard.artifact.v1 import artifact_service_pb2 as pb
 from modelyard.artifact.v1 import artifact_service_pb2_grpc
 
 from services.artifact import codec
+from services.artifact.batches import Batches
 from services.artifact.committing import FileCommitter
 from services.artifact.depot import Depot
 from services.artifact.holds import Holds
@@ -25,11 +26,18 @@ class ArtifactServicer(artifact_service_pb2_grpc.ArtifactServiceServicer):
     """Serve `modelyard.artifact.v1.ArtifactService`."""
 
     def __init__(
-        self, *, uploads: Uploads, committer: FileCommitter, depot: Depot, holds: Holds
+        self,
+        *,
+        uploads: Uploads,
+        committer: FileCommitter,
+        depot: Depot,
+        batches: Batches,
+        holds: Holds,
     ) -> None:
         self._uploads = uploads
         self._committer = committer
         self._depot = depot
+        self._batches = batches
         self._holds = holds
 
     async def FindMissing(
@@ -54,6 +62,14 @@ class ArtifactServicer(artifact_service_pb2_grpc.ArtifactServiceServicer):
         project = ProjectName.parse(request.parent, "parent").project
         await self._committer.commit(project, codec.recipes(request))
         return pb.CommitFilesResponse()
+
+    async def CommitFile(
+        self, requests: AsyncIterator[pb.CommitFileRequest], context: Context
+    ) -> pb.CommitFileResponse:
+        """Make one large file of chunks."""
+        project, recipe = await codec.recipe(requests)
+        await self._committer.commit(project, [recipe])
+        return pb.CommitFileResponse()
 
     async def CreateArtifact(
         self, request: pb.CreateArtifactRequest, context: Context
@@ -91,6 +107,23 @@ class ArtifactServicer(artifact_service_pb2_grpc.ArtifactServiceServicer):
         yield pb.ReadFileResponse(file=codec.file(entry))
         async for piece in pieces:
             yield pb.ReadFileResponse(data=piece)
+
+    async def ReadFiles(
+        self, request: pb.ReadFilesRequest, context: Context
+    ) -> AsyncIterator[pb.ReadFilesResponse]:
+        """Send whole small files."""
+        name = ArtifactName.parse(request.artifact, "artifact")
+        async for found in await self._batches.open_files(name, request.paths):
+            yield codec.small_files(found)
+
+    async def ReadRecipe(
+        self, request: pb.ReadRecipeRequest, context: Context
+    ) -> AsyncIterator[pb.ReadRecipeResponse]:
+        """Send of which chunks a file is made."""
+        name = ArtifactName.parse(request.artifact, "artifact")
+        entry, stored = await self._batches.recipe(name, request.path)
+        for message in codec.recipe_messages(entry, stored):
+            yield message
 
     async def HoldArtifact(
         self, request: pb.HoldArtifactRequest, context: Context

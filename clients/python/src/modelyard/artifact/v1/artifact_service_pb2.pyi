@@ -212,6 +212,52 @@ class CommitFilesResponse(google.protobuf.message.Message):
 global___CommitFilesResponse = CommitFilesResponse
 
 @typing.final
+class CommitFileRequest(google.protobuf.message.Message):
+    """CommitFileRequest carries a part of one file's recipe."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    PARENT_FIELD_NUMBER: builtins.int
+    DIGEST_FIELD_NUMBER: builtins.int
+    SIZE_BYTES_FIELD_NUMBER: builtins.int
+    CHUNK_DIGESTS_FIELD_NUMBER: builtins.int
+    parent: builtins.str
+    """Required in the first message. `projects/{project}`."""
+    digest: builtins.bytes
+    """Required in the first message. SHA-256 of the file, 32 bytes."""
+    size_bytes: builtins.int
+    """Required in the first message. Its size."""
+    @property
+    def chunk_digests(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.bytes]:
+        """SHA-256 of its next chunks in order, 32 bytes each; at most 400,000 in all
+        messages.
+        """
+
+    def __init__(
+        self,
+        *,
+        parent: builtins.str = ...,
+        digest: builtins.bytes = ...,
+        size_bytes: builtins.int = ...,
+        chunk_digests: collections.abc.Iterable[builtins.bytes] | None = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["chunk_digests", b"chunk_digests", "digest", b"digest", "parent", b"parent", "size_bytes", b"size_bytes"]) -> None: ...
+
+global___CommitFileRequest = CommitFileRequest
+
+@typing.final
+class CommitFileResponse(google.protobuf.message.Message):
+    """CommitFileResponse is empty: the file is committed."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+
+global___CommitFileResponse = CommitFileResponse
+
+@typing.final
 class CreateArtifactRequest(google.protobuf.message.Message):
     """CreateArtifactRequest names a tree by its manifest."""
 
@@ -401,6 +447,127 @@ class ReadFileResponse(google.protobuf.message.Message):
     def ClearField(self, field_name: typing.Literal["data", b"data", "file", b"file"]) -> None: ...
 
 global___ReadFileResponse = ReadFileResponse
+
+@typing.final
+class ReadFilesRequest(google.protobuf.message.Message):
+    """ReadFilesRequest names small files."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    ARTIFACT_FIELD_NUMBER: builtins.int
+    PATHS_FIELD_NUMBER: builtins.int
+    artifact: builtins.str
+    """Required. `projects/{project}/artifacts/{digest}`."""
+    @property
+    def paths(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
+        """Required. The files' paths; at most 1,000, of files of at most 1 MiB each."""
+
+    def __init__(
+        self,
+        *,
+        artifact: builtins.str = ...,
+        paths: collections.abc.Iterable[builtins.str] | None = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["artifact", b"artifact", "paths", b"paths"]) -> None: ...
+
+global___ReadFilesRequest = ReadFilesRequest
+
+@typing.final
+class FileContent(google.protobuf.message.Message):
+    """FileContent is a whole small file."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    PATH_FIELD_NUMBER: builtins.int
+    DATA_FIELD_NUMBER: builtins.int
+    path: builtins.str
+    """Its path."""
+    data: builtins.bytes
+    """Its bytes."""
+    def __init__(
+        self,
+        *,
+        path: builtins.str = ...,
+        data: builtins.bytes = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["data", b"data", "path", b"path"]) -> None: ...
+
+global___FileContent = FileContent
+
+@typing.final
+class ReadFilesResponse(google.protobuf.message.Message):
+    """ReadFilesResponse carries some of the files."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    FILES_FIELD_NUMBER: builtins.int
+    @property
+    def files(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___FileContent]:
+        """The next files; at most 1 MiB of data in all."""
+
+    def __init__(
+        self,
+        *,
+        files: collections.abc.Iterable[global___FileContent] | None = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["files", b"files"]) -> None: ...
+
+global___ReadFilesResponse = ReadFilesResponse
+
+@typing.final
+class ReadRecipeRequest(google.protobuf.message.Message):
+    """ReadRecipeRequest names a file."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    ARTIFACT_FIELD_NUMBER: builtins.int
+    PATH_FIELD_NUMBER: builtins.int
+    artifact: builtins.str
+    """Required. `projects/{project}/artifacts/{digest}`."""
+    path: builtins.str
+    """Required. The file's path."""
+    def __init__(
+        self,
+        *,
+        artifact: builtins.str = ...,
+        path: builtins.str = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["artifact", b"artifact", "path", b"path"]) -> None: ...
+
+global___ReadRecipeRequest = ReadRecipeRequest
+
+@typing.final
+class ReadRecipeResponse(google.protobuf.message.Message):
+    """ReadRecipeResponse carries a part of the file's recipe."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    FILE_FIELD_NUMBER: builtins.int
+    CHUNK_DIGESTS_FIELD_NUMBER: builtins.int
+    CHUNK_SIZES_FIELD_NUMBER: builtins.int
+    @property
+    def file(self) -> modelyard.artifact.v1.artifact_pb2.File:
+        """In the first message: the file."""
+
+    @property
+    def chunk_digests(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.bytes]:
+        """SHA-256 of its next chunks in order, 32 bytes each."""
+
+    @property
+    def chunk_sizes(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.int]:
+        """The sizes of these chunks in bytes."""
+
+    def __init__(
+        self,
+        *,
+        file: modelyard.artifact.v1.artifact_pb2.File | None = ...,
+        chunk_digests: collections.abc.Iterable[builtins.bytes] | None = ...,
+        chunk_sizes: collections.abc.Iterable[builtins.int] | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["file", b"file"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["chunk_digests", b"chunk_digests", "chunk_sizes", b"chunk_sizes", "file", b"file"]) -> None: ...
+
+global___ReadRecipeResponse = ReadRecipeResponse
 
 @typing.final
 class HoldArtifactRequest(google.protobuf.message.Message):

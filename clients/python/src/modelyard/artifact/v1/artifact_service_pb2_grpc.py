@@ -54,6 +54,11 @@ class ArtifactServiceStub(object):
                 request_serializer=modelyard_dot_artifact_dot_v1_dot_artifact__service__pb2.CommitFilesRequest.SerializeToString,
                 response_deserializer=modelyard_dot_artifact_dot_v1_dot_artifact__service__pb2.CommitFilesResponse.FromString,
                 _registered_method=True)
+        self.CommitFile = channel.stream_unary(
+                '/modelyard.artifact.v1.ArtifactService/CommitFile',
+                request_serializer=modelyard_dot_artifact_dot_v1_dot_artifact__service__pb2.CommitFileRequest.SerializeToString,
+                response_deserializer=modelyard_dot_artifact_dot_v1_dot_artifact__service__pb2.CommitFileResponse.FromString,
+                _registered_method=True)
         self.CreateArtifact = channel.unary_unary(
                 '/modelyard.artifact.v1.ArtifactService/CreateArtifact',
                 request_serializer=modelyard_dot_artifact_dot_v1_dot_artifact__service__pb2.CreateArtifactRequest.SerializeToString,
@@ -73,6 +78,16 @@ class ArtifactServiceStub(object):
                 '/modelyard.artifact.v1.ArtifactService/ReadFile',
                 request_serializer=modelyard_dot_artifact_dot_v1_dot_artifact__service__pb2.ReadFileRequest.SerializeToString,
                 response_deserializer=modelyard_dot_artifact_dot_v1_dot_artifact__service__pb2.ReadFileResponse.FromString,
+                _registered_method=True)
+        self.ReadFiles = channel.unary_stream(
+                '/modelyard.artifact.v1.ArtifactService/ReadFiles',
+                request_serializer=modelyard_dot_artifact_dot_v1_dot_artifact__service__pb2.ReadFilesRequest.SerializeToString,
+                response_deserializer=modelyard_dot_artifact_dot_v1_dot_artifact__service__pb2.ReadFilesResponse.FromString,
+                _registered_method=True)
+        self.ReadRecipe = channel.unary_stream(
+                '/modelyard.artifact.v1.ArtifactService/ReadRecipe',
+                request_serializer=modelyard_dot_artifact_dot_v1_dot_artifact__service__pb2.ReadRecipeRequest.SerializeToString,
+                response_deserializer=modelyard_dot_artifact_dot_v1_dot_artifact__service__pb2.ReadRecipeResponse.FromString,
                 _registered_method=True)
         self.HoldArtifact = channel.unary_unary(
                 '/modelyard.artifact.v1.ArtifactService/HoldArtifact',
@@ -139,6 +154,18 @@ class ArtifactServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def CommitFile(self, request_iterator, context):
+        """Say which stored chunks make one file, however many they are: the way for
+        files that are too large for CommitFiles, or whose verification may take
+        longer than a unary call. All else is as there.
+
+        Errors: FAILED_PRECONDITION BYTES_MISSING; INVALID_ARGUMENT
+        DIGEST_MISMATCH; DATA_LOSS CORRUPT_BYTES; RESOURCE_EXHAUSTED LIMIT_EXCEEDED.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def CreateArtifact(self, request, context):
         """Commit a tree. Its manifest must be a committed file whose SHA-256 is the
         artifact's digest, and so must each file it lists. Committing it again
@@ -175,6 +202,28 @@ class ArtifactServiceServicer(object):
 
         Errors: NOT_FOUND RESOURCE_NOT_FOUND; OUT_OF_RANGE OFFSET_OUT_OF_RANGE when
         the offset is past the end; DATA_LOSS CORRUPT_BYTES.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ReadFiles(self, request, context):
+        """Read many small files whole, in the order asked for. Every chunk is verified
+        before a byte of it is sent.
+
+        Errors: NOT_FOUND RESOURCE_NOT_FOUND; INVALID_ARGUMENT INVALID_FIELD for a
+        file of more than 1 MiB, INVALID_PATH; DATA_LOSS CORRUPT_BYTES;
+        RESOURCE_EXHAUSTED LIMIT_EXCEEDED.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ReadRecipe(self, request, context):
+        """Read of which chunks a file is made, so that ranges of it can be verified on
+        their own. The first message has `file`.
+
+        Errors: NOT_FOUND RESOURCE_NOT_FOUND; INVALID_ARGUMENT INVALID_PATH.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -236,6 +285,11 @@ def add_ArtifactServiceServicer_to_server(servicer, server):
                     request_deserializer=modelyard_dot_artifact_dot_v1_dot_artifact__service__pb2.CommitFilesRequest.FromString,
                     response_serializer=modelyard_dot_artifact_dot_v1_dot_artifact__service__pb2.CommitFilesResponse.SerializeToString,
             ),
+            'CommitFile': grpc.stream_unary_rpc_method_handler(
+                    servicer.CommitFile,
+                    request_deserializer=modelyard_dot_artifact_dot_v1_dot_artifact__service__pb2.CommitFileRequest.FromString,
+                    response_serializer=modelyard_dot_artifact_dot_v1_dot_artifact__service__pb2.CommitFileResponse.SerializeToString,
+            ),
             'CreateArtifact': grpc.unary_unary_rpc_method_handler(
                     servicer.CreateArtifact,
                     request_deserializer=modelyard_dot_artifact_dot_v1_dot_artifact__service__pb2.CreateArtifactRequest.FromString,
@@ -255,6 +309,16 @@ def add_ArtifactServiceServicer_to_server(servicer, server):
                     servicer.ReadFile,
                     request_deserializer=modelyard_dot_artifact_dot_v1_dot_artifact__service__pb2.ReadFileRequest.FromString,
                     response_serializer=modelyard_dot_artifact_dot_v1_dot_artifact__service__pb2.ReadFileResponse.SerializeToString,
+            ),
+            'ReadFiles': grpc.unary_stream_rpc_method_handler(
+                    servicer.ReadFiles,
+                    request_deserializer=modelyard_dot_artifact_dot_v1_dot_artifact__service__pb2.ReadFilesRequest.FromString,
+                    response_serializer=modelyard_dot_artifact_dot_v1_dot_artifact__service__pb2.ReadFilesResponse.SerializeToString,
+            ),
+            'ReadRecipe': grpc.unary_stream_rpc_method_handler(
+                    servicer.ReadRecipe,
+                    request_deserializer=modelyard_dot_artifact_dot_v1_dot_artifact__service__pb2.ReadRecipeRequest.FromString,
+                    response_serializer=modelyard_dot_artifact_dot_v1_dot_artifact__service__pb2.ReadRecipeResponse.SerializeToString,
             ),
             'HoldArtifact': grpc.unary_unary_rpc_method_handler(
                     servicer.HoldArtifact,
@@ -374,6 +438,33 @@ class ArtifactService(object):
             _registered_method=True)
 
     @staticmethod
+    def CommitFile(request_iterator,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.stream_unary(
+            request_iterator,
+            target,
+            '/modelyard.artifact.v1.ArtifactService/CommitFile',
+            modelyard_dot_artifact_dot_v1_dot_artifact__service__pb2.CommitFileRequest.SerializeToString,
+            modelyard_dot_artifact_dot_v1_dot_artifact__service__pb2.CommitFileResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
     def CreateArtifact(request,
             target,
             options=(),
@@ -471,6 +562,60 @@ class ArtifactService(object):
             '/modelyard.artifact.v1.ArtifactService/ReadFile',
             modelyard_dot_artifact_dot_v1_dot_artifact__service__pb2.ReadFileRequest.SerializeToString,
             modelyard_dot_artifact_dot_v1_dot_artifact__service__pb2.ReadFileResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ReadFiles(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/modelyard.artifact.v1.ArtifactService/ReadFiles',
+            modelyard_dot_artifact_dot_v1_dot_artifact__service__pb2.ReadFilesRequest.SerializeToString,
+            modelyard_dot_artifact_dot_v1_dot_artifact__service__pb2.ReadFilesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ReadRecipe(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/modelyard.artifact.v1.ArtifactService/ReadRecipe',
+            modelyard_dot_artifact_dot_v1_dot_artifact__service__pb2.ReadRecipeRequest.SerializeToString,
+            modelyard_dot_artifact_dot_v1_dot_artifact__service__pb2.ReadRecipeResponse.FromString,
             options,
             channel_credentials,
             insecure,

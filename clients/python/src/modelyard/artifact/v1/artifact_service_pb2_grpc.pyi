@@ -61,6 +61,18 @@ class ArtifactServiceStub:
     DIGEST_MISMATCH; DATA_LOSS CORRUPT_BYTES.
     """
 
+    CommitFile: grpc.StreamUnaryMultiCallable[
+        modelyard.artifact.v1.artifact_service_pb2.CommitFileRequest,
+        modelyard.artifact.v1.artifact_service_pb2.CommitFileResponse,
+    ]
+    """Say which stored chunks make one file, however many they are: the way for
+    files that are too large for CommitFiles, or whose verification may take
+    longer than a unary call. All else is as there.
+
+    Errors: FAILED_PRECONDITION BYTES_MISSING; INVALID_ARGUMENT
+    DIGEST_MISMATCH; DATA_LOSS CORRUPT_BYTES; RESOURCE_EXHAUSTED LIMIT_EXCEEDED.
+    """
+
     CreateArtifact: grpc.UnaryUnaryMultiCallable[
         modelyard.artifact.v1.artifact_service_pb2.CreateArtifactRequest,
         modelyard.artifact.v1.artifact_service_pb2.CreateArtifactResponse,
@@ -100,6 +112,28 @@ class ArtifactServiceStub:
 
     Errors: NOT_FOUND RESOURCE_NOT_FOUND; OUT_OF_RANGE OFFSET_OUT_OF_RANGE when
     the offset is past the end; DATA_LOSS CORRUPT_BYTES.
+    """
+
+    ReadFiles: grpc.UnaryStreamMultiCallable[
+        modelyard.artifact.v1.artifact_service_pb2.ReadFilesRequest,
+        modelyard.artifact.v1.artifact_service_pb2.ReadFilesResponse,
+    ]
+    """Read many small files whole, in the order asked for. Every chunk is verified
+    before a byte of it is sent.
+
+    Errors: NOT_FOUND RESOURCE_NOT_FOUND; INVALID_ARGUMENT INVALID_FIELD for a
+    file of more than 1 MiB, INVALID_PATH; DATA_LOSS CORRUPT_BYTES;
+    RESOURCE_EXHAUSTED LIMIT_EXCEEDED.
+    """
+
+    ReadRecipe: grpc.UnaryStreamMultiCallable[
+        modelyard.artifact.v1.artifact_service_pb2.ReadRecipeRequest,
+        modelyard.artifact.v1.artifact_service_pb2.ReadRecipeResponse,
+    ]
+    """Read of which chunks a file is made, so that ranges of it can be verified on
+    their own. The first message has `file`.
+
+    Errors: NOT_FOUND RESOURCE_NOT_FOUND; INVALID_ARGUMENT INVALID_PATH.
     """
 
     HoldArtifact: grpc.UnaryUnaryMultiCallable[
@@ -183,6 +217,18 @@ class ArtifactServiceAsyncStub:
     DIGEST_MISMATCH; DATA_LOSS CORRUPT_BYTES.
     """
 
+    CommitFile: grpc.aio.StreamUnaryMultiCallable[
+        modelyard.artifact.v1.artifact_service_pb2.CommitFileRequest,
+        modelyard.artifact.v1.artifact_service_pb2.CommitFileResponse,
+    ]
+    """Say which stored chunks make one file, however many they are: the way for
+    files that are too large for CommitFiles, or whose verification may take
+    longer than a unary call. All else is as there.
+
+    Errors: FAILED_PRECONDITION BYTES_MISSING; INVALID_ARGUMENT
+    DIGEST_MISMATCH; DATA_LOSS CORRUPT_BYTES; RESOURCE_EXHAUSTED LIMIT_EXCEEDED.
+    """
+
     CreateArtifact: grpc.aio.UnaryUnaryMultiCallable[
         modelyard.artifact.v1.artifact_service_pb2.CreateArtifactRequest,
         modelyard.artifact.v1.artifact_service_pb2.CreateArtifactResponse,
@@ -222,6 +268,28 @@ class ArtifactServiceAsyncStub:
 
     Errors: NOT_FOUND RESOURCE_NOT_FOUND; OUT_OF_RANGE OFFSET_OUT_OF_RANGE when
     the offset is past the end; DATA_LOSS CORRUPT_BYTES.
+    """
+
+    ReadFiles: grpc.aio.UnaryStreamMultiCallable[
+        modelyard.artifact.v1.artifact_service_pb2.ReadFilesRequest,
+        modelyard.artifact.v1.artifact_service_pb2.ReadFilesResponse,
+    ]
+    """Read many small files whole, in the order asked for. Every chunk is verified
+    before a byte of it is sent.
+
+    Errors: NOT_FOUND RESOURCE_NOT_FOUND; INVALID_ARGUMENT INVALID_FIELD for a
+    file of more than 1 MiB, INVALID_PATH; DATA_LOSS CORRUPT_BYTES;
+    RESOURCE_EXHAUSTED LIMIT_EXCEEDED.
+    """
+
+    ReadRecipe: grpc.aio.UnaryStreamMultiCallable[
+        modelyard.artifact.v1.artifact_service_pb2.ReadRecipeRequest,
+        modelyard.artifact.v1.artifact_service_pb2.ReadRecipeResponse,
+    ]
+    """Read of which chunks a file is made, so that ranges of it can be verified on
+    their own. The first message has `file`.
+
+    Errors: NOT_FOUND RESOURCE_NOT_FOUND; INVALID_ARGUMENT INVALID_PATH.
     """
 
     HoldArtifact: grpc.aio.UnaryUnaryMultiCallable[
@@ -312,6 +380,20 @@ class ArtifactServiceServicer(metaclass=abc.ABCMeta):
         """
 
     @abc.abstractmethod
+    def CommitFile(
+        self,
+        request_iterator: _MaybeAsyncIterator[modelyard.artifact.v1.artifact_service_pb2.CommitFileRequest],
+        context: _ServicerContext,
+    ) -> typing.Union[modelyard.artifact.v1.artifact_service_pb2.CommitFileResponse, collections.abc.Awaitable[modelyard.artifact.v1.artifact_service_pb2.CommitFileResponse]]:
+        """Say which stored chunks make one file, however many they are: the way for
+        files that are too large for CommitFiles, or whose verification may take
+        longer than a unary call. All else is as there.
+
+        Errors: FAILED_PRECONDITION BYTES_MISSING; INVALID_ARGUMENT
+        DIGEST_MISMATCH; DATA_LOSS CORRUPT_BYTES; RESOURCE_EXHAUSTED LIMIT_EXCEEDED.
+        """
+
+    @abc.abstractmethod
     def CreateArtifact(
         self,
         request: modelyard.artifact.v1.artifact_service_pb2.CreateArtifactRequest,
@@ -358,6 +440,32 @@ class ArtifactServiceServicer(metaclass=abc.ABCMeta):
 
         Errors: NOT_FOUND RESOURCE_NOT_FOUND; OUT_OF_RANGE OFFSET_OUT_OF_RANGE when
         the offset is past the end; DATA_LOSS CORRUPT_BYTES.
+        """
+
+    @abc.abstractmethod
+    def ReadFiles(
+        self,
+        request: modelyard.artifact.v1.artifact_service_pb2.ReadFilesRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[collections.abc.Iterator[modelyard.artifact.v1.artifact_service_pb2.ReadFilesResponse], collections.abc.AsyncIterator[modelyard.artifact.v1.artifact_service_pb2.ReadFilesResponse]]:
+        """Read many small files whole, in the order asked for. Every chunk is verified
+        before a byte of it is sent.
+
+        Errors: NOT_FOUND RESOURCE_NOT_FOUND; INVALID_ARGUMENT INVALID_FIELD for a
+        file of more than 1 MiB, INVALID_PATH; DATA_LOSS CORRUPT_BYTES;
+        RESOURCE_EXHAUSTED LIMIT_EXCEEDED.
+        """
+
+    @abc.abstractmethod
+    def ReadRecipe(
+        self,
+        request: modelyard.artifact.v1.artifact_service_pb2.ReadRecipeRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[collections.abc.Iterator[modelyard.artifact.v1.artifact_service_pb2.ReadRecipeResponse], collections.abc.AsyncIterator[modelyard.artifact.v1.artifact_service_pb2.ReadRecipeResponse]]:
+        """Read of which chunks a file is made, so that ranges of it can be verified on
+        their own. The first message has `file`.
+
+        Errors: NOT_FOUND RESOURCE_NOT_FOUND; INVALID_ARGUMENT INVALID_PATH.
         """
 
     @abc.abstractmethod
