@@ -16,7 +16,7 @@ from itertools import groupby
 
 from services.artifact import store, sweep_store
 from services.artifact.blobs import BlobStore
-from services.artifact.domain import Chunk, ChunkRef, Lease, Pack
+from services.artifact.domain import Chunk, ChunkRef, Pack
 from services.artifact.packs import CorruptChunkError, PackFolder, PackWriter, Span, read_span
 from services.artifact.sweep_store import PackRow
 from services.common.database import Database, Transaction
@@ -37,7 +37,6 @@ class Compaction:
         folder: PackFolder,
         threads: Executor,
         clock: Callable[[], datetime],
-        lease: Lease,
         share: float,
     ) -> None:
         self._database = database
@@ -45,7 +44,6 @@ class Compaction:
         self._folder = folder
         self._threads = threads
         self._clock = clock
-        self._lease = lease
         self._share = share
 
     async def compact(self) -> int:
@@ -94,11 +92,13 @@ class Compaction:
         """Make a new pack durable and let the copied chunks lie there."""
         name, size, now = writer.pack, writer.size, self._clock()
         await self._database.write(
-            lambda tx: store.begin_pack(tx.connection, project, name, size, now, within_quota=False)
+            lambda tx: store.begin_pack(
+                tx.connection, project, name, size, now=now, is_limited=False
+            )
         )
         loop = asyncio.get_running_loop()
         pack = await loop.run_in_executor(self._threads, writer.finish, self._blobs)
-        await self._database.write(partial(_move, project, pack, old, self._lease.granted(now)))
+        await self._database.write(partial(_move, project, pack, old))
         logger.info("packs compacted", extra={"project": project, "bytes": size})
 
 
@@ -110,10 +110,8 @@ def _mark(project: str, ref: ChunkRef, tx: Transaction) -> None:
     store.mark_damaged(tx.connection, project, ref)
 
 
-def _move(
-    project: str, pack: Pack, old: dict[bytes, ChunkRef], lease: datetime, tx: Transaction
-) -> None:
-    if store.seal_pack(tx.connection, project, pack, chunks=(), lease=lease):
+def _move(project: str, pack: Pack, old: dict[bytes, ChunkRef], tx: Transaction) -> None:
+    if store.mark_sealed(tx.connection, pack.pack):
         sweep_store.move_chunks(tx.connection, project, _moves(pack, old))
 
 

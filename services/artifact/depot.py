@@ -15,6 +15,7 @@ from services.artifact.domain import (
     Artifact,
     Lease,
     bytes_missing,
+    offset_out_of_range,
 )
 from services.artifact.manifest import (
     Manifest,
@@ -24,7 +25,7 @@ from services.artifact.manifest import (
 )
 from services.artifact.reading import ContentReader, Located
 from services.common.database import Database, Transaction
-from services.common.errors import Reason, ServiceError, not_found
+from services.common.errors import not_found
 from services.common.names import ArtifactName
 
 
@@ -54,11 +55,11 @@ class Depot:
         Raises:
             ServiceError: BYTES_MISSING, INVALID_PATH, INVALID_MANIFEST, LIMIT_EXCEEDED.
         """
-        existing = await self._find(name)
         granted = self._lease.granted(self._clock())
-        if existing is not None and await self._database.write(
+        existing = await self._database.write(
             lambda tx: artifact_store.lease_artifact(tx.connection, name, until=granted)
-        ):
+        )
+        if existing is not None:
             return existing
         manifest = await self._parse(name)
         await self._check_files(name.project, manifest)
@@ -100,11 +101,7 @@ class Depot:
         if entry is None:
             raise not_found(f"{name}/{path}")
         if offset > entry.size:
-            raise ServiceError(
-                Reason.OFFSET_OUT_OF_RANGE,
-                f"the offset {offset} is past the end; the file has {entry.size} bytes",
-                size_bytes=str(entry.size),
-            )
+            raise offset_out_of_range(offset, entry.size)
         digest = entry.digest
 
         def locate(tx: Transaction) -> Located:

@@ -146,7 +146,8 @@ class Scrubbing:
         for ref in damaged:
             await self._database.write(partial(_mark, project, ref))
         if not damaged:
-            await self._database.write(lambda tx: store.heal(tx.connection, project, file))
+            sound = list({refs[chunk] for chunk in file.chunks})
+            await self._database.write(lambda tx: store.mark_sound(tx.connection, project, sound))
         return damaged[0] if damaged else None
 
     async def _damaged(self, span: Span) -> list[ChunkRef]:

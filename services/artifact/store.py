@@ -118,9 +118,7 @@ def begin_pack(
     if not connection.execute(reserving).rowcount:
         return False
     values = {"pack": pack, "project": project, "size_bytes": size, "create_time": now}
-    connection.execute(
-        PACKS.insert().values(**values, sealed=False, live_bytes=0, verify_time=now)
-    )
+    connection.execute(PACKS.insert().values(**values, sealed=False, live_bytes=0, verify_time=now))
     return True
 
 
@@ -312,7 +310,9 @@ def revive_files(connection: Connection, project: str) -> None:
 def find_damaged(connection: Connection, project: str) -> set[bytes]:
     """Return the damaged chunks of a project."""
     damaged = sa.and_(CHUNKS.c.project == project, CHUNKS.c.damaged.is_(sa.true()))
-    return {bytes(d) for d in connection.execute(sa.select(CHUNKS.c.digest).where(damaged)).scalars()}
+    return {
+        bytes(d) for d in connection.execute(sa.select(CHUNKS.c.digest).where(damaged)).scalars()
+    }
 
 
 def _leases(

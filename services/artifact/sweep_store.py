@@ -16,19 +16,8 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
 from services.artifact.domain import ChunkRef, Garbage, GarbageKind, Usage, split_digests
-from services.artifact.store import (
-    ARTIFACTS,
-    CHUNKS,
-    DUTIES,
-    FILES,
-    HOLDS,
-    PACKS,
-    SPACES,
-    add_live,
-    among,
-    insert,
-    refer,
-)
+from services.artifact.schema import ARTIFACTS, CHUNKS, DUTIES, FILES, HOLDS, PACKS, SPACES
+from services.artifact.store import add_live, among, insert, refer
 
 
 @dataclass(frozen=True, slots=True)

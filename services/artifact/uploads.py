@@ -129,16 +129,14 @@ class Uploads:
         loop = asyncio.get_running_loop()
         name, size, now = writer.pack, writer.size, self._clock()
         if not await self._database.write(
-            lambda tx: store.begin_pack(tx.connection, project, name, size, now)
+            lambda tx: store.begin_pack(tx.connection, project, name, size, now=now)
         ):
             await loop.run_in_executor(self._threads, writer.discard)
             raise quota_exceeded(project)
         pack = await loop.run_in_executor(self._threads, writer.finish, self._blobs)
         granted = self._lease.granted(self._clock())
         if not await self._database.write(
-            lambda tx: store.seal_pack(
-                tx.connection, project, pack, chunks=pack.chunks, lease=granted
-            )
+            lambda tx: store.seal_pack(tx.connection, project, pack, lease=granted)
         ):
             message = "the upload took so long that it was given up; send it again"
             raise ServiceError(Reason.SERVICE_UNAVAILABLE, message)

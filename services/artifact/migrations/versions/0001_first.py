@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from alembic import op
 
-from services.artifact.store import METADATA
+from services.artifact.schema import METADATA
 
 revision = "0001"
 down_revision = None
