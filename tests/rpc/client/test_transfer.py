@@ -13,6 +13,7 @@ from modelyard import (
     Client,
     FailedPreconditionError,
     NotFoundError,
+    Progress,
 )
 from modelyard._names import id_of
 
@@ -52,15 +53,14 @@ def read_tree(root: Path) -> dict[str, bytes]:
 
 def test_a_tree_comes_back_as_it_was(client: Client, tmp_path: Path) -> None:
     contents = make_tree(tmp_path / "in", seed=1)
-    seen: list[tuple[int, int]] = []
-    artifact = client.artifacts.push(
-        tmp_path / "in", progress=lambda done, total: seen.append((done, total))
-    )
+    seen: list[Progress] = []
+    artifact = client.artifacts.push(tmp_path / "in", progress=seen.append)
     assert artifact.file_count == len(contents)
     assert artifact.size_bytes == sum(map(len, contents.values()))
-    total = sum({hashlib.sha256(data).digest(): len(data) for data in contents.values()}.values())
-    assert seen[-1] == (total, total)
-    assert seen == sorted(seen)
+    unique = sum({hashlib.sha256(data).digest(): len(data) for data in contents.values()}.values())
+    assert seen[-1].done_bytes == seen[-1].total_bytes == artifact.size_bytes
+    assert seen[-1].present_bytes >= artifact.size_bytes - unique
+    assert seen == sorted(seen, key=lambda progress: progress.done_bytes)
 
     pulled = client.artifacts.pull(id_of(artifact.name), tmp_path / "deep/out")
     assert pulled == tmp_path / "deep/out"
@@ -127,20 +127,40 @@ def test_a_folder_with_something_in_it_is_left_alone(client: Client, tmp_path: P
     assert read_tree(tmp_path / "empty") == {"a": b"a"}
 
 
-def test_a_pull_that_fails_leaves_nothing(client: Client, tmp_path: Path) -> None:
-    make_tree(tmp_path / "in", seed=5)
+def test_a_pull_that_was_stopped_is_taken_up_again(client: Client, tmp_path: Path) -> None:
+    contents = make_tree(tmp_path / "in", seed=5)
     artifact = client.artifacts.push(tmp_path / "in")
 
-    def stop(done: int, _total: int) -> None:
-        if done > MIB:
+    def stop(progress: Progress) -> None:
+        if progress.done_bytes > 2 * MIB:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
         client.artifacts.pull(artifact, tmp_path / "out/tree", progress=stop)
-    assert list((tmp_path / "out").iterdir()) == []
+    (partial,) = (tmp_path / "out").iterdir()
+    assert partial.name.startswith(".tree.partial-")
+    # What is not right, or does not belong there, does not stay.
+    (partial / "intruder").symlink_to(tmp_path / "in/exact.bin")
+    (partial / "small/000").unlink(missing_ok=True)
+    (partial / "small/000").write_bytes(b"x" * 100)
+    seen: list[Progress] = []
+    client.artifacts.pull(artifact, tmp_path / "out/tree", progress=seen.append)
+    assert read_tree(tmp_path / "out/tree") == contents
+    assert seen[-1].present_bytes >= MIB
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["tree"]
+
+
+def test_a_pull_of_nothing_leaves_nothing(client: Client, tmp_path: Path) -> None:
     with pytest.raises(NotFoundError):
         client.artifacts.pull("ab" * 32, tmp_path / "out/tree")
-    assert list((tmp_path / "out").iterdir()) == []
+    assert not (tmp_path / "out").exists()
+
+
+def test_an_empty_tree_comes_back(client: Client, tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    artifact = client.artifacts.push(tmp_path / "in")
+    assert artifact.file_count == artifact.size_bytes == 0
+    assert list(client.artifacts.pull(artifact, tmp_path / "out").iterdir()) == []
 
 
 @pytest.mark.parametrize(
@@ -154,7 +174,7 @@ def test_a_file_that_changes_meanwhile_is_named(
     victim.write_bytes(os.urandom(2 * MIB))
     changed = False
 
-    def interfere(_done: int, _total: int) -> None:
+    def interfere(_: Progress) -> None:
         nonlocal changed
         if not changed:
             changed = True

@@ -19,11 +19,11 @@ DATA = b"the bytes that were stored"
 class Liar(artifact_service_pb2_grpc.ArtifactServiceServicer):
     """Lists one file and sends other bytes than it says."""
 
-    def __init__(self, path: str, sent: bytes) -> None:
+    def __init__(self, path: str, sent: bytes, *, true: bytes = DATA) -> None:
         self._sent = sent
-        sha256 = hashlib.sha256(DATA).hexdigest()
-        self._file = artifact_pb2.File(path=path, size_bytes=len(DATA), sha256=sha256)
-        self.digest = tree_digest([Entry(path, False, len(DATA), sha256)])
+        sha256 = hashlib.sha256(true).hexdigest()
+        self._file = artifact_pb2.File(path=path, size_bytes=len(true), sha256=sha256)
+        self.digest = tree_digest([Entry(path, False, len(true), sha256)])
 
     def ListFiles(
         self,
@@ -38,7 +38,31 @@ class Liar(artifact_service_pb2_grpc.ArtifactServiceServicer):
         context: grpc.ServicerContext,
     ) -> Iterator[artifact_service_pb2.ReadFileResponse]:
         yield artifact_service_pb2.ReadFileResponse(file=self._file)
-        yield artifact_service_pb2.ReadFileResponse(data=self._sent)
+        end = request.offset_bytes + request.limit_bytes
+        for at in range(request.offset_bytes, end, 2**20):
+            data = self._sent[at : min(at + 2**20, end)]
+            yield artifact_service_pb2.ReadFileResponse(data=data)
+
+    def ReadFiles(
+        self,
+        request: artifact_service_pb2.ReadFilesRequest,
+        context: grpc.ServicerContext,
+    ) -> Iterator[artifact_service_pb2.ReadFilesResponse]:
+        content = artifact_service_pb2.FileContent(path=self._file.path, data=self._sent)
+        yield artifact_service_pb2.ReadFilesResponse(files=[content])
+
+    def ReadRecipe(
+        self,
+        request: artifact_service_pb2.ReadRecipeRequest,
+        context: grpc.ServicerContext,
+    ) -> Iterator[artifact_service_pb2.ReadRecipeResponse]:
+        """Name the chunks of what is sent: that fits together, but not with the file's digest."""
+        chunks = [self._sent[at : at + 2**20] for at in range(0, len(self._sent), 2**20)]
+        yield artifact_service_pb2.ReadRecipeResponse(file=self._file)
+        yield artifact_service_pb2.ReadRecipeResponse(
+            chunk_digests=[hashlib.sha256(chunk).digest() for chunk in chunks],
+            chunk_sizes=[len(chunk) for chunk in chunks],
+        )
 
 
 def serve(connect: Connect, liar: Liar) -> Client:
@@ -77,3 +101,17 @@ def test_the_list_must_have_the_artifacts_digest(connect: Connect, tmp_path: Pat
     with pytest.raises(DataLossError, match="digest"):
         serve(connect, Liar("a", DATA)).artifacts.pull("ab" * 32, tmp_path / "out")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_large_file_must_have_its_digest_whatever_its_chunks_have(
+    connect: Connect, tmp_path: Path
+) -> None:
+    true = bytes(5 * 2**20)
+    liar = Liar("a", b"x" + true[1:], true=true)
+    client = serve(connect, liar)
+    with pytest.raises(DataLossError):
+        client.artifacts.pull(liar.digest, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+    assert all(path.stat().st_size == 0 for path in tmp_path.rglob("*") if path.is_file())
+    with pytest.raises(DataLossError):
+        client.artifacts.read(liar.digest, "a")

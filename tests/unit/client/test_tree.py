@@ -134,6 +134,7 @@ def test_paths_that_a_server_may_not_send(paths: list[str]) -> None:
         check_paths(paths)
 
 
-def test_an_empty_folder_is_a_mistake(tmp_path: Path) -> None:
-    with pytest.raises(InvalidArgumentError, match="no file"):
-        list_files(tmp_path)
+def test_an_empty_folder_is_an_empty_tree(tmp_path: Path) -> None:
+    (tmp_path / "folders/alone").mkdir(parents=True)
+    assert list_files(tmp_path) == []
+    assert encode_manifest([]) == b"[]"

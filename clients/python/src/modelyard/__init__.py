@@ -10,7 +10,9 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from modelyard._cache import Cache
     from modelyard._client import AsyncClient, Client
+    from modelyard._progress import Progress
     from modelyard.bundle import BundleError
     from modelyard.errors import (
         AbortedError,
@@ -48,6 +50,8 @@ if TYPE_CHECKING:
 # Name → module that defines it. To publish another name, add it here, to the
 # imports above and to __all__.
 _HOMES = {
+    "Cache": "modelyard._cache",
+    "Progress": "modelyard._progress",
     "AsyncClient": "modelyard._client",
     "Client": "modelyard._client",
     "AbortedError": "modelyard.errors",
@@ -88,6 +92,7 @@ __all__ = [
     "AlreadyExistsError",
     "AsyncClient",
     "BundleError",
+    "Cache",
     "Client",
     "ConfigError",
     "Context",
@@ -102,6 +107,7 @@ __all__ = [
     "NotFoundError",
     "OutOfRangeError",
     "PermissionDeniedError",
+    "Progress",
     "ResourceExhaustedError",
     "UnauthenticatedError",
     "UnavailableError",

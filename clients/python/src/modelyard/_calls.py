@@ -90,7 +90,19 @@ class Pause:
     seconds: float
 
 
-Command: TypeAlias = "Call[Any] | Download | Upload | Pause | Follow[Any]"
+@dataclass(frozen=True, slots=True)
+class Parallel:
+    """Flows to carry out side by side, so many at a time; the answer is the list of their results.
+
+    The flows are taken one by one, as room is: a generator may do work between two of
+    them, while those before are under way. The first error ends the others and is raised.
+    """
+
+    flows: Iterable[Flow[Any]]
+    limit: int
+
+
+Command: TypeAlias = "Call[Any] | Download | Upload | Pause | Parallel | Follow[Any]"
 Flow = Generator["Command", Any, ResultT]
 """Several commands in a row: each is yielded, its result or its error comes back."""
 
@@ -117,6 +129,12 @@ def ask(wanted: Call[ResultT]) -> Flow[ResultT]:
     """Make a call from within a flow."""
     result: ResultT = yield wanted
     return result
+
+
+def side_by_side(flows: Iterable[Flow[ResultT]], *, limit: int) -> Flow[list[ResultT]]:
+    """Carry out flows at the same time, from within a flow."""
+    results: list[ResultT] = yield Parallel(flows, limit)
+    return results
 
 
 def new_request_id() -> str:

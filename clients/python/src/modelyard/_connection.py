@@ -23,14 +23,16 @@ from modelyard._calls import (
     Download,
     Flow,
     Pages,
+    Parallel,
     Pause,
     Upload,
     path_of,
 )
 from modelyard._config import ConnectionSettings
+from modelyard._parallel import Scope, run_tasks, run_threads
 from modelyard._resume import Follow
 from modelyard._status import error_from
-from modelyard.errors import ModelyardError
+from modelyard.errors import CancelledError, ModelyardError
 
 T = TypeVar("T")
 
@@ -41,15 +43,25 @@ class Connection:
     """Carries out calls one after another, blocking the caller."""
 
     def __init__(
-        self, settings: ConnectionSettings, *, timeout: float, channel: grpc.Channel | None = None
+        self,
+        settings: ConnectionSettings,
+        *,
+        timeout: float,
+        channel: grpc.Channel | None = None,
+        scope: Scope | None = None,
     ) -> None:
         self.settings = settings
         self.timeout = timeout
         self.channel = channel or _channel.open_channel(settings)
+        self._scope = scope or Scope()
 
     def with_timeout(self, timeout: float) -> Connection:
         """Return a connection over the same channel with another default deadline."""
         return Connection(self.settings, timeout=timeout, channel=self.channel)
+
+    def _within(self, scope: Scope) -> Connection:
+        """Return a connection over the same channel whose calls end with a scope."""
+        return Connection(self.settings, timeout=self.timeout, channel=self.channel, scope=scope)
 
     def close(self) -> None:
         """Close the channel."""
@@ -58,10 +70,18 @@ class Connection:
     def call(self, wanted: Call[T]) -> T:
         """Make a unary call and return what its description picks of the response."""
         method = self.channel.unary_unary(*_unary(wanted.request, wanted.response))
+        options = self._options(_deadline(wanted, self.timeout))
         try:
-            response = method(wanted.request, **self._options(_deadline(wanted, self.timeout)))
+            if self._scope.is_root:
+                response = method(wanted.request, **options)
+            else:
+                running = method.future(wanted.request, **options)
+                with self._scope.ending(running.cancel):
+                    response = running.result()
         except grpc.RpcError as failure:
             raise error_from(failure, server=self.settings.server) from failure
+        except grpc.FutureCancelledError as failure:
+            raise CancelledError("the call was cancelled") from failure
         return wanted.pick(response)
 
     def pages(self, wanted: Pages[T]) -> Iterator[T]:
@@ -119,8 +139,11 @@ class Connection:
                 for _ in self.follow(command):
                     pass
             case Pause():
-                if command.seconds:
-                    time.sleep(command.seconds)
+                self._scope.pause(command.seconds)
+            case Parallel():
+                return run_threads(
+                    command, self._scope, lambda scope, flow: self._within(scope).run(flow)
+                )
         return None
 
     def _stream(self, request: Message, response: type[Message], timeout: float) -> Iterator[Any]:
@@ -128,7 +151,8 @@ class Connection:
             request, **self._options(timeout)
         )
         try:
-            yield from stream
+            with self._scope.ending(stream.cancel):
+                yield from stream
         except grpc.RpcError as failure:
             raise error_from(failure, server=self.settings.server) from failure
         finally:
@@ -140,8 +164,9 @@ class Connection:
         )
         stream = method(upload.requests, **self._options(STREAM_TIMEOUT))
         try:
-            for message in stream:
-                upload.sink(message)
+            with self._scope.ending(stream.cancel):
+                for message in stream:
+                    upload.sink(message)
         except grpc.RpcError as failure:
             raise upload.failed() or error_from(failure, server=self.settings.server) from failure
         finally:
@@ -247,6 +272,8 @@ class AsyncConnection:
                     pass
             case Pause():
                 await asyncio.sleep(command.seconds)
+            case Parallel():
+                return await run_tasks(command, self.run, _in_thread)
         return None
 
     async def _stream(

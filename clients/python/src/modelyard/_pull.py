@@ -1,58 +1,64 @@
 """Receiving a tree of files: list, read, verify, and only then give it its name.
 
-Nothing is trusted: the paths are checked again, each file's size and SHA-256,
-and the digest of the whole. What is not complete never has the final name.
+Nothing is trusted: the paths are checked again, each file's size and SHA-256, and the
+digest of the whole. What is not complete never has the final name: it lies in a hidden
+folder beside it, and pulling the same again goes on with what is right there.
 """
 
 from __future__ import annotations
 
 import hashlib
+import os
 import secrets
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+import stat
+import sys
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from modelyard._calls import BYTES_TIMEOUT, Call, Download, Flow, Pause, ask, pages
+from modelyard._cache import Cache, try_lock, unlocking
+from modelyard._calls import BYTES_TIMEOUT, Call, Flow, ask, pages, side_by_side
+from modelyard._fetching import SMALL_BYTES, Wanted, fetch_large, fetch_small
 from modelyard._names import id_of
-from modelyard._push import ATTEMPTS, Progress
+from modelyard._progress import Meter, OnProgress
 from modelyard._tree import Entry, check_paths, tree_digest
 from modelyard.artifact.v1 import artifact_pb2
 from modelyard.artifact.v1 import artifact_service_pb2 as service
-from modelyard.errors import AlreadyExistsError, DataLossError, UnavailableError
+from modelyard.errors import AlreadyExistsError, DataLossError
 
 _FILES_PER_PAGE = 1000
+_FILES_PER_UNIT = 1000
+_UNIT_BYTES = 16 * 1024 * 1024
+_UNITS_AT_ONCE = 3
 
 
-def pull(artifact: str, destination: Path, *, progress: Progress | None = None) -> Flow[Path]:
+def pull(
+    artifact: str,
+    destination: Path,
+    *,
+    progress: OnProgress | None = None,
+    cache: Cache | None = None,
+) -> Flow[Path]:
     """Write an artifact's files to a folder that does not exist yet, all or nothing."""
     target = destination.expanduser().absolute()
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
         raise AlreadyExistsError(f"{target} is there already", reason="DESTINATION_EXISTS")
     files = yield from list_files(artifact)
-    total = sum(file.size_bytes for file in files)
-    done = 0
+    meter = Meter(sum(file.size_bytes for file in files), progress)
     target.parent.mkdir(parents=True, exist_ok=True)
-    with _partial(target) as folder:
-        for file in files:
-            place = folder.joinpath(*file.path.split("/"))
-            place.parent.mkdir(parents=True, exist_ok=True)
-            with place.open("xb") as stream:
-                yield from _receive(artifact, file, stream.write)
-            if file.executable:
-                _make_executable(place)
-            done += file.size_bytes
-            if progress:
-                progress(done, total)
+    with _partial(target, id_of(artifact)) as folder:
+        wanted = [Wanted(file, folder.joinpath(*file.path.split("/"))) for file in files]
+        _make_room(folder, wanted)
+        units = (_fetch(artifact, unit, meter, cache) for unit in _units(wanted))
+        yield from side_by_side(units, limit=_UNITS_AT_ONCE)
+        for one in wanted:
+            if one.file.executable and not cache:
+                _make_executable(one.place)
         folder.rename(target)
+    if cache:
+        cache.evict()
     return target
-
-
-def read(artifact: str, path: str) -> Flow[bytes]:
-    """Return one file's bytes, verified."""
-    parts: list[bytes] = []
-    yield from _receive(artifact, artifact_pb2.File(path=path), parts.append)
-    return b"".join(parts)
 
 
 def list_files(artifact: str, *, prefix: str = "") -> Flow[Sequence[artifact_pb2.File]]:
@@ -77,74 +83,110 @@ def list_files(artifact: str, *, prefix: str = "") -> Flow[Sequence[artifact_pb2
     return [file for file in files if file.path.startswith(prefix)]
 
 
+def _units(wanted: Iterable[Wanted]) -> Iterator[list[Wanted]]:
+    """Yield large files by themselves, small ones in groups."""
+    unit: list[Wanted] = []
+    size = 0
+    for one in wanted:
+        if one.file.size_bytes > SMALL_BYTES:
+            yield [one]
+            continue
+        if len(unit) == _FILES_PER_UNIT or size + one.file.size_bytes > _UNIT_BYTES:
+            yield unit
+            unit, size = [], 0
+        unit.append(one)
+        size += one.file.size_bytes
+    if unit:
+        yield unit
+
+
+def _fetch(artifact: str, unit: Sequence[Wanted], meter: Meter, cache: Cache | None) -> Flow[None]:
+    if cache is None:
+        yield from _fetch_here(artifact, unit, meter)
+        return
+    # One lock a unit: whoever holds one never waits for another.
+    key = hashlib.sha256("".join(one.file.sha256 for one in unit).encode()).hexdigest()
+    with unlocking((yield from cache.lock(key))):
+        there = {one.file.sha256 for one in unit if cache.has(one.file)}
+        meter.add(sum(o.file.size_bytes for o in unit if o.file.sha256 in there), present=True)
+        new = {
+            cache.partial(one.file): Wanted(one.file, cache.partial(one.file))
+            for one in unit
+            if one.file.sha256 not in there
+        }
+        yield from _fetch_here(artifact, list(new.values()), meter)
+        for one in new.values():
+            cache.adopt(one.file)
+        for one in unit:
+            cache.hand_out(one.file, one.place)
+
+
+def _fetch_here(artifact: str, unit: Sequence[Wanted], meter: Meter) -> Flow[None]:
+    if len(unit) == 1 and unit[0].file.size_bytes > SMALL_BYTES:
+        yield from fetch_large(artifact, unit[0], meter)
+    else:
+        yield from fetch_small(artifact, unit, meter)
+
+
 @contextmanager
-def _partial(target: Path) -> Iterator[Path]:
-    """Make a folder beside the target, so that a rename puts it there at once."""
-    folder = target.with_name(f".{target.name[:100]}.partial-{secrets.token_hex(8)}")
-    folder.mkdir()
+def _partial(target: Path, digest: str) -> Iterator[Path]:
+    """Make a folder beside the target, so that a rename puts it there at once.
+
+    It is the one that an earlier pull of the same left, unless that is still at work.
+    """
+    folder = target.with_name(f".{target.name[:100]}.partial-{digest[:16]}")
+    descriptor = _take_over(folder)
+    if descriptor is None:
+        folder = folder.with_name(f"{folder.name}-{secrets.token_hex(8)}")
+        folder.mkdir()
     try:
         yield folder
+    except BaseException:
+        if descriptor is None or not any(folder.iterdir()):
+            shutil.rmtree(folder, ignore_errors=True)
+        raise
     finally:
-        shutil.rmtree(folder, ignore_errors=True)
+        if descriptor is not None:
+            os.close(descriptor)
+
+
+def _take_over(folder: Path) -> int | None:
+    """Make a folder, or take an own one that is there; None when another is at work in it."""
+    if sys.platform == "win32":
+        return None
+    folder.mkdir(exist_ok=True)
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    found = os.fstat(descriptor)
+    own = found.st_uid == os.geteuid() and not found.st_mode & stat.S_IWOTH
+    if own and try_lock(descriptor) and _is_still(folder, found):
+        return descriptor
+    os.close(descriptor)
+    return None
+
+
+def _is_still(folder: Path, found: os.stat_result) -> bool:
+    # Whoever had the lock may have given the folder its final name.
+    try:
+        return os.path.samestat(folder.lstat(), found)
+    except FileNotFoundError:
+        return False
+
+
+def _make_room(folder: Path, wanted: Sequence[Wanted]) -> None:
+    """Make the folders, and remove what does not belong to the tree."""
+    places = {one.place for one in wanted}
+    folders = {parent for place in places for parent in place.parents}
+    for found in sorted(folder.rglob("*"), reverse=True):
+        is_folder = found.is_dir() and not found.is_symlink()
+        if is_folder and found not in folders:
+            found.rmdir()
+        elif not is_folder and (found not in places or found.is_symlink()):
+            found.unlink()
+    for place in {one.place.parent for one in wanted}:
+        place.mkdir(parents=True, exist_ok=True)
 
 
 def _make_executable(place: Path) -> None:
     # Whoever may read it may run it: the user's umask was applied at creation.
     mode = place.stat().st_mode
     place.chmod(mode | (mode & 0o444) >> 2)
-
-
-class _Sink:
-    """Takes a file's messages and hands its bytes on, counted and hashed."""
-
-    def __init__(self, file: artifact_pb2.File, write: Callable[[bytes], object]) -> None:
-        self.file = file
-        self.received = 0
-        self._write = write
-        self._hash = hashlib.sha256()
-
-    def take(self, message: service.ReadFileResponse) -> None:
-        """Take one message of the stream."""
-        if message.HasField("file") and not self.file.sha256:
-            self.file = message.file
-        if message.data:
-            self._write(message.data)
-            self._hash.update(message.data)
-            self.received += len(message.data)
-
-    @property
-    def complete(self) -> bool:
-        """Whether all bytes of a known file are here."""
-        return bool(self.file.sha256) and self.received == self.file.size_bytes
-
-    def check(self) -> None:
-        """Refuse what is not the file that was asked for."""
-        if not self.complete or self._hash.hexdigest() != self.file.sha256:
-            raise DataLossError(
-                f"{self.file.path} did not arrive as it was stored",
-                reason="CORRUPT_BYTES",
-                metadata={"digest": self.file.sha256, "path": self.file.path},
-            )
-
-
-def _receive(
-    artifact: str, file: artifact_pb2.File, write: Callable[[bytes], object]
-) -> Flow[None]:
-    """Read a file, going on where a broken connection left off."""
-    sink = _Sink(file, write)
-    failures = 0
-    while True:
-        before = sink.received
-        request = service.ReadFileRequest(artifact=artifact, path=file.path, offset_bytes=before)
-        try:
-            yield Download(request, service.ReadFileResponse, sink.take)
-        except UnavailableError:
-            failures = 1 if sink.received > before else failures + 1
-            if sink.complete:
-                break
-            if failures >= ATTEMPTS:
-                raise
-            yield Pause(0.2 * 2**failures)
-        else:
-            break
-    sink.check()

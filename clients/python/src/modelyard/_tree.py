@@ -73,12 +73,12 @@ def tree_digest(entries: Iterable[Entry]) -> str:
 
 
 def list_files(root: Path, *, ignore: Sequence[str] = ()) -> list[LocalFile]:
-    """Return the files of a folder, or the one file, sorted by path.
+    """Return the files of a folder, or the one file, sorted by path; folders do not count.
 
     A pattern of `ignore` leaves out every file and folder whose name it matches.
 
     Raises:
-        InvalidArgumentError: There is a link, a device, a name that no tree may have, or no file.
+        InvalidArgumentError: There is a link, a device or a name that no tree may have.
         FileNotFoundError: There is nothing at `root`.
     """
     found = root.stat()
@@ -86,8 +86,6 @@ def list_files(root: Path, *, ignore: Sequence[str] = ()) -> list[LocalFile]:
         files = [_local(root.name, root, found)]
     else:
         files = list(_walk(root, "", tuple(ignore)))
-    if not files:
-        raise InvalidArgumentError(f"there is no file in {root}", reason="INVALID_PATH")
     check_paths(file.path for file in files)
     return sorted(files, key=lambda file: file.path)
 

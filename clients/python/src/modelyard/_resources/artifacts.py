@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Sequence
 from pathlib import Path
 
-from modelyard import _pull, _push
+from modelyard import _fetching, _opening, _pull, _push
 from modelyard._binding import AsyncGroup, Group, SyncGroup, flow, paged, unary
+from modelyard._cache import Cache
 from modelyard._calls import Call, Flow, Pages, ask, call, pages
 from modelyard._names import Names, Ref
-from modelyard._push import Progress
+from modelyard._progress import OnProgress
 from modelyard._resources.versions import resolve_version
 from modelyard.artifact.v1 import artifact_pb2
 from modelyard.artifact.v1 import artifact_service_pb2 as service
@@ -22,24 +24,36 @@ class _Artifacts(Group):
         path: str | Path,
         *,
         ignore: Sequence[str] = (),
-        progress: Progress | None = None,
+        progress: OnProgress | None = None,
         project: Ref | None = None,
     ) -> Flow[artifact_pb2.Artifact]:
         """Send a folder or a file; only what the project does not have travels.
 
         Links, devices and names that not every system can hold are refused. A pattern of `ignore`
-        leaves out what it names in any folder. `progress` is called with bytes done and in all.
+        leaves out what it names in any folder. `progress` is called with a `Progress` as bytes
+        get done. After a break of any kind, push again: what has arrived is not sent again.
         """
         parent = self._names.project(project)
         return (yield from _push.push(parent, Path(path), ignore=ignore, progress=progress))
 
     @flow
     def pull(
-        self, source: Ref, destination: str | Path, *, progress: Progress | None = None
+        self,
+        source: Ref,
+        destination: str | Path,
+        *,
+        progress: OnProgress | None = None,
+        cache: Cache | str | Path | None = None,
     ) -> Flow[Path]:
-        """Write a version's or an artifact's files to a new folder, verified, all or nothing."""
+        """Write a version's or an artifact's files to a new folder, verified, all or nothing.
+
+        After a break of any kind, pull the same to the same place again: what is there is
+        verified and kept. With a cache, by default the one that MODELYARD_CACHE names, files
+        are fetched once for all processes of a host, are read-only and hard-linked.
+        """
         artifact = yield from _artifact_of(self._names, source)
-        return (yield from _pull.pull(artifact, Path(destination), progress=progress))
+        chosen = Cache.of(cache)
+        return (yield from _pull.pull(artifact, Path(destination), progress=progress, cache=chosen))
 
     @unary
     def get(self, artifact: Ref) -> Call[artifact_pb2.Artifact]:
@@ -70,15 +84,34 @@ class _Artifacts(Group):
     def read(self, source: Ref, path: str) -> Flow[bytes]:
         """Return the bytes of one file of a version or an artifact, verified."""
         artifact = yield from _artifact_of(self._names, source)
-        return (yield from _pull.read(artifact, path))
+        return (yield from _fetching.read_whole(artifact, path))
+
+    @flow
+    def _window(self, source: Ref, path: str) -> Flow[_opening.Window]:
+        artifact = yield from _artifact_of(self._names, source)
+        return _opening.Window(artifact, (yield from _fetching.read_recipe(artifact, path)))
 
 
 class Artifacts(_Artifacts, SyncGroup):
     """Trees of files, named by their content."""
 
+    def open(self, source: Ref, path: str) -> io.BufferedReader:
+        """Open one file of a version or an artifact: seekable, read by ranges as wanted.
+
+        Each chunk is verified by the digest that the service recorded when it verified the file.
+        """
+        return _opening.open_blocking(self._connection, self._window(source, path), path)
+
 
 class AsyncArtifacts(_Artifacts, AsyncGroup):
     """Trees of files, named by their content."""
+
+    async def open(self, source: Ref, path: str) -> _opening.AsyncFile:
+        """Open one file of a version or an artifact: seekable, read by ranges as wanted.
+
+        Each chunk is verified by the digest that the service recorded when it verified the file.
+        """
+        return _opening.AsyncFile(self._connection, await self._window(source, path), path)
 
 
 def _artifact_of(names: Names, source: Ref) -> Flow[str]:

@@ -15,7 +15,7 @@ from modelyard import _push
 from modelyard._binding import AsyncGroup, Group, SyncGroup, flow, followed, paged, unary
 from modelyard._calls import Call, Flow, Pages, ask, call, new_request_id, pages
 from modelyard._names import Names, Ref, project_of, text_of
-from modelyard._push import Progress
+from modelyard._progress import OnProgress
 from modelyard._resources.comparisons import compare
 from modelyard._resume import Follow
 from modelyard._values import encode_params
@@ -55,7 +55,7 @@ class _Builds(Group):
         aliases: Sequence[str] = (),
         labels: Mapping[str, str] | None = None,
         ignore: Sequence[str] = SOURCE_IGNORES,
-        progress: Progress | None = None,
+        progress: OnProgress | None = None,
     ) -> Flow[build_pb2.Build]:
         """Order a build of a folder, which is pushed first, or of an artifact.
 

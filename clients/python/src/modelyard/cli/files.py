@@ -13,7 +13,7 @@ from modelyard.cli.render import show_one
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from modelyard._push import Progress
+    from modelyard._progress import OnProgress, Progress
 
 from contextlib import contextmanager
 
@@ -37,21 +37,29 @@ def push(path: Annotated[Path, typer.Argument(help="A file or a folder.")]) -> N
 def pull(
     source: Annotated[str, typer.Argument(help="A version (churn/7) or an artifact.")],
     destination: Path,
+    cache: Annotated[
+        str,
+        typer.Option(envvar="MODELYARD_CACHE", help="A folder shared by all processes of a host."),
+    ] = "",
 ) -> None:
-    """Fetch a version's files; they appear only once all of them are verified."""
+    """Fetch a version's files; they appear only once all of them are verified.
+
+    Interrupted, it goes on where it was when the same is fetched to the same place again.
+    """
     with _progress() as progress:
-        client().artifacts.pull(source, destination, progress=progress)
+        client().artifacts.pull(source, destination, progress=progress, cache=cache)
     if not as_json():
         print(destination)
 
 
 @contextmanager
-def _progress() -> Iterator[Progress | None]:
+def _progress() -> Iterator[OnProgress | None]:
     """Show a bar on a terminal, nothing else."""
     from rich.console import Console  # noqa: PLC0415
     from rich.progress import (  # noqa: PLC0415
         BarColumn,
         DownloadColumn,
+        TextColumn,
         TimeRemainingColumn,
         TransferSpeedColumn,
     )
@@ -61,7 +69,13 @@ def _progress() -> Iterator[Progress | None]:
     if as_json() or not console.is_terminal:
         yield None
         return
-    columns = (BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn())
+    there = TextColumn("{task.fields[there]:.0%} there already")
+    columns = (BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn(), there)
     with Bar(*columns, console=console, transient=True) as bar:
-        task = bar.add_task("", total=None)
-        yield lambda done, total: bar.update(task, completed=done, total=total)
+        task = bar.add_task("", total=None, there=0.0)
+
+        def show(now: Progress) -> None:
+            there = now.present_bytes / max(now.total_bytes, 1)
+            bar.update(task, completed=now.done_bytes, total=now.total_bytes, there=there)
+
+        yield show

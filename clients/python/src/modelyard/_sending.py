@@ -1,0 +1,163 @@
+"""Getting chunks across: ask which are missing, send those, ask again after a break.
+
+There is no upload session to lose. A stream carries what one pack holds, so a broken
+connection costs at most that, of each stream under way.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import TypeVar
+
+from modelyard._calls import BYTES_TIMEOUT, Call, Flow, Pause, Upload, ask, call
+from modelyard._chunking import MAX_CHUNK_BYTES
+from modelyard._progress import Meter
+from modelyard.artifact.v1 import artifact_service_pb2 as service
+from modelyard.errors import ModelyardError, UnavailableError
+
+DIGESTS_PER_CALL = 4096
+CHUNKS_PER_MESSAGE = 4096
+ATTEMPTS = 6
+"""How often in a row the sending may break without a chunk getting through."""
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """A chunk to send: how to read it, and how long it is."""
+
+    read: Callable[[int, int], bytes]
+    offset: int
+    length: int
+
+    def data(self) -> bytes:
+        """Return its bytes."""
+        return self.read(self.offset, self.length)
+
+
+class Breaks:
+    """Counts how often in a row something broke without getting on."""
+
+    def __init__(self) -> None:
+        self._failures = 0
+
+    def after(self, error: ModelyardError, *, advanced: bool) -> Pause:
+        """Return how long to wait before the next attempt, or raise the error."""
+        passing = isinstance(error, UnavailableError) or error.reason == "BYTES_MISSING"
+        self._failures = 1 if advanced else self._failures + 1
+        if not passing or self._failures >= ATTEMPTS:
+            raise error
+        return Pause(0.2 * 2**self._failures)
+
+
+class Delivery:
+    """Some chunks of a project: which are stored already, and which are still to be sent."""
+
+    def __init__(self, parent: str, pieces: dict[bytes, Piece], meter: Meter) -> None:
+        self._parent = parent
+        self._pieces = pieces
+        self._meter = meter
+        self._missing = list(pieces)
+        self._counted: set[bytes] = set()
+        self._asked = False
+
+    def send(self) -> Flow[None]:
+        """Send what is missing, as often as it takes."""
+        breaks = Breaks()
+        last = len(self._missing)
+        while True:
+            advanced = False
+            try:
+                yield from self._ask()
+                # What a broken stream brought across was not acknowledged, but it counts.
+                advanced, last = len(self._missing) < last, len(self._missing)
+                if self._missing:
+                    yield from self._send()
+            except ModelyardError as error:
+                yield breaks.after(error, advanced=advanced)
+            else:
+                return
+
+    def _ask(self) -> Flow[None]:
+        wanted, missing = self._missing, []
+        for digests in slices(wanted, DIGESTS_PER_CALL):
+            request = service.FindMissingRequest(parent=self._parent, chunk_digests=digests)
+            missing += yield from ask(find(request, lambda r: list(r.missing_chunk_digests)))
+        self._missing = missing
+        if not self._asked:
+            self._asked = True
+            absent = set(missing)
+            self._count([digest for digest in wanted if digest not in absent], present=True)
+
+    def _send(self) -> Flow[None]:
+        feed = _Feed(self._parent, self._missing, self._read)
+        yield Upload(
+            feed.messages(),
+            service.WriteChunksRequest,
+            service.WriteChunksResponse,
+            feed.acknowledged,
+            lambda: feed.error,
+        )
+        if feed.durable < len(self._missing):
+            raise UnavailableError("the server ended the stream before all was stored")
+
+    def _read(self, digest: bytes) -> bytes:
+        data = self._pieces[digest].data()
+        self._count([digest], present=False)
+        return data
+
+    def _count(self, digests: Sequence[bytes], *, present: bool) -> None:
+        # What is sent again after a broken connection is counted once.
+        fresh = [digest for digest in digests if digest not in self._counted]
+        self._counted.update(fresh)
+        self._meter.add(sum(self._pieces[digest].length for digest in fresh), present=present)
+
+
+class _Feed:
+    """One stream of chunks, made as it is sent."""
+
+    def __init__(
+        self, parent: str, wanted: Sequence[bytes], read: Callable[[bytes], bytes]
+    ) -> None:
+        self.durable = 0
+        self.error: Exception | None = None
+        self._parent = parent
+        self._wanted = wanted
+        self._read = read
+
+    def messages(self) -> Iterator[service.WriteChunksRequest]:
+        """Return the requests; what goes wrong in between is kept in `error`."""
+        try:
+            message = service.WriteChunksRequest(parent=self._parent)
+            size = 0
+            for digest in self._wanted:
+                data = self._read(digest)
+                if size + len(data) > MAX_CHUNK_BYTES or len(message.chunks) == CHUNKS_PER_MESSAGE:
+                    yield message
+                    message, size = service.WriteChunksRequest(), 0
+                message.chunks.add(digest=digest, data=data)
+                size += len(data)
+            yield message
+        except Exception as problem:
+            # gRPC would only log it and cancel the call.
+            self.error = problem
+            raise
+
+    def acknowledged(self, response: service.WriteChunksResponse) -> None:
+        """Take note of how many chunks are durable."""
+        self.durable = response.durable_chunk_count
+
+
+def find(
+    request: service.FindMissingRequest, pick: Callable[[service.FindMissingResponse], T]
+) -> Call[T]:
+    """Ask what is missing."""
+    return call(request, service.FindMissingResponse, pick, timeout=BYTES_TIMEOUT)
+
+
+def slices(items: Sequence[T], size: int) -> Iterator[Sequence[T]]:
+    """Cut a sequence into parts of at most so many items."""
+    for start in range(0, len(items), size):
+        yield items[start : start + size]
