@@ -57,7 +57,8 @@ def build(chassis: Chassis, settings: ArtifactSettings) -> Service:
     depot = Depot(**store, content=content, lease=lease)
     scrub = Scrubbing(**store, blobs=blobs, depot=depot, pace=_scrub_pace(settings))
     compaction = Compaction(**store, blobs=blobs, folder=folder, share=settings.compact_share)
-    sweep = Sweeping(**store, blobs=blobs, compaction=compaction, pace=_sweep_pace(settings))
+    pace = _sweep_pace(settings)
+    sweep = Sweeping(**store, blobs=blobs, folder=folder, compaction=compaction, pace=pace)
     artifacts = ArtifactServicer(
         uploads=Uploads(**store, blobs=blobs, folder=folder, lease=lease),
         committer=FileCommitter(**store, content=content, lease=lease),
@@ -90,6 +91,7 @@ def _sweep_pace(settings: ArtifactSettings) -> sweeping.Pace:
         interval=timedelta(seconds=settings.sweep_seconds),
         grace=timedelta(seconds=settings.grace_seconds),
         unfinished=timedelta(seconds=settings.lease_seconds),
+        temporary=timedelta(seconds=settings.temporary_seconds),
     )
 
 

@@ -39,7 +39,10 @@ def add_artifact(
     }
     statement = insert(connection, ARTIFACTS).values(**values).on_conflict_do_nothing()
     if connection.execute(statement.returning(ARTIFACTS.c.digest)).first() is None:
-        return find_artifact(connection, artifact.name) or artifact
+        first = lease_artifact(connection, artifact.name, until=lease)
+        if first is None:  # swept since the statement before
+            raise bytes_missing(bytes.fromhex(artifact.name.artifact))
+        return first
     if refer(connection, FILES, artifact.name.project, Counter(files)) < len(files):
         raise bytes_missing(bytes.fromhex(artifact.name.artifact))
     return artifact

@@ -49,6 +49,7 @@ class FileCommitter:
             ServiceError: BYTES_MISSING, DIGEST_MISMATCH, CORRUPT_BYTES.
         """
         sizes, refs = await self._database.read(lambda tx: _known(tx, project, recipes))
+        await self._lease_again(project, list(sizes))
         files: dict[bytes, StoredFile] = {}
         for recipe in recipes:
             if recipe.digest in sizes:
@@ -61,6 +62,27 @@ class FileCommitter:
             await self._database.write(
                 lambda tx: store.add_files(tx.connection, project, new, lease=granted)
             )
+
+    async def _lease_again(self, project: str, files: Sequence[bytes]) -> None:
+        """Lease files that were committed before, so that none goes until it is listed."""
+        now = self._clock()
+        promised, granted = self._lease.promised(now), self._lease.granted(now)
+
+        def find(tx: Transaction) -> dict[bytes, datetime]:
+            return store.file_leases(tx.connection, project, files)
+
+        def lease(tx: Transaction) -> dict[bytes, datetime]:
+            store.extend_leases(tx.connection, project, files=files, chunks=(), until=granted)
+            return find(tx)
+
+        if not files:
+            return
+        leased = await self._database.read(find)
+        if len(leased) < len(files) or min(leased.values()) < promised:
+            leased = await self._database.write(lease)
+        for digest in files:
+            if digest not in leased:
+                raise bytes_missing(digest)
 
     async def _verified(self, project: str, file: StoredFile) -> StoredFile:
         """Return a file whose bytes have its digest.

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor
 from datetime import datetime
 from functools import partial
@@ -16,14 +16,15 @@ from itertools import groupby
 
 from services.artifact import store, sweep_store
 from services.artifact.blobs import BlobStore
-from services.artifact.domain import Chunk, ChunkRef, Pack
-from services.artifact.packs import CorruptChunkError, PackFolder, PackWriter, Span, read_span
+from services.artifact.domain import Chunk, ChunkRef, Garbage, GarbageKind, Pack
+from services.artifact.packs import PackFolder, PackWriter, Span, plan_spans, salvage_span
 from services.artifact.sweep_store import PackRow
 from services.common.database import Database, Transaction
 
 logger = logging.getLogger(__name__)
 
-_PACKS_AT_ONCE = 64
+_PACKS_AT_ONCE = 256
+_PREVIEW_PACKS = 100_000
 
 
 class Compaction:
@@ -46,49 +47,55 @@ class Compaction:
         self._clock = clock
         self._share = share
 
+    def preview(self, tx: Transaction, project: str | None) -> list[Garbage]:
+        """Return the packs that would be rewritten as things are in a transaction."""
+        packs = sweep_store.sparse_packs(
+            tx.connection, project, share=self._share, limit=_PREVIEW_PACKS
+        )
+        return [
+            Garbage(
+                GarbageKind.SPARSE_PACK,
+                f"projects/{pack.project}: pack {pack.pack}",
+                pack.size - pack.live,
+                f"of its {pack.size} bytes only {pack.live} are needed; those are moved",
+            )
+            for pack in packs
+        ]
+
     async def compact(self) -> int:
         """Rewrite sparse packs once; return how many there were."""
         packs = await self._database.read(
             lambda tx: sweep_store.sparse_packs(
-                tx.connection, share=self._share, limit=_PACKS_AT_ONCE
+                tx.connection, None, share=self._share, limit=_PACKS_AT_ONCE
             )
         )
         for project, own in groupby(packs, key=lambda pack: pack.project):
-            await self._rewrite(project, list(own))
+            await _Copy(self, project).rewrite(list(own))
         return len(packs)
 
-    async def _rewrite(self, project: str, packs: list[PackRow]) -> None:
-        """Copy what lives in some packs of a project into as few new ones as it fills."""
+    async def read(self, span: Span) -> tuple[list[Chunk], list[ChunkRef]]:
+        """Return the sound chunks of a span, and the damaged ones."""
         loop = asyncio.get_running_loop()
-        writer = self._folder.create()
-        old: dict[bytes, ChunkRef] = {}
-        try:
-            for pack in packs:
-                chunks = await self._database.read(partial(_chunks_of, pack.pack))
-                for ref in chunks:
-                    chunk = await loop.run_in_executor(self._threads, self._read, ref)
-                    if chunk is None:
-                        await self._database.write(partial(_mark, project, ref))
-                        continue
-                    if not writer.has_room([chunk]):
-                        await self._store(project, writer, old)
-                        writer, old = self._folder.create(), {}
-                    await loop.run_in_executor(self._threads, writer.append, [chunk])
-                    old[ref.digest] = ref
-            if writer.size:
-                await self._store(project, writer, old)
-        finally:
-            await loop.run_in_executor(self._threads, writer.discard)
+        return await loop.run_in_executor(self._threads, salvage_span, self._blobs, span)
 
-    def _read(self, ref: ChunkRef) -> Chunk | None:
-        """Return a chunk, verified; None when it is damaged."""
-        span = Span(ref.pack, ref.offset, ref.length, (ref,))
-        try:
-            return Chunk(ref.digest, read_span(self._blobs, span))
-        except CorruptChunkError:
-            return None
+    async def chunks_of(self, pack: str) -> list[ChunkRef]:
+        """Return what lies in a pack."""
+        return await self._database.read(lambda tx: sweep_store.chunks_of(tx.connection, pack))
 
-    async def _store(self, project: str, writer: PackWriter, old: dict[bytes, ChunkRef]) -> None:
+    async def mark_damaged(self, project: str, ref: ChunkRef) -> None:
+        """Record that a chunk cannot be read."""
+        await self._database.write(lambda tx: store.mark_damaged(tx.connection, project, ref))
+
+    def create_pack(self) -> PackWriter:
+        """Begin a pack."""
+        return self._folder.create()
+
+    async def append(self, writer: PackWriter, chunk: Chunk) -> None:
+        """Append a chunk to a pack."""
+        loop = asyncio.get_running_loop()
+        await loop.run_in_executor(self._threads, writer.append, [chunk])
+
+    async def store(self, project: str, writer: PackWriter, old: dict[bytes, ChunkRef]) -> None:
         """Make a new pack durable and let the copied chunks lie there."""
         name, size, now = writer.pack, writer.size, self._clock()
         await self._database.write(
@@ -101,13 +108,46 @@ class Compaction:
         await self._database.write(partial(_move, project, pack, old))
         logger.info("packs compacted", extra={"project": project, "bytes": size})
 
+    async def discard(self, writer: PackWriter) -> None:
+        """Remove what was written of a pack."""
+        await asyncio.get_running_loop().run_in_executor(self._threads, writer.discard)
 
-def _chunks_of(pack: str, tx: Transaction) -> list[ChunkRef]:
-    return sweep_store.chunks_of(tx.connection, pack)
 
+class _Copy:
+    """The copying of what lives in some packs of a project into as few new ones as it fills."""
 
-def _mark(project: str, ref: ChunkRef, tx: Transaction) -> None:
-    store.mark_damaged(tx.connection, project, ref)
+    def __init__(self, compaction: Compaction, project: str) -> None:
+        self._compaction = compaction
+        self._project = project
+        self._writer = compaction.create_pack()
+        self._old: dict[bytes, ChunkRef] = {}
+
+    async def rewrite(self, packs: Sequence[PackRow]) -> None:
+        """Copy, and store each new pack once it is full."""
+        try:
+            for pack in packs:
+                refs = await self._compaction.chunks_of(pack.pack)
+                by_digest = {ref.digest: ref for ref in refs}
+                for span in plan_spans(refs):
+                    sound, damaged = await self._compaction.read(span)
+                    for ref in damaged:
+                        await self._compaction.mark_damaged(self._project, ref)
+                    for chunk in sound:
+                        await self._append(chunk, by_digest[chunk.digest])
+            await self._store()
+        finally:
+            await self._compaction.discard(self._writer)
+
+    async def _append(self, chunk: Chunk, ref: ChunkRef) -> None:
+        if not self._writer.has_room([chunk]):
+            await self._store()
+        await self._compaction.append(self._writer, chunk)
+        self._old[chunk.digest] = ref
+
+    async def _store(self) -> None:
+        if self._writer.size:
+            await self._compaction.store(self._project, self._writer, self._old)
+            self._writer, self._old = self._compaction.create_pack(), {}
 
 
 def _move(project: str, pack: Pack, old: dict[bytes, ChunkRef], tx: Transaction) -> None:

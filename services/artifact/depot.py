@@ -55,10 +55,7 @@ class Depot:
         Raises:
             ServiceError: BYTES_MISSING, INVALID_PATH, INVALID_MANIFEST, LIMIT_EXCEEDED.
         """
-        granted = self._lease.granted(self._clock())
-        existing = await self._database.write(
-            lambda tx: artifact_store.lease_artifact(tx.connection, name, until=granted)
-        )
+        existing = await self._lease_again(name)
         if existing is not None:
             return existing
         manifest = await self._parse(name)
@@ -66,6 +63,7 @@ class Depot:
         now = self._clock()
         artifact = Artifact(name, len(manifest.entries), manifest.size, creator, now)
         files = {entry.digest for entry in manifest.entries} | {bytes.fromhex(name.artifact)}
+        granted = self._lease.granted(now)
         created = await self._database.write(
             lambda tx: artifact_store.add_artifact(
                 tx.connection, artifact, files=files, lease=granted
@@ -73,6 +71,21 @@ class Depot:
         )
         self._remember(name, manifest)
         return created
+
+    async def _lease_again(self, name: ArtifactName) -> Artifact | None:
+        """Return an artifact that exists, leased."""
+        now = self._clock()
+        leased = await self._database.lookup(
+            lambda tx: artifact_store.artifact_lease(tx.connection, name)
+        )
+        if leased is None:
+            return None
+        if leased >= self._lease.promised(now):
+            return await self._find(name)
+        granted = self._lease.granted(now)
+        return await self._database.write(
+            lambda tx: artifact_store.lease_artifact(tx.connection, name, until=granted)
+        )
 
     async def get(self, name: ArtifactName) -> Artifact:
         """Return an artifact, or refuse with RESOURCE_NOT_FOUND."""

@@ -145,6 +145,7 @@ class GarbageKind(StrEnum):
     FILE = "FILE"
     CHUNKS = "CHUNKS"
     PACK = "PACK"
+    SPARSE_PACK = "SPARSE_PACK"
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,6 +155,7 @@ class Garbage:
     kind: GarbageKind
     name: str
     size: int
+    reason: str
     count: int = 1
 
 
@@ -186,13 +188,14 @@ def limit_exceeded(limit: str, maximum: int) -> ServiceError:
     )
 
 
-def quota_exceeded(project: str) -> ServiceError:
+def quota_exceeded(project: str, maximum: int) -> ServiceError:
     """Say that a project has no room left."""
     return ServiceError(
         Reason.LIMIT_EXCEEDED,
-        f"the quota of {project} is used up; delete versions, or ask for a larger one",
+        f"the quota of projects/{project}, {maximum} bytes, is used up; "
+        "delete what is not needed, or ask for a larger one",
         limit="quota_bytes",
-        maximum="",
+        maximum=str(maximum),
     )
 
 

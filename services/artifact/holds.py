@@ -95,13 +95,19 @@ class Holds:
         sizes: dict[str, int] = {}
         for start in range(0, len(digests), _FILES_AT_ONCE):
             some = digests[start : start + _FILES_AT_ONCE]
-            work = partial(_refs, project=name.project, digests=some)
-            refs = await self._database.read(work)
-            await self._look_up(sizes, {ref.pack for ref, _ in refs})
-            lost = [(ref, file) for ref, file in refs if ref.offset + ref.length > sizes[ref.pack]]
-            if lost:
-                await self._database.write(partial(_mark_damaged, project=name.project, lost=lost))
-                raise bytes_missing(lost[0][0].digest)
+            while lost := await self._lost(name.project, some, sizes):
+                mark = partial(_mark_damaged, project=name.project, lost=lost)
+                if await self._database.write(mark):
+                    raise bytes_missing(lost[0].digest)
+                # All of them had been moved to another pack; seen to be there once more.
+
+    async def _lost(
+        self, project: str, files: Sequence[bytes], sizes: dict[str, int]
+    ) -> Sequence[ChunkRef]:
+        """Return the chunks of files that do not lie where they should."""
+        refs = await self._database.read(partial(_refs, project=project, digests=files))
+        await self._look_up(sizes, {ref.pack for ref in refs})
+        return [ref for ref in refs if ref.offset + ref.length > sizes[ref.pack]]
 
     async def _manifest(self, name: ArtifactName) -> Manifest:
         try:
@@ -121,10 +127,8 @@ class Holds:
         sizes.update((pack, size or 0) for pack, size in zip(new, found, strict=True))
 
 
-def _refs(
-    tx: Transaction, *, project: str, digests: Sequence[bytes]
-) -> list[tuple[ChunkRef, bytes]]:
-    """Return where the chunks of files lie, each with its file; all of them must be there."""
+def _refs(tx: Transaction, *, project: str, digests: Sequence[bytes]) -> list[ChunkRef]:
+    """Return where the chunks of files lie; all of them must be there."""
     files = store.find_files(tx.connection, project, digests)
     for digest in digests:
         if digest not in files:
@@ -134,9 +138,10 @@ def _refs(
     for chunk in chunks:
         if chunk not in refs:
             raise bytes_missing(chunk)
-    return [(refs[chunk], file.digest) for file in files.values() for chunk in set(file.chunks)]
+    return list(refs.values())
 
 
-def _mark_damaged(tx: Transaction, *, project: str, lost: Sequence[tuple[ChunkRef, bytes]]) -> None:
-    for ref, _ in lost:
-        store.mark_damaged(tx.connection, project, ref)
+def _mark_damaged(tx: Transaction, *, project: str, lost: Sequence[ChunkRef]) -> bool:
+    """Record lost chunks; False when none lies there any more."""
+    marked = [store.mark_damaged(tx.connection, project, ref) for ref in lost]
+    return any(marked)

@@ -187,6 +187,24 @@ def read_span(blobs: BlobStore, span: Span, *, verify: bool = True) -> bytes:
     return data
 
 
+def salvage_span(blobs: BlobStore, span: Span) -> tuple[list[Chunk], list[ChunkRef]]:
+    """Return the chunks of a span that are what they were, and those that are not."""
+    try:
+        data = read_span(blobs, span)
+    except CorruptChunkError as error:
+        if len(span.chunks) == 1:
+            return [], [error.ref]
+        sound: list[Chunk] = []
+        damaged: list[ChunkRef] = []
+        for ref in span.chunks:
+            some = salvage_span(blobs, _span([ref]))
+            sound += some[0]
+            damaged += some[1]
+        return sound, damaged
+    starts = [(ref, ref.offset - span.offset) for ref in span.chunks]
+    return [Chunk(ref.digest, data[at : at + ref.length]) for ref, at in starts], []
+
+
 def _first_unreadable(blobs: BlobStore, span: Span) -> ChunkRef:
     size = blobs.size(span.pack) or 0
     return next((ref for ref in span.chunks if ref.offset + ref.length > size), span.chunks[0])

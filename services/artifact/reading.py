@@ -12,7 +12,7 @@ from functools import partial
 from itertools import accumulate
 
 from services.artifact import store
-from services.artifact.blobs import BlobStore
+from services.artifact.blobs import BlobStore, unavailable
 from services.artifact.domain import (
     MESSAGE_BYTES,
     ChunkRef,
@@ -99,7 +99,10 @@ class ContentReader:
                 yield data
         except CorruptChunkError as error:
             ref = error.ref
-            await self._database.write(lambda tx: store.mark_damaged(tx.connection, project, ref))
+            if not await self._database.write(
+                lambda tx: store.mark_damaged(tx.connection, project, ref)
+            ):
+                raise unavailable() from None  # moved while it was read: there again on retry
             raise corrupt_bytes(error.ref.digest) from None
 
     async def _spans(
@@ -132,7 +135,7 @@ class ContentReader:
         )
         for digest in digests:
             if digest not in found:
-                raise corrupt_bytes(digest)
+                raise bytes_missing(digest)
         return [found[digest] for digest in digests]
 
 

@@ -8,19 +8,18 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import partial
 
 from services.artifact import store, sweep_store
-from services.artifact.blobs import BlobStore
+from services.artifact.blobs import BlobStore, unavailable
 from services.artifact.depot import Depot
-from services.artifact.domain import ChunkRef, StoredFile
+from services.artifact.domain import Chunk, ChunkRef, corrupt_bytes
 from services.artifact.duty import Duty
-from services.artifact.manifest import ManifestEntry
-from services.artifact.packs import CorruptChunkError, Span, plan_spans, read_span
+from services.artifact.packs import Span, plan_spans, salvage_span
 from services.artifact.sweep_store import PackRow
 from services.common.database import Database, Transaction
 from services.common.errors import ServiceError
@@ -30,6 +29,7 @@ logger = logging.getLogger(__name__)
 
 _IDLE_SECONDS = 60.0
 _DUTY = timedelta(minutes=5)
+_ATTEMPTS = 10
 _REPORT_BYTES = 64 * 1024 * 1024
 
 
@@ -100,9 +100,9 @@ class Scrubbing:
             return False
         chunks = await self._database.read(partial(_chunks_of, pack))
         for span in plan_spans(chunks):
-            for ref in await self._damaged(span):
+            _, damaged = await self._read(span)
+            for ref in await self._mark(pack.project, damaged):
                 logger.error("damaged", extra={"pack": pack.pack, "chunk": ref.digest.hex()})
-                await self._database.write(partial(_mark, pack.project, ref))
             await asyncio.sleep(span.length / self._pace.rate)
         now = self._clock()
         await self._database.write(
@@ -117,71 +117,88 @@ class Scrubbing:
             ServiceError: RESOURCE_NOT_FOUND; CORRUPT_BYTES when its manifest is damaged.
         """
         manifest = await self._depot.manifest(name)
+        # Read over as well: the depot may have it by heart.
+        unreadable = await self._verify_file(name.project, bytes.fromhex(name.artifact))
+        if unreadable is not None:
+            raise corrupt_bytes(unreadable)
         found: list[Finding] = []
         done = reported = 0
-        known: dict[bytes, ChunkRef | None] = {}
+        known: dict[bytes, bytes | None] = {}
         for entry in manifest.entries:
             if entry.digest not in known:
-                known[entry.digest] = await self._verify_file(name.project, entry)
+                known[entry.digest] = await self._verify_file(name.project, entry.digest)
             damaged = known[entry.digest]
             if damaged is not None:
-                found.append(Finding(entry.path, entry.digest, damaged.digest))
+                found.append(Finding(entry.path, entry.digest, damaged))
             done += entry.size
             if done - reported >= _REPORT_BYTES:
                 yield Report(done, manifest.size, tuple(found))
                 reported, found = done, []
         yield Report(done, manifest.size, tuple(found))
 
-    async def _verify_file(self, project: str, entry: ManifestEntry) -> ChunkRef | None:
+    async def _verify_file(self, project: str, digest: bytes) -> bytes | None:
         """Return the first damaged chunk of a file; None when it is sound."""
-        file, refs = await self._database.read(partial(_locate, project, entry.digest))
-        if file is None:
-            return ChunkRef(entry.digest, "", 0, 0)
-        for chunk in file.chunks:
-            if chunk not in refs:
-                return ChunkRef(chunk, "", 0, 0)
-        damaged: list[ChunkRef] = []
-        for span in plan_spans(refs[chunk] for chunk in file.chunks):
-            damaged += await self._damaged(span)
-        for ref in damaged:
-            await self._database.write(partial(_mark, project, ref))
-        if not damaged:
-            sound = list({refs[chunk] for chunk in file.chunks})
-            await self._database.write(lambda tx: store.mark_sound(tx.connection, project, sound))
-        return damaged[0] if damaged else None
+        for _ in range(_ATTEMPTS):
+            place = await self._database.read(partial(_locate, project, digest))
+            if place.lost is not None:
+                return place.lost
+            damaged: list[ChunkRef] = []
+            for span in plan_spans(place.refs):
+                damaged += (await self._read(span))[1]
+            if not damaged:
+                await self._mark_sound(project, place)
+                return None
+            marked = await self._mark(project, damaged)
+            if marked:
+                return marked[0].digest
+        # Moved again and again while it was read.
+        raise unavailable()
 
-    async def _damaged(self, span: Span) -> list[ChunkRef]:
-        """Return the chunks of a span that cannot be read as they were."""
+    async def _mark(self, project: str, damaged: Sequence[ChunkRef]) -> list[ChunkRef]:
+        """Record damage; return the chunks that still lie where they could not be read."""
+        return [
+            ref
+            for ref in damaged
+            if await self._database.write(partial(_mark_damaged, project, ref))
+        ]
+
+    async def _mark_sound(self, project: str, place: _Place) -> None:
+        """Take back that something is damaged, if it is said to be."""
+        if place.is_suspect:
+            refs = list(set(place.refs))
+            await self._database.write(lambda tx: store.mark_sound(tx.connection, project, refs))
+
+    async def _read(self, span: Span) -> tuple[list[Chunk], list[ChunkRef]]:
         loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self._threads, _damaged_in, self._blobs, span)
+        return await loop.run_in_executor(self._threads, salvage_span, self._blobs, span)
 
 
-def _damaged_in(blobs: BlobStore, span: Span) -> list[ChunkRef]:
-    try:
-        read_span(blobs, span)
-    except CorruptChunkError as error:
-        if len(span.chunks) == 1:
-            return [error.ref]
-        found: list[ChunkRef] = []
-        for ref in span.chunks:
-            found += _damaged_in(blobs, Span(ref.pack, ref.offset, ref.length, (ref,)))
-        return found
-    return []
+@dataclass(frozen=True, slots=True)
+class _Place:
+    """Where a file's chunks lie; what of it is lost altogether, if anything is."""
+
+    refs: tuple[ChunkRef, ...]
+    is_suspect: bool = False
+    lost: bytes | None = None
 
 
 def _chunks_of(pack: PackRow, tx: Transaction) -> list[ChunkRef]:
     return sweep_store.chunks_of(tx.connection, pack.pack)
 
 
-def _mark(project: str, ref: ChunkRef, tx: Transaction) -> None:
-    store.mark_damaged(tx.connection, project, ref)
+def _mark_damaged(project: str, ref: ChunkRef, tx: Transaction) -> bool:
+    return store.mark_damaged(tx.connection, project, ref)
 
 
-def _locate(
-    project: str, digest: bytes, tx: Transaction
-) -> tuple[StoredFile | None, dict[bytes, ChunkRef]]:
-    file = store.find_files(tx.connection, project, [digest], damaged=True).get(digest)
+def _locate(project: str, digest: bytes, tx: Transaction) -> _Place:
+    sound = store.find_files(tx.connection, project, [digest])
+    file = sound.get(digest)
     if file is None:
-        return None, {}
-    chunks = list(set(file.chunks))
-    return file, store.find_chunks(tx.connection, project, chunks, damaged=True)
+        file = store.find_files(tx.connection, project, [digest], damaged=True).get(digest)
+    if file is None:
+        return _Place((), lost=digest)
+    refs = store.find_chunks(tx.connection, project, list(set(file.chunks)), damaged=True)
+    for chunk in file.chunks:
+        if chunk not in refs:
+            return _Place((), lost=chunk)
+    return _Place(tuple(refs[chunk] for chunk in file.chunks), is_suspect=digest not in sound)

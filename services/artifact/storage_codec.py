@@ -12,6 +12,7 @@ from services.common.errors import invalid_field
 from services.common.names import ProjectName
 
 ITEMS = 10_000
+_FREED = (GarbageKind.PACK, GarbageKind.SPARSE_PACK)
 
 
 def quota(request: storage_service_pb2.SetQuotaRequest) -> int | None:
@@ -37,7 +38,7 @@ def report(found: Report) -> storage_service_pb2.VerifyArtifactResponse:
 
 def swept(gone: Sequence[Garbage]) -> storage_service_pb2.SweepProjectResponse:
     """Write what went, or would."""
-    freed = sum(item.size for item in gone if item.kind is GarbageKind.PACK)
+    freed = sum(item.size for item in gone if item.kind in _FREED)
     unneeded = sum(item.size for item in gone if item.kind is GarbageKind.CHUNKS)
     return storage_service_pb2.SweepProjectResponse(
         items=[
@@ -46,6 +47,7 @@ def swept(gone: Sequence[Garbage]) -> storage_service_pb2.SweepProjectResponse:
                 description=item.name,
                 size_bytes=item.size,
                 count=item.count,
+                reason=item.reason,
             )
             for item in gone[:ITEMS]
         ],

@@ -38,20 +38,25 @@ def delete_artifacts(
         HOLDS.c.project == ARTIFACTS.c.project, HOLDS.c.digest == ARTIFACTS.c.digest
     )
     unneeded = sa.and_(ARTIFACTS.c.lease_expire_time < now, ~held)
-    found = sa.select(ARTIFACTS.c.project, ARTIFACTS.c.digest).where(unneeded)
+    found = sa.select(ARTIFACTS.c.project, ARTIFACTS.c.digest).where(unneeded).limit(limit)
+    # Locked first, so that the statement that deletes sees every hold that was taken before.
+    locked = _of(found, ARTIFACTS, project).with_for_update(skip_locked=True)
     gone: list[Garbage] = []
-    for row in list(connection.execute(_of(found, ARTIFACTS, project).limit(limit))):
+    for row in connection.execute(locked).all():
         is_it = sa.and_(ARTIFACTS.c.project == row.project, ARTIFACTS.c.digest == row.digest)
         deleted = connection.execute(
             ARTIFACTS.delete()
             .where(is_it, unneeded)
-            .returning(ARTIFACTS.c.file_digests, ARTIFACTS.c.size_bytes)
+            .returning(
+                ARTIFACTS.c.file_digests, ARTIFACTS.c.size_bytes, ARTIFACTS.c.lease_expire_time
+            )
         ).first()
         if deleted is not None:
             files = split_digests(bytes(deleted.file_digests))
             refer(connection, FILES, row.project, Counter(files), sign=-1)
             name = f"projects/{row.project}/artifacts/{row.digest}"
-            gone.append(Garbage(GarbageKind.ARTIFACT, name, deleted.size_bytes))
+            reason = f"nothing holds it; its lease ended {_moment(deleted.lease_expire_time)}"
+            gone.append(Garbage(GarbageKind.ARTIFACT, name, deleted.size_bytes, reason))
     return gone
 
 
@@ -64,24 +69,35 @@ def delete_files(
         deleted = FILES.delete().where(among(FILES, owner, digests), _is_unused(FILES, now))
         counts: Counter[bytes] = Counter()
         for row in connection.execute(
-            deleted.returning(FILES.c.digest, FILES.c.size_bytes, FILES.c.chunk_digests)
+            deleted.returning(
+                FILES.c.digest,
+                FILES.c.size_bytes,
+                FILES.c.chunk_digests,
+                FILES.c.lease_expire_time,
+            )
         ):
             counts.update(set(split_digests(bytes(row.chunk_digests))))
             name = f"projects/{owner}: file {bytes(row.digest).hex()}"
-            gone.append(Garbage(GarbageKind.FILE, name, row.size_bytes))
+            reason = f"no artifact lists it; its lease ended {_moment(row.lease_expire_time)}"
+            gone.append(Garbage(GarbageKind.FILE, name, row.size_bytes, reason))
         refer(connection, CHUNKS, owner, counts, sign=-1)
     return gone
 
 
-def condemn_chunks(connection: Connection, project: str | None, *, now: datetime) -> None:
-    """Mark chunks that are in no file and whose leases are over; unmark those needed again."""
-    marks = (
-        (sa.and_(_is_unused(CHUNKS, now), CHUNKS.c.condemn_time.is_(None)), now),
-        (sa.and_(~_is_unused(CHUNKS, now), CHUNKS.c.condemn_time.is_not(None)), None),
-    )
-    for which, time in marks:
-        marked = CHUNKS.update().where(which).values(condemn_time=time)
-        connection.execute(_of(marked, CHUNKS, project))
+def condemn_chunks(
+    connection: Connection, project: str | None, *, now: datetime, limit: int
+) -> int:
+    """Mark chunks that are in no file and whose leases are over; return how many.
+
+    Whatever needs one again takes the mark off.
+    """
+    unmarked = CHUNKS.c.condemn_time.is_(None)
+    found = _unused(connection, CHUNKS, project, now=now, limit=limit, also=unmarked)
+    count = 0
+    for owner, digests in found.items():
+        which = sa.and_(among(CHUNKS, owner, digests), _is_unused(CHUNKS, now), unmarked)
+        count += connection.execute(CHUNKS.update().where(which).values(condemn_time=now)).rowcount
+    return count
 
 
 def delete_chunks(
@@ -94,27 +110,42 @@ def delete_chunks(
     for owner, digests in found.items():
         which = sa.and_(among(CHUNKS, owner, digests), _is_unused(CHUNKS, now), condemned)
         by_pack: Counter[str] = Counter()
+        sound: Counter[str] = Counter()
         count: Counter[str] = Counter()
         for row in connection.execute(
-            CHUNKS.delete().where(which).returning(CHUNKS.c.pack, CHUNKS.c.length)
+            CHUNKS.delete().where(which).returning(CHUNKS.c.pack, CHUNKS.c.length, CHUNKS.c.damaged)
         ):
             by_pack[row.pack] += row.length
+            sound[row.pack] += 0 if row.damaged else row.length
             count[row.pack] += 1
         for pack in sorted(by_pack):
-            add_live(connection, pack, -by_pack[pack])
+            add_live(connection, pack, -sound[pack])
             name = f"projects/{owner}: {count[pack]} chunks of pack {pack}"
-            gone.append(Garbage(GarbageKind.CHUNKS, name, by_pack[pack], count[pack]))
+            reason = "no file has them, and their leases are over"
+            gone.append(Garbage(GarbageKind.CHUNKS, name, by_pack[pack], reason, count[pack]))
     return gone
 
 
 def condemn_packs(
     connection: Connection, project: str | None, *, now: datetime, unsealed_before: datetime
 ) -> None:
-    """Mark packs in which nothing lies, and those that were never finished."""
-    empty = sa.and_(PACKS.c.sealed.is_(sa.true()), PACKS.c.live_bytes == 0)
+    """Mark packs in which nothing lies, and those that were never finished.
+
+    No chunk ever comes to lie in a pack that is sealed, or marked.
+    """
+    lies_there = sa.exists().where(CHUNKS.c.pack == PACKS.c.pack)
+    empty = sa.and_(PACKS.c.sealed.is_(sa.true()), PACKS.c.live_bytes == 0, ~lies_there)
     given_up = sa.and_(PACKS.c.sealed.is_(sa.false()), PACKS.c.create_time < unsealed_before)
-    marked = PACKS.update().where(PACKS.c.condemn_time.is_(None), sa.or_(empty, given_up))
-    connection.execute(_of(marked.values(condemn_time=now), PACKS, project))
+    # One after the other: a pack sealed meanwhile must be looked at anew, with its chunks.
+    for which in (empty, given_up):
+        marked = PACKS.update().where(PACKS.c.condemn_time.is_(None), which)
+        connection.execute(_of(marked.values(condemn_time=now), PACKS, project))
+
+
+def give_up_pack(connection: Connection, pack: str, *, now: datetime) -> None:
+    """Mark a pack that could not be stored: what was stored of it goes, its quota is freed."""
+    unsealed = sa.and_(PACKS.c.pack == pack, PACKS.c.sealed.is_(sa.false()))
+    connection.execute(PACKS.update().where(unsealed).values(condemn_time=now))
 
 
 def condemned_packs(
@@ -126,9 +157,9 @@ def condemned_packs(
 
 
 def forget_pack(connection: Connection, pack: PackRow) -> bool:
-    """Forget a pack that is empty; False when it is not, or was forgotten before."""
-    empty = sa.and_(PACKS.c.live_bytes == 0, PACKS.c.condemn_time.is_not(None))
-    if not connection.execute(PACKS.delete().where(PACKS.c.pack == pack.pack, empty)).rowcount:
+    """Forget a condemned pack; False when that was done before."""
+    condemned = sa.and_(PACKS.c.pack == pack.pack, PACKS.c.condemn_time.is_not(None))
+    if not connection.execute(PACKS.delete().where(condemned)).rowcount:
         return False
     stored = SPACES.c.stored_bytes - pack.size
     space = SPACES.update().where(SPACES.c.project == pack.project)
@@ -136,15 +167,18 @@ def forget_pack(connection: Connection, pack: PackRow) -> bool:
     return True
 
 
-def sparse_packs(connection: Connection, *, share: float, limit: int) -> list[PackRow]:
+def sparse_packs(
+    connection: Connection, project: str | None, *, share: float, limit: int
+) -> list[PackRow]:
     """Return packs of which less than a share is needed, but not nothing."""
     sparse = sa.and_(
         PACKS.c.sealed.is_(sa.true()),
+        PACKS.c.condemn_time.is_(None),
         PACKS.c.live_bytes > 0,
         PACKS.c.live_bytes < PACKS.c.size_bytes * share,
     )
     query = _select_packs().where(sparse).order_by(PACKS.c.project, PACKS.c.pack)
-    return _packs(connection, query.limit(limit))
+    return _packs(connection, _of(query, PACKS, project).limit(limit))
 
 
 def chunks_of(connection: Connection, pack: str) -> list[ChunkRef]:
@@ -171,6 +205,7 @@ def move_chunks(
             CHUNKS.c.digest == old.digest,
             CHUNKS.c.pack == old.pack,
             CHUNKS.c.position == old.offset,
+            CHUNKS.c.damaged.is_(sa.false()),
         )
         place = {"pack": new.pack, "position": new.offset}
         if connection.execute(CHUNKS.update().where(is_there).values(**place)).rowcount:
@@ -182,7 +217,11 @@ def move_chunks(
 
 def next_to_verify(connection: Connection, *, before: datetime) -> PackRow | None:
     """Return the pack that was read over longest ago, before a moment."""
-    query = _select_packs().where(PACKS.c.sealed.is_(sa.true()), PACKS.c.verify_time < before)
+    query = _select_packs().where(
+        PACKS.c.sealed.is_(sa.true()),
+        PACKS.c.condemn_time.is_(None),
+        PACKS.c.verify_time < before,
+    )
     found = _packs(connection, query.order_by(PACKS.c.verify_time).limit(1))
     return found[0] if found else None
 
@@ -265,6 +304,10 @@ def _unused(
 
 def _of(statement: Any, table: sa.Table, project: str | None) -> Any:
     return statement if project is None else statement.where(table.c.project == project)
+
+
+def _moment(time: datetime) -> str:
+    return f"{time:%Y-%m-%d %H:%M:%S} UTC"
 
 
 def _select_packs() -> sa.Select[Any]:

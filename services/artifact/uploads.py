@@ -13,7 +13,7 @@ from concurrent.futures import Executor
 from dataclasses import dataclass
 from datetime import datetime
 
-from services.artifact import store
+from services.artifact import store, sweep_store
 from services.artifact.blobs import BlobStore
 from services.artifact.domain import Chunk, Lease, quota_exceeded
 from services.artifact.packs import PackFolder, PackWriter, verify_chunks
@@ -132,14 +132,26 @@ class Uploads:
             lambda tx: store.begin_pack(tx.connection, project, name, size, now=now)
         ):
             await loop.run_in_executor(self._threads, writer.discard)
-            raise quota_exceeded(project)
-        pack = await loop.run_in_executor(self._threads, writer.finish, self._blobs)
+            raise quota_exceeded(project, await self._quota(project))
+        try:
+            pack = await loop.run_in_executor(self._threads, writer.finish, self._blobs)
+        except ServiceError:
+            # What did not come to lie there takes none of the project's room.
+            now = self._clock()
+            await self._database.write(
+                lambda tx: sweep_store.give_up_pack(tx.connection, name, now=now)
+            )
+            raise
         granted = self._lease.granted(self._clock())
         if not await self._database.write(
             lambda tx: store.seal_pack(tx.connection, project, pack, lease=granted)
         ):
+            await loop.run_in_executor(self._threads, self._blobs.delete, name)
             message = "the upload took so long that it was given up; send it again"
             raise ServiceError(Reason.SERVICE_UNAVAILABLE, message)
+
+    async def _quota(self, project: str) -> int:
+        return await self._database.read(lambda tx: store.find_quota(tx.connection, project))
 
     def create_pack(self) -> PackWriter:
         """Begin a pack."""

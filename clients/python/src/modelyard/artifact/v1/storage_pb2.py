@@ -24,19 +24,19 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n#modelyard/artifact/v1/storage.proto\x12\x15modelyard.artifact.v1\"\xa2\x01\n\x05Usage\x12\x0f\n\x07project\x18\x01 \x01(\t\x12\x14\n\x0cstored_bytes\x18\x02 \x01(\x03\x12\x14\n\x0cneeded_bytes\x18\x03 \x01(\x03\x12\x13\n\x0bquota_bytes\x18\x04 \x01(\x03\x12\x16\n\x0e\x61rtifact_count\x18\x05 \x01(\x03\x12\x12\n\nfile_count\x18\x06 \x01(\x03\x12\x1b\n\x13\x64\x61maged_chunk_count\x18\x07 \x01(\x03\"s\n\x07Garbage\x12\x30\n\x04kind\x18\x01 \x01(\x0e\x32\".modelyard.artifact.v1.GarbageKind\x12\x13\n\x0b\x64\x65scription\x18\x02 \x01(\t\x12\x12\n\nsize_bytes\x18\x03 \x01(\x03\x12\r\n\x05\x63ount\x18\x04 \x01(\x03\"A\n\x0b\x44\x61magedFile\x12\x0c\n\x04path\x18\x01 \x01(\t\x12\x0e\n\x06sha256\x18\x02 \x01(\t\x12\x14\n\x0c\x63hunk_sha256\x18\x03 \x01(\t*\x8d\x01\n\x0bGarbageKind\x12\x1c\n\x18GARBAGE_KIND_UNSPECIFIED\x10\x00\x12\x19\n\x15GARBAGE_KIND_ARTIFACT\x10\x01\x12\x15\n\x11GARBAGE_KIND_FILE\x10\x02\x12\x17\n\x13GARBAGE_KIND_CHUNKS\x10\x03\x12\x15\n\x11GARBAGE_KIND_PACK\x10\x04\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n#modelyard/artifact/v1/storage.proto\x12\x15modelyard.artifact.v1\"\xa2\x01\n\x05Usage\x12\x0f\n\x07project\x18\x01 \x01(\t\x12\x14\n\x0cstored_bytes\x18\x02 \x01(\x03\x12\x14\n\x0cneeded_bytes\x18\x03 \x01(\x03\x12\x13\n\x0bquota_bytes\x18\x04 \x01(\x03\x12\x16\n\x0e\x61rtifact_count\x18\x05 \x01(\x03\x12\x12\n\nfile_count\x18\x06 \x01(\x03\x12\x1b\n\x13\x64\x61maged_chunk_count\x18\x07 \x01(\x03\"\x83\x01\n\x07Garbage\x12\x30\n\x04kind\x18\x01 \x01(\x0e\x32\".modelyard.artifact.v1.GarbageKind\x12\x13\n\x0b\x64\x65scription\x18\x02 \x01(\t\x12\x12\n\nsize_bytes\x18\x03 \x01(\x03\x12\r\n\x05\x63ount\x18\x04 \x01(\x03\x12\x0e\n\x06reason\x18\x05 \x01(\t\"A\n\x0b\x44\x61magedFile\x12\x0c\n\x04path\x18\x01 \x01(\t\x12\x0e\n\x06sha256\x18\x02 \x01(\t\x12\x14\n\x0c\x63hunk_sha256\x18\x03 \x01(\t*\xab\x01\n\x0bGarbageKind\x12\x1c\n\x18GARBAGE_KIND_UNSPECIFIED\x10\x00\x12\x19\n\x15GARBAGE_KIND_ARTIFACT\x10\x01\x12\x15\n\x11GARBAGE_KIND_FILE\x10\x02\x12\x17\n\x13GARBAGE_KIND_CHUNKS\x10\x03\x12\x15\n\x11GARBAGE_KIND_PACK\x10\x04\x12\x1c\n\x18GARBAGE_KIND_SPARSE_PACK\x10\x05\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'modelyard.artifact.v1.storage_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_GARBAGEKIND']._serialized_start=412
-  _globals['_GARBAGEKIND']._serialized_end=553
+  _globals['_GARBAGEKIND']._serialized_start=429
+  _globals['_GARBAGEKIND']._serialized_end=600
   _globals['_USAGE']._serialized_start=63
   _globals['_USAGE']._serialized_end=225
-  _globals['_GARBAGE']._serialized_start=227
-  _globals['_GARBAGE']._serialized_end=342
-  _globals['_DAMAGEDFILE']._serialized_start=344
-  _globals['_DAMAGEDFILE']._serialized_end=409
+  _globals['_GARBAGE']._serialized_start=228
+  _globals['_GARBAGE']._serialized_end=359
+  _globals['_DAMAGEDFILE']._serialized_start=361
+  _globals['_DAMAGEDFILE']._serialized_end=426
 # @@protoc_insertion_point(module_scope)

@@ -33,6 +33,8 @@ class _GarbageKindEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._En
     """Chunks that are in no file and whose leases are over, by pack."""
     GARBAGE_KIND_PACK: _GarbageKind.ValueType  # 4
     """A pack in which nothing lies any more, or that was never finished."""
+    GARBAGE_KIND_SPARSE_PACK: _GarbageKind.ValueType  # 5
+    """A pack of which so little is needed that the rest is freed by moving that."""
 
 class GarbageKind(_GarbageKind, metaclass=_GarbageKindEnumTypeWrapper):
     """GarbageKind says what sort of thing goes."""
@@ -47,6 +49,8 @@ GARBAGE_KIND_CHUNKS: GarbageKind.ValueType  # 3
 """Chunks that are in no file and whose leases are over, by pack."""
 GARBAGE_KIND_PACK: GarbageKind.ValueType  # 4
 """A pack in which nothing lies any more, or that was never finished."""
+GARBAGE_KIND_SPARSE_PACK: GarbageKind.ValueType  # 5
+"""A pack of which so little is needed that the rest is freed by moving that."""
 global___GarbageKind = GarbageKind
 
 @typing.final
@@ -105,14 +109,19 @@ class Garbage(google.protobuf.message.Message):
     DESCRIPTION_FIELD_NUMBER: builtins.int
     SIZE_BYTES_FIELD_NUMBER: builtins.int
     COUNT_FIELD_NUMBER: builtins.int
+    REASON_FIELD_NUMBER: builtins.int
     kind: global___GarbageKind.ValueType
     """What sort of thing."""
     description: builtins.str
     """Which."""
     size_bytes: builtins.int
-    """Its size; of an artifact or a file what is in it, shared or not."""
+    """Its size; of an artifact or a file what is in it, shared or not; of a sparse
+    pack what is freed.
+    """
     count: builtins.int
     """How many: of chunks, else 1."""
+    reason: builtins.str
+    """Why."""
     def __init__(
         self,
         *,
@@ -120,8 +129,9 @@ class Garbage(google.protobuf.message.Message):
         description: builtins.str = ...,
         size_bytes: builtins.int = ...,
         count: builtins.int = ...,
+        reason: builtins.str = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["count", b"count", "description", b"description", "kind", b"kind", "size_bytes", b"size_bytes"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["count", b"count", "description", b"description", "kind", b"kind", "reason", b"reason", "size_bytes", b"size_bytes"]) -> None: ...
 
 global___Garbage = Garbage
 

@@ -98,7 +98,7 @@ class SweepProjectResponse(google.protobuf.message.Message):
     unneeded_bytes: builtins.int
     """How many bytes nothing needs any more."""
     freed_bytes: builtins.int
-    """How many bytes of storage were freed."""
+    """How many bytes of storage were freed, or would be in time."""
     @property
     def items(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[modelyard.artifact.v1.storage_pb2.Garbage]:
         """The first 10,000 things."""
