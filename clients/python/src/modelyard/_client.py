@@ -27,6 +27,7 @@ from modelyard._resources.models import AsyncModels, Models
 from modelyard._resources.projects import AsyncProjects, Projects
 from modelyard._resources.retention import AsyncRetention, Retention
 from modelyard._resources.runs import AsyncRuns, Runs
+from modelyard._resources.storage import AsyncStorage, Storage
 from modelyard._resources.tokens import AsyncTokens, Tokens
 from modelyard._resources.versions import AsyncVersions, Versions
 from modelyard._resources.webhooks import AsyncWebhooks, Webhooks
@@ -120,6 +121,7 @@ class Client:
         self.models = Models(connection, names)
         self.projects = Projects(connection, names)
         self.runs = Runs(connection, names)
+        self.storage = Storage(connection, names)
         self.tokens = Tokens(connection, names)
         self.versions = Versions(connection, names)
         self.retention = Retention(connection, names)
@@ -207,6 +209,7 @@ class AsyncClient:
         self.models = AsyncModels(connection, names)
         self.projects = AsyncProjects(connection, names)
         self.runs = AsyncRuns(connection, names)
+        self.storage = AsyncStorage(connection, names)
         self.tokens = AsyncTokens(connection, names)
         self.versions = AsyncVersions(connection, names)
         self.retention = AsyncRetention(connection, names)

@@ -51,7 +51,7 @@ class _Artifacts(Group):
         verified and kept. With a cache, by default the one that MODELYARD_CACHE names, files
         are fetched once for all processes of a host, are read-only and hard-linked.
         """
-        artifact = yield from _artifact_of(self._names, source)
+        artifact = yield from artifact_of(self._names, source)
         chosen = Cache.of(cache)
         return (yield from _pull.pull(artifact, Path(destination), progress=progress, cache=chosen))
 
@@ -77,18 +77,18 @@ class _Artifacts(Group):
     @flow
     def files(self, source: Ref, *, prefix: str = "") -> Flow[Sequence[artifact_pb2.File]]:
         """List the files of a version or an artifact, by path."""
-        artifact = yield from _artifact_of(self._names, source)
+        artifact = yield from artifact_of(self._names, source)
         return (yield from _pull.list_files(artifact, prefix=prefix))
 
     @flow
     def read(self, source: Ref, path: str) -> Flow[bytes]:
         """Return the bytes of one file of a version or an artifact, verified."""
-        artifact = yield from _artifact_of(self._names, source)
+        artifact = yield from artifact_of(self._names, source)
         return (yield from _fetching.read_whole(artifact, path))
 
     @flow
     def _window(self, source: Ref, path: str) -> Flow[_opening.Window]:
-        artifact = yield from _artifact_of(self._names, source)
+        artifact = yield from artifact_of(self._names, source)
         return _opening.Window(artifact, (yield from _fetching.read_recipe(artifact, path)))
 
 
@@ -114,7 +114,8 @@ class AsyncArtifacts(_Artifacts, AsyncGroup):
         return _opening.AsyncFile(self._connection, await self._window(source, path), path)
 
 
-def _artifact_of(names: Names, source: Ref) -> Flow[str]:
+def artifact_of(names: Names, source: Ref) -> Flow[str]:
+    """Return the name of an artifact that is named itself or by its version."""
     if names.is_artifact(source):
         return names.artifact(source)
     return (yield from ask(resolve_version(names, source))).artifact

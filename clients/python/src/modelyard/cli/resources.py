@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
-from modelyard.cli import datasets, models, retention, runs, webhooks
+from modelyard.cli import datasets, models, retention, runs, storage, webhooks
 from modelyard.cli.context import client
 from modelyard.cli.render import leaf, moment, show_list, show_one
 
@@ -23,6 +23,7 @@ def register(app: typer.Typer) -> None:
         ("versions", models.register_versions),
         ("runs", runs.register),
         ("aliases", models.register_aliases),
+        ("artifacts", storage.register),
         ("datasets", datasets.register),
         ("environments", _environments),
         ("projects", _projects),

@@ -1,0 +1,70 @@
+"""`client.storage`: the space that artifacts take, and whether their bytes are what they were."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from modelyard._binding import AsyncGroup, Group, SyncGroup, flow, unary
+from modelyard._calls import BYTES_TIMEOUT, Call, Download, Flow, call
+from modelyard._names import Ref
+from modelyard._resources.artifacts import artifact_of
+from modelyard.artifact.v1 import storage_pb2
+from modelyard.artifact.v1 import storage_service_pb2 as service
+
+OnVerified = Callable[[int, int], None]
+"""Called with the bytes read over and the bytes in all."""
+
+
+class _Storage(Group):
+    @flow
+    def verify(
+        self, source: Ref, *, progress: OnVerified | None = None
+    ) -> Flow[Sequence[storage_pb2.DamagedFile]]:
+        """Have a version's or an artifact's stored bytes read over; return the damaged files.
+
+        Pushing the same files again repairs them. `DataLossError`: the list of files itself is
+        damaged.
+        """
+        artifact = yield from artifact_of(self._names, source)
+        damaged: list[storage_pb2.DamagedFile] = []
+
+        def take(response: service.VerifyArtifactResponse) -> None:
+            damaged.extend(response.damaged_files)
+            if progress is not None:
+                progress(response.done_bytes, response.total_bytes)
+
+        request = service.VerifyArtifactRequest(artifact=artifact)
+        yield Download(request, service.VerifyArtifactResponse, take)
+        return damaged
+
+    @unary
+    def usage(self, *, project: Ref | None = None) -> Call[storage_pb2.Usage]:
+        """Get what a project stores, and how much it may."""
+        request = service.GetUsageRequest(parent=self._names.project(project))
+        return call(request, service.GetUsageResponse, lambda r: r.usage)
+
+    @unary
+    def set_quota(
+        self, quota_bytes: int | None, *, project: Ref | None = None
+    ) -> Call[storage_pb2.Usage]:
+        """Limit how many bytes a project may store; None lifts the limit. For operators."""
+        request = service.SetQuotaRequest(
+            parent=self._names.project(project), quota_bytes=quota_bytes or 0
+        )
+        return call(request, service.SetQuotaResponse, lambda r: r.usage)
+
+    @unary
+    def sweep(
+        self, *, dry_run: bool = False, project: Ref | None = None
+    ) -> Call[service.SweepProjectResponse]:
+        """Let go of what nothing in a project needs, or say what that would be, and why."""
+        request = service.SweepProjectRequest(parent=self._names.project(project), dry_run=dry_run)
+        return call(request, service.SweepProjectResponse, lambda r: r, timeout=BYTES_TIMEOUT)
+
+
+class Storage(_Storage, SyncGroup):
+    """The space that artifacts take, and whether their bytes are what they were."""
+
+
+class AsyncStorage(_Storage, AsyncGroup):
+    """The space that artifacts take, and whether their bytes are what they were."""

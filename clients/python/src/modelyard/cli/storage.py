@@ -1,0 +1,111 @@
+"""`modelyard artifacts`: what keeps them, the space they take, whether their bytes are sound."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from modelyard.cli.context import as_json, client
+from modelyard.cli.render import moment, show_list, show_one, state
+
+if TYPE_CHECKING:
+    from modelyard.artifact.v1.storage_pb2 import Usage
+
+_UNITS = {"": 1, "K": 1024, "M": 1024**2, "G": 1024**3, "T": 1024**4}
+_SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([KMGT]?)(?:i?B)?", re.IGNORECASE)
+
+
+def register(group: typer.Typer) -> None:
+    """Add `artifacts` to the command line."""
+    group.command("verify")(_verify)
+    group.command("holds")(_holds)
+    group.command("usage")(_usage)
+    group.command("quota")(_quota)
+    group.command("sweep")(_sweep)
+
+
+def _verify(
+    source: Annotated[str, typer.Argument(help="A version (churn/7) or an artifact.")],
+) -> None:
+    """Read stored bytes over; exit with 1 when any are damaged. A push repairs them."""
+    damaged = client().storage.verify(source)
+    if damaged or as_json():
+        show_list(
+            damaged,
+            {
+                "DAMAGED": lambda file: file.path,
+                "SHA-256": lambda file: file.sha256,
+                "CHUNK": lambda file: file.chunk_sha256,
+            },
+        )
+    if damaged:
+        raise typer.Exit(1)
+
+
+def _holds(artifact: str) -> None:
+    """List what holds an artifact: why its bytes are kept."""
+    show_list(
+        client().artifacts.holds(artifact),
+        {"HOLDER": lambda hold: hold.holder, "SINCE": lambda hold: moment(hold.create_time)},
+    )
+
+
+def _usage() -> None:
+    """Show what the project stores."""
+    _show(client().storage.usage())
+
+
+def _quota(
+    size: Annotated[str, typer.Argument(help="Such as 500G, 2TiB or 'none'.")],
+) -> None:
+    """Limit what the project may store. For operators."""
+    _show(client().storage.set_quota(_bytes(size)))
+
+
+def _sweep(
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would go.")] = False,
+) -> None:
+    """Let go of what nothing needs; bytes go after a grace, as they do by themselves."""
+    from modelyard.artifact.v1.storage_pb2 import GarbageKind  # noqa: PLC0415
+
+    swept = client().storage.sweep(dry_run=dry_run)
+    show_list(
+        swept.items,
+        {
+            "KIND": lambda item: state(GarbageKind, item.kind).lower(),
+            "WHAT": lambda item: item.description,
+            "BYTES": lambda item: item.size_bytes,
+            "WHY": lambda item: item.reason,
+        },
+    )
+    if not as_json():
+        verb = "would be freed" if dry_run else "freed"
+        more = swept.item_count - len(swept.items)
+        rest = f", {more} more items" if more else ""
+        print(f"{swept.freed_bytes} bytes {verb}{rest}")
+
+
+def _show(usage: Usage) -> None:
+    show_one(
+        usage,
+        {
+            "project": usage.project,
+            "stored": f"{usage.stored_bytes} bytes",
+            "needed": f"{usage.needed_bytes} bytes",
+            "quota": f"{usage.quota_bytes} bytes" if usage.quota_bytes else "none",
+            "artifacts": usage.artifact_count,
+            "files": usage.file_count,
+            "damaged chunks": usage.damaged_chunk_count,
+        },
+    )
+
+
+def _bytes(size: str) -> int | None:
+    if size == "none":
+        return None
+    found = _SIZE.fullmatch(size)
+    if found is None or not float(found[1]):
+        raise typer.BadParameter("write it as 500G, 2TiB or none", param_hint="SIZE")
+    return int(float(found[1]) * _UNITS[found[2].upper()])
