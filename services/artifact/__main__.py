@@ -5,11 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable
 from concurrent.futures import Executor, ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import TypedDict
 
 import uvloop
-from modelyard.artifact.v1 import artifact_service_pb2_grpc, storage_service_pb2_grpc
+from modelyard.artifact.v1 import (
+    artifact_service_pb2_grpc,
+    link_service_pb2_grpc,
+    storage_service_pb2_grpc,
+)
 
 from services.artifact import scrubbing, sweeping
 from services.artifact.batches import Batches
@@ -20,6 +25,9 @@ from services.artifact.compaction import Compaction
 from services.artifact.depot import Depot
 from services.artifact.domain import Lease
 from services.artifact.holds import Holds
+from services.artifact.http_reads import HttpReads, HttpSettings
+from services.artifact.link_servicer import LinkServicer
+from services.artifact.links import Links
 from services.artifact.packs import PackFolder
 from services.artifact.reading import ContentReader
 from services.artifact.scrubbing import Scrubbing
@@ -29,7 +37,9 @@ from services.artifact.spaces import Spaces
 from services.artifact.storage_servicer import StorageServicer
 from services.artifact.sweeping import Sweeping
 from services.artifact.uploads import Uploads
+from services.common.auth import Authenticator, CachingAuthenticator
 from services.common.database import Database
+from services.common.peers import RemoteAuthenticator
 from services.common.server import ServerSettings
 from services.common.service import Chassis, Service, SuiteSettings, run
 from services.common.settings import load_or_exit
@@ -67,13 +77,17 @@ def build(chassis: Chassis, settings: ArtifactSettings) -> Service:
         holds=Holds(**store, blobs=blobs, depot=depot, lease=lease),
     )
     storage = StorageServicer(sweeping=sweep, scrubbing=scrub, spaces=Spaces(database=database))
+    http = HttpReads(_http(settings), depot=depot, authenticator=_authenticator(chassis))
+    base = settings.http_url or http.address
+    links = Links(database=database, depot=depot, clock=now, base=base)
     return Service(
         name="artifact",
         servicers=[
             (artifact_service_pb2_grpc.add_ArtifactServiceServicer_to_server, artifacts),
             (storage_service_pb2_grpc.add_StorageServiceServicer_to_server, storage),
+            (link_service_pb2_grpc.add_LinkServiceServicer_to_server, LinkServicer(links=links)),
         ],
-        background=[sweep.run_forever, scrub.run_forever],
+        background=[sweep.run_forever, scrub.run_forever, partial(http.run_forever, links)],
         close=[database.close, threads.shutdown],
     )
 
@@ -84,6 +98,15 @@ class _Store(TypedDict):
     database: Database
     threads: Executor
     clock: Callable[[], datetime]
+
+
+def _http(settings: ArtifactSettings) -> HttpSettings:
+    return HttpSettings(settings.http_listen, settings.http_tls_certificate, settings.http_tls_key)
+
+
+def _authenticator(chassis: Chassis) -> Authenticator:
+    """Make what knows whom a bearer token stands for; gRPC's own is the chassis' concern."""
+    return CachingAuthenticator(RemoteAuthenticator(chassis.peer))
 
 
 def _sweep_pace(settings: ArtifactSettings) -> sweeping.Pace:

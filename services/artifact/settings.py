@@ -45,6 +45,14 @@ class ArtifactSettings:
     """How fast stored bytes are read over in the background; 0: never."""
     scrub_days: float = 30.0
     """How often every pack is read over, if the rate allows."""
+    http_listen: str = ""
+    """`host:port` where files are read over HTTP; empty: nowhere."""
+    http_url: str = ""
+    """What links begin with, when that is not where it listens: `https://files.example.com`."""
+    http_tls_certificate: str = ""
+    """A PEM file; required off loopback."""
+    http_tls_key: str = ""
+    """A PEM file; required off loopback."""
     temporary_seconds: float = 3_600.0
     """How old an unfinished pack must be at start to count as left by a killed process."""
 

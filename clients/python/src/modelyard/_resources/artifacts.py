@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Sequence
+from datetime import timedelta
 from pathlib import Path
 
 from modelyard import _fetching, _opening, _pull, _push
@@ -13,7 +14,7 @@ from modelyard._calls import Call, Flow, Pages, ask, call, pages
 from modelyard._names import Names, Ref
 from modelyard._progress import OnProgress
 from modelyard._resources.versions import resolve_version
-from modelyard.artifact.v1 import artifact_pb2
+from modelyard.artifact.v1 import artifact_pb2, link_service_pb2
 from modelyard.artifact.v1 import artifact_service_pb2 as service
 
 
@@ -90,6 +91,21 @@ class _Artifacts(Group):
     def _window(self, source: Ref, path: str) -> Flow[_opening.Window]:
         artifact = yield from artifact_of(self._names, source)
         return _opening.Window(artifact, (yield from _fetching.read_recipe(artifact, path)))
+
+    @flow
+    def url(
+        self, source: Ref, path: str = "", *, lifetime: timedelta = timedelta(minutes=15)
+    ) -> Flow[str]:
+        """Make a URL that reads one file, with ranges, for tools that only speak HTTP.
+
+        A path that ends with `/`, or none, makes one for all files below it: put a file's path
+        in place of its `{path}`. Whoever has a URL may read, for at most a day.
+        """
+        artifact = yield from _artifact_of(self._names, source)
+        request = link_service_pb2.CreateLinkRequest(artifact=artifact, path=path)
+        request.lifetime_duration.FromTimedelta(lifetime)
+        wanted = call(request, link_service_pb2.CreateLinkResponse, lambda r: r.url)
+        return (yield from ask(wanted))
 
 
 class Artifacts(_Artifacts, SyncGroup):
