@@ -20,6 +20,7 @@ from services.artifact.packs import PackFolder, PackWriter, verify_chunks
 from services.common.database import Database, Transaction
 from services.common.errors import Reason, ServiceError
 
+_EXPECTED = 200_000
 _log = logging.getLogger(__name__)
 
 
@@ -60,6 +61,7 @@ class Uploads:
         self._threads = threads
         self._clock = clock
         self._tasks: set[asyncio.Task[None]] = set()
+        self._absent: dict[tuple[str, bytes], None] = {}
 
     async def find_missing(
         self, project: str, *, files: Sequence[bytes], chunks: Sequence[bytes]
@@ -81,11 +83,19 @@ class Uploads:
         found_files, found_chunks = await self._database.read(find)
         if any(time < promised for time in (*found_files.values(), *found_chunks.values())):
             found_files, found_chunks = await self._database.write(lease)
+        absent = tuple(digest for digest in chunks if digest not in found_chunks)
+        self._expect(project, absent)
         return Missing(
             files=tuple(digest for digest in files if digest not in found_files),
-            chunks=tuple(digest for digest in chunks if digest not in found_chunks),
+            chunks=absent,
             lease_expire_time=promised,
         )
+
+    def _expect(self, project: str, digests: Sequence[bytes]) -> None:
+        """Remember what a client was just told to send, so that it is not looked up once more."""
+        self._absent.update(((project, digest), None) for digest in digests)
+        while len(self._absent) > _EXPECTED:
+            del self._absent[next(iter(self._absent))]
 
     async def write_chunks(self, messages: AsyncIterator[ChunkMessage]) -> AsyncIterator[int]:
         """Store chunks; yield how many of the stream are durable, last of all when all are.
@@ -117,6 +127,11 @@ class Uploads:
     async def fresh(self, project: str, chunks: Sequence[Chunk]) -> list[Chunk]:
         """Return the chunks that are not stored, each once; lease the others."""
         by_digest = {chunk.digest: chunk for chunk in chunks}
+        # Each is expected once. Who else stored it meanwhile is seen when the pack is sealed.
+        if all((project, digest) in self._absent for digest in by_digest):
+            for digest in by_digest:
+                del self._absent[project, digest]
+            return list(by_digest.values())
         missing = await self.find_missing(project, files=(), chunks=list(by_digest))
         return [by_digest[digest] for digest in missing.chunks]
 
@@ -157,13 +172,16 @@ class Uploads:
         """Begin a pack."""
         return self._folder.create()
 
-    async def verify(self, chunks: Sequence[Chunk]) -> None:
-        """Hash chunks in a thread."""
-        await asyncio.get_running_loop().run_in_executor(self._threads, verify_chunks, chunks)
+    def append(
+        self, writer: PackWriter, chunks: Sequence[Chunk], *, received: Sequence[Chunk]
+    ) -> asyncio.Future[None]:
+        """Hash the chunks received and append some of them to a pack, in a thread."""
 
-    def append(self, writer: PackWriter, chunks: Sequence[Chunk]) -> asyncio.Future[None]:
-        """Append chunks to a pack in a thread."""
-        return asyncio.get_running_loop().run_in_executor(self._threads, writer.append, chunks)
+        def work() -> None:
+            verify_chunks(received)
+            writer.append(chunks)
+
+        return asyncio.get_running_loop().run_in_executor(self._threads, work)
 
     def start(self, task: asyncio.Task[None]) -> asyncio.Task[None]:
         """Keep a task alive until it is done, whatever becomes of the call it began in."""
@@ -210,14 +228,11 @@ class _Stream:
     async def take(self, message: ChunkMessage) -> None:
         """Verify and append the chunks of a message that are not stored yet."""
         self._project = message.project
-        _, fresh = await asyncio.gather(
-            self._uploads.verify(message.chunks),
-            self._uploads.fresh(message.project, message.chunks),
-        )
+        fresh = await self._uploads.fresh(message.project, message.chunks)
         fresh = [chunk for chunk in fresh if not self._is_known(chunk.digest)]
         if not self._writer.has_room(fresh):
             await self._seal()
-        self._appending = self._uploads.append(self._writer, fresh)
+        self._appending = self._uploads.append(self._writer, fresh, received=message.chunks)
         await asyncio.shield(self._appending)
         self._filling.update(chunk.digest for chunk in fresh)
         self._received += len(message.chunks)
