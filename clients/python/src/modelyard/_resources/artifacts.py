@@ -101,7 +101,7 @@ class _Artifacts(Group):
         A path that ends with `/`, or none, makes one for all files below it: put a file's path
         in place of its `{path}`. Whoever has a URL may read, for at most a day.
         """
-        artifact = yield from _artifact_of(self._names, source)
+        artifact = yield from artifact_of(self._names, source)
         request = link_service_pb2.CreateLinkRequest(artifact=artifact, path=path)
         request.lifetime_duration.FromTimedelta(lifetime)
         wanted = call(request, link_service_pb2.CreateLinkResponse, lambda r: r.url)
