@@ -1,8 +1,9 @@
 """Getting the bytes of files: small ones together, large ones by ranges, each chunk verified.
 
-Nothing is kept of how far a file has got but its bytes: what lies there and is right is
-not fetched again. A byte is written once its chunk has the digest that the server named;
-a file is right once it has its own, which the artifact's digest vouches for.
+A file is right once it has its digest, which the artifact's digest vouches for: nothing is
+trusted, and nothing gets its final name, before. A large file comes as one stream that is
+hashed as it is written. Nothing is kept of how far it has got but its bytes: what an
+earlier attempt left is verified chunk by chunk, and only what is not right is fetched.
 """
 
 from __future__ import annotations
@@ -224,16 +225,49 @@ class _Assembly:
 
 def fetch_large(artifact: str, wanted: Wanted, meter: Meter) -> Flow[None]:
     """Fetch what is missing of a large file."""
-    recipe = yield from read_recipe(artifact, wanted.file.path)
-    if recipe.file.size_bytes != wanted.file.size_bytes:
-        raise damaged(wanted.file.path, wanted.file.sha256)
     with _Opened(wanted.place, os.O_RDWR | os.O_CREAT) as file:
+        if os.fstat(file.number).st_size == 0:
+            if (yield from _stream(artifact, wanted, file.number, meter)):
+                return
+            meter = Meter(0, None)
+        recipe = yield from read_recipe(artifact, wanted.file.path)
+        if recipe.file.size_bytes != wanted.file.size_bytes:
+            raise damaged(wanted.file.path, wanted.file.sha256)
         assembly = _Assembly(recipe, file.number, meter)
         yield from assembly.look_over()
         digest, *_ = yield from side_by_side(_parts(artifact, assembly), limit=PARTS_AT_ONCE)
         if digest != wanted.file.sha256:
             os.ftruncate(file.number, 0)
             raise damaged(wanted.file.path, wanted.file.sha256)
+
+
+def _stream(artifact: str, wanted: Wanted, descriptor: int, meter: Meter) -> Flow[bool]:
+    """Fetch a whole file in order; say whether it arrived as it was stored."""
+    size, state, received = wanted.file.size_bytes, hashlib.sha256(), 0
+
+    def take(message: service.ReadFileResponse) -> None:
+        nonlocal received
+        data = message.data
+        if received + len(data) > size:
+            raise damaged(wanted.file.path, wanted.file.sha256)
+        _write_at(descriptor, memoryview(data), received)
+        state.update(data)
+        received += len(data)
+        meter.add(len(data))
+
+    breaks = Breaks()
+    while received < size:
+        before = received
+        request = service.ReadFileRequest(
+            artifact=artifact, path=wanted.file.path, offset_bytes=received
+        )
+        try:
+            yield Download(request, service.ReadFileResponse, take)
+        except UnavailableError as error:
+            yield breaks.after(error, advanced=received > before)
+        else:
+            break
+    return received == size and state.hexdigest() == wanted.file.sha256
 
 
 def _parts(artifact: str, assembly: _Assembly) -> Iterator[Flow[str | None]]:
