@@ -275,7 +275,7 @@ def take_duty(
         set_={name: statement.excluded[name] for name in ("holder", "expire_time")},
         where=sa.or_(DUTIES.c.holder == holder, DUTIES.c.expire_time < now),
     )
-    return connection.execute(statement).rowcount > 0
+    return connection.execute(statement.returning(DUTIES.c.duty)).first() is not None
 
 
 def _is_unused(table: sa.Table, now: datetime) -> sa.ColumnElement[bool]:
