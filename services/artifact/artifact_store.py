@@ -99,7 +99,8 @@ def add_hold(connection: Connection, hold: Hold) -> Hold:
         .with_for_update(read=True, key_share=True)
     )
     new = insert(connection, HOLDS).from_select([column.name for column in HOLDS.c], artifact)
-    if connection.execute(new.on_conflict_do_nothing()).rowcount:
+    added = new.on_conflict_do_nothing().returning(HOLDS.c.holder)
+    if connection.execute(added).first() is not None:
         return hold
     earlier = find_hold(connection, name, hold.holder)
     if earlier is None:
