@@ -61,6 +61,22 @@ TARGETS: dict[str, dict[str, Target]] = {
         "import modelyard above bare Python": Target(Side.AT_MOST, 60, "ms"),
         "modelyard --help above bare Python": Target(Side.AT_MOST, 250, "ms"),
     },
+    "artifact": {
+        "upload 1 GiB, against MLflow": Target(Side.AT_LEAST, 1.3, "x"),
+        "upload 1 GiB, of a bare gRPC stream": Target(Side.AT_LEAST, 0.45, "x"),
+        "download 1 GiB, against MLflow": Target(Side.AT_LEAST, 2, "x"),
+        "download 1 GiB, of a bare gRPC stream": Target(Side.AT_LEAST, 0.6, "x"),
+        "1,000 x 100 KB up": Target(Side.AT_LEAST, 15, "x"),
+        "1,000 x 100 KB down": Target(Side.AT_LEAST, 10, "x"),
+        "second version, 1 % in place, sent": Target(Side.AT_MOST, 1.3, "%"),
+        "second version, 1 % inserted, sent": Target(Side.AT_MOST, 1.3, "%"),
+        "second version, 1 % in 40 places, sent": Target(Side.AT_MOST, 4, "%"),
+        "second version, effective rate": Target(Side.AT_LEAST, 3, "x"),
+        "fine-tuned safetensors, 90 % unchanged, sent": Target(Side.AT_MOST, 11, "%"),
+        "ten processes through one cache": Target(Side.AT_MOST, 1.2, "x"),
+        "peak memory of the client": Target(Side.AT_MOST, 300, "MB"),
+        "peak memory of the service": Target(Side.AT_MOST, 300, "MB"),
+    },
     "metadata": {
         f"{kind}: {bar}": target for kind in METADATA_DATABASES for bar, target in _METADATA.items()
     },

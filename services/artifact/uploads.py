@@ -72,6 +72,13 @@ class Uploads:
         self, project: str, *, files: Sequence[bytes], chunks: Sequence[bytes], caller: str
     ) -> Missing:
         """Say which files and chunks a project lacks for a caller, and lease the others."""
+        missing = await self._find_missing(project, files=files, chunks=chunks, caller=caller)
+        self._expect(project, missing.chunks)
+        return missing
+
+    async def _find_missing(
+        self, project: str, *, files: Sequence[bytes], chunks: Sequence[bytes], caller: str
+    ) -> Missing:
         now = self._clock()
         promised, granted = self._lease.promised(now), self._lease.granted(now)
 
@@ -88,11 +95,9 @@ class Uploads:
         found_files, found_chunks = await self._database.read(find)
         if any(time < promised for time in (*found_files.values(), *found_chunks.values())):
             found_files, found_chunks = await self._database.write(lease)
-        absent = tuple(digest for digest in chunks if digest not in found_chunks)
-        self._expect(project, absent)
         return Missing(
             files=tuple(digest for digest in files if digest not in found_files),
-            chunks=absent,
+            chunks=tuple(digest for digest in chunks if digest not in found_chunks),
             lease_expire_time=promised,
         )
 
@@ -137,7 +142,7 @@ class Uploads:
             for digest in by_digest:
                 del self._absent[project, digest]
             return list(by_digest.values())
-        missing = await self.find_missing(project, files=(), chunks=list(by_digest), caller="")
+        missing = await self._find_missing(project, files=(), chunks=list(by_digest), caller="")
         return [by_digest[digest] for digest in missing.chunks]
 
     async def store_pack(self, project: str, writer: PackWriter) -> None:

@@ -28,6 +28,8 @@ class Backend:
     settings: ArtifactSettings
     damage: Callable[[Callable[[bytes], bytes]], None]
     """Replace the content of every pack by a function of it."""
+    sizes: Callable[[], list[int]]
+    """List the sizes of the packs in the storage."""
 
 
 @pytest.fixture(params=["sqlite_disk", "postgresql_s3"])
@@ -44,7 +46,10 @@ def sqlite_disk(tmp_path: Path) -> Backend:
         for path in (data / "packs").glob("*/*"):
             path.write_bytes(change(path.read_bytes()))
 
-    return Backend(ArtifactSettings(data=str(data), pack_bytes=PACK_BYTES), damage)
+    def sizes() -> list[int]:
+        return [path.stat().st_size for path in (data / "packs").glob("*/*")]
+
+    return Backend(ArtifactSettings(data=str(data), pack_bytes=PACK_BYTES), damage, sizes)
 
 
 @pytest.fixture
@@ -70,7 +75,11 @@ def postgresql_s3(tmp_path: Path, postgres_url: str, s3_bucket: S3Bucket) -> Bac
                 data = change(response.read())
             client.put_object(s3_bucket.bucket, key, io.BytesIO(data), len(data))
 
-    return Backend(settings, damage)
+    def sizes() -> list[int]:
+        found = s3_bucket.client().list_objects(s3_bucket.bucket, recursive=True)
+        return [one.size or 0 for one in found]
+
+    return Backend(settings, damage, sizes)
 
 
 Start = Callable[[], AbstractAsyncContextManager[Yard]]

@@ -57,10 +57,12 @@ async def serving(settings: ArtifactSettings) -> AsyncIterator[int]:
         await server.stop()
         for task in tasks:
             task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        ends = await asyncio.gather(*tasks, return_exceptions=True)
         for close in service.close:
             close()
         await peer.close()
+    failures = [end for end in ends if isinstance(end, Exception)]
+    assert not failures, failures
 
 
 @asynccontextmanager

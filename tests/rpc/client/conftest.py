@@ -23,8 +23,11 @@ class CuttingProxy:
 
     def __init__(self, port: int, budgets: list[int]) -> None:
         self.cuts = 0
+        self.passed = 0
+        """Bytes that went through, in both directions."""
         self._target = port
         self._budgets = budgets
+        self._lock = threading.Lock()
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.port: int = self._listener.getsockname()[1]
         threading.Thread(target=self._accept, daemon=True).start()
@@ -48,6 +51,8 @@ class CuttingProxy:
         with contextlib.suppress(OSError):
             while (data := source.recv(65536)) and budget[0] > 0:
                 budget[0] -= len(data)
+                with self._lock:
+                    self.passed += len(data)
                 sink.sendall(data)
         self.cuts += budget[0] <= 0
         for end in (source, sink):
