@@ -14,6 +14,7 @@ from modelyard.artifact.v1 import (
     artifact_service_pb2_grpc,
     link_service_pb2_grpc,
     storage_service_pb2_grpc,
+    transfer_service_pb2_grpc,
 )
 
 from services.artifact import scrubbing, sweeping
@@ -24,6 +25,7 @@ from services.artifact.committing import FileCommitter
 from services.artifact.compaction import Compaction
 from services.artifact.depot import Depot
 from services.artifact.domain import Lease
+from services.artifact.granting import Granting
 from services.artifact.holds import Holds
 from services.artifact.http_reads import HttpReads, HttpSettings
 from services.artifact.link_servicer import LinkServicer
@@ -36,6 +38,7 @@ from services.artifact.settings import PREFIX, ArtifactSettings
 from services.artifact.spaces import Spaces
 from services.artifact.storage_servicer import StorageServicer
 from services.artifact.sweeping import Sweeping
+from services.artifact.transfer_servicer import TransferServicer
 from services.artifact.uploads import Uploads
 from services.common.auth import Authenticator, CachingAuthenticator
 from services.common.database import Database
@@ -44,6 +47,7 @@ from services.common.server import ServerSettings
 from services.common.service import Chassis, Service, SuiteSettings, run
 from services.common.settings import load_or_exit
 
+_add_transfers = transfer_service_pb2_grpc.add_TransferServiceServicer_to_server
 MIGRATIONS = Path(__file__).parent / "migrations"
 THREADS = 8
 
@@ -65,7 +69,9 @@ def build(chassis: Chassis, settings: ArtifactSettings) -> Service:
     store: _Store = {"database": database, "threads": threads, "clock": now}
     content = ContentReader(database=database, blobs=blobs, threads=threads)
     depot = Depot(**store, content=content, lease=lease)
-    scrub = Scrubbing(**store, blobs=blobs, depot=depot, pace=_scrub_pace(settings))
+    scrub = Scrubbing(
+        **store, blobs=blobs, content=content, depot=depot, pace=_scrub_pace(settings)
+    )
     compaction = Compaction(**store, blobs=blobs, folder=folder, share=settings.compact_share)
     pace = _sweep_pace(settings)
     sweep = Sweeping(**store, blobs=blobs, folder=folder, compaction=compaction, pace=pace)
@@ -77,6 +83,7 @@ def build(chassis: Chassis, settings: ArtifactSettings) -> Service:
         holds=Holds(**store, blobs=blobs, depot=depot, lease=lease),
     )
     storage = StorageServicer(sweeping=sweep, scrubbing=scrub, spaces=Spaces(database=database))
+    granting = Granting(**store, blobs=blobs, depot=depot, lease=lease)
     http = HttpReads(_http(settings), depot=depot, authenticator=_authenticator(chassis))
     base = settings.http_url or http.address
     links = Links(database=database, depot=depot, clock=now, base=base)
@@ -86,6 +93,7 @@ def build(chassis: Chassis, settings: ArtifactSettings) -> Service:
             (artifact_service_pb2_grpc.add_ArtifactServiceServicer_to_server, artifacts),
             (storage_service_pb2_grpc.add_StorageServiceServicer_to_server, storage),
             (link_service_pb2_grpc.add_LinkServiceServicer_to_server, LinkServicer(links=links)),
+            (_add_transfers, TransferServicer(granting=granting)),
         ],
         background=[sweep.run_forever, scrub.run_forever, partial(http.run_forever, links)],
         close=[database.close, threads.shutdown],

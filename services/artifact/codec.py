@@ -51,12 +51,13 @@ def wanted_digests(
     )
 
 
-def missing(found: Missing) -> artifact_service_pb2.FindMissingResponse:
+def missing(found: Missing, *, direct: bool) -> artifact_service_pb2.FindMissingResponse:
     """Write what is missing."""
     return artifact_service_pb2.FindMissingResponse(
         missing_file_digests=found.files,
         missing_chunk_digests=found.chunks,
         lease_expire_time=timestamp(found.lease_expire_time),
+        direct=direct,
     )
 
 
@@ -123,10 +124,10 @@ async def recipe(
 
 
 def recipe_messages(
-    entry: ManifestEntry, stored: StoredFile
+    entry: ManifestEntry, stored: StoredFile, *, direct: bool
 ) -> Iterator[artifact_service_pb2.ReadRecipeResponse]:
     """Write a file and of which chunks it is made."""
-    yield artifact_service_pb2.ReadRecipeResponse(file=file(entry))
+    yield artifact_service_pb2.ReadRecipeResponse(file=file(entry), direct=direct)
     for at in range(0, len(stored.chunks), CHUNKS_PER_RECIPE_MESSAGE):
         yield artifact_service_pb2.ReadRecipeResponse(
             chunk_digests=stored.chunks[at : at + CHUNKS_PER_RECIPE_MESSAGE],

@@ -6,9 +6,10 @@ import asyncio
 import hashlib
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
+from dataclasses import dataclass
 from datetime import datetime
 
-from services.artifact import store
+from services.artifact import grant_store, store
 from services.artifact.domain import (
     ChunkRef,
     FileRecipe,
@@ -20,6 +21,7 @@ from services.artifact.domain import (
 from services.artifact.packs import CorruptChunkError
 from services.artifact.reading import ContentReader, Located
 from services.common.database import Database, Transaction
+from services.common.errors import Reason, ServiceError
 
 _EMPTY = hashlib.sha256(b"").digest()
 
@@ -42,34 +44,47 @@ class FileCommitter:
         self._clock = clock
         self._lease = lease
 
-    async def commit(self, project: str, recipes: Sequence[FileRecipe]) -> None:
+    async def commit(self, project: str, recipes: Sequence[FileRecipe], *, caller: str) -> None:
         """Verify files and record them, all of them or none.
+
+        Files of chunks that the caller put into storage without us are taken at the caller's
+        word, and are nobody else's until they were read over in the background.
 
         Raises:
             ServiceError: BYTES_MISSING, DIGEST_MISMATCH, CORRUPT_BYTES.
         """
-        sizes, refs = await self._database.read(lambda tx: _known(tx, project, recipes))
-        await self._lease_again(project, list(sizes))
-        files: dict[bytes, StoredFile] = {}
+        known = await self._database.read(lambda tx: _known(tx, project, recipes, caller))
+        await self._lease_again(project, list(known.sizes), caller)
+        verified: dict[bytes, StoredFile] = {}
+        claimed: dict[bytes, StoredFile] = {}
         for recipe in recipes:
-            if recipe.digest in sizes:
-                _check_size(recipe, sizes[recipe.digest])
+            if recipe.digest in known.sizes:
+                _check_size(recipe, known.sizes[recipe.digest])
+                continue
+            file = _resolve(recipe, known.refs)
+            whose = {known.claimants[chunk] for chunk in file.chunks if chunk in known.claimants}
+            if whose == {caller}:
+                claimed[file.digest] = file
             else:
-                files[recipe.digest] = await self._verified(project, _resolve(recipe, refs))
-        if files:
-            granted = self._lease.granted(self._clock())
-            new = list(files.values())
-            await self._database.write(
-                lambda tx: store.add_files(tx.connection, project, new, lease=granted)
-            )
+                verified[file.digest] = await self._verified(project, file, doubtful=bool(whose))
+        granted = self._lease.granted(self._clock())
 
-    async def _lease_again(self, project: str, files: Sequence[bytes]) -> None:
+        def add(tx: Transaction) -> None:
+            for files, claimant in ((verified, ""), (claimed, caller)):
+                new = list(files.values())
+                if new:
+                    store.add_files(tx.connection, project, new, lease=granted, claimant=claimant)
+
+        if verified or claimed:
+            await self._database.write(add)
+
+    async def _lease_again(self, project: str, files: Sequence[bytes], caller: str) -> None:
         """Lease files that were committed before, so that none goes until it is listed."""
         now = self._clock()
         promised, granted = self._lease.promised(now), self._lease.granted(now)
 
         def find(tx: Transaction) -> dict[bytes, datetime]:
-            return store.file_leases(tx.connection, project, files)
+            return store.file_leases(tx.connection, project, files, caller=caller)
 
         def lease(tx: Transaction) -> dict[bytes, datetime]:
             store.extend_leases(tx.connection, project, files=files, chunks=(), until=granted)
@@ -84,11 +99,14 @@ class FileCommitter:
             if digest not in leased:
                 raise bytes_missing(digest)
 
-    async def _verified(self, project: str, file: StoredFile) -> StoredFile:
+    async def _verified(self, project: str, file: StoredFile, *, doubtful: bool) -> StoredFile:
         """Return a file whose bytes have its digest.
 
-        A file of one chunk was hashed when that came in: it is the chunk's digest.
+        A file of one chunk was hashed when that came in: it is the chunk's digest. Where a chunk
+        is somebody's word, each is read; what is wrong then counts as missing.
         """
+        if doubtful:
+            await self._check_chunks(project, file)
         if len(file.chunks) > 1:
             digest = await self._hash(project, file)
         else:
@@ -99,6 +117,15 @@ class FileCommitter:
         async for _ in self._content.read(project, Located(file, 0, {})):
             pass
         raise digest_mismatch(file.digest, "the chunks named do not make this file")
+
+    async def _check_chunks(self, project: str, file: StoredFile) -> None:
+        try:
+            async for _ in self._content.read(project, Located(file, 0, {})):
+                pass
+        except ServiceError as error:
+            if error.reason is not Reason.CORRUPT_BYTES:
+                raise
+            raise bytes_missing(bytes.fromhex(error.metadata["digest"])) from error
 
     async def _hash(self, project: str, file: StoredFile) -> bytes:
         loop = asyncio.get_running_loop()
@@ -111,14 +138,24 @@ class FileCommitter:
         return state.digest()
 
 
-def _known(
-    tx: Transaction, project: str, recipes: Sequence[FileRecipe]
-) -> tuple[dict[bytes, int], dict[bytes, ChunkRef]]:
-    """Return the sizes of what is committed already, and where the chunks of the rest lie."""
+@dataclass(frozen=True, slots=True)
+class _Known:
+    """What is stored of some files."""
+
+    sizes: dict[bytes, int]
+    """Of those that are committed."""
+    refs: dict[bytes, ChunkRef]
+    """Where the chunks of the others lie."""
+    claimants: dict[bytes, str]
+    """Whose word it is what those are, where it is anyone's."""
+
+
+def _known(tx: Transaction, project: str, recipes: Sequence[FileRecipe], caller: str) -> _Known:
     wanted = [recipe.digest for recipe in recipes]
-    sizes = store.file_sizes(tx.connection, project, wanted)
-    chunks = {chunk for recipe in recipes if recipe.digest not in sizes for chunk in recipe.chunks}
-    return sizes, store.find_chunks(tx.connection, project, list(chunks))
+    sizes = store.file_sizes(tx.connection, project, wanted, caller=caller)
+    chunks = list({c for recipe in recipes if recipe.digest not in sizes for c in recipe.chunks})
+    refs = store.find_chunks(tx.connection, project, chunks)
+    return _Known(sizes, refs, grant_store.claimants(tx.connection, project, chunks))
 
 
 def _resolve(recipe: FileRecipe, refs: dict[bytes, ChunkRef]) -> StoredFile:

@@ -24,6 +24,8 @@ PACKS = sa.Table(
     sa.Column("sealed", sa.Boolean, nullable=False),
     # The sum of its sound chunks' lengths: what is copied when it is compacted.
     sa.Column("live_bytes", sa.BigInteger, nullable=False),
+    # Who says that its chunks are what they are called; empty once the service looked itself.
+    sa.Column("claimant", sa.Text, nullable=False),
     sa.Column("create_time", Timestamp, nullable=False),
     # Since when nothing has lain in it; its bytes go after a grace for readers.
     sa.Column("condemn_time", Timestamp),
@@ -55,6 +57,8 @@ FILES = sa.Table(
     sa.Column("chunk_digests", sa.LargeBinary, nullable=False),
     sa.Column("chunk_lengths", sa.LargeBinary, nullable=False),
     sa.Column("damaged", sa.Boolean, nullable=False),
+    # Who says that its chunks make it; empty once the service looked itself.
+    sa.Column("claimant", sa.Text, nullable=False),
     # How many artifacts list it, or are listed in it.
     sa.Column("refs", sa.BigInteger, nullable=False),
     sa.Column("lease_expire_time", Timestamp, nullable=False),
@@ -107,5 +111,7 @@ def _partial(name: str, column: sa.Column[Any], rows: sa.ColumnElement[bool]) ->
 _partial("chunks_unused", CHUNKS.c.lease_expire_time, CHUNKS.c.refs == 0)
 _partial("files_unused", FILES.c.lease_expire_time, FILES.c.refs == 0)
 _partial("chunks_damaged", CHUNKS.c.project, CHUNKS.c.damaged.is_(sa.true()))
+_partial("packs_claimed", PACKS.c.verify_time, PACKS.c.claimant != sa.literal_column("''"))
+_partial("files_claimed", FILES.c.digest, FILES.c.claimant != sa.literal_column("''"))
 _partial("files_damaged", FILES.c.project, FILES.c.damaged.is_(sa.true()))
 sa.Index("artifacts_lease", ARTIFACTS.c.lease_expire_time)

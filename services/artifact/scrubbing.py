@@ -7,6 +7,7 @@ DATA_LOSS, never delivered, and a push of the same bytes repairs it.
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import logging
 from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import Executor
@@ -14,20 +15,21 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import partial
 
-from services.artifact import store, sweep_store
+from services.artifact import grant_store, store, sweep_store
 from services.artifact.blobs import BlobStore, unavailable
 from services.artifact.depot import Depot
 from services.artifact.domain import Chunk, ChunkRef, corrupt_bytes
 from services.artifact.duty import Duty
 from services.artifact.packs import Span, plan_spans, salvage_span
+from services.artifact.reading import ContentReader, Located
 from services.artifact.sweep_store import PackRow
 from services.common.database import Database, Transaction
-from services.common.errors import ServiceError
+from services.common.errors import Reason, ServiceError
 from services.common.names import ArtifactName
 
 logger = logging.getLogger(__name__)
 
-_IDLE_SECONDS = 60.0
+_IDLE_SECONDS = 5.0
 _DUTY = timedelta(minutes=5)
 _ATTEMPTS = 10
 _REPORT_BYTES = 64 * 1024 * 1024
@@ -67,6 +69,7 @@ class Scrubbing:
         *,
         database: Database,
         blobs: BlobStore,
+        content: ContentReader,
         depot: Depot,
         threads: Executor,
         clock: Callable[[], datetime],
@@ -74,6 +77,7 @@ class Scrubbing:
     ) -> None:
         self._database = database
         self._blobs = blobs
+        self._content = content
         self._depot = depot
         self._threads = threads
         self._clock = clock
@@ -84,7 +88,9 @@ class Scrubbing:
         """Read over one pack after another, at the rate, until cancelled."""
         while self._pace.rate > 0:
             try:
-                if not await self._duty.take(_DUTY) or not await self.scrub_next():
+                if not await self._duty.take(_DUTY) or not (
+                    await self.scrub_next() or await self.settle_next_claim()
+                ):
                     await asyncio.sleep(min(_IDLE_SECONDS, self._pace.period.total_seconds()))
             except ServiceError as error:  # the database or the storage is away
                 logger.warning("not scrubbed", extra={"reason": error.reason})
@@ -108,6 +114,30 @@ class Scrubbing:
         await self._database.write(
             lambda tx: sweep_store.set_verified(tx.connection, pack.pack, now)
         )
+        return True
+
+    async def settle_next_claim(self) -> bool:
+        """Find out whether a file is what its sender said it is; False when all are known."""
+        claim = await self._database.read(lambda tx: grant_store.next_claim(tx.connection))
+        if claim is None:
+            return False
+        project, file = claim
+        state = hashlib.sha256()
+        try:
+            async for piece in self._content.read(project, Located(file, 0, {})):
+                state.update(piece)
+        except ServiceError as error:
+            if error.reason is not Reason.CORRUPT_BYTES:
+                raise
+        is_true = state.digest() == file.digest
+        if not is_true:
+            logger.error("not what its sender said", extra={"file": file.digest.hex()})
+        await self._database.write(
+            lambda tx: grant_store.settle_claim(
+                tx.connection, project, file.digest, is_true=is_true
+            )
+        )
+        await asyncio.sleep(file.size / self._pace.rate)
         return True
 
     async def verify(self, name: ArtifactName) -> AsyncIterator[Report]:

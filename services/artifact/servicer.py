@@ -46,7 +46,10 @@ class ArtifactServicer(artifact_service_pb2_grpc.ArtifactServiceServicer):
         """Say which files and chunks a project lacks."""
         project = ProjectName.parse(request.parent, "parent").project
         files, chunks = codec.wanted_digests(request)
-        return codec.missing(await self._uploads.find_missing(project, files=files, chunks=chunks))
+        missing = await self._uploads.find_missing(
+            project, files=files, chunks=chunks, caller=current_call().caller.principal
+        )
+        return codec.missing(missing, direct=self._uploads.direct)
 
     async def WriteChunks(
         self, requests: AsyncIterator[pb.WriteChunksRequest], context: Context
@@ -60,7 +63,8 @@ class ArtifactServicer(artifact_service_pb2_grpc.ArtifactServiceServicer):
     ) -> pb.CommitFilesResponse:
         """Make files of chunks."""
         project = ProjectName.parse(request.parent, "parent").project
-        await self._committer.commit(project, codec.recipes(request))
+        caller = current_call().caller.principal
+        await self._committer.commit(project, codec.recipes(request), caller=caller)
         return pb.CommitFilesResponse()
 
     async def CommitFile(
@@ -68,7 +72,8 @@ class ArtifactServicer(artifact_service_pb2_grpc.ArtifactServiceServicer):
     ) -> pb.CommitFileResponse:
         """Make one large file of chunks."""
         project, recipe = await codec.recipe(requests)
-        await self._committer.commit(project, [recipe])
+        caller = current_call().caller.principal
+        await self._committer.commit(project, [recipe], caller=caller)
         return pb.CommitFileResponse()
 
     async def CreateArtifact(
@@ -122,7 +127,7 @@ class ArtifactServicer(artifact_service_pb2_grpc.ArtifactServiceServicer):
         """Send of which chunks a file is made."""
         name = ArtifactName.parse(request.artifact, "artifact")
         entry, stored = await self._batches.recipe(name, request.path)
-        for message in codec.recipe_messages(entry, stored):
+        for message in codec.recipe_messages(entry, stored, direct=self._uploads.direct):
             yield message
 
     async def HoldArtifact(

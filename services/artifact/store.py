@@ -24,10 +24,10 @@ def chunk_leases(
 
 
 def file_leases(
-    connection: Connection, project: str, digests: Sequence[bytes]
+    connection: Connection, project: str, digests: Sequence[bytes], *, caller: str
 ) -> dict[bytes, datetime]:
-    """Return until when each of the sound files among these is leased."""
-    return _leases(connection, FILES, project, digests)
+    """Return until when each of the sound files among these is leased, as a caller sees it."""
+    return _leases(connection, FILES, project, digests, is_known_to(caller))
 
 
 def extend_leases(
@@ -87,12 +87,19 @@ def find_files(
     return found
 
 
-def file_sizes(connection: Connection, project: str, digests: Sequence[bytes]) -> dict[bytes, int]:
-    """Return the sizes of the sound files among these."""
+def is_known_to(caller: str) -> sa.ColumnElement[bool]:
+    """Say which files a caller may build on: those verified, and those of the caller's word."""
+    return FILES.c.claimant.in_(["", caller])
+
+
+def file_sizes(
+    connection: Connection, project: str, digests: Sequence[bytes], *, caller: str
+) -> dict[bytes, int]:
+    """Return the sizes of the sound files among these, as a caller sees it."""
     found: dict[bytes, int] = {}
     for some in slices(digests):
         query = sa.select(FILES.c.digest, FILES.c.size_bytes).where(
-            among(FILES, project, some), FILES.c.damaged.is_(sa.false())
+            among(FILES, project, some), FILES.c.damaged.is_(sa.false()), is_known_to(caller)
         )
         found |= {bytes(digest): size for digest, size in connection.execute(query)}
     return found
@@ -118,7 +125,8 @@ def begin_pack(
     if not connection.execute(reserving).rowcount:
         return False
     values = {"pack": pack, "project": project, "size_bytes": size, "create_time": now}
-    connection.execute(PACKS.insert().values(**values, sealed=False, live_bytes=0, verify_time=now))
+    fresh = {"sealed": False, "live_bytes": 0, "claimant": "", "verify_time": now}
+    connection.execute(PACKS.insert().values(**values, **fresh))
     return True
 
 
@@ -185,11 +193,16 @@ def add_live(connection: Connection, pack: str, count: int) -> None:
 
 
 def add_files(
-    connection: Connection, project: str, files: Sequence[StoredFile], *, lease: datetime
+    connection: Connection,
+    project: str,
+    files: Sequence[StoredFile],
+    *,
+    lease: datetime,
+    claimant: str = "",
 ) -> None:
-    """Record verified files, which refer to their chunks from now on.
+    """Record files, verified or claimed, which refer to their chunks from now on.
 
-    Those that are committed and sound stay as they are.
+    Those that are committed, verified and sound stay as they are.
 
     Raises:
         ServiceError: BYTES_MISSING when a chunk went meanwhile.
@@ -203,6 +216,7 @@ def add_files(
             "chunk_digests": file.pack_chunks(),
             "chunk_lengths": file.pack_lengths(),
             "damaged": False,
+            "claimant": claimant,
             "refs": 0,
             "lease_expire_time": lease,
         }
@@ -212,18 +226,20 @@ def add_files(
     added = {bytes(digest) for digest in connection.execute(new, rows).scalars()}
     gained: Counter[bytes] = Counter()
     for file in files:
-        if file.digest in added or _repair_file(connection, project, file, lease):
+        if file.digest in added or _repair_file(connection, project, file, lease, claimant):
             gained.update(set(file.chunks))
     if refer(connection, CHUNKS, project, gained) < len(gained):
         raise bytes_missing(next(iter(gained)))
 
 
-def _repair_file(connection: Connection, project: str, file: StoredFile, lease: datetime) -> bool:
-    """Give a damaged file sound chunks; False when it is not damaged."""
+def _repair_file(
+    connection: Connection, project: str, file: StoredFile, lease: datetime, claimant: str
+) -> bool:
+    """Give a file that is damaged, or somebody's word, sound chunks; False when it is neither."""
     is_it = sa.and_(FILES.c.project == project, FILES.c.digest == file.digest)
-    damaged = sa.and_(is_it, FILES.c.damaged.is_(sa.true()))
+    doubtful = sa.or_(FILES.c.damaged.is_(sa.true()), FILES.c.claimant != "")
     old = connection.execute(
-        sa.select(FILES.c.chunk_digests).where(damaged).with_for_update()
+        sa.select(FILES.c.chunk_digests).where(is_it, doubtful).with_for_update()
     ).scalar()
     if old is None:
         return False
@@ -231,7 +247,9 @@ def _repair_file(connection: Connection, project: str, file: StoredFile, lease: 
     refer(connection, CHUNKS, project, lost, sign=-1)
     recipe = {"chunk_digests": file.pack_chunks(), "chunk_lengths": file.pack_lengths()}
     connection.execute(
-        FILES.update().where(is_it).values(**recipe, damaged=False, lease_expire_time=lease)
+        FILES.update()
+        .where(is_it)
+        .values(**recipe, damaged=False, claimant=claimant, lease_expire_time=lease)
     )
     return True
 
@@ -316,12 +334,16 @@ def find_damaged(connection: Connection, project: str) -> set[bytes]:
 
 
 def _leases(
-    connection: Connection, table: sa.Table, project: str, digests: Sequence[bytes]
+    connection: Connection,
+    table: sa.Table,
+    project: str,
+    digests: Sequence[bytes],
+    *which: sa.ColumnElement[bool],
 ) -> dict[bytes, datetime]:
     found: dict[bytes, datetime] = {}
     for some in slices(digests):
         query = sa.select(table.c.digest, table.c.lease_expire_time).where(
-            among(table, project, some), table.c.damaged.is_(sa.false())
+            among(table, project, some), table.c.damaged.is_(sa.false()), *which
         )
         found |= {bytes(digest): time for digest, time in connection.execute(query)}
     return found

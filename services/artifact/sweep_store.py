@@ -216,19 +216,23 @@ def move_chunks(
 
 
 def next_to_verify(connection: Connection, *, before: datetime) -> PackRow | None:
-    """Return the pack that was read over longest ago, before a moment."""
-    query = _select_packs().where(
-        PACKS.c.sealed.is_(sa.true()),
-        PACKS.c.condemn_time.is_(None),
-        PACKS.c.verify_time < before,
-    )
-    found = _packs(connection, query.order_by(PACKS.c.verify_time).limit(1))
-    return found[0] if found else None
+    """Return a pack that nobody but its sender looked into, or that was read longest ago."""
+    claimed = PACKS.c.claimant != sa.literal_column("''")
+    for due in (claimed, PACKS.c.verify_time < before):
+        query = _select_packs().where(
+            PACKS.c.sealed.is_(sa.true()), PACKS.c.condemn_time.is_(None), due
+        )
+        found = _packs(connection, query.order_by(PACKS.c.verify_time).limit(1))
+        if found:
+            return found[0]
+    return None
 
 
 def set_verified(connection: Connection, pack: str, now: datetime) -> None:
     """Record that a pack was read over."""
-    connection.execute(PACKS.update().where(PACKS.c.pack == pack).values(verify_time=now))
+    connection.execute(
+        PACKS.update().where(PACKS.c.pack == pack).values(verify_time=now, claimant="")
+    )
 
 
 def usage(connection: Connection, project: str) -> Usage:
@@ -275,6 +279,7 @@ def take_duty(
         set_={name: statement.excluded[name] for name in ("holder", "expire_time")},
         where=sa.or_(DUTIES.c.holder == holder, DUTIES.c.expire_time < now),
     )
+    # What an insert with a conflict did, PostgreSQL's driver tells by its rows alone.
     return connection.execute(statement.returning(DUTIES.c.duty)).first() is not None
 
 

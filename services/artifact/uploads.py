@@ -63,23 +63,28 @@ class Uploads:
         self._tasks: set[asyncio.Task[None]] = set()
         self._absent: dict[tuple[str, bytes], None] = {}
 
+    @property
+    def direct(self) -> bool:
+        """Whether clients may move bytes to and from storage themselves."""
+        return self._blobs.signer is not None
+
     async def find_missing(
-        self, project: str, *, files: Sequence[bytes], chunks: Sequence[bytes]
+        self, project: str, *, files: Sequence[bytes], chunks: Sequence[bytes], caller: str
     ) -> Missing:
-        """Say which files and chunks a project lacks, and lease the others."""
-        missing = await self._find_missing(project, files=files, chunks=chunks)
+        """Say which files and chunks a project lacks for a caller, and lease the others."""
+        missing = await self._find_missing(project, files=files, chunks=chunks, caller=caller)
         self._expect(project, missing.chunks)
         return missing
 
     async def _find_missing(
-        self, project: str, *, files: Sequence[bytes], chunks: Sequence[bytes]
+        self, project: str, *, files: Sequence[bytes], chunks: Sequence[bytes], caller: str
     ) -> Missing:
         now = self._clock()
         promised, granted = self._lease.promised(now), self._lease.granted(now)
 
         def find(tx: Transaction) -> tuple[dict[bytes, datetime], dict[bytes, datetime]]:
             return (
-                store.file_leases(tx.connection, project, files),
+                store.file_leases(tx.connection, project, files, caller=caller),
                 store.chunk_leases(tx.connection, project, chunks),
             )
 
@@ -137,7 +142,7 @@ class Uploads:
             for digest in by_digest:
                 del self._absent[project, digest]
             return list(by_digest.values())
-        missing = await self._find_missing(project, files=(), chunks=list(by_digest))
+        missing = await self._find_missing(project, files=(), chunks=list(by_digest), caller="")
         return [by_digest[digest] for digest in missing.chunks]
 
     async def store_pack(self, project: str, writer: PackWriter) -> None:

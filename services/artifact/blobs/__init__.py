@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Protocol
 
+from services.artifact.blobs.signing import Signer
 from services.common.errors import Reason, ServiceError
 
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
@@ -25,6 +26,16 @@ class BlobStore(Protocol):
     Methods block and are called in threads; they raise `ServiceError` when the
     storage is full or away.
     """
+
+    @property
+    def signer(self) -> Signer | None:
+        """What lets others reach single blobs; None when only this service can."""
+
+    def key(self, name: str) -> str:
+        """Return what a blob is called where its signer's grants reach."""
+
+    def checksum(self, name: str) -> tuple[int, bytes] | None:
+        """Return the size and SHA-256 of a blob as the storage found them; None without one."""
 
     def put(self, name: str, source: Path) -> None:
         """Take over a finished local file; it is durable on return, and the file is gone."""

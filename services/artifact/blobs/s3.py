@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,6 +14,7 @@ from minio import Minio
 from minio.error import MinioException, S3Error
 
 from services.artifact.blobs import BlobMissingError, disk_errors, unavailable
+from services.artifact.blobs.signing import Signer
 from services.artifact.domain import PACK_BYTES
 
 _log = logging.getLogger(__name__)
@@ -35,6 +38,13 @@ class S3Blobs:
         secure: bool = True,
     ) -> None:
         self._bucket = bucket
+        self.signer = Signer(
+            base=f"{'https' if secure else 'http'}://{endpoint}",
+            bucket=bucket,
+            access_key=access_key,
+            secret_key=secret_key,
+            region=region,
+        )
         self._client = Minio(
             endpoint,
             access_key=access_key,
@@ -48,21 +58,46 @@ class S3Blobs:
             ),
         )
 
+    def key(self, name: str) -> str:
+        """Return the key of a blob's object."""
+        return f"packs/{name}"
+
+    def checksum(self, name: str) -> tuple[int, bytes] | None:
+        """Return the size and SHA-256 of a blob as S3 found them; None without one."""
+        try:
+            with _s3_errors(name):
+                found = self._client.stat_object(
+                    self._bucket, self.key(name), extra_headers={"x-amz-checksum-mode": "ENABLED"}
+                )
+        except BlobMissingError:
+            return None
+        digest = (found.metadata or {}).get("x-amz-checksum-sha256", "")
+        return found.size or 0, base64.b64decode(digest)
+
     def put(self, name: str, source: Path) -> None:
         """Send a file in one request whose checksum the server verifies, then remove it."""
         with disk_errors(), source.open("rb") as file:
             size = source.stat().st_size
+            digest = hashlib.file_digest(file, "sha256").digest()
+            file.seek(0)
+            # One part only: its SHA-256 is that of the whole, and there is no half upload.
+            checksum = {"x-amz-checksum-sha256": base64.b64encode(digest).decode()}
             with _s3_errors(name):
-                # One part only: the whole body is then covered by the signed
-                # SHA-256 (or Content-MD5 over TLS), and there is no half upload.
-                self._client.put_object(self._bucket, _key(name), file, size, part_size=PACK_BYTES)
+                self._client.put_object(
+                    self._bucket,
+                    self.key(name),
+                    file,
+                    size,
+                    metadata=dict(checksum),
+                    part_size=PACK_BYTES,
+                )
         with disk_errors():
             source.unlink()
 
     def read(self, name: str, offset: int, length: int) -> bytes:
         """Return exactly a range of a blob, or raise `BlobMissingError`."""
         with _s3_errors(name):
-            response = self._client.get_object(self._bucket, _key(name), offset, length)
+            response = self._client.get_object(self._bucket, self.key(name), offset, length)
             try:
                 data: bytes = response.read()
             finally:
@@ -76,18 +111,14 @@ class S3Blobs:
         """Return the size of a blob in bytes, or None when there is none."""
         try:
             with _s3_errors(name):
-                return self._client.stat_object(self._bucket, _key(name)).size
+                return self._client.stat_object(self._bucket, self.key(name)).size
         except BlobMissingError:
             return None
 
     def delete(self, name: str) -> None:
         """Remove a blob; there may be none."""
         with _s3_errors(name):
-            self._client.remove_object(self._bucket, _key(name))
-
-
-def _key(name: str) -> str:
-    return f"packs/{name}"
+            self._client.remove_object(self._bucket, self.key(name))
 
 
 @contextmanager

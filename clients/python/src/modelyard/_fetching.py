@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from itertools import accumulate
 from pathlib import Path
 
+from modelyard import _direct, _storage
 from modelyard._calls import Download, Flow, Pause, side_by_side
 from modelyard._chunking import MAX_CHUNK_BYTES
 from modelyard._progress import Meter
@@ -44,6 +45,8 @@ class Recipe:
     """Of which chunks a file is made."""
 
     file: artifact_pb2.File = field(default_factory=artifact_pb2.File)
+    direct: bool = False
+    """Whether its chunks may be read straight from storage."""
     digests: list[bytes] = field(default_factory=list)
     sizes: list[int] = field(default_factory=list)
     offsets: list[int] = field(default_factory=list)
@@ -53,6 +56,7 @@ class Recipe:
         """Take one message of the stream."""
         if message.HasField("file"):
             self.file = message.file
+            self.direct = message.direct and _storage.usable()
         self.digests += message.chunk_digests
         self.sizes += message.chunk_sizes
 
@@ -226,16 +230,22 @@ class _Assembly:
 def fetch_large(artifact: str, wanted: Wanted, meter: Meter) -> Flow[None]:
     """Fetch what is missing of a large file."""
     with _Opened(wanted.place, os.O_RDWR | os.O_CREAT) as file:
-        if os.fstat(file.number).st_size == 0:
+        # Only a process that may reach storage itself asks whether it should.
+        recipe = (yield from read_recipe(artifact, wanted.file.path)) if _storage.usable() else None
+        if os.fstat(file.number).st_size == 0 and not (recipe and recipe.direct):
             if (yield from _stream(artifact, wanted, file.number, meter)):
                 return
             meter = Meter(0, None)
-        recipe = yield from read_recipe(artifact, wanted.file.path)
+        recipe = recipe or (yield from read_recipe(artifact, wanted.file.path))
         if recipe.file.size_bytes != wanted.file.size_bytes:
             raise damaged(wanted.file.path, wanted.file.sha256)
         assembly = _Assembly(recipe, file.number, meter)
         yield from assembly.look_over()
-        digest, *_ = yield from side_by_side(_parts(artifact, assembly), limit=PARTS_AT_ONCE)
+        places = None
+        if recipe.direct:
+            places = yield from _direct.find(artifact, wanted.file.sha256, recipe.digests)
+        parts = _parts(artifact, assembly, places)
+        digest, *_ = yield from side_by_side(parts, limit=PARTS_AT_ONCE)
         if digest != wanted.file.sha256:
             os.ftruncate(file.number, 0)
             raise damaged(wanted.file.path, wanted.file.sha256)
@@ -270,10 +280,23 @@ def _stream(artifact: str, wanted: Wanted, descriptor: int, meter: Meter) -> Flo
     return received == size and state.hexdigest() == wanted.file.sha256
 
 
-def _parts(artifact: str, assembly: _Assembly) -> Iterator[Flow[str | None]]:
+def _parts(
+    artifact: str, assembly: _Assembly, places: _direct.Places | None
+) -> Iterator[Flow[str | None]]:
     yield assembly.hash()
     for start, end in list(assembly.missing()):
-        yield read_chunks(artifact, assembly.recipe, (start, end), assembly.take)
+        yield _read_part(artifact, assembly, places, (start, end))
+
+
+def _read_part(
+    artifact: str, assembly: _Assembly, places: _direct.Places | None, run: tuple[int, int]
+) -> Flow[None]:
+    """Read a run of chunks, from storage as far as that gets."""
+    start, end = run
+    if places is not None:
+        start = _direct.receive(places, start, end, assembly.take)
+    if start < end:
+        yield from read_chunks(artifact, assembly.recipe, (start, end), assembly.take)
 
 
 class _Cutter:

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
+from modelyard import _direct, _storage
 from modelyard._calls import BYTES_TIMEOUT, Call, Flow, Pause, Upload, ask, call
 from modelyard._chunking import MAX_CHUNK_BYTES
 from modelyard._progress import Meter
@@ -18,6 +19,8 @@ from modelyard.errors import ModelyardError, UnavailableError
 
 DIGESTS_PER_CALL = 4096
 CHUNKS_PER_MESSAGE = 4096
+DIRECT_BYTES = 1024 * 1024
+"""Less than this goes through the service: two calls and a request cost more."""
 ATTEMPTS = 6
 """How often in a row the sending may break without a chunk getting through."""
 
@@ -62,6 +65,7 @@ class Delivery:
         self._missing = list(pieces)
         self._counted: set[bytes] = set()
         self._asked = False
+        self._direct = False
 
     def send(self) -> Flow[None]:
         """Send what is missing, as often as it takes."""
@@ -81,10 +85,13 @@ class Delivery:
                 return
 
     def _ask(self) -> Flow[None]:
-        wanted, missing = self._missing, []
+        wanted = self._missing
+        missing: list[bytes] = []
         for digests in slices(wanted, DIGESTS_PER_CALL):
             request = service.FindMissingRequest(parent=self._parent, chunk_digests=digests)
-            missing += yield from ask(find(request, lambda r: list(r.missing_chunk_digests)))
+            answer = yield from ask(find(request, lambda r: r))
+            missing += answer.missing_chunk_digests
+            self._direct = answer.direct and _storage.usable()
         self._missing = missing
         if not self._asked:
             self._asked = True
@@ -92,6 +99,17 @@ class Delivery:
             self._count([digest for digest in wanted if digest not in absent], present=True)
 
     def _send(self) -> Flow[None]:
+        if self._direct and sum(map(self._length, self._missing)) >= DIRECT_BYTES:
+            self._missing = yield from _direct.send(
+                self._parent, self._missing, self._length, self._read
+            )
+        if self._missing:
+            yield from self._stream()
+
+    def _length(self, digest: bytes) -> int:
+        return self._pieces[digest].length
+
+    def _stream(self) -> Flow[None]:
         feed = _Feed(self._parent, self._missing, self._read)
         yield Upload(
             feed.messages(),

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from alembic import op
 
-from services.artifact import links_store
+from services.artifact import grant_store, links_store
 from services.artifact.schema import METADATA
 
 revision = "0001"
@@ -16,7 +16,7 @@ down_revision = None
 branch_labels = None
 depends_on = None
 
-OTHERS = (links_store,)
+OTHERS = (grant_store, links_store)
 """Stores with tables of their own, which hang on the schema once they are imported."""
 
 

@@ -53,6 +53,9 @@ class FindMissingResponse(google.protobuf.message.Message):
     MISSING_FILE_DIGESTS_FIELD_NUMBER: builtins.int
     MISSING_CHUNK_DIGESTS_FIELD_NUMBER: builtins.int
     LEASE_EXPIRE_TIME_FIELD_NUMBER: builtins.int
+    DIRECT_FIELD_NUMBER: builtins.int
+    direct: builtins.bool
+    """Whether they may be put straight into object storage, see TransferService."""
     @property
     def missing_file_digests(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.bytes]:
         """The files that are not committed."""
@@ -71,9 +74,10 @@ class FindMissingResponse(google.protobuf.message.Message):
         missing_file_digests: collections.abc.Iterable[builtins.bytes] | None = ...,
         missing_chunk_digests: collections.abc.Iterable[builtins.bytes] | None = ...,
         lease_expire_time: google.protobuf.timestamp_pb2.Timestamp | None = ...,
+        direct: builtins.bool = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["lease_expire_time", b"lease_expire_time"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["lease_expire_time", b"lease_expire_time", "missing_chunk_digests", b"missing_chunk_digests", "missing_file_digests", b"missing_file_digests"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["direct", b"direct", "lease_expire_time", b"lease_expire_time", "missing_chunk_digests", b"missing_chunk_digests", "missing_file_digests", b"missing_file_digests"]) -> None: ...
 
 global___FindMissingResponse = FindMissingResponse
 
@@ -545,6 +549,11 @@ class ReadRecipeResponse(google.protobuf.message.Message):
     FILE_FIELD_NUMBER: builtins.int
     CHUNK_DIGESTS_FIELD_NUMBER: builtins.int
     CHUNK_SIZES_FIELD_NUMBER: builtins.int
+    DIRECT_FIELD_NUMBER: builtins.int
+    direct: builtins.bool
+    """In the first message: whether they may be read straight from object storage,
+    see TransferService.
+    """
     @property
     def file(self) -> modelyard.artifact.v1.artifact_pb2.File:
         """In the first message: the file."""
@@ -563,9 +572,10 @@ class ReadRecipeResponse(google.protobuf.message.Message):
         file: modelyard.artifact.v1.artifact_pb2.File | None = ...,
         chunk_digests: collections.abc.Iterable[builtins.bytes] | None = ...,
         chunk_sizes: collections.abc.Iterable[builtins.int] | None = ...,
+        direct: builtins.bool = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["file", b"file"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["chunk_digests", b"chunk_digests", "chunk_sizes", b"chunk_sizes", "file", b"file"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["chunk_digests", b"chunk_digests", "chunk_sizes", b"chunk_sizes", "direct", b"direct", "file", b"file"]) -> None: ...
 
 global___ReadRecipeResponse = ReadRecipeResponse
 
