@@ -12,6 +12,7 @@ from typing import TypedDict
 import uvloop
 from modelyard.artifact.v1 import (
     artifact_service_pb2_grpc,
+    format_service_pb2_grpc,
     link_service_pb2_grpc,
     storage_service_pb2_grpc,
     transfer_service_pb2_grpc,
@@ -25,6 +26,8 @@ from services.artifact.committing import FileCommitter
 from services.artifact.compaction import Compaction
 from services.artifact.depot import Depot
 from services.artifact.domain import Lease
+from services.artifact.formats.reporting import Reporting
+from services.artifact.formats.servicer import FormatServicer
 from services.artifact.granting import Granting
 from services.artifact.holds import Holds
 from services.artifact.http_reads import HttpReads, HttpSettings
@@ -47,6 +50,7 @@ from services.common.server import ServerSettings
 from services.common.service import Chassis, Service, SuiteSettings, run
 from services.common.settings import load_or_exit
 
+_add_formats = format_service_pb2_grpc.add_FormatServiceServicer_to_server
 _add_transfers = transfer_service_pb2_grpc.add_TransferServiceServicer_to_server
 MIGRATIONS = Path(__file__).parent / "migrations"
 THREADS = 8
@@ -83,6 +87,7 @@ def build(chassis: Chassis, settings: ArtifactSettings) -> Service:
         holds=Holds(**store, blobs=blobs, depot=depot, lease=lease),
     )
     storage = StorageServicer(sweeping=sweep, scrubbing=scrub, spaces=Spaces(database=database))
+    reporting = Reporting(database=database, blobs=blobs, depot=depot, threads=threads)
     granting = Granting(**store, blobs=blobs, depot=depot, lease=lease)
     http = HttpReads(_http(settings), depot=depot, authenticator=_authenticator(chassis))
     base = settings.http_url or http.address
@@ -93,6 +98,7 @@ def build(chassis: Chassis, settings: ArtifactSettings) -> Service:
             (artifact_service_pb2_grpc.add_ArtifactServiceServicer_to_server, artifacts),
             (storage_service_pb2_grpc.add_StorageServiceServicer_to_server, storage),
             (link_service_pb2_grpc.add_LinkServiceServicer_to_server, LinkServicer(links=links)),
+            (_add_formats, FormatServicer(reporting=reporting)),
             (_add_transfers, TransferServicer(granting=granting)),
         ],
         background=[sweep.run_forever, scrub.run_forever, partial(http.run_forever, links)],

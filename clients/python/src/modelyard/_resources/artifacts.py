@@ -10,11 +10,11 @@ from pathlib import Path
 from modelyard import _fetching, _opening, _pull, _push
 from modelyard._binding import AsyncGroup, Group, SyncGroup, flow, paged, unary
 from modelyard._cache import Cache
-from modelyard._calls import Call, Flow, Pages, ask, call, pages
+from modelyard._calls import BYTES_TIMEOUT, Call, Flow, Pages, ask, call, pages
 from modelyard._names import Names, Ref
 from modelyard._progress import OnProgress
 from modelyard._resources.versions import resolve_version
-from modelyard.artifact.v1 import artifact_pb2, link_service_pb2
+from modelyard.artifact.v1 import artifact_pb2, format_service_pb2, link_service_pb2
 from modelyard.artifact.v1 import artifact_service_pb2 as service
 
 
@@ -91,6 +91,22 @@ class _Artifacts(Group):
     def _window(self, source: Ref, path: str) -> Flow[_opening.Window]:
         artifact = yield from artifact_of(self._names, source)
         return _opening.Window(artifact, (yield from _fetching.read_recipe(artifact, path)))
+
+    @flow
+    def formats(self, source: Ref) -> Flow[format_service_pb2.GetFormatReportResponse]:
+        """Say what a version's or an artifact's files are by their content, and which are unsafe.
+
+        Nothing is loaded. ALLOWED formats hold no code; loading an UNSAFE file runs what it says.
+        """
+        artifact = yield from artifact_of(self._names, source)
+        request = format_service_pb2.GetFormatReportRequest(artifact=artifact)
+        wanted = call(
+            request,
+            format_service_pb2.GetFormatReportResponse,
+            lambda r: r,
+            timeout=BYTES_TIMEOUT,
+        )
+        return (yield from ask(wanted))
 
     @flow
     def url(

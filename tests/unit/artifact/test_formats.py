@@ -1,0 +1,117 @@
+"""What files are, by their content: an allow-list that names never outrank."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import pickle
+import random
+import zipfile
+from typing import Any
+
+import pytest
+
+from services.artifact.formats.domain import Finding, Verdict
+from services.artifact.formats.judging import judge
+
+ALLOWED, UNVERIFIED, UNSAFE = Verdict.ALLOWED, Verdict.UNVERIFIED, Verdict.UNSAFE
+
+
+class Shell:
+    """Runs a command when it is unpickled."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return os.system, ("true",)
+
+
+def look(path: str, data: bytes) -> Finding:
+    return judge(path, len(data), io.BytesIO(data))
+
+
+def tensors(header: dict[str, Any], data: bytes) -> bytes:
+    text = json.dumps(header).encode()
+    return len(text).to_bytes(8, "little") + text + data
+
+
+def zipped(**members: bytes) -> bytes:
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as archive:
+        for name, data in members.items():
+            archive.writestr(name, data)
+    return buffer.getvalue()
+
+
+def npy(descr: str) -> bytes:
+    header = f"{{'descr': '{descr}', 'fortran_order': False, 'shape': (1,), }}\n".encode()
+    return b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header + bytes(8)
+
+
+def field(number: int, data: bytes) -> bytes:
+    return bytes([number << 3 | 2, len(data)]) + data
+
+
+ONE = {"w": {"dtype": "F32", "shape": [2], "data_offsets": [0, 8]}}
+GRAPH = field(7, field(5, field(8, b"w")))
+OPSET = field(8, field(1, b"ai.onnx") + b"\x10\x11")
+
+
+@pytest.mark.parametrize(
+    ("path", "data", "verdict"),
+    [
+        ("model.safetensors", tensors(ONE, bytes(8)), ALLOWED),
+        ("renamed.bin", tensors({**ONE, "__metadata__": {"a": "b"}}, bytes(8)), ALLOWED),
+        ("model.safetensors", tensors(ONE, bytes(9)), UNVERIFIED),
+        ("model.safetensors", tensors(ONE, bytes(7)), UNVERIFIED),
+        ("model.safetensors", tensors({"w": {"dtype": "F32"}}, b""), UNVERIFIED),
+        ("model.safetensors", b"\xff" * 40, UNVERIFIED),
+        ("model.safetensors", pickle.dumps(Shell()), UNSAFE),
+        ("state.pkl", pickle.dumps({"a": 1}), UNSAFE),
+        ("state.json", pickle.dumps(Shell(), protocol=2), UNSAFE),
+        ("state.bin", pickle.dumps(Shell(), protocol=0), UNSAFE),
+        ("model.pt", zipped(**{"m/data.pkl": pickle.dumps(Shell()), "m/data/0": b"x"}), UNSAFE),
+        ("arrays.npz", zipped(**{"a.npy": npy("<f4")}), ALLOWED),
+        ("arrays.npz", zipped(**{"a.npy": npy("<f4"), "b.npy": npy("|O")}), UNSAFE),
+        ("any.zip", zipped(a=b"x"), UNVERIFIED),
+        ("a.npy", npy("<f8"), ALLOWED),
+        ("a.npy", npy("|O"), UNSAFE),
+        ("model.onnx", b"\x08\x0a" + GRAPH + OPSET, ALLOWED),
+        ("m", b"\x08\x0a" + GRAPH + field(8, field(1, b"com.acme")), UNVERIFIED),
+        ("m", b"\x08\x0a" + field(7, field(5, b"\x70\x01")), UNVERIFIED),
+        ("model.onnx", b"\x08\x0a" + GRAPH + b"\xff", UNVERIFIED),
+        ("weights.gguf", b"GGUF" + bytes(20), ALLOWED),
+        ("table.parquet", b"PAR1" + bytes(20), ALLOWED),
+        ("model.h5", b"\x89HDF\r\n\x1a\n" + bytes(20), UNVERIFIED),
+        ("model.joblib", b"\x1f\x8b" + bytes(20), UNVERIFIED),
+        ("metrics.json", b'{"a": 1}', ALLOWED),
+        ("notes.md", "ünï".encode(), ALLOWED),
+        ("model.py", b"x = 1", UNVERIFIED),
+        ("LICENSE", b"#!/bin/sh", UNVERIFIED),
+        ("blob", b"\x01\x02\x03", UNVERIFIED),
+        ("empty", b"", ALLOWED),
+    ],
+)
+def test_verdicts(path: str, data: bytes, verdict: Verdict) -> None:
+    finding = look(path, data)
+    assert finding.verdict is verdict, finding
+    assert bool(finding.reasons) is (verdict is not ALLOWED)
+
+
+def test_reasons_name_what_would_be_called() -> None:
+    assert "calls posix.system" in look("x", pickle.dumps(Shell(), protocol=5)).reasons
+    assert "calls posix.system" in look("x", pickle.dumps(Shell(), protocol=2)).reasons
+
+
+def test_a_bomb_is_not_unpacked() -> None:
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("a", bytes(300 * 1024 * 1024))
+    assert look("bomb.zip", buffer.getvalue()).verdict is UNVERIFIED
+
+
+def test_noise_is_never_allowed_and_never_fails() -> None:
+    noise = random.Random(1)  # noqa: S311 - a test's noise
+    starts = (b"", b"\x08\x0a", b"PK\x03\x04", b"\x80\x04", b"\x93NUMPY\x01\x00", b"(")
+    for number in range(600):
+        data = starts[number % len(starts)] + noise.randbytes(noise.randrange(1, 400))
+        assert look("noise.bin", data).verdict is not ALLOWED, data
