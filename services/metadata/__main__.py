@@ -14,6 +14,7 @@ from modelyard.metadata.v1 import (
     project_service_pb2_grpc,
     retention_service_pb2_grpc,
     run_service_pb2_grpc,
+    signature_service_pb2_grpc,
     webhook_service_pb2_grpc,
 )
 
@@ -54,6 +55,8 @@ from services.metadata.runs.servicer import RunServicer
 from services.metadata.runs.tracker import Tracker
 from services.metadata.runs.upkeep import Upkeep
 from services.metadata.settings import PREFIX, MetadataSettings
+from services.metadata.signatures.servicer import SignatureServicer
+from services.metadata.signatures.signing import Signing
 from services.metadata.watching.trimming import Trimming
 from services.metadata.watching.watch import Watch
 from services.metadata.webhooks.store import least_cursor
@@ -109,7 +112,7 @@ async def compose(chassis: Chassis, settings: MetadataSettings | None = None) ->
     return Service(
         name="metadata",
         servicers=[
-            *_administration(directory, access, keeping),
+            *_administration(database, directory, access, keeping),
             (model_service_pb2_grpc.add_ModelServiceServicer_to_server, models),
             (run_service_pb2_grpc.add_RunServiceServicer_to_server, runs),
             (webhook_service_pb2_grpc.add_WebhookServiceServicer_to_server, hooks.servicer),
@@ -125,14 +128,16 @@ async def compose(chassis: Chassis, settings: MetadataSettings | None = None) ->
 
 
 def _administration(
-    directory: Directory, access: Access, keeping: Keeping
+    database: Database, directory: Directory, access: Access, keeping: Keeping
 ) -> list[tuple[Register, object]]:
     """Make what projects are administered with."""
     projects = ProjectServicer(directory=directory, access=access)
     retention = RetentionServicer(keeping=keeping)
+    signatures = SignatureServicer(signing=Signing(database=database, clock=now))
     return [
         (project_service_pb2_grpc.add_ProjectServiceServicer_to_server, projects),
         (retention_service_pb2_grpc.add_RetentionServiceServicer_to_server, retention),
+        (signature_service_pb2_grpc.add_SignatureServiceServicer_to_server, signatures),
     ]
 
 

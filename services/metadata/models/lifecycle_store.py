@@ -21,6 +21,7 @@ from services.metadata.models.store import (
     VERSION_PARAMS,
     VERSIONS,
 )
+from services.metadata.signatures.store import SIGNATURES
 
 _TEXTS = ("description", "card", "license")
 
@@ -56,7 +57,7 @@ def aliases_of(connection: Connection, version_pk: int) -> list[str]:
 
 def begin_purge(connection: Connection, version_pk: int, *, purger: str, now: datetime) -> None:
     """Remove all of a version but what is needed to give its bytes back."""
-    for table in (VERSION_LABELS, VERSION_PARAMS, VERSION_METRICS, EVALUATIONS):
+    for table in (VERSION_LABELS, VERSION_PARAMS, VERSION_METRICS, EVALUATIONS, SIGNATURES):
         connection.execute(table.delete().where(table.c.version_pk == version_pk))
     drop_uses(connection, version_pk)
     gone = {"taken_label": None, "run": "", "build": "", "description": "", "card": ""}

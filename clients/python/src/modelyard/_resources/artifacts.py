@@ -13,7 +13,9 @@ from modelyard._cache import Cache
 from modelyard._calls import BYTES_TIMEOUT, Call, Flow, Pages, ask, call, pages
 from modelyard._names import Names, Ref
 from modelyard._progress import OnProgress
+from modelyard._resources.signatures import verify_version
 from modelyard._resources.versions import resolve_version
+from modelyard._signing import PublicKey
 from modelyard.artifact.v1 import artifact_pb2, format_service_pb2, link_service_pb2
 from modelyard.artifact.v1 import artifact_service_pb2 as service
 
@@ -45,13 +47,17 @@ class _Artifacts(Group):
         *,
         progress: OnProgress | None = None,
         cache: Cache | str | Path | None = None,
+        verify_key: PublicKey | None = None,
     ) -> Flow[Path]:
         """Write a version's or an artifact's files to a new folder, verified, all or nothing.
 
         After a break of any kind, pull the same to the same place again: what is there is
         verified and kept. With a cache, by default the one that MODELYARD_CACHE names, files
-        are fetched once for all processes of a host, are read-only and hard-linked.
+        are fetched once for all processes of a host, are read-only and hard-linked. With a
+        `verify_key` nothing is fetched unless a signature of the version holds with it.
         """
+        if verify_key is not None:
+            yield from verify_version(self._names, source, verify_key)
         artifact = yield from artifact_of(self._names, source)
         chosen = Cache.of(cache)
         return (yield from _pull.pull(artifact, Path(destination), progress=progress, cache=chosen))

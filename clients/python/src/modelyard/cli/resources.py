@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
-from modelyard.cli import datasets, models, retention, runs, storage, webhooks
+from modelyard.cli import datasets, models, retention, runs, signatures, storage, webhooks
 from modelyard.cli.context import client
 from modelyard.cli.render import leaf, moment, show_list, show_one
 
@@ -29,6 +29,7 @@ def register(app: typer.Typer) -> None:
         ("projects", _projects),
         ("tokens", _tokens),
         ("retention", retention.register),
+        ("signatures", signatures.register),
         ("webhooks", webhooks.register),
     ):
         group = typer.Typer(no_args_is_help=True, rich_markup_mode=None)

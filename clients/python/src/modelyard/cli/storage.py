@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from datetime import timedelta
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -24,6 +25,8 @@ def register(group: typer.Typer) -> None:
     group.command("usage")(_usage)
     group.command("quota")(_quota)
     group.command("sweep")(_sweep)
+    group.command("formats")(_formats)
+    group.command("url")(_url)
 
 
 def _verify(
@@ -42,6 +45,39 @@ def _verify(
         )
     if damaged:
         raise typer.Exit(1)
+
+
+def _formats(
+    source: Annotated[str, typer.Argument(help="A version (churn/7) or an artifact.")],
+) -> None:
+    """Say what files are by their content; exit with 1 when loading any runs what it says."""
+    from modelyard.artifact.v1 import format_service_pb2 as service  # noqa: PLC0415
+
+    report = client().artifacts.formats(source)
+    if report.files or as_json():
+        show_list(
+            report.files,
+            {
+                "FILE": lambda file: file.path,
+                "FORMAT": lambda file: file.format,
+                "VERDICT": lambda file: state(service.FormatVerdict, file.verdict),
+                "WHY": lambda file: ", ".join(file.reasons),
+            },
+        )
+    if not as_json():
+        counts = (report.allowed_count, report.unverified_count, report.unsafe_count)
+        typer.echo("{} allowed, {} unverified, {} unsafe".format(*counts))
+    if report.unsafe_count:
+        raise typer.Exit(1)
+
+
+def _url(
+    source: Annotated[str, typer.Argument(help="A version (churn/7) or an artifact.")],
+    path: Annotated[str, typer.Argument(help="A file; or a folder, with a / at its end.")] = "",
+    minutes: Annotated[int, typer.Option(min=1, max=1440, help="How long it is valid.")] = 15,
+) -> None:
+    """Make a URL for tools that only speak HTTP; whoever has it may read."""
+    typer.echo(client().artifacts.url(source, path, lifetime=timedelta(minutes=minutes)))
 
 
 def _holds(artifact: str) -> None:
