@@ -18,6 +18,7 @@ from services.metadata.runs import points_store as points
 from services.metadata.runs import store as runs
 from services.metadata.runs import upkeep_store as run_upkeep
 from services.metadata.schema import METADATA
+from services.metadata.signatures import store as signatures
 from services.metadata.webhooks import store as webhooks
 
 revision = "0001"
@@ -36,6 +37,7 @@ STORES = (
     lineage,
     webhooks,
     retention,
+    signatures,
 )
 
 

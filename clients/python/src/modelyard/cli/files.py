@@ -41,13 +41,19 @@ def pull(
         str,
         typer.Option(envvar="MODELYARD_CACHE", help="A folder shared by all processes of a host."),
     ] = "",
+    verify_key: Annotated[
+        Path | None,
+        typer.Option(help="Fetch only what is signed with the key of this PEM file.", exists=True),
+    ] = None,
 ) -> None:
     """Fetch a version's files; they appear only once all of them are verified.
 
     Interrupted, it goes on where it was when the same is fetched to the same place again.
     """
     with _progress() as progress:
-        client().artifacts.pull(source, destination, progress=progress, cache=cache)
+        client().artifacts.pull(
+            source, destination, progress=progress, cache=cache, verify_key=verify_key
+        )
     if not as_json():
         print(destination)
 
