@@ -25,7 +25,7 @@ class CuttingProxy:
         self.cuts = 0
         self.passed = 0
         """Bytes that went through, in both directions."""
-        self._target = port
+        self.target = port
         self._budgets = budgets
         self._lock = threading.Lock()
         self._listener = socket.create_server(("127.0.0.1", 0))
@@ -40,7 +40,11 @@ class CuttingProxy:
         with contextlib.suppress(OSError):
             while True:
                 near, _ = self._listener.accept()
-                far = socket.create_connection(("127.0.0.1", self._target))
+                try:
+                    far = socket.create_connection(("127.0.0.1", self.target))
+                except ConnectionRefusedError:
+                    near.close()
+                    continue
                 for end in (near, far):
                     end.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
                 budget = [self._budgets.pop(0) if self._budgets else 2**62]
@@ -60,23 +64,58 @@ class CuttingProxy:
                 end.shutdown(socket.SHUT_RDWR)
 
 
-@pytest.fixture(scope="module")
-def artifact_port(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
-    data = tmp_path_factory.mktemp("artifact")
-    server = subprocess.Popen(
-        [sys.executable, "-m", "tests.contract.artifact.serving"],
-        env={**os.environ, "MODELYARD_ARTIFACT_DATA": str(data)},
-        cwd=Path(__file__).parents[3],
-        stdout=subprocess.PIPE,
-        text=True,
-    )
-    assert server.stdout is not None
+class ArtifactServer:
+    """An artifact service in a process of its own; `start` and `kill` may be repeated."""
+
+    def __init__(self, data: Path) -> None:
+        self.port = 0
+        self.pid = 0
+        self._data = data
+        self._process: subprocess.Popen[str] | None = None
+
+    def start(self) -> int:
+        """Start it and return its port."""
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "tests.contract.artifact.serving"],
+            env={**os.environ, "MODELYARD_ARTIFACT_DATA": str(self._data)},
+            cwd=Path(__file__).parents[3],
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        assert self._process.stdout is not None
+        self.port, self.pid = int(self._process.stdout.readline()), self._process.pid
+        return self.port
+
+    def kill(self) -> None:
+        """Kill it, as a power cut would."""
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()
+            assert self._process.stdout is not None
+            self._process.stdout.close()
+            self._process = None
+
+
+@contextlib.contextmanager
+def serving(data: Path, *, start: bool = True) -> Iterator[ArtifactServer]:
+    server = ArtifactServer(data)
     try:
-        yield int(server.stdout.readline())
+        if start:
+            server.start()
+        yield server
     finally:
         server.kill()
-        server.wait()
-        server.stdout.close()
+
+
+@pytest.fixture(scope="module")
+def artifact_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ArtifactServer]:
+    with serving(tmp_path_factory.mktemp("artifact")) as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def artifact_port(artifact_server: ArtifactServer) -> int:
+    return artifact_server.port
 
 
 @pytest.fixture
