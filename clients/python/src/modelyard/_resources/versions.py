@@ -206,6 +206,13 @@ class _Versions(Group):
         request = lineage_service_pb2.ListVersionUsesRequest(parent=text, current_only=current_only)
         return pages(request, lineage_service_pb2.ListVersionUsesResponse, lambda r: r.version_uses)
 
+    @flow
+    def bom(self, version: Ref) -> Flow[str]:
+        """Return what a version is made of, as CycloneDX 1.6 in JSON (an ML-BOM)."""
+        from modelyard._resources.materials import bill_of_materials  # noqa: PLC0415 - it needs us
+
+        return (yield from bill_of_materials(self._names, version))
+
     def _name_of(self, version: Ref) -> Flow[str]:
         """Return a version's full name; a short form is resolved first, a full one is not."""
         target = self._names.target(version)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -157,6 +158,20 @@ def _register_upkeep(group: typer.Typer) -> None:
             labels=labels,
         )
         _show_change(changed)
+
+    @group.command("bom")
+    def bom_of_version(
+        version: str,
+        to: Annotated[
+            Path | None, typer.Option("--to", help="A file; else standard output.")
+        ] = None,
+    ) -> None:
+        """Write what a version is made of as CycloneDX 1.6: files, packages, data, code."""
+        text = client().versions.bom(version)
+        if to is None:
+            typer.echo(text)
+        else:
+            to.write_text(text + "\n")
 
     @group.command("archive")
     def archive(version: str) -> None:
