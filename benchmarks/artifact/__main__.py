@@ -10,19 +10,20 @@ from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
 
-from benchmarks.artifact import bare, bars
+from benchmarks.artifact import bare, bars, direct
 from benchmarks.metadata import generating, ours, rival
 from benchmarks.metadata.generators import generator
 from benchmarks.runner import Measurement, Scale, main
 
 
 def measure(scale: Scale) -> Iterator[Measurement]:
-    """Measure every bar of the group, on disk."""
+    """Measure every bar of the group, on disk; the direct path on S3."""
     print(f"rival: MLflow {rival.VERSION}, {rival.interpreter()}", file=sys.stderr)
     folder = Path(tempfile.mkdtemp(prefix="modelyard-benchmark-"))
     try:
         with ExitStack() as stack:
             yield from bars.measure(_setting(scale, folder, stack))
+        yield from direct.measure(scale, folder)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 
