@@ -35,6 +35,7 @@ def measure(scale: Scale, folder: Path) -> Iterator[Measurement]:
     """Measure the bars of the direct path."""
     size = (256 if scale.quick else 1024) * content.MIB
     with ExitStack() as stack:
+        (folder / "s3").mkdir()
         bucket = stack.enter_context(seaweedfs.running(folder / "s3")).fresh_bucket()
         os.environ |= {
             "MODELYARD_ARTIFACT_S3_ENDPOINT": f"http://{bucket.endpoint}",

@@ -18,7 +18,7 @@ SERVICES = {"modelyard-cli", "modelyard-suite", "modelyard-agent"}
 METHODS = {
     "/modelyard.deployer.v1.DeploymentService/DeployVersion",
     "/modelyard.metadata.v1.ModelService/ResolveVersion",
-    "/modelyard.artifact.v1.ArtifactService/ReadFile",
+    "/modelyard.artifact.v1.ArtifactService/ReadFiles",
 }
 
 

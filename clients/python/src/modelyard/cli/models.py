@@ -139,6 +139,20 @@ def register_versions(group: typer.Typer) -> None:
     _register_evaluations(group)
 
 
+def _bom(
+    version: str,
+    to: Annotated[
+        Path | None, typer.Option("--to", help="A file; else standard output.")
+    ] = None,
+) -> None:
+    """Write what a version is made of as CycloneDX 1.6: files, packages, data, code."""
+    text = client().versions.bom(version)
+    if to is None:
+        typer.echo(text)
+    else:
+        to.write_text(text + "\n")
+
+
 def _register_upkeep(group: typer.Typer) -> None:
     @group.command("update")
     def update(
@@ -159,19 +173,7 @@ def _register_upkeep(group: typer.Typer) -> None:
         )
         _show_change(changed)
 
-    @group.command("bom")
-    def bom_of_version(
-        version: str,
-        to: Annotated[
-            Path | None, typer.Option("--to", help="A file; else standard output.")
-        ] = None,
-    ) -> None:
-        """Write what a version is made of as CycloneDX 1.6: files, packages, data, code."""
-        text = client().versions.bom(version)
-        if to is None:
-            typer.echo(text)
-        else:
-            to.write_text(text + "\n")
+    group.command("bom")(_bom)
 
     @group.command("archive")
     def archive(version: str) -> None:
