@@ -82,7 +82,6 @@ async def spawned(settings: ArtifactSettings, *, under: Sequence[str] = ()) -> A
         "tests.contract.artifact.serving",
         env=os.environ | variables,
         stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.DEVNULL,
         start_new_session=True,
     )
     assert started.stdout is not None
