@@ -233,8 +233,8 @@ class CommitFileRequest(google.protobuf.message.Message):
     """Required in the first message. Its size."""
     @property
     def chunk_digests(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.bytes]:
-        """SHA-256 of its next chunks in order, 32 bytes each; at most 400,000 in all
-        messages.
+        """Optional. SHA-256 of its next chunks in order, 32 bytes each; at most 400,000
+        in all messages.
         """
 
     def __init__(
