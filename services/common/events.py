@@ -11,6 +11,7 @@ import asyncio
 import contextlib
 import logging
 import secrets
+import time
 from collections import defaultdict
 from collections.abc import AsyncGenerator, Iterator
 from datetime import timedelta
@@ -35,6 +36,8 @@ HEARTBEAT_SECONDS = 10.0
 PAGE = 200
 CANCEL_SECONDS = 0.2
 PENDING = 10_000
+GATHER_SECONDS = 0.005
+EXPIRE_SECONDS = 60.0
 
 
 class EventBus:
@@ -49,6 +52,8 @@ class EventBus:
         self._followers: dict[str, set[asyncio.Queue[Event]]] = defaultdict(set)
         self._positions: dict[str, str] = {}
         self._outgoing: asyncio.Queue[Event] = asyncio.Queue(PENDING)
+        # Until when a stream's time to live need not be said again.
+        self._expiring: dict[str, float] = {}
 
     def publish(self, events: list[Event]) -> None:
         """Send committed events on their way; what cannot be sent is left to the ledger."""
@@ -93,6 +98,8 @@ class EventBus:
         assert self._client is not None  # noqa: S101 - run() checked
         while True:
             batch = [await self._outgoing.get()]
+            # A send costs as much as a call: what comes in the next moment goes with it.
+            await asyncio.sleep(GATHER_SECONDS)
             while not self._outgoing.empty() and len(batch) < PAGE:
                 batch.append(self._outgoing.get_nowait())
             try:
@@ -100,11 +107,21 @@ class EventBus:
                     for event in batch:
                         key = self._prefix + event.topic
                         pipeline.xadd(key, _fields(event), maxlen=STREAM_LENGTH, approximate=True)
+                    due = self._due({self._prefix + event.topic for event in batch})
+                    for key in due:
                         pipeline.expire(key, STREAM_SECONDS)
                     await pipeline.execute()
+                self._expiring.update(due)
             except (redis.RedisError, OSError) as error:
                 logger.warning("events not sent, followers poll", extra={"error": str(error)})
+                self._expiring.clear()
                 await asyncio.sleep(RETRY_SECONDS)
+
+    def _due(self, keys: set[str]) -> dict[str, float]:
+        """Return the streams whose time to live is to be said, and until when that will do."""
+        now = time.monotonic()
+        self._expiring = {key: until for key, until in self._expiring.items() if until > now}
+        return {key: now + EXPIRE_SECONDS for key in keys if key not in self._expiring}
 
     async def _receive_forever(self) -> None:
         self._positions[self._doorbell] = "$"

@@ -32,6 +32,7 @@ from services.metadata.datasets.servicer import DatasetServicer
 from services.metadata.lineage.servicer import LineageServicer
 from services.metadata.lineage.tracing import Tracing
 from services.metadata.lineage.usage import Usage
+from services.metadata.models import codec as model_codec
 from services.metadata.models.artifacts import RemoteHolds
 from services.metadata.models.evaluating import Evaluating
 from services.metadata.models.lifecycle import Lifecycle
@@ -89,7 +90,7 @@ async def compose(chassis: Chassis, settings: MetadataSettings | None = None) ->
     tracker = Tracker(database=database, clock=now, silence=silence, interval=sweep)
     seconds, trim = settings.query_seconds, _trimming(database, settings).run_forever
     models = ModelServicer(
-        registry=Registry(database=database, clock=now),
+        registry=Registry(database=database, clock=now, encode=model_codec.resolved),
         search=VersionSearch(database=database, seconds=seconds),
         registering=registering,
         lifecycle=lifecycle,

@@ -192,6 +192,11 @@ def version(found: Version) -> version_pb2.Version:
     return message
 
 
+def resolved(found: Version) -> bytes:
+    """Return the answer to what names a version, encoded."""
+    return model_service_pb2.ResolveVersionResponse(version=version(found)).SerializeToString()
+
+
 def short_name(text: str) -> VersionName | AliasName | ModelName:
     """Return what a short form names: a version, an alias or a model."""
     for kind in (VersionName, AliasName, ModelName):

@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import NoReturn
 
@@ -52,11 +52,20 @@ class Reserved:
 
 
 @dataclass(frozen=True, slots=True)
+class _Fresh:
+    """A version as it was just recorded."""
+
+    pk: int
+    version: Version
+    aliases: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class _Reservation:
-    """A version that a request made, now or when it first came."""
+    """A version that a request made: now, and then it is fresh, or when it first came."""
 
     name: VersionName
-    is_new: bool
+    fresh: _Fresh | None
 
 
 class Registering:
@@ -105,21 +114,24 @@ class Registering:
         now = self._clock()
 
         def reserve(tx: Transaction) -> _Reservation:
-            made: list[Reserved] = []
+            made: list[_Fresh] = []
 
             def make() -> Reserved:
                 made.append(_reserve(tx, parent, draft, creator=creator, now=now))
-                return made[0]
+                return Reserved(made[0].version.name)
 
-            return _Reservation(once(tx, key, Reserved, make).name, is_new=bool(made))
+            name = once(tx, key, Reserved, make).name
+            return _Reservation(name, made[0] if made else None)
 
         reserved = await self._database.write(reserve)
         # A repeat may find its version finished, deleted or gone by now.
-        version = None if reserved.is_new else await self._get(reserved.name)
+        version = None if reserved.fresh else await self._get(reserved.name)
         if version is None or version.state is VersionState.PENDING:
             artifact = str(ArtifactName(parent.project, draft.artifact))
             pending = PendingVersion(reserved.name, artifact, creator)
-            finished = await self._finish(pending, credential, seconds=min(seconds, HOLD_SECONDS))
+            finished = await self._finish(
+                pending, credential, seconds=min(seconds, HOLD_SECONDS), fresh=reserved.fresh
+            )
             version = finished or await self._get(reserved.name)
         if version.state is VersionState.FAILED:
             _refuse(version)
@@ -147,7 +159,12 @@ class Registering:
                 return  # the artifact service is away; the others would wait in vain
 
     async def _finish(
-        self, pending: PendingVersion, credential: str, *, seconds: float
+        self,
+        pending: PendingVersion,
+        credential: str,
+        *,
+        seconds: float,
+        fresh: _Fresh | None = None,
     ) -> Version | None:
         """Hold a version's bytes and decide its state; None while the artifact service is away."""
         name = pending.name
@@ -168,7 +185,12 @@ class Registering:
             is_away = error.reason is Reason.SERVICE_UNAVAILABLE
             return None if is_away else await self._get(name)
         now = self._clock()
-        return await self._database.write(lambda tx: _complete(tx, name, pending.creator, now))
+        actor = pending.creator
+        if fresh is not None and not fresh.aliases:
+            ready = await self._database.write(lambda tx: _complete_fresh(tx, fresh, actor, now))
+            if ready is not None:
+                return ready
+        return await self._database.write(lambda tx: _complete(tx, name, actor, now))
 
     async def _get(self, name: VersionName) -> Version:
         return await self._database.lookup(lambda tx: _found(tx, name))
@@ -183,11 +205,11 @@ def _found(tx: Transaction, name: VersionName) -> Version:
 
 def _reserve(
     tx: Transaction, parent: ModelName, draft: VersionDraft, *, creator: str, now: datetime
-) -> Reserved:
+) -> _Fresh:
     """Record a PENDING version with what its run knows by now."""
     aliases = [parent.alias(alias) for alias in draft.aliases]
     check_protection(tx, aliases, may_deploy=draft.may_deploy)
-    model_pk = ensure_model(tx, parent, now)
+    model_pk, number = _allot(tx, parent, now)
     run_pk = None
     if draft.run:
         run_pk = run_store.find_run_pk(
@@ -195,7 +217,6 @@ def _reserve(
         )
         if run_pk is None:
             raise not_found(draft.run)
-    number = store.next_number(tx.connection, model_pk)
     pk = version_store.insert_version(
         tx.connection, model_pk, number, draft, creator=creator, now=now
     )
@@ -207,7 +228,57 @@ def _reserve(
     name = parent.version(number)
     change = Change(str(name), actor=creator, state=VersionState.PENDING.value)
     publish(tx, name.project, ChangeKind.VERSION_PENDING, change)
-    return Reserved(name)
+    # What its run knows lies in the database; all else of it is what the caller said.
+    version = _found(tx, name) if draft.run else _pending(name, draft, creator=creator, now=now)
+    return _Fresh(pk, version, draft.aliases)
+
+
+def _allot(tx: Transaction, parent: ModelName, now: datetime) -> tuple[int, int]:
+    """Return a model's row, locked, and its next version number; it is created if need be."""
+    allotted = store.next_number(tx.connection, parent)
+    if allotted is None:
+        ensure_model(tx, parent, now)
+        allotted = store.next_number(tx.connection, parent)
+    if allotted is None:
+        raise not_found(parent)
+    return allotted
+
+
+def _pending(name: VersionName, draft: VersionDraft, *, creator: str, now: datetime) -> Version:
+    """Return a new version of no run as the database has it."""
+    return Version(
+        name=name,
+        state=VersionState.PENDING,
+        failure=None,
+        artifact=str(ArtifactName(name.project, draft.artifact)),
+        run=draft.run,
+        build=draft.build,
+        label=draft.label,
+        description=draft.description,
+        labels=dict(draft.labels),
+        card=draft.card,
+        license=draft.license,
+        params={},
+        metrics={},
+        environment_digest=draft.environment_digest,
+        tests_passed=draft.tests_passed,
+        creator=creator,
+        create_time=now,
+        ready_time=None,
+        archive_time=None,
+        delete_time=None,
+        revision=1,
+        aliases=(),
+    )
+
+
+def _complete_fresh(tx: Transaction, fresh: _Fresh, creator: str, now: datetime) -> Version | None:
+    """Make a version READY that wants no aliases; None if it is not as it was recorded."""
+    if not version_store.set_fresh_ready(tx.connection, fresh.pk, now):
+        return None
+    made = fresh.version
+    _tell_ready(tx, made.name, creator)
+    return replace(made, state=VersionState.READY, ready_time=now, revision=made.revision + 1)
 
 
 def _complete(tx: Transaction, name: VersionName, creator: str, now: datetime) -> Version:
@@ -218,10 +289,14 @@ def _complete(tx: Transaction, name: VersionName, creator: str, now: datetime) -
         raise not_found(name)
     aliases = version_store.set_ready(tx.connection, found.pk, now)
     if aliases is not None:
-        change = Change(str(name), actor=creator, state=VersionState.READY.value)
-        publish(tx, name.project, ChangeKind.VERSION_READY, change)
+        _tell_ready(tx, name, creator)
         point(tx, model_pk, found.pk, name, aliases, actor=creator, now=now)
     return _found(tx, name)
+
+
+def _tell_ready(tx: Transaction, name: VersionName, creator: str) -> None:
+    change = Change(str(name), actor=creator, state=VersionState.READY.value)
+    publish(tx, name.project, ChangeKind.VERSION_READY, change)
 
 
 def _fail(tx: Transaction, name: VersionName, failure: Failure) -> Version:

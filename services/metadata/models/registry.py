@@ -22,8 +22,15 @@ TEXTS = ("display_name", "description")
 class Registry:
     """Answers everything about models and versions but how versions come to be."""
 
-    def __init__(self, *, database: Database, clock: Callable[[], datetime]) -> None:
+    def __init__(
+        self,
+        *,
+        database: Database,
+        clock: Callable[[], datetime],
+        encode: Callable[[Version], bytes],
+    ) -> None:
         self._database = database
+        self._encode = encode
         self._clock = clock
         self._resolutions = Resolutions()
         database.on_commit(self._resolutions.forget)
@@ -95,15 +102,18 @@ class Registry:
         )
         return _found_version(found, name)
 
-    async def find_labelled(self, name: ModelName, label: str) -> Version:
-        """Return the version of a model that has a label."""
+    async def find_labelled(self, name: ModelName, label: str) -> bytes:
+        """Return the version of a model that has a label, encoded."""
         found = await self._database.read(
             lambda tx: version_store.find_labelled(tx.connection, name, label)
         )
-        return _found_version(found, f"{name} with the label {label}")
+        return self._encode(_found_version(found, f"{name} with the label {label}"))
 
-    async def resolve(self, name: VersionName | AliasName | ModelName) -> Version:
-        """Return the version that a version, an alias or a model (its newest one) names."""
+    async def resolve(self, name: VersionName | AliasName | ModelName) -> bytes:
+        """Return the version that a version, an alias or a model (its newest one) names, encoded.
+
+        Encoded, because it is kept for those who ask the same next.
+        """
 
         def find(tx: Transaction) -> Version | None:
             if isinstance(name, VersionName):
@@ -112,8 +122,14 @@ class Registry:
                 return version_store.find_aliased(tx.connection, name.parent, name.alias)
             return version_store.newest_ready(tx.connection, name)
 
-        found = await self._resolutions.find(str(name), lambda: self._database.lookup(find))
-        return _found_version(found, name)
+        async def read() -> bytes | None:
+            version = await self._database.lookup(find)
+            return None if version is None else self._encode(version)
+
+        found = await self._resolutions.find(str(name), read)
+        if found is None:
+            raise not_found(name)
+        return found
 
 
 def add_model(tx: Transaction, name: ModelName, draft: ModelDraft, now: datetime) -> int | None:

@@ -12,7 +12,6 @@ from collections.abc import Awaitable, Callable, Sequence
 import msgspec
 
 from services.common.outbox import Event
-from services.metadata.models.domain import Version
 
 KEPT_SECONDS = 0.2
 KEPT_NAMES = 10_000
@@ -24,12 +23,12 @@ class _Named(msgspec.Struct):
 
 
 class Resolutions:
-    """The versions that names stood for a moment ago."""
+    """The versions that names stood for a moment ago, encoded."""
 
     def __init__(self, *, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         # Model by model, what its names stand for and until when that may be said.
-        self._kept: dict[str, dict[str, tuple[float, Version]]] = {}
+        self._kept: dict[str, dict[str, tuple[float, bytes]]] = {}
         self._count = 0
         self._changes = 0
 
@@ -41,9 +40,7 @@ class Resolutions:
                 name = msgspec.msgpack.decode(event.payload, type=_Named).name
                 self._count -= len(self._kept.pop(_model(name), ()))
 
-    async def find(
-        self, name: str, read: Callable[[], Awaitable[Version | None]]
-    ) -> Version | None:
+    async def find(self, name: str, read: Callable[[], Awaitable[bytes | None]]) -> bytes | None:
         """Return the version a name stands for, from memory or by reading; None if none."""
         model, now = _model(name), self._clock()
         until, version = self._kept.get(model, {}).get(name, (0.0, None))
@@ -56,7 +53,7 @@ class Resolutions:
             self._keep(model, name, version, now)
         return version
 
-    def _keep(self, model: str, name: str, version: Version, now: float) -> None:
+    def _keep(self, model: str, name: str, version: bytes, now: float) -> None:
         if self._count >= KEPT_NAMES:
             self._kept.clear()
             self._count = 0

@@ -113,18 +113,16 @@ class ModelServicer(model_service_pb2_grpc.ModelServiceServicer):
         version = await self._registry.get_version(VersionName.parse(request.name))
         return pb.GetVersionResponse(version=codec.version(version))
 
-    async def ResolveVersion(
+    async def ResolveVersion(  # type: ignore[override]  # what is kept goes out as it is
         self, request: pb.ResolveVersionRequest, context: Context
-    ) -> pb.ResolveVersionResponse:
+    ) -> bytes:
         """Return the version that a short form names."""
         name, label = codec.short_name(request.name), request.label
         if label and not isinstance(name, ModelName):
             raise invalid_field("label", "goes with the name of a model")
         if label and isinstance(name, ModelName):
-            version = await self._registry.find_labelled(name, label)
-        else:
-            version = await self._registry.resolve(name)
-        return pb.ResolveVersionResponse(version=codec.version(version))
+            return await self._registry.find_labelled(name, label)
+        return await self._registry.resolve(name)
 
     async def ListVersions(
         self, request: pb.ListVersionsRequest, context: Context

@@ -12,6 +12,7 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection, Row
 
 from services.common.database import Double, Timestamp
+from services.common.driver_sql import driver_sql
 from services.common.errors import not_found
 from services.common.filtering import (
     FieldCompiler,
@@ -176,10 +177,8 @@ _FIND_MODEL = sa.select(MODELS.c.pk).where(
 )
 _LOCK_MODEL = _FIND_MODEL.with_for_update()
 _NEXT_NUMBER = (
-    MODELS.update()
-    .where(MODELS.c.pk == sa.bindparam("model_pk"))
-    .values(last_number=MODELS.c.last_number + 1)
-    .returning(MODELS.c.last_number)
+    "UPDATE models SET last_number = last_number + 1 WHERE project = ? AND model = ?"
+    " RETURNING pk, last_number"
 )
 ORDERS = {"id": MODELS.c.model}
 TIMES = {"create_time": MODELS.c.create_time, "update_time": MODELS.c.update_time}
@@ -235,9 +234,10 @@ def lock_model(connection: Connection, name: ModelName) -> int | None:
     return connection.execute(_LOCK_MODEL, _named_values(name)).scalar()
 
 
-def next_number(connection: Connection, model_pk: int) -> int:
-    """Allot a model's next version number."""
-    return int(connection.execute(_NEXT_NUMBER, {"model_pk": model_pk}).scalar_one())
+def next_number(connection: Connection, name: ModelName) -> tuple[int, int] | None:
+    """Return a model's row, locked, and its next version number; None when there is no model."""
+    row = driver_sql(connection, _NEXT_NUMBER, (name.project, name.model)).first()
+    return None if row is None else (row.pk, row.last_number)
 
 
 def change_model(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Iterable, Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 import msgspec
@@ -12,8 +12,10 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection, Row
 
 from services.common.database import Timestamp
+from services.common.driver_sql import driver_sql
 from services.common.errors import not_found
 from services.common.names import WILDCARD, ArtifactName, ModelName, VersionName
+from services.common.outbox import EPOCH
 from services.metadata.models import version_maps_store
 from services.metadata.models.domain import (
     PendingVersion,
@@ -32,6 +34,12 @@ from services.metadata.models.store import (
 )
 from services.metadata.schema import insert_new
 from services.metadata.values import Failure, pack
+
+_SET_FRESH_READY = (
+    "UPDATE versions SET state = 'READY', ready_time = ?, revision = 2"
+    # Every other change counts the revision up.
+    " WHERE pk = ? AND state = 'PENDING' AND revision = 1"
+)
 
 
 def insert_version(
@@ -80,6 +88,12 @@ def set_ready(connection: Connection, version_pk: int, now: datetime) -> tuple[s
     values = {"version_pk": version_pk, "now": now}
     wanted = connection.execute(_set_ready(), values).scalar()
     return None if wanted is None else msgspec.msgpack.decode(wanted, type=tuple[str, ...])
+
+
+def set_fresh_ready(connection: Connection, version_pk: int, now: datetime) -> bool:
+    """Make a PENDING version READY that is as it was made; False if anything changed it."""
+    ready_time = (now - EPOCH) // timedelta(microseconds=1)
+    return driver_sql(connection, _SET_FRESH_READY, (ready_time, version_pk)).rowcount > 0
 
 
 def set_failed(connection: Connection, version_pk: int, failure: Failure) -> bool:

@@ -111,7 +111,7 @@ class Access:
 
     async def _examine_token(self, secret: str) -> Credential:
         secret_hash = hash_secret(secret)
-        token = await self._database.read(lambda tx: store.find_token(tx.connection, secret_hash))
+        token = await self._database.lookup(lambda tx: store.find_token(tx.connection, secret_hash))
         if token is None or not token.is_valid(self._clock()):
             raise invalid_credential()
         return Credential(identity_of(token, secret), token.expire_time)

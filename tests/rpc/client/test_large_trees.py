@@ -9,11 +9,10 @@ import sys
 import time
 from pathlib import Path
 
-import psutil
 import pytest
 from modelyard import Client
 
-from tests.rpc.client.conftest import ArtifactServer
+from tests.rpc.client.conftest import ArtifactServer, serving
 from tests.rpc.client.test_transfer import MIB
 
 FILES = 100_000
@@ -48,7 +47,12 @@ def test_a_hundred_thousand_files(client: Client, tmp_path: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.timeout(1_800)
-def test_memory_stays_small(artifact_server: ArtifactServer, tmp_path: Path) -> None:
+def test_memory_stays_small(tmp_path: Path) -> None:
+    with serving(tmp_path / "data") as server:
+        check_memory(server, tmp_path)
+
+
+def check_memory(artifact_server: ArtifactServer, tmp_path: Path) -> None:
     (tmp_path / "in").mkdir()
     state = hashlib.sha256()
     with (tmp_path / "in/model.bin").open("wb") as file:
@@ -66,7 +70,7 @@ def test_memory_stays_small(artifact_server: ArtifactServer, tmp_path: Path) -> 
     with (tmp_path / "out/model.bin").open("rb") as pulled:
         assert hashlib.file_digest(pulled, "sha256").hexdigest() == state.hexdigest()
     client_mib = int(done.stdout) / 1024
-    status = Path(f"/proc/{psutil.Process(artifact_server.pid).pid}/status").read_text()
+    status = Path(f"/proc/{artifact_server.pid}/status").read_text()
     peak = next(line for line in status.splitlines() if line.startswith("VmHWM"))
     server_mib = int(peak.split()[1]) / 1024
     print(f"4 GiB: client {client_mib:.0f} MiB, service {server_mib:.0f} MiB")
