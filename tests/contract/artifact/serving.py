@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sys
+import traceback
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, cast
@@ -40,6 +41,12 @@ class FixedTokens:
         return Identity(f"user:{project}", credential, rights, frozenset({Right.OPERATE}))
 
 
+def _report(task: asyncio.Future[None]) -> None:
+    """Say that background work failed, which ends the service where it really runs."""
+    if not task.cancelled() and task.exception() is not None:
+        traceback.print_exception(task.exception())
+
+
 @asynccontextmanager
 async def serving(settings: ArtifactSettings) -> AsyncIterator[int]:
     """Run the service; give its port."""
@@ -51,6 +58,8 @@ async def serving(settings: ArtifactSettings) -> AsyncIterator[int]:
     for register, servicer in service.servicers:
         server.add(register, servicer)
     tasks = [asyncio.ensure_future(background()) for background in service.background]
+    for task in tasks:
+        task.add_done_callback(_report)
     try:
         yield await server.start()
     finally:

@@ -63,8 +63,12 @@ class Restarted:
             except grpc.aio.AioRpcError as error:
                 if error.code() not in {grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED}:
                     raise
-            except asyncio.InvalidStateError:  # the channel was closed in the middle of a call
+            except (asyncio.InvalidStateError, grpc.aio.UsageError):  # the channel was closed
                 continue
+            except asyncio.CancelledError:  # so it was, in the middle of a call
+                task = asyncio.current_task()
+                if task is not None and task.cancelling():
+                    raise
             await asyncio.sleep(0.05)
 
 
@@ -184,7 +188,9 @@ async def check(service: Restarted, ledger: Ledger, backend: Backend) -> None:
 
     await until(is_swept, seconds=30)
     dead, left = ledger.sent - least, sum(backend.sizes()) - least
-    assert left <= 0.1 * dead, f"{left} of {dead} dead bytes are left"
+    # Of little that is dead, what half full packs may keep is a larger share.
+    share = 0.1 if dead > 100 * MIB else 0.2
+    assert left <= share * dead, f"{left} of {dead} dead bytes are left"
 
 
 @pytest.mark.parametrize(
