@@ -141,9 +141,7 @@ def register_versions(group: typer.Typer) -> None:
 
 def _bom(
     version: str,
-    to: Annotated[
-        Path | None, typer.Option("--to", help="A file; else standard output.")
-    ] = None,
+    to: Annotated[Path | None, typer.Option("--to", help="A file; else standard output.")] = None,
 ) -> None:
     """Write what a version is made of as CycloneDX 1.6: files, packages, data, code."""
     text = client().versions.bom(version)
