@@ -7,6 +7,7 @@ all of them have ended when it is.
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import threading
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
@@ -99,7 +100,11 @@ def run_threads(
     """Carry out flows in threads of their own."""
     scope = Scope(parent)
     work = _Threads(command, scope, run)
-    threads = [threading.Thread(target=work.work, daemon=True) for _ in range(command.limit)]
+    # Each in a copy of the caller's context: its calls belong to the caller's trace.
+    threads = [
+        threading.Thread(target=contextvars.copy_context().run, args=(work.work,), daemon=True)
+        for _ in range(command.limit)
+    ]
     with parent.ending(scope.end):
         for thread in threads:
             thread.start()
