@@ -111,6 +111,8 @@ def alive(process: psutil.Process) -> bool:
 
 
 async def no_work_is_left(stack: Stack) -> None:
+    """Wait until the living worker cleared up: a version is seen a moment before it has."""
+
     async def empty() -> bool:
         return not list((stack.data / "worker" / "work").glob("*/*"))
 
@@ -136,7 +138,7 @@ async def test_a_build_becomes_a_version(stack: Stack, environments: Path) -> No
         ).decode()
         assert "numpy==" in lock
         assert "modelyard" not in lock
-    await no_work_is_left(stack)
+        await no_work_is_left(stack)
     assert [len(e.log.text) for e in log if e.log.text.startswith("xx")] == [16_384, 3_616]
     assert "warned" in [
         e.log.text for e in log if e.log.stream == build_event_pb2.LOG_STREAM_STDERR
@@ -220,7 +222,7 @@ async def test_a_killed_worker_leaves_nothing_and_its_build_is_tried_again(
             build = await ended(client, name)
             assert (build.state, build.attempt) == (build_pb2.BUILD_STATE_SUCCEEDED, 2)
             assert len([v async for v in client.versions.list(model="churn")]) == 1
-    await no_work_is_left(stack)
+            await no_work_is_left(stack)
 
 
 async def test_a_worker_that_slept_publishes_nothing(stack: Stack, environments: Path) -> None:
