@@ -14,6 +14,9 @@ import minio
 from tests.servers.processes import ServerProcess, binary, free_port
 
 GRPC_DISTANCE = 10_000  # each of its ports has a gRPC port beside it
+# A bucket takes a volume of its own. Left alone, the server allows as many volumes as the disk has
+# free GiB, and says 500 to every bucket after them; a volume is a file that grows as it is written.
+VOLUMES = 10_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +71,7 @@ def running(folder: Path) -> Iterator[S3Server]:
             *(binary("bin/weed"), "mini", f"-dir={folder}", "-ip=127.0.0.1", "-ip.bind=127.0.0.1"),
             *(f"-{name}.port={port}" for name, port in ports.items()),
             *("-webdav=false", "-admin.ui=false", "-s3.port.iceberg=0", "-s3.port.lance=0"),
-            "-volume.preStopSeconds=0",
+            *("-volume.preStopSeconds=0", f"-volume.max={VOLUMES}"),
         ],
         log=folder / "log",
         environment={
