@@ -2,25 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from enum import StrEnum
-from typing import Any
 
+from services.builder.spec import BuildSpec, PhaseKind
 from services.common.errors import Reason, ServiceError, wrong_state
 from services.common.names import BuildName
 
 MAX_ATTEMPTS = 3
 MAX_BATCH_BYTES = 256 * 1024
 MAX_WAIT = timedelta(seconds=30)
-MAX_PARAMS = 1_000
-MAX_LABELS = 64
-MAX_ALIASES = 64
-MAX_DIFF_BYTES = 1024 * 1024
 MAX_FAILURE_MESSAGE = 4_000
-DEFAULT_TRAIN_TIMEOUT = timedelta(hours=24)
-MAX_TRAIN_TIMEOUT = timedelta(days=30)
 
 
 class BuildState(StrEnum):
@@ -41,17 +34,6 @@ class BuildState(StrEnum):
 
 LEASED = frozenset({BuildState.RUNNING, BuildState.CANCELLING})
 ENDED = frozenset({BuildState.SUCCEEDED, BuildState.FAILED, BuildState.CANCELLED})
-
-
-class PhaseKind(StrEnum):
-    """The six phases, in their order."""
-
-    PROVISION = "PROVISION"
-    ENVIRONMENT = "ENVIRONMENT"
-    TRAIN = "TRAIN"
-    TEST = "TEST"
-    PACKAGE = "PACKAGE"
-    REGISTER = "REGISTER"
 
 
 class PhaseState(StrEnum):
@@ -93,33 +75,6 @@ class Failure:
 
     reason: FailureReason
     message: str
-
-
-@dataclass(frozen=True, slots=True)
-class SourceOrigin:
-    """From which commit a source tree was taken."""
-
-    repository: str = ""
-    commit: str = ""
-    branch: str = ""
-    dirty: bool = False
-    diff: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class BuildSpec:
-    """What to build and how."""
-
-    source: str
-    entry: str = ""
-    params: Mapping[str, Any] = field(default_factory=dict)
-    """Values are bool, int, float, str or lists of them."""
-    python_version: str = ""
-    skip_tests: bool = False
-    train_timeout_seconds: float | None = None
-    origin: SourceOrigin | None = None
-    aliases: tuple[str, ...] = ()
-    labels: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

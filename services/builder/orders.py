@@ -9,8 +9,9 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from services.builder import store, transitions
-from services.builder.domain import Build, BuildSpec
+from services.builder.domain import Build
 from services.builder.downstream import Downstream
+from services.builder.spec import BuildSpec
 from services.common.database import Database, Transaction
 from services.common.errors import not_found
 from services.common.filtering import parse_filter
@@ -54,7 +55,8 @@ class Orders:
             ServiceError: BYTES_MISSING, RIGHT_MISSING, REQUEST_ID_REUSED.
         """
         name = BuildName(project, _new_id(key))
-        await self._downstream.hold_source(name, spec.source, credential=credential)
+        if spec.source:
+            await self._downstream.hold_source(name, spec.source, credential=credential)
         delegation = await self._downstream.issue_delegation(name, credential=credential)
         build = Build(name, model, spec, creator, self._clock(), delegation)
         created = await self._database.write(

@@ -22,12 +22,12 @@ from services.builder.domain import (
     FailureReason,
     Lease,
     Phase,
-    PhaseKind,
     PhaseState,
     Winner,
     lease_lost,
 )
 from services.builder.downstream import Downstream, Registered
+from services.builder.spec import PhaseKind
 from services.common.database import Database, Transaction
 from services.common.errors import Reason, ServiceError, wrong_state
 from services.common.names import BuildName

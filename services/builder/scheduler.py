@@ -25,10 +25,10 @@ from services.builder.domain import (
     FailureReason,
     Lease,
     Phase,
-    PhaseKind,
     PhaseState,
 )
 from services.builder.downstream import Downstream
+from services.builder.spec import PhaseKind
 from services.common.database import Database, Transaction
 from services.common.errors import Reason, ServiceError, wrong_state
 from services.common.events import EventBus

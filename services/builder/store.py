@@ -16,13 +16,13 @@ from services.builder.domain import (
     ENDED,
     LEASED,
     Build,
-    BuildSpec,
     BuildState,
     Delegation,
     Failure,
     Phase,
     Winner,
 )
+from services.builder.spec import BuildSpec
 from services.common import idempotency, outbox
 from services.common.database import Timestamp
 from services.common.filtering import (

@@ -9,7 +9,7 @@ from google.protobuf.message import DecodeError
 from modelyard.builder.v1 import build_event_pb2, worker_service_pb2
 from modelyard.common.v1 import failure_pb2
 
-from services.builder import codec
+from services.builder import codec, spec_codec
 from services.builder.domain import (
     MAX_BATCH_BYTES,
     MAX_FAILURE_MESSAGE,
@@ -18,10 +18,10 @@ from services.builder.domain import (
     Failure,
     FailureReason,
     Lease,
-    PhaseKind,
     PhaseState,
     Winner,
 )
+from services.builder.spec import PhaseKind
 from services.common.errors import Reason, ServiceError, invalid_field
 from services.common.names import ArtifactName, BuildName, invalid_name
 
@@ -62,7 +62,7 @@ def leased(
         build=codec.build(found),
         delegation=found.delegation.credential,
         expire_time=codec.timestamp(expire_time),
-        duration=codec.duration(seconds),
+        duration=spec_codec.duration(seconds),
     )
 
 

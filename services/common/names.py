@@ -198,6 +198,14 @@ class BuildName(ResourceName, pattern="projects/{project}/builds/{build}"):
 
 
 @dataclass(frozen=True, slots=True)
+class SecretName(ResourceName, pattern="projects/{project}/secrets/{secret}"):
+    """Name a secret of builds."""
+
+    project: str
+    secret: str
+
+
+@dataclass(frozen=True, slots=True)
 class AutomationName(ResourceName, pattern="projects/{project}/automations/{automation}"):
     """Name an automation."""
 

@@ -66,7 +66,7 @@ async def train(work: Work, _builder: BuilderClient) -> None:
     spec = work.build.spec
     params = work.folder / "params.json"
     params.write_text(json.dumps({key: _plain(spec.params[key]) for key in spec.params}))
-    timeout = spec.train_timeout.ToTimedelta().total_seconds() or DEFAULT_TRAIN_SECONDS
+    timeout = _timeout(spec, build_pb2.PHASE_KIND_TRAIN) or DEFAULT_TRAIN_SECONDS
     paths = {"source": work.source, "params": params, "out": work.bundle, "lock": work.lock_file}
     options = [part for key, path in paths.items() for part in (f"--{key}", str(path))]
     name = work.build.model.rpartition("/")[2]
@@ -140,6 +140,12 @@ PHASES: Mapping[build_pb2.PhaseKind.ValueType, Phase] = {
     build_pb2.PHASE_KIND_PACKAGE: package,
     build_pb2.PHASE_KIND_REGISTER: register,
 }
+
+
+def _timeout(spec: build_pb2.BuildSpec, kind: build_pb2.PhaseKind.ValueType) -> float:
+    """Return how many seconds a phase may take by the spec; 0: it does not say."""
+    timeouts = {timeout.phase: timeout.timeout for timeout in spec.timeouts}
+    return timeouts[kind].ToTimedelta().total_seconds() if kind in timeouts else 0.0
 
 
 def has_tests(source: Path) -> bool:

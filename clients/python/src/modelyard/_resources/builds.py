@@ -75,7 +75,7 @@ class _Builds(Group):
             params=encode_params(params),
             python_version=python_version,
             skip_tests=skip_tests,
-            train_timeout=_duration(train_timeout),
+            timeouts=_timeouts(train_timeout),
             origin=origin,
             aliases=aliases,
             labels=labels,
@@ -172,11 +172,9 @@ def _model_name(names: Names, source: Ref | Path, model: Ref | None) -> str:
     return names.model(Path(text).resolve().name)
 
 
-def _duration(seconds: float | timedelta | None) -> Duration | None:
-    if seconds is None:
-        return None
-    duration = Duration()
-    duration.FromTimedelta(
-        seconds if isinstance(seconds, timedelta) else timedelta(seconds=seconds)
-    )
-    return duration
+def _timeouts(train: float | timedelta | None) -> Sequence[build_pb2.PhaseTimeout]:
+    if train is None:
+        return ()
+    timeout = Duration()
+    timeout.FromTimedelta(train if isinstance(train, timedelta) else timedelta(seconds=train))
+    return [build_pb2.PhaseTimeout(phase=build_pb2.PHASE_KIND_TRAIN, timeout=timeout)]

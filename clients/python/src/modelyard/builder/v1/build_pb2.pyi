@@ -273,17 +273,46 @@ class BuildSpec(google.protobuf.message.Message):
         ) -> None: ...
         def ClearField(self, field_name: typing.Literal["key", b"key", "value", b"value"]) -> None: ...
 
+    @typing.final
+    class VariablesEntry(google.protobuf.message.Message):
+        DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: builtins.int
+        VALUE_FIELD_NUMBER: builtins.int
+        key: builtins.str
+        value: builtins.str
+        def __init__(
+            self,
+            *,
+            key: builtins.str = ...,
+            value: builtins.str = ...,
+        ) -> None: ...
+        def ClearField(self, field_name: typing.Literal["key", b"key", "value", b"value"]) -> None: ...
+
     SOURCE_FIELD_NUMBER: builtins.int
     ENTRY_FIELD_NUMBER: builtins.int
     PARAMS_FIELD_NUMBER: builtins.int
     PYTHON_VERSION_FIELD_NUMBER: builtins.int
     SKIP_TESTS_FIELD_NUMBER: builtins.int
-    TRAIN_TIMEOUT_FIELD_NUMBER: builtins.int
+    TIMEOUTS_FIELD_NUMBER: builtins.int
     ORIGIN_FIELD_NUMBER: builtins.int
     ALIASES_FIELD_NUMBER: builtins.int
     LABELS_FIELD_NUMBER: builtins.int
+    GIT_FIELD_NUMBER: builtins.int
+    REQUIREMENTS_FIELD_NUMBER: builtins.int
+    DATA_FIELD_NUMBER: builtins.int
+    VARIABLES_FIELD_NUMBER: builtins.int
+    SECRETS_FIELD_NUMBER: builtins.int
+    RESOURCES_FIELD_NUMBER: builtins.int
+    NETWORK_FIELD_NUMBER: builtins.int
+    PRIORITY_FIELD_NUMBER: builtins.int
+    POOL_FIELD_NUMBER: builtins.int
+    RETRIES_FIELD_NUMBER: builtins.int
+    GROUP_FIELD_NUMBER: builtins.int
     source: builtins.str
-    """Required. The source tree, `projects/{project}/artifacts/{digest}`."""
+    """Optional. The source tree, `projects/{project}/artifacts/{digest}`. Exactly
+    one of `source` and `git` is set.
+    """
     entry: builtins.str
     """Optional. `module:Class` of the `modelyard.Model`; when empty, the one
     subclass that `model.py` defines.
@@ -292,13 +321,28 @@ class BuildSpec(google.protobuf.message.Message):
     """Optional. `3.11` and the like; the worker's own when empty."""
     skip_tests: builtins.bool
     """Optional. Do not run the source's tests. The smoke prediction always runs."""
+    requirements: builtins.str
+    """Optional. The file of requirements, as a path in the source: a requirements
+    file (hash-checked when it holds hashes) or a `pyproject.toml`. When empty,
+    the first there is of requirements.lock, requirements.txt, pyproject.toml.
+    """
+    network: builtins.bool
+    """Optional. Let train and test reach the network."""
+    priority: builtins.int
+    """Optional. Higher goes first, -100 to 100; the older first among equals."""
+    pool: builtins.str
+    """Optional. The pool of workers that may take it, an id; empty: `default`."""
+    group: builtins.str
+    """Optional. Builds that belong together, such as a sweep's: an id."""
     @property
     def params(self) -> google.protobuf.internal.containers.MessageMap[builtins.str, modelyard.common.v1.value_pb2.Value]:
         """Optional. Parameters, as `context.params`; at most 1,000."""
 
     @property
-    def train_timeout(self) -> google.protobuf.duration_pb2.Duration:
-        """Optional. How long the train phase may take; unset: 24 hours."""
+    def timeouts(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___PhaseTimeout]:
+        """Optional. How long phases may take, each at most once. Unset: environment
+        1 hour, train 24 hours, test 1 hour, the others 1 hour.
+        """
 
     @property
     def origin(self) -> global___SourceOrigin:
@@ -312,6 +356,32 @@ class BuildSpec(google.protobuf.message.Message):
     def labels(self) -> google.protobuf.internal.containers.ScalarMap[builtins.str, builtins.str]:
         """Optional. At most 64, keys and values at most 63 and 255 characters."""
 
+    @property
+    def git(self) -> global___GitSource:
+        """Optional. A repository to fetch the source from."""
+
+    @property
+    def data(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___DataInput]:
+        """Optional. Data that the build reads, by name; at most 64."""
+
+    @property
+    def variables(self) -> google.protobuf.internal.containers.ScalarMap[builtins.str, builtins.str]:
+        """Optional. Environment variables of train and test; at most 256. Names are
+        `[A-Za-z_][A-Za-z0-9_]*`; those that begin with `MODELYARD_` are refused.
+        """
+
+    @property
+    def secrets(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___SecretVariable]:
+        """Optional. Secrets that train and test find in their environment; at most 64."""
+
+    @property
+    def resources(self) -> global___Resources:
+        """Optional. What train and test may use."""
+
+    @property
+    def retries(self) -> global___RetryBudget:
+        """Optional. How often it is tried again, by why an attempt ended."""
+
     def __init__(
         self,
         *,
@@ -320,15 +390,202 @@ class BuildSpec(google.protobuf.message.Message):
         params: collections.abc.Mapping[builtins.str, modelyard.common.v1.value_pb2.Value] | None = ...,
         python_version: builtins.str = ...,
         skip_tests: builtins.bool = ...,
-        train_timeout: google.protobuf.duration_pb2.Duration | None = ...,
+        timeouts: collections.abc.Iterable[global___PhaseTimeout] | None = ...,
         origin: global___SourceOrigin | None = ...,
         aliases: collections.abc.Iterable[builtins.str] | None = ...,
         labels: collections.abc.Mapping[builtins.str, builtins.str] | None = ...,
+        git: global___GitSource | None = ...,
+        requirements: builtins.str = ...,
+        data: collections.abc.Iterable[global___DataInput] | None = ...,
+        variables: collections.abc.Mapping[builtins.str, builtins.str] | None = ...,
+        secrets: collections.abc.Iterable[global___SecretVariable] | None = ...,
+        resources: global___Resources | None = ...,
+        network: builtins.bool = ...,
+        priority: builtins.int = ...,
+        pool: builtins.str = ...,
+        retries: global___RetryBudget | None = ...,
+        group: builtins.str = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["origin", b"origin", "train_timeout", b"train_timeout"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["aliases", b"aliases", "entry", b"entry", "labels", b"labels", "origin", b"origin", "params", b"params", "python_version", b"python_version", "skip_tests", b"skip_tests", "source", b"source", "train_timeout", b"train_timeout"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["git", b"git", "origin", b"origin", "resources", b"resources", "retries", b"retries"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["aliases", b"aliases", "data", b"data", "entry", b"entry", "git", b"git", "group", b"group", "labels", b"labels", "network", b"network", "origin", b"origin", "params", b"params", "pool", b"pool", "priority", b"priority", "python_version", b"python_version", "requirements", b"requirements", "resources", b"resources", "retries", b"retries", "secrets", b"secrets", "skip_tests", b"skip_tests", "source", b"source", "timeouts", b"timeouts", "variables", b"variables"]) -> None: ...
 
 global___BuildSpec = BuildSpec
+
+@typing.final
+class GitSource(google.protobuf.message.Message):
+    """GitSource is a repository, what to take of it, and how to be let in."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    URL_FIELD_NUMBER: builtins.int
+    REF_FIELD_NUMBER: builtins.int
+    SUBDIRECTORY_FIELD_NUMBER: builtins.int
+    SECRET_FIELD_NUMBER: builtins.int
+    url: builtins.str
+    """Required. `https://…`, `http://…` (where the worker allows it) or `ssh://…`,
+    without credentials.
+    """
+    ref: builtins.str
+    """Optional. A branch, a tag or a full commit hash; empty: the default branch.
+    What it pointed to when the build started is recorded in `origin`.
+    """
+    subdirectory: builtins.str
+    """Optional. The folder in the repository that is the source."""
+    secret: builtins.str
+    """Optional. The secret that lets us in, `projects/{project}/secrets/{secret}`:
+    a password or token for HTTPS.
+    """
+    def __init__(
+        self,
+        *,
+        url: builtins.str = ...,
+        ref: builtins.str = ...,
+        subdirectory: builtins.str = ...,
+        secret: builtins.str = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["ref", b"ref", "secret", b"secret", "subdirectory", b"subdirectory", "url", b"url"]) -> None: ...
+
+global___GitSource = GitSource
+
+@typing.final
+class PhaseTimeout(google.protobuf.message.Message):
+    """PhaseTimeout says how long a phase may take."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    PHASE_FIELD_NUMBER: builtins.int
+    TIMEOUT_FIELD_NUMBER: builtins.int
+    phase: global___PhaseKind.ValueType
+    """Required. The phase."""
+    @property
+    def timeout(self) -> google.protobuf.duration_pb2.Duration:
+        """Required. Positive, at most 30 days."""
+
+    def __init__(
+        self,
+        *,
+        phase: global___PhaseKind.ValueType = ...,
+        timeout: google.protobuf.duration_pb2.Duration | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["timeout", b"timeout"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["phase", b"phase", "timeout", b"timeout"]) -> None: ...
+
+global___PhaseTimeout = PhaseTimeout
+
+@typing.final
+class DataInput(google.protobuf.message.Message):
+    """DataInput is data that a build reads: mounted read-only, recorded on the run,
+    gone from the worker when the build ends.
+    """
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: builtins.int
+    DATASET_VERSION_FIELD_NUMBER: builtins.int
+    name: builtins.str
+    """Required. Its name in the build, as in `context.data(name)`: an id."""
+    dataset_version: builtins.str
+    """Required. `projects/{project}/datasets/{dataset}/versions/{version}`, whose
+    bytes are in the artifact store.
+    """
+    def __init__(
+        self,
+        *,
+        name: builtins.str = ...,
+        dataset_version: builtins.str = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["dataset_version", b"dataset_version", "name", b"name"]) -> None: ...
+
+global___DataInput = DataInput
+
+@typing.final
+class SecretVariable(google.protobuf.message.Message):
+    """SecretVariable puts a secret into an environment variable."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    VARIABLE_FIELD_NUMBER: builtins.int
+    SECRET_FIELD_NUMBER: builtins.int
+    variable: builtins.str
+    """Required. The variable's name."""
+    secret: builtins.str
+    """Required. `projects/{project}/secrets/{secret}`."""
+    def __init__(
+        self,
+        *,
+        variable: builtins.str = ...,
+        secret: builtins.str = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["secret", b"secret", "variable", b"variable"]) -> None: ...
+
+global___SecretVariable = SecretVariable
+
+@typing.final
+class Resources(google.protobuf.message.Message):
+    """Resources is what train and test may use. Unset or 0: what the worker gives a
+    build by default. What no worker of the pool has is refused.
+    """
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    CPU_CORES_FIELD_NUMBER: builtins.int
+    MEMORY_BYTES_FIELD_NUMBER: builtins.int
+    DISK_BYTES_FIELD_NUMBER: builtins.int
+    PROCESS_COUNT_FIELD_NUMBER: builtins.int
+    cpu_cores: builtins.float
+    """Optional. Cores, such as 0.5."""
+    memory_bytes: builtins.int
+    """Optional. Memory of all its processes together, in bytes."""
+    disk_bytes: builtins.int
+    """Optional. What it may write to disk, in bytes."""
+    process_count: builtins.int
+    """Optional. Processes and threads at a time."""
+    def __init__(
+        self,
+        *,
+        cpu_cores: builtins.float = ...,
+        memory_bytes: builtins.int = ...,
+        disk_bytes: builtins.int = ...,
+        process_count: builtins.int = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["cpu_cores", b"cpu_cores", "disk_bytes", b"disk_bytes", "memory_bytes", b"memory_bytes", "process_count", b"process_count"]) -> None: ...
+
+global___Resources = Resources
+
+@typing.final
+class RetryBudget(google.protobuf.message.Message):
+    """RetryBudget says how often a build is tried again, by why an attempt ended. An
+    error of the user's code is never tried again.
+    """
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    WORKER_LOST_FIELD_NUMBER: builtins.int
+    OUT_OF_MEMORY_FIELD_NUMBER: builtins.int
+    TIMEOUT_FIELD_NUMBER: builtins.int
+    worker_lost: builtins.int
+    """Optional. After its worker was lost; unset: 2."""
+    out_of_memory: builtins.int
+    """Optional. After it ran out of memory; unset: 0."""
+    timeout: builtins.int
+    """Optional. After a phase took too long; unset: 0."""
+    def __init__(
+        self,
+        *,
+        worker_lost: builtins.int | None = ...,
+        out_of_memory: builtins.int | None = ...,
+        timeout: builtins.int | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["_out_of_memory", b"_out_of_memory", "_timeout", b"_timeout", "_worker_lost", b"_worker_lost", "out_of_memory", b"out_of_memory", "timeout", b"timeout", "worker_lost", b"worker_lost"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["_out_of_memory", b"_out_of_memory", "_timeout", b"_timeout", "_worker_lost", b"_worker_lost", "out_of_memory", b"out_of_memory", "timeout", b"timeout", "worker_lost", b"worker_lost"]) -> None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_out_of_memory", b"_out_of_memory"]) -> typing.Literal["out_of_memory"] | None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_timeout", b"_timeout"]) -> typing.Literal["timeout"] | None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_worker_lost", b"_worker_lost"]) -> typing.Literal["worker_lost"] | None: ...
+
+global___RetryBudget = RetryBudget
 
 @typing.final
 class SourceOrigin(google.protobuf.message.Message):
