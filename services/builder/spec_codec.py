@@ -50,7 +50,7 @@ _PYTHON = re.compile(r"3\.[0-9]{1,2}")
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,127}")
 _OWN_VARIABLES = "MODELYARD_"
 _REF = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/-]{0,254}")
-_SCHEMES = frozenset({"https", "http", "ssh"})
+_SCHEMES = ("https", "http")
 _MAX_KEY = 250
 _MAX_TEXT = 65_536
 _MAX_LIST = 1_000
@@ -132,8 +132,8 @@ def _git_url(url: str, field: str) -> str:
         raise invalid_field(field, "is no URL") from None
     printable = len(url) <= _MAX_ORIGIN and url.isprintable() and " " not in url
     if not printable or parts.scheme not in _SCHEMES or not host:
-        raise invalid_field(field, f"must begin with one of {', '.join(sorted(_SCHEMES))}://")
-    if parts.password is not None or (parts.username and parts.scheme != "ssh"):
+        raise invalid_field(field, "must be an https:// or http:// URL; SSH is not spoken")
+    if parts.username or parts.password is not None:
         raise invalid_field(field, "must hold no credentials; name a secret")
     return url
 

@@ -164,6 +164,8 @@ class Build(google.protobuf.message.Message):
     CREATE_TIME_FIELD_NUMBER: builtins.int
     START_TIME_FIELD_NUMBER: builtins.int
     END_TIME_FIELD_NUMBER: builtins.int
+    SOURCE_FIELD_NUMBER: builtins.int
+    ORIGIN_FIELD_NUMBER: builtins.int
     name: builtins.str
     """Identifier. `projects/{project}/builds/{build}`, allotted by the server."""
     model: builtins.str
@@ -182,6 +184,11 @@ class Build(google.protobuf.message.Message):
     """Output only. Which worker has it."""
     creator: builtins.str
     """Output only. Who ordered it."""
+    source: builtins.str
+    """Output only. The source tree, `projects/{project}/artifacts/{digest}`:
+    `spec.source`, or what the first attempt fetched from `spec.git`, which later
+    attempts use again.
+    """
     @property
     def spec(self) -> global___BuildSpec:
         """Required. Immutable. What to build and how."""
@@ -190,7 +197,8 @@ class Build(google.protobuf.message.Message):
     def failure(self) -> modelyard.common.v1.failure_pb2.Failure:
         """Output only. Why it FAILED: `ENVIRONMENT_FAILED`, `TRAIN_FAILED`,
         `TEST_FAILED`, `SMOKE_FAILED`, `PACKAGE_FAILED`, `REGISTER_FAILED`,
-        `SOURCE_INVALID`, `TIMEOUT`, `WORKER_LOST`, `RIGHT_LOST`.
+        `SOURCE_INVALID`, `DATA_MISSING`, `SECRET_MISSING`, `TIMEOUT`, `WORKER_LOST`,
+        `RIGHT_LOST`.
         """
 
     @property
@@ -208,6 +216,12 @@ class Build(google.protobuf.message.Message):
     @property
     def end_time(self) -> google.protobuf.timestamp_pb2.Timestamp:
         """Output only. When it ended."""
+
+    @property
+    def origin(self) -> global___SourceOrigin:
+        """Output only. Where the source came from: `spec.origin`, or what `spec.git`
+        pointed to when the first attempt fetched it.
+        """
 
     def __init__(
         self,
@@ -227,9 +241,11 @@ class Build(google.protobuf.message.Message):
         create_time: google.protobuf.timestamp_pb2.Timestamp | None = ...,
         start_time: google.protobuf.timestamp_pb2.Timestamp | None = ...,
         end_time: google.protobuf.timestamp_pb2.Timestamp | None = ...,
+        source: builtins.str = ...,
+        origin: global___SourceOrigin | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["create_time", b"create_time", "end_time", b"end_time", "failure", b"failure", "spec", b"spec", "start_time", b"start_time"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["artifact", b"artifact", "attempt", b"attempt", "create_time", b"create_time", "creator", b"creator", "end_time", b"end_time", "failure", b"failure", "model", b"model", "name", b"name", "phases", b"phases", "run", b"run", "spec", b"spec", "start_time", b"start_time", "state", b"state", "version", b"version", "worker", b"worker"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["create_time", b"create_time", "end_time", b"end_time", "failure", b"failure", "origin", b"origin", "spec", b"spec", "start_time", b"start_time"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["artifact", b"artifact", "attempt", b"attempt", "create_time", b"create_time", "creator", b"creator", "end_time", b"end_time", "failure", b"failure", "model", b"model", "name", b"name", "origin", b"origin", "phases", b"phases", "run", b"run", "source", b"source", "spec", b"spec", "start_time", b"start_time", "state", b"state", "version", b"version", "worker", b"worker"]) -> None: ...
 
 global___Build = Build
 
@@ -323,8 +339,9 @@ class BuildSpec(google.protobuf.message.Message):
     """Optional. Do not run the source's tests. The smoke prediction always runs."""
     requirements: builtins.str
     """Optional. The file of requirements, as a path in the source: a requirements
-    file (hash-checked when it holds hashes) or a `pyproject.toml`. When empty,
-    the first there is of requirements.lock, requirements.txt, pyproject.toml.
+    file (hash-checked when it holds hashes) or a `pyproject.toml` (its
+    `project.dependencies`). When empty, the first there is of requirements.lock,
+    requirements.txt, pyproject.toml.
     """
     network: builtins.bool
     """Optional. Let train and test reach the network."""
@@ -366,13 +383,16 @@ class BuildSpec(google.protobuf.message.Message):
 
     @property
     def variables(self) -> google.protobuf.internal.containers.ScalarMap[builtins.str, builtins.str]:
-        """Optional. Environment variables of train and test; at most 256. Names are
+        """Optional. Environment variables of train and of the source's tests, not of
+        the smoke prediction, which runs as a model server does; at most 256. Names are
         `[A-Za-z_][A-Za-z0-9_]*`; those that begin with `MODELYARD_` are refused.
         """
 
     @property
     def secrets(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___SecretVariable]:
-        """Optional. Secrets that train and test find in their environment; at most 64."""
+        """Optional. Secrets that train and the source's tests find in their
+        environment; at most 64.
+        """
 
     @property
     def resources(self) -> global___Resources:
@@ -422,8 +442,8 @@ class GitSource(google.protobuf.message.Message):
     SUBDIRECTORY_FIELD_NUMBER: builtins.int
     SECRET_FIELD_NUMBER: builtins.int
     url: builtins.str
-    """Required. `https://…`, `http://…` (where the worker allows it) or `ssh://…`,
-    without credentials.
+    """Required. `https://…`, or `http://…` where the worker allows it, without
+    credentials. SSH is not spoken: use HTTPS with a token.
     """
     ref: builtins.str
     """Optional. A branch, a tag or a full commit hash; empty: the default branch.
@@ -433,7 +453,7 @@ class GitSource(google.protobuf.message.Message):
     """Optional. The folder in the repository that is the source."""
     secret: builtins.str
     """Optional. The secret that lets us in, `projects/{project}/secrets/{secret}`:
-    a password or token for HTTPS.
+    a token, or `user:password`.
     """
     def __init__(
         self,

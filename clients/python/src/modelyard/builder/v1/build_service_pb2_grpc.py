@@ -69,8 +69,10 @@ class BuildServiceServicer(object):
     def CreateBuild(self, request, context):
         """Order a build. It is QUEUED in the answer.
 
-        Errors: FAILED_PRECONDITION BYTES_MISSING when the source is not there,
-        REQUEST_ID_REUSED; INVALID_ARGUMENT INVALID_FIELD.
+        Errors: FAILED_PRECONDITION BYTES_MISSING when the source is not there or a
+        dataset version has no bytes, REQUEST_ID_REUSED; NOT_FOUND RESOURCE_NOT_FOUND
+        when a dataset version or a secret does not exist; INVALID_ARGUMENT
+        INVALID_FIELD.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

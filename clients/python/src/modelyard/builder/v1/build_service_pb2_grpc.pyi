@@ -27,8 +27,10 @@ class BuildServiceStub:
     ]
     """Order a build. It is QUEUED in the answer.
 
-    Errors: FAILED_PRECONDITION BYTES_MISSING when the source is not there,
-    REQUEST_ID_REUSED; INVALID_ARGUMENT INVALID_FIELD.
+    Errors: FAILED_PRECONDITION BYTES_MISSING when the source is not there or a
+    dataset version has no bytes, REQUEST_ID_REUSED; NOT_FOUND RESOURCE_NOT_FOUND
+    when a dataset version or a secret does not exist; INVALID_ARGUMENT
+    INVALID_FIELD.
     """
 
     GetBuild: grpc.UnaryUnaryMultiCallable[
@@ -80,8 +82,10 @@ class BuildServiceAsyncStub:
     ]
     """Order a build. It is QUEUED in the answer.
 
-    Errors: FAILED_PRECONDITION BYTES_MISSING when the source is not there,
-    REQUEST_ID_REUSED; INVALID_ARGUMENT INVALID_FIELD.
+    Errors: FAILED_PRECONDITION BYTES_MISSING when the source is not there or a
+    dataset version has no bytes, REQUEST_ID_REUSED; NOT_FOUND RESOURCE_NOT_FOUND
+    when a dataset version or a secret does not exist; INVALID_ARGUMENT
+    INVALID_FIELD.
     """
 
     GetBuild: grpc.aio.UnaryUnaryMultiCallable[
@@ -135,8 +139,10 @@ class BuildServiceServicer(metaclass=abc.ABCMeta):
     ) -> typing.Union[modelyard.builder.v1.build_service_pb2.CreateBuildResponse, collections.abc.Awaitable[modelyard.builder.v1.build_service_pb2.CreateBuildResponse]]:
         """Order a build. It is QUEUED in the answer.
 
-        Errors: FAILED_PRECONDITION BYTES_MISSING when the source is not there,
-        REQUEST_ID_REUSED; INVALID_ARGUMENT INVALID_FIELD.
+        Errors: FAILED_PRECONDITION BYTES_MISSING when the source is not there or a
+        dataset version has no bytes, REQUEST_ID_REUSED; NOT_FOUND RESOURCE_NOT_FOUND
+        when a dataset version or a secret does not exist; INVALID_ARGUMENT
+        INVALID_FIELD.
         """
 
     @abc.abstractmethod

@@ -29,17 +29,23 @@ from modelyard.common.v1 import access_pb2 as modelyard_dot_common_dot_v1_dot_ac
 from modelyard.common.v1 import failure_pb2 as modelyard_dot_common_dot_v1_dot_failure__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n)modelyard/builder/v1/worker_service.proto\x12\x14modelyard.builder.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a modelyard/builder/v1/build.proto\x1a modelyard/common/v1/access.proto\x1a!modelyard/common/v1/failure.proto\"6\n\x05Lease\x12\r\n\x05\x62uild\x18\x01 \x01(\t\x12\x0f\n\x07\x61ttempt\x18\x02 \x01(\x05\x12\r\n\x05\x66\x65nce\x18\x03 \x01(\x03\"L\n\x11LeaseBuildRequest\x12\x0e\n\x06worker\x18\x01 \x01(\t\x12\'\n\x04wait\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\"\xde\x01\n\x12LeaseBuildResponse\x12*\n\x05lease\x18\x01 \x01(\x0b\x32\x1b.modelyard.builder.v1.Lease\x12*\n\x05\x62uild\x18\x02 \x01(\x0b\x32\x1b.modelyard.builder.v1.Build\x12\x12\n\ndelegation\x18\x03 \x01(\t\x12/\n\x0b\x65xpire_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12+\n\x08\x64uration\x18\x05 \x01(\x0b\x32\x19.google.protobuf.Duration\"@\n\x12\x45xtendLeaseRequest\x12*\n\x05lease\x18\x01 \x01(\x0b\x32\x1b.modelyard.builder.v1.Lease\"j\n\x13\x45xtendLeaseResponse\x12/\n\x0b\x65xpire_time\x18\x01 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0e\n\x06\x63\x61ncel\x18\x02 \x01(\x08\x12\x12\n\ndelegation\x18\x03 \x01(\t\"\xcf\x01\n\x12ReportPhaseRequest\x12*\n\x05lease\x18\x01 \x01(\x0b\x32\x1b.modelyard.builder.v1.Lease\x12-\n\x04kind\x18\x02 \x01(\x0e\x32\x1f.modelyard.builder.v1.PhaseKind\x12/\n\x05state\x18\x03 \x01(\x0e\x32 .modelyard.builder.v1.PhaseState\x12-\n\x07\x66\x61ilure\x18\x04 \x01(\x0b\x32\x1c.modelyard.common.v1.Failure\"\x15\n\x13ReportPhaseResponse\"b\n\x13ReportEventsRequest\x12*\n\x05lease\x18\x01 \x01(\x0b\x32\x1b.modelyard.builder.v1.Lease\x12\x10\n\x08sequence\x18\x02 \x01(\x03\x12\r\n\x05\x62\x61tch\x18\x03 \x01(\x0c\"5\n\x14ReportEventsResponse\x12\x1d\n\x15\x61\x63knowledged_sequence\x18\x01 \x01(\x03\"\x86\x01\n\x14RegisterBuildRequest\x12*\n\x05lease\x18\x01 \x01(\x0b\x32\x1b.modelyard.builder.v1.Lease\x12\x10\n\x08\x61rtifact\x18\x02 \x01(\t\x12\x1a\n\x12\x65nvironment_digest\x18\x03 \x01(\t\x12\x14\n\x0ctests_passed\x18\x04 \x01(\x08\"(\n\x15RegisterBuildResponse\x12\x0f\n\x07version\x18\x01 \x01(\t\"n\n\x11\x45ndAttemptRequest\x12*\n\x05lease\x18\x01 \x01(\x0b\x32\x1b.modelyard.builder.v1.Lease\x12-\n\x07\x66\x61ilure\x18\x02 \x01(\x0b\x32\x1c.modelyard.common.v1.Failure\"\x14\n\x12\x45ndAttemptResponse2\x9e\x05\n\rWorkerService\x12g\n\nLeaseBuild\x12\'.modelyard.builder.v1.LeaseBuildRequest\x1a(.modelyard.builder.v1.LeaseBuildResponse\"\x06\x8a\xb5\x18\x02\x08\x07\x12j\n\x0b\x45xtendLease\x12(.modelyard.builder.v1.ExtendLeaseRequest\x1a).modelyard.builder.v1.ExtendLeaseResponse\"\x06\x8a\xb5\x18\x02\x08\x07\x12j\n\x0bReportPhase\x12(.modelyard.builder.v1.ReportPhaseRequest\x1a).modelyard.builder.v1.ReportPhaseResponse\"\x06\x8a\xb5\x18\x02\x08\x07\x12q\n\x0cReportEvents\x12).modelyard.builder.v1.ReportEventsRequest\x1a*.modelyard.builder.v1.ReportEventsResponse\"\x06\x8a\xb5\x18\x02\x08\x07(\x01\x30\x01\x12p\n\rRegisterBuild\x12*.modelyard.builder.v1.RegisterBuildRequest\x1a+.modelyard.builder.v1.RegisterBuildResponse\"\x06\x8a\xb5\x18\x02\x08\x07\x12g\n\nEndAttempt\x12\'.modelyard.builder.v1.EndAttemptRequest\x1a(.modelyard.builder.v1.EndAttemptResponse\"\x06\x8a\xb5\x18\x02\x08\x07\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n)modelyard/builder/v1/worker_service.proto\x12\x14modelyard.builder.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a modelyard/builder/v1/build.proto\x1a modelyard/common/v1/access.proto\x1a!modelyard/common/v1/failure.proto\"6\n\x05Lease\x12\r\n\x05\x62uild\x18\x01 \x01(\t\x12\x0f\n\x07\x61ttempt\x18\x02 \x01(\x05\x12\r\n\x05\x66\x65nce\x18\x03 \x01(\x03\"L\n\x11LeaseBuildRequest\x12\x0e\n\x06worker\x18\x01 \x01(\t\x12\'\n\x04wait\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\"\xde\x01\n\x12LeaseBuildResponse\x12*\n\x05lease\x18\x01 \x01(\x0b\x32\x1b.modelyard.builder.v1.Lease\x12*\n\x05\x62uild\x18\x02 \x01(\x0b\x32\x1b.modelyard.builder.v1.Build\x12\x12\n\ndelegation\x18\x03 \x01(\t\x12/\n\x0b\x65xpire_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12+\n\x08\x64uration\x18\x05 \x01(\x0b\x32\x19.google.protobuf.Duration\"@\n\x12\x45xtendLeaseRequest\x12*\n\x05lease\x18\x01 \x01(\x0b\x32\x1b.modelyard.builder.v1.Lease\"j\n\x13\x45xtendLeaseResponse\x12/\n\x0b\x65xpire_time\x18\x01 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0e\n\x06\x63\x61ncel\x18\x02 \x01(\x08\x12\x12\n\ndelegation\x18\x03 \x01(\t\"D\n\x16GetBuildSecretsRequest\x12*\n\x05lease\x18\x01 \x01(\x0b\x32\x1b.modelyard.builder.v1.Lease\"M\n\x17GetBuildSecretsResponse\x12\x32\n\x07secrets\x18\x01 \x03(\x0b\x32!.modelyard.builder.v1.SecretValue\"1\n\x0bSecretValue\x12\x0e\n\x06secret\x18\x01 \x01(\t\x12\x12\n\x05value\x18\x02 \x01(\tB\x03\x80\x01\x01\"\x85\x01\n\x13ReportSourceRequest\x12*\n\x05lease\x18\x01 \x01(\x0b\x32\x1b.modelyard.builder.v1.Lease\x12\x0e\n\x06source\x18\x02 \x01(\t\x12\x32\n\x06origin\x18\x03 \x01(\x0b\x32\".modelyard.builder.v1.SourceOrigin\"\x16\n\x14ReportSourceResponse\"\xcf\x01\n\x12ReportPhaseRequest\x12*\n\x05lease\x18\x01 \x01(\x0b\x32\x1b.modelyard.builder.v1.Lease\x12-\n\x04kind\x18\x02 \x01(\x0e\x32\x1f.modelyard.builder.v1.PhaseKind\x12/\n\x05state\x18\x03 \x01(\x0e\x32 .modelyard.builder.v1.PhaseState\x12-\n\x07\x66\x61ilure\x18\x04 \x01(\x0b\x32\x1c.modelyard.common.v1.Failure\"\x15\n\x13ReportPhaseResponse\"b\n\x13ReportEventsRequest\x12*\n\x05lease\x18\x01 \x01(\x0b\x32\x1b.modelyard.builder.v1.Lease\x12\x10\n\x08sequence\x18\x02 \x01(\x03\x12\r\n\x05\x62\x61tch\x18\x03 \x01(\x0c\"5\n\x14ReportEventsResponse\x12\x1d\n\x15\x61\x63knowledged_sequence\x18\x01 \x01(\x03\"\x86\x01\n\x14RegisterBuildRequest\x12*\n\x05lease\x18\x01 \x01(\x0b\x32\x1b.modelyard.builder.v1.Lease\x12\x10\n\x08\x61rtifact\x18\x02 \x01(\t\x12\x1a\n\x12\x65nvironment_digest\x18\x03 \x01(\t\x12\x14\n\x0ctests_passed\x18\x04 \x01(\x08\"(\n\x15RegisterBuildResponse\x12\x0f\n\x07version\x18\x01 \x01(\t\"n\n\x11\x45ndAttemptRequest\x12*\n\x05lease\x18\x01 \x01(\x0b\x32\x1b.modelyard.builder.v1.Lease\x12-\n\x07\x66\x61ilure\x18\x02 \x01(\x0b\x32\x1c.modelyard.common.v1.Failure\"\x14\n\x12\x45ndAttemptResponse2\x85\x07\n\rWorkerService\x12g\n\nLeaseBuild\x12\'.modelyard.builder.v1.LeaseBuildRequest\x1a(.modelyard.builder.v1.LeaseBuildResponse\"\x06\x8a\xb5\x18\x02\x08\x07\x12j\n\x0b\x45xtendLease\x12(.modelyard.builder.v1.ExtendLeaseRequest\x1a).modelyard.builder.v1.ExtendLeaseResponse\"\x06\x8a\xb5\x18\x02\x08\x07\x12v\n\x0fGetBuildSecrets\x12,.modelyard.builder.v1.GetBuildSecretsRequest\x1a-.modelyard.builder.v1.GetBuildSecretsResponse\"\x06\x8a\xb5\x18\x02\x08\x07\x12m\n\x0cReportSource\x12).modelyard.builder.v1.ReportSourceRequest\x1a*.modelyard.builder.v1.ReportSourceResponse\"\x06\x8a\xb5\x18\x02\x08\x07\x12j\n\x0bReportPhase\x12(.modelyard.builder.v1.ReportPhaseRequest\x1a).modelyard.builder.v1.ReportPhaseResponse\"\x06\x8a\xb5\x18\x02\x08\x07\x12q\n\x0cReportEvents\x12).modelyard.builder.v1.ReportEventsRequest\x1a*.modelyard.builder.v1.ReportEventsResponse\"\x06\x8a\xb5\x18\x02\x08\x07(\x01\x30\x01\x12p\n\rRegisterBuild\x12*.modelyard.builder.v1.RegisterBuildRequest\x1a+.modelyard.builder.v1.RegisterBuildResponse\"\x06\x8a\xb5\x18\x02\x08\x07\x12g\n\nEndAttempt\x12\'.modelyard.builder.v1.EndAttemptRequest\x1a(.modelyard.builder.v1.EndAttemptResponse\"\x06\x8a\xb5\x18\x02\x08\x07\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'modelyard.builder.v1.worker_service_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
+  _globals['_SECRETVALUE'].fields_by_name['value']._loaded_options = None
+  _globals['_SECRETVALUE'].fields_by_name['value']._serialized_options = b'\200\001\001'
   _globals['_WORKERSERVICE'].methods_by_name['LeaseBuild']._loaded_options = None
   _globals['_WORKERSERVICE'].methods_by_name['LeaseBuild']._serialized_options = b'\212\265\030\002\010\007'
   _globals['_WORKERSERVICE'].methods_by_name['ExtendLease']._loaded_options = None
   _globals['_WORKERSERVICE'].methods_by_name['ExtendLease']._serialized_options = b'\212\265\030\002\010\007'
+  _globals['_WORKERSERVICE'].methods_by_name['GetBuildSecrets']._loaded_options = None
+  _globals['_WORKERSERVICE'].methods_by_name['GetBuildSecrets']._serialized_options = b'\212\265\030\002\010\007'
+  _globals['_WORKERSERVICE'].methods_by_name['ReportSource']._loaded_options = None
+  _globals['_WORKERSERVICE'].methods_by_name['ReportSource']._serialized_options = b'\212\265\030\002\010\007'
   _globals['_WORKERSERVICE'].methods_by_name['ReportPhase']._loaded_options = None
   _globals['_WORKERSERVICE'].methods_by_name['ReportPhase']._serialized_options = b'\212\265\030\002\010\007'
   _globals['_WORKERSERVICE'].methods_by_name['ReportEvents']._loaded_options = None
@@ -58,22 +64,32 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_EXTENDLEASEREQUEST']._serialized_end=658
   _globals['_EXTENDLEASERESPONSE']._serialized_start=660
   _globals['_EXTENDLEASERESPONSE']._serialized_end=766
-  _globals['_REPORTPHASEREQUEST']._serialized_start=769
-  _globals['_REPORTPHASEREQUEST']._serialized_end=976
-  _globals['_REPORTPHASERESPONSE']._serialized_start=978
-  _globals['_REPORTPHASERESPONSE']._serialized_end=999
-  _globals['_REPORTEVENTSREQUEST']._serialized_start=1001
-  _globals['_REPORTEVENTSREQUEST']._serialized_end=1099
-  _globals['_REPORTEVENTSRESPONSE']._serialized_start=1101
-  _globals['_REPORTEVENTSRESPONSE']._serialized_end=1154
-  _globals['_REGISTERBUILDREQUEST']._serialized_start=1157
-  _globals['_REGISTERBUILDREQUEST']._serialized_end=1291
-  _globals['_REGISTERBUILDRESPONSE']._serialized_start=1293
-  _globals['_REGISTERBUILDRESPONSE']._serialized_end=1333
-  _globals['_ENDATTEMPTREQUEST']._serialized_start=1335
-  _globals['_ENDATTEMPTREQUEST']._serialized_end=1445
-  _globals['_ENDATTEMPTRESPONSE']._serialized_start=1447
-  _globals['_ENDATTEMPTRESPONSE']._serialized_end=1467
-  _globals['_WORKERSERVICE']._serialized_start=1470
-  _globals['_WORKERSERVICE']._serialized_end=2140
+  _globals['_GETBUILDSECRETSREQUEST']._serialized_start=768
+  _globals['_GETBUILDSECRETSREQUEST']._serialized_end=836
+  _globals['_GETBUILDSECRETSRESPONSE']._serialized_start=838
+  _globals['_GETBUILDSECRETSRESPONSE']._serialized_end=915
+  _globals['_SECRETVALUE']._serialized_start=917
+  _globals['_SECRETVALUE']._serialized_end=966
+  _globals['_REPORTSOURCEREQUEST']._serialized_start=969
+  _globals['_REPORTSOURCEREQUEST']._serialized_end=1102
+  _globals['_REPORTSOURCERESPONSE']._serialized_start=1104
+  _globals['_REPORTSOURCERESPONSE']._serialized_end=1126
+  _globals['_REPORTPHASEREQUEST']._serialized_start=1129
+  _globals['_REPORTPHASEREQUEST']._serialized_end=1336
+  _globals['_REPORTPHASERESPONSE']._serialized_start=1338
+  _globals['_REPORTPHASERESPONSE']._serialized_end=1359
+  _globals['_REPORTEVENTSREQUEST']._serialized_start=1361
+  _globals['_REPORTEVENTSREQUEST']._serialized_end=1459
+  _globals['_REPORTEVENTSRESPONSE']._serialized_start=1461
+  _globals['_REPORTEVENTSRESPONSE']._serialized_end=1514
+  _globals['_REGISTERBUILDREQUEST']._serialized_start=1517
+  _globals['_REGISTERBUILDREQUEST']._serialized_end=1651
+  _globals['_REGISTERBUILDRESPONSE']._serialized_start=1653
+  _globals['_REGISTERBUILDRESPONSE']._serialized_end=1693
+  _globals['_ENDATTEMPTREQUEST']._serialized_start=1695
+  _globals['_ENDATTEMPTREQUEST']._serialized_end=1805
+  _globals['_ENDATTEMPTRESPONSE']._serialized_start=1807
+  _globals['_ENDATTEMPTRESPONSE']._serialized_end=1827
+  _globals['_WORKERSERVICE']._serialized_start=1830
+  _globals['_WORKERSERVICE']._serialized_end=2731
 # @@protoc_insertion_point(module_scope)

@@ -4,8 +4,10 @@ isort:skip_file
 """
 
 import builtins
+import collections.abc
 import google.protobuf.descriptor
 import google.protobuf.duration_pb2
+import google.protobuf.internal.containers
 import google.protobuf.message
 import google.protobuf.timestamp_pb2
 import modelyard.builder.v1.build_pb2
@@ -161,6 +163,112 @@ class ExtendLeaseResponse(google.protobuf.message.Message):
     def ClearField(self, field_name: typing.Literal["cancel", b"cancel", "delegation", b"delegation", "expire_time", b"expire_time"]) -> None: ...
 
 global___ExtendLeaseResponse = ExtendLeaseResponse
+
+@typing.final
+class GetBuildSecretsRequest(google.protobuf.message.Message):
+    """GetBuildSecretsRequest names a lease."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    LEASE_FIELD_NUMBER: builtins.int
+    @property
+    def lease(self) -> global___Lease:
+        """Required. The claim."""
+
+    def __init__(
+        self,
+        *,
+        lease: global___Lease | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["lease", b"lease"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["lease", b"lease"]) -> None: ...
+
+global___GetBuildSecretsRequest = GetBuildSecretsRequest
+
+@typing.final
+class GetBuildSecretsResponse(google.protobuf.message.Message):
+    """GetBuildSecretsResponse carries the secrets that the build names."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    SECRETS_FIELD_NUMBER: builtins.int
+    @property
+    def secrets(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___SecretValue]:
+        """Each secret once."""
+
+    def __init__(
+        self,
+        *,
+        secrets: collections.abc.Iterable[global___SecretValue] | None = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["secrets", b"secrets"]) -> None: ...
+
+global___GetBuildSecretsResponse = GetBuildSecretsResponse
+
+@typing.final
+class SecretValue(google.protobuf.message.Message):
+    """SecretValue is a secret with its value. It is never stored or logged."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    SECRET_FIELD_NUMBER: builtins.int
+    VALUE_FIELD_NUMBER: builtins.int
+    secret: builtins.str
+    """`projects/{project}/secrets/{secret}`."""
+    value: builtins.str
+    """Its value."""
+    def __init__(
+        self,
+        *,
+        secret: builtins.str = ...,
+        value: builtins.str = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["secret", b"secret", "value", b"value"]) -> None: ...
+
+global___SecretValue = SecretValue
+
+@typing.final
+class ReportSourceRequest(google.protobuf.message.Message):
+    """ReportSourceRequest says what a git source came to."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    LEASE_FIELD_NUMBER: builtins.int
+    SOURCE_FIELD_NUMBER: builtins.int
+    ORIGIN_FIELD_NUMBER: builtins.int
+    source: builtins.str
+    """Required. `projects/{project}/artifacts/{digest}`, committed."""
+    @property
+    def lease(self) -> global___Lease:
+        """Required. The claim."""
+
+    @property
+    def origin(self) -> modelyard.builder.v1.build_pb2.SourceOrigin:
+        """Required. The repository, the commit, and the branch if `ref` is one."""
+
+    def __init__(
+        self,
+        *,
+        lease: global___Lease | None = ...,
+        source: builtins.str = ...,
+        origin: modelyard.builder.v1.build_pb2.SourceOrigin | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["lease", b"lease", "origin", b"origin"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["lease", b"lease", "origin", b"origin", "source", b"source"]) -> None: ...
+
+global___ReportSourceRequest = ReportSourceRequest
+
+@typing.final
+class ReportSourceResponse(google.protobuf.message.Message):
+    """ReportSourceResponse is empty."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+
+global___ReportSourceResponse = ReportSourceResponse
 
 @typing.final
 class ReportPhaseRequest(google.protobuf.message.Message):

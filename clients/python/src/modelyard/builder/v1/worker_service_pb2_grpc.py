@@ -47,6 +47,16 @@ class WorkerServiceStub(object):
                 request_serializer=modelyard_dot_builder_dot_v1_dot_worker__service__pb2.ExtendLeaseRequest.SerializeToString,
                 response_deserializer=modelyard_dot_builder_dot_v1_dot_worker__service__pb2.ExtendLeaseResponse.FromString,
                 _registered_method=True)
+        self.GetBuildSecrets = channel.unary_unary(
+                '/modelyard.builder.v1.WorkerService/GetBuildSecrets',
+                request_serializer=modelyard_dot_builder_dot_v1_dot_worker__service__pb2.GetBuildSecretsRequest.SerializeToString,
+                response_deserializer=modelyard_dot_builder_dot_v1_dot_worker__service__pb2.GetBuildSecretsResponse.FromString,
+                _registered_method=True)
+        self.ReportSource = channel.unary_unary(
+                '/modelyard.builder.v1.WorkerService/ReportSource',
+                request_serializer=modelyard_dot_builder_dot_v1_dot_worker__service__pb2.ReportSourceRequest.SerializeToString,
+                response_deserializer=modelyard_dot_builder_dot_v1_dot_worker__service__pb2.ReportSourceResponse.FromString,
+                _registered_method=True)
         self.ReportPhase = channel.unary_unary(
                 '/modelyard.builder.v1.WorkerService/ReportPhase',
                 request_serializer=modelyard_dot_builder_dot_v1_dot_worker__service__pb2.ReportPhaseRequest.SerializeToString,
@@ -89,6 +99,28 @@ class WorkerServiceServicer(object):
         whether to stop, and carries a fresh delegation.
 
         Errors: ABORTED LEASE_LOST.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetBuildSecrets(self, request, context):
+        """Get the values of the secrets that the build names. The builder first has the
+        build's delegation renewed: who ordered it must still have the rights.
+
+        Errors: ABORTED LEASE_LOST; NOT_FOUND RESOURCE_NOT_FOUND for a secret that
+        was deleted; PERMISSION_DENIED RIGHT_MISSING.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ReportSource(self, request, context):
+        """Report what was fetched from the build's git source. The builder keeps it:
+        a later attempt builds the same.
+
+        Errors: ABORTED LEASE_LOST; FAILED_PRECONDITION BYTES_MISSING, WRONG_STATE
+        when the build has another source already; INVALID_ARGUMENT INVALID_FIELD.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -146,6 +178,16 @@ def add_WorkerServiceServicer_to_server(servicer, server):
                     servicer.ExtendLease,
                     request_deserializer=modelyard_dot_builder_dot_v1_dot_worker__service__pb2.ExtendLeaseRequest.FromString,
                     response_serializer=modelyard_dot_builder_dot_v1_dot_worker__service__pb2.ExtendLeaseResponse.SerializeToString,
+            ),
+            'GetBuildSecrets': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetBuildSecrets,
+                    request_deserializer=modelyard_dot_builder_dot_v1_dot_worker__service__pb2.GetBuildSecretsRequest.FromString,
+                    response_serializer=modelyard_dot_builder_dot_v1_dot_worker__service__pb2.GetBuildSecretsResponse.SerializeToString,
+            ),
+            'ReportSource': grpc.unary_unary_rpc_method_handler(
+                    servicer.ReportSource,
+                    request_deserializer=modelyard_dot_builder_dot_v1_dot_worker__service__pb2.ReportSourceRequest.FromString,
+                    response_serializer=modelyard_dot_builder_dot_v1_dot_worker__service__pb2.ReportSourceResponse.SerializeToString,
             ),
             'ReportPhase': grpc.unary_unary_rpc_method_handler(
                     servicer.ReportPhase,
@@ -225,6 +267,60 @@ class WorkerService(object):
             '/modelyard.builder.v1.WorkerService/ExtendLease',
             modelyard_dot_builder_dot_v1_dot_worker__service__pb2.ExtendLeaseRequest.SerializeToString,
             modelyard_dot_builder_dot_v1_dot_worker__service__pb2.ExtendLeaseResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetBuildSecrets(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/modelyard.builder.v1.WorkerService/GetBuildSecrets',
+            modelyard_dot_builder_dot_v1_dot_worker__service__pb2.GetBuildSecretsRequest.SerializeToString,
+            modelyard_dot_builder_dot_v1_dot_worker__service__pb2.GetBuildSecretsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ReportSource(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/modelyard.builder.v1.WorkerService/ReportSource',
+            modelyard_dot_builder_dot_v1_dot_worker__service__pb2.ReportSourceRequest.SerializeToString,
+            modelyard_dot_builder_dot_v1_dot_worker__service__pb2.ReportSourceResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -43,6 +43,28 @@ class WorkerServiceStub:
     Errors: ABORTED LEASE_LOST.
     """
 
+    GetBuildSecrets: grpc.UnaryUnaryMultiCallable[
+        modelyard.builder.v1.worker_service_pb2.GetBuildSecretsRequest,
+        modelyard.builder.v1.worker_service_pb2.GetBuildSecretsResponse,
+    ]
+    """Get the values of the secrets that the build names. The builder first has the
+    build's delegation renewed: who ordered it must still have the rights.
+
+    Errors: ABORTED LEASE_LOST; NOT_FOUND RESOURCE_NOT_FOUND for a secret that
+    was deleted; PERMISSION_DENIED RIGHT_MISSING.
+    """
+
+    ReportSource: grpc.UnaryUnaryMultiCallable[
+        modelyard.builder.v1.worker_service_pb2.ReportSourceRequest,
+        modelyard.builder.v1.worker_service_pb2.ReportSourceResponse,
+    ]
+    """Report what was fetched from the build's git source. The builder keeps it:
+    a later attempt builds the same.
+
+    Errors: ABORTED LEASE_LOST; FAILED_PRECONDITION BYTES_MISSING, WRONG_STATE
+    when the build has another source already; INVALID_ARGUMENT INVALID_FIELD.
+    """
+
     ReportPhase: grpc.UnaryUnaryMultiCallable[
         modelyard.builder.v1.worker_service_pb2.ReportPhaseRequest,
         modelyard.builder.v1.worker_service_pb2.ReportPhaseResponse,
@@ -106,6 +128,28 @@ class WorkerServiceAsyncStub:
     whether to stop, and carries a fresh delegation.
 
     Errors: ABORTED LEASE_LOST.
+    """
+
+    GetBuildSecrets: grpc.aio.UnaryUnaryMultiCallable[
+        modelyard.builder.v1.worker_service_pb2.GetBuildSecretsRequest,
+        modelyard.builder.v1.worker_service_pb2.GetBuildSecretsResponse,
+    ]
+    """Get the values of the secrets that the build names. The builder first has the
+    build's delegation renewed: who ordered it must still have the rights.
+
+    Errors: ABORTED LEASE_LOST; NOT_FOUND RESOURCE_NOT_FOUND for a secret that
+    was deleted; PERMISSION_DENIED RIGHT_MISSING.
+    """
+
+    ReportSource: grpc.aio.UnaryUnaryMultiCallable[
+        modelyard.builder.v1.worker_service_pb2.ReportSourceRequest,
+        modelyard.builder.v1.worker_service_pb2.ReportSourceResponse,
+    ]
+    """Report what was fetched from the build's git source. The builder keeps it:
+    a later attempt builds the same.
+
+    Errors: ABORTED LEASE_LOST; FAILED_PRECONDITION BYTES_MISSING, WRONG_STATE
+    when the build has another source already; INVALID_ARGUMENT INVALID_FIELD.
     """
 
     ReportPhase: grpc.aio.UnaryUnaryMultiCallable[
@@ -175,6 +219,32 @@ class WorkerServiceServicer(metaclass=abc.ABCMeta):
         whether to stop, and carries a fresh delegation.
 
         Errors: ABORTED LEASE_LOST.
+        """
+
+    @abc.abstractmethod
+    def GetBuildSecrets(
+        self,
+        request: modelyard.builder.v1.worker_service_pb2.GetBuildSecretsRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[modelyard.builder.v1.worker_service_pb2.GetBuildSecretsResponse, collections.abc.Awaitable[modelyard.builder.v1.worker_service_pb2.GetBuildSecretsResponse]]:
+        """Get the values of the secrets that the build names. The builder first has the
+        build's delegation renewed: who ordered it must still have the rights.
+
+        Errors: ABORTED LEASE_LOST; NOT_FOUND RESOURCE_NOT_FOUND for a secret that
+        was deleted; PERMISSION_DENIED RIGHT_MISSING.
+        """
+
+    @abc.abstractmethod
+    def ReportSource(
+        self,
+        request: modelyard.builder.v1.worker_service_pb2.ReportSourceRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[modelyard.builder.v1.worker_service_pb2.ReportSourceResponse, collections.abc.Awaitable[modelyard.builder.v1.worker_service_pb2.ReportSourceResponse]]:
+        """Report what was fetched from the build's git source. The builder keeps it:
+        a later attempt builds the same.
+
+        Errors: ABORTED LEASE_LOST; FAILED_PRECONDITION BYTES_MISSING, WRONG_STATE
+        when the build has another source already; INVALID_ARGUMENT INVALID_FIELD.
         """
 
     @abc.abstractmethod
