@@ -197,7 +197,9 @@ class Build(google.protobuf.message.Message):
     def failure(self) -> modelyard.common.v1.failure_pb2.Failure:
         """Output only. Why it FAILED: `ENVIRONMENT_FAILED`, `TRAIN_FAILED`,
         `TEST_FAILED`, `SMOKE_FAILED`, `PACKAGE_FAILED`, `REGISTER_FAILED`,
-        `SOURCE_INVALID`, `DATA_MISSING`, `SECRET_MISSING`, `TIMEOUT`, `WORKER_LOST`,
+        `SOURCE_INVALID`, `DATA_MISSING`, `SECRET_MISSING`, `TIMEOUT`,
+        `OUT_OF_MEMORY`, `DISK_FULL`, `TOO_MANY_PROCESSES` (a limit of the spec's or
+        the worker's: the message names it and the figure reached), `WORKER_LOST`,
         `RIGHT_LOST`.
         """
 

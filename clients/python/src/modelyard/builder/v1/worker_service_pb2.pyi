@@ -50,6 +50,8 @@ class LeaseBuildRequest(google.protobuf.message.Message):
 
     WORKER_FIELD_NUMBER: builtins.int
     WAIT_FIELD_NUMBER: builtins.int
+    CAPACITY_FIELD_NUMBER: builtins.int
+    TOTAL_FIELD_NUMBER: builtins.int
     worker: builtins.str
     """Required. The worker's own id, unique and new at each of its starts; at
     most 63 characters of `[a-z0-9-]`.
@@ -58,14 +60,28 @@ class LeaseBuildRequest(google.protobuf.message.Message):
     def wait(self) -> google.protobuf.duration_pb2.Duration:
         """Optional. How long to wait for a build; at most 30 seconds."""
 
+    @property
+    def capacity(self) -> modelyard.builder.v1.build_pb2.Resources:
+        """Optional. What is free now for one more build. Unset, or 0 in a field: the
+        worker does not say, and takes any.
+        """
+
+    @property
+    def total(self) -> modelyard.builder.v1.build_pb2.Resources:
+        """Optional. What it has in all, whatever is in use now: no build that asks for
+        more ever fits. Unset, or 0 in a field: the worker does not say.
+        """
+
     def __init__(
         self,
         *,
         worker: builtins.str = ...,
         wait: google.protobuf.duration_pb2.Duration | None = ...,
+        capacity: modelyard.builder.v1.build_pb2.Resources | None = ...,
+        total: modelyard.builder.v1.build_pb2.Resources | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["wait", b"wait"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["wait", b"wait", "worker", b"worker"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["capacity", b"capacity", "total", b"total", "wait", b"wait"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["capacity", b"capacity", "total", b"total", "wait", b"wait", "worker", b"worker"]) -> None: ...
 
 global___LeaseBuildRequest = LeaseBuildRequest
 
