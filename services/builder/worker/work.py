@@ -9,6 +9,7 @@ from modelyard import AsyncClient
 from modelyard.builder.v1 import build_pb2, worker_service_pb2
 from modelyard.common.v1 import failure_pb2
 
+from services.builder.worker.lines import Line
 from services.builder.worker.processes import Cage
 from services.builder.worker.reporting import STDERR, STDOUT, SYSTEM, EventReporter
 from services.builder.worker.spooling import RunSpool
@@ -91,8 +92,9 @@ class Work:
             raise AssertionError
         print_stdout, print_stderr = map(self.reporter.printer, (STDOUT, STDERR))
 
-        async def hear(line: str) -> None:
-            heard.append(line)
+        async def hear(line: Line) -> None:
+            if not line.progress:
+                heard.append(line.text)
             await print_stdout(line)
 
         return await self.cage.run(

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from rich.control import Control
+from rich.segment import ControlType
 from rich.text import Text
 
 from modelyard.cli.render import clean, console, text
@@ -18,13 +20,21 @@ _MARKS = {"RUNNING": "▸", "SUCCEEDED": "✓", "FAILED": "✗", "CANCELLED": "�
 
 
 def show_events(events: Iterable[build_event_pb2.BuildEvent], *, quiet: bool = False) -> None:
-    """Write a build's events as they come; `quiet` leaves out what it printed."""
+    """Write a build's events as they come; `quiet` leaves out what it printed.
+
+    A line that is still being printed over is shown on terminals, until the next takes its place.
+    """
     out = console()
     started: dict[int, int] = {}
     for event in events:
         line = _line(event, started, quiet=quiet)
-        if line is not None:
-            out.print(line)
+        if line is None or (event.log.progress and not out.is_terminal):
+            continue
+        if event.log.progress:
+            line.truncate(out.width - 1, overflow="ellipsis")
+        if out.is_terminal:  # whatever bar was there is printed over
+            out.control(Control((ControlType.ERASE_IN_LINE, 2)))
+        out.print(line, end="\r" if event.log.progress else "\n")
 
 
 def _line(
@@ -39,8 +49,10 @@ def _line(
         return None
     if kind == "metric":
         point = event.metric
-        return Text(f"    {clean(point.key)} = {text(point.value)}  (step {point.step})", "cyan")
-    return Text(f"    {clean(event.log.text)}", "dim")
+        return Text(
+            f"    {_one_line(point.key)} = {text(point.value)}  (step {point.step})", "cyan"
+        )
+    return Text(f"    {_one_line(event.log.text)}", "dim")
 
 
 def _phase(event: build_event_pb2.BuildEvent, started: dict[int, int]) -> Text:
@@ -65,3 +77,7 @@ def _state(event: build_event_pb2.BuildEvent) -> Text:
     failure = event.state_changed.failure
     why = f": {failure.reason} {clean(failure.message)}" if failure.reason else ""
     return Text(f"build {state.lower()}{why}", _STYLES.get(state, "bold"))
+
+
+def _one_line(words: str) -> str:
+    return clean(words).replace("\n", "\\x0a")

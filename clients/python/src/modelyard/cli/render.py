@@ -16,7 +16,11 @@ from modelyard.cli.context import as_json
 if TYPE_CHECKING:
     from rich.console import Console
 
-_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+# What a terminal obeys: C0 but tab and newline, C1, separators of lines, marks that turn the
+# direction of writing (what is read would not be what is there), lone surrogates.
+_CONTROL = re.compile(
+    r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ufeff\ud800-\udfff]"
+)
 _UNBOUNDED = 10_000
 Columns = Mapping[str, Callable[[Any], object]]
 
@@ -32,7 +36,11 @@ def console() -> Console:
 
 def clean(text: str) -> str:
     """Make control characters visible, so that no output of a build can drive the terminal."""
-    return _CONTROL.sub(lambda found: f"\\x{ord(found[0]):02x}", text)
+    return _CONTROL.sub(lambda found: _escaped(ord(found[0])), text)
+
+
+def _escaped(code: int) -> str:
+    return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}"
 
 
 def show_list(messages: Iterable[Any], columns: Columns) -> None:

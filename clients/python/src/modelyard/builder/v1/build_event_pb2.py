@@ -27,25 +27,25 @@ from modelyard.builder.v1 import build_pb2 as modelyard_dot_builder_dot_v1_dot_b
 from modelyard.common.v1 import failure_pb2 as modelyard_dot_common_dot_v1_dot_failure__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n&modelyard/builder/v1/build_event.proto\x12\x14modelyard.builder.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a modelyard/builder/v1/build.proto\x1a!modelyard/common/v1/failure.proto\"\xdd\x02\n\nBuildEvent\x12(\n\x04time\x18\x01 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0f\n\x07\x61ttempt\x18\x02 \x01(\x05\x12.\n\x05phase\x18\x03 \x01(\x0e\x32\x1f.modelyard.builder.v1.PhaseKind\x12,\n\x03log\x18\x04 \x01(\x0b\x32\x1d.modelyard.builder.v1.LogLineH\x00\x12\x34\n\x06metric\x18\x05 \x01(\x0b\x32\".modelyard.builder.v1.MetricLoggedH\x00\x12;\n\rphase_changed\x18\x06 \x01(\x0b\x32\".modelyard.builder.v1.PhaseChangedH\x00\x12;\n\rstate_changed\x18\x07 \x01(\x0b\x32\".modelyard.builder.v1.StateChangedH\x00\x42\x06\n\x04kind\"H\n\x07LogLine\x12/\n\x06stream\x18\x01 \x01(\x0e\x32\x1f.modelyard.builder.v1.LogStream\x12\x0c\n\x04text\x18\x02 \x01(\t\"8\n\x0cMetricLogged\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\x0c\n\x04step\x18\x02 \x01(\x12\x12\r\n\x05value\x18\x03 \x01(\x01\"n\n\x0cPhaseChanged\x12/\n\x05state\x18\x01 \x01(\x0e\x32 .modelyard.builder.v1.PhaseState\x12-\n\x07\x66\x61ilure\x18\x02 \x01(\x0b\x32\x1c.modelyard.common.v1.Failure\"n\n\x0cStateChanged\x12/\n\x05state\x18\x01 \x01(\x0e\x32 .modelyard.builder.v1.BuildState\x12-\n\x07\x66\x61ilure\x18\x02 \x01(\x0b\x32\x1c.modelyard.common.v1.Failure\"C\n\x0f\x42uildEventBatch\x12\x30\n\x06\x65vents\x18\x01 \x03(\x0b\x32 .modelyard.builder.v1.BuildEvent*l\n\tLogStream\x12\x1a\n\x16LOG_STREAM_UNSPECIFIED\x10\x00\x12\x15\n\x11LOG_STREAM_STDOUT\x10\x01\x12\x15\n\x11LOG_STREAM_STDERR\x10\x02\x12\x15\n\x11LOG_STREAM_SYSTEM\x10\x03\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n&modelyard/builder/v1/build_event.proto\x12\x14modelyard.builder.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a modelyard/builder/v1/build.proto\x1a!modelyard/common/v1/failure.proto\"\xdd\x02\n\nBuildEvent\x12(\n\x04time\x18\x01 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0f\n\x07\x61ttempt\x18\x02 \x01(\x05\x12.\n\x05phase\x18\x03 \x01(\x0e\x32\x1f.modelyard.builder.v1.PhaseKind\x12,\n\x03log\x18\x04 \x01(\x0b\x32\x1d.modelyard.builder.v1.LogLineH\x00\x12\x34\n\x06metric\x18\x05 \x01(\x0b\x32\".modelyard.builder.v1.MetricLoggedH\x00\x12;\n\rphase_changed\x18\x06 \x01(\x0b\x32\".modelyard.builder.v1.PhaseChangedH\x00\x12;\n\rstate_changed\x18\x07 \x01(\x0b\x32\".modelyard.builder.v1.StateChangedH\x00\x42\x06\n\x04kind\"Z\n\x07LogLine\x12/\n\x06stream\x18\x01 \x01(\x0e\x32\x1f.modelyard.builder.v1.LogStream\x12\x0c\n\x04text\x18\x02 \x01(\t\x12\x10\n\x08progress\x18\x03 \x01(\x08\"8\n\x0cMetricLogged\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\x0c\n\x04step\x18\x02 \x01(\x12\x12\r\n\x05value\x18\x03 \x01(\x01\"n\n\x0cPhaseChanged\x12/\n\x05state\x18\x01 \x01(\x0e\x32 .modelyard.builder.v1.PhaseState\x12-\n\x07\x66\x61ilure\x18\x02 \x01(\x0b\x32\x1c.modelyard.common.v1.Failure\"n\n\x0cStateChanged\x12/\n\x05state\x18\x01 \x01(\x0e\x32 .modelyard.builder.v1.BuildState\x12-\n\x07\x66\x61ilure\x18\x02 \x01(\x0b\x32\x1c.modelyard.common.v1.Failure\"C\n\x0f\x42uildEventBatch\x12\x30\n\x06\x65vents\x18\x01 \x03(\x0b\x32 .modelyard.builder.v1.BuildEvent*l\n\tLogStream\x12\x1a\n\x16LOG_STREAM_UNSPECIFIED\x10\x00\x12\x15\n\x11LOG_STREAM_STDOUT\x10\x01\x12\x15\n\x11LOG_STREAM_STDERR\x10\x02\x12\x15\n\x11LOG_STREAM_SYSTEM\x10\x03\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'modelyard.builder.v1.build_event_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_LOGSTREAM']._serialized_start=943
-  _globals['_LOGSTREAM']._serialized_end=1051
+  _globals['_LOGSTREAM']._serialized_start=961
+  _globals['_LOGSTREAM']._serialized_end=1069
   _globals['_BUILDEVENT']._serialized_start=167
   _globals['_BUILDEVENT']._serialized_end=516
   _globals['_LOGLINE']._serialized_start=518
-  _globals['_LOGLINE']._serialized_end=590
-  _globals['_METRICLOGGED']._serialized_start=592
-  _globals['_METRICLOGGED']._serialized_end=648
-  _globals['_PHASECHANGED']._serialized_start=650
-  _globals['_PHASECHANGED']._serialized_end=760
-  _globals['_STATECHANGED']._serialized_start=762
-  _globals['_STATECHANGED']._serialized_end=872
-  _globals['_BUILDEVENTBATCH']._serialized_start=874
-  _globals['_BUILDEVENTBATCH']._serialized_end=941
+  _globals['_LOGLINE']._serialized_end=608
+  _globals['_METRICLOGGED']._serialized_start=610
+  _globals['_METRICLOGGED']._serialized_end=666
+  _globals['_PHASECHANGED']._serialized_start=668
+  _globals['_PHASECHANGED']._serialized_end=778
+  _globals['_STATECHANGED']._serialized_start=780
+  _globals['_STATECHANGED']._serialized_end=890
+  _globals['_BUILDEVENTBATCH']._serialized_start=892
+  _globals['_BUILDEVENTBATCH']._serialized_end=959
 # @@protoc_insertion_point(module_scope)

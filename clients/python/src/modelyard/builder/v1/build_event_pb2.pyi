@@ -112,20 +112,26 @@ class LogLine(google.protobuf.message.Message):
 
     STREAM_FIELD_NUMBER: builtins.int
     TEXT_FIELD_NUMBER: builtins.int
+    PROGRESS_FIELD_NUMBER: builtins.int
     stream: global___LogStream.ValueType
     """Where it was printed."""
     text: builtins.str
     """The line without its end, as it was printed, control characters included;
     bytes that are not UTF-8 are replaced. At most 16 KiB; longer ones are cut
-    into several.
+    into several. What a carriage return printed over is left out.
+    """
+    progress: builtins.bool
+    """How a line stood that was printed over later, such as a progress bar: told
+    at most once a second. The next line of the stream takes its place.
     """
     def __init__(
         self,
         *,
         stream: global___LogStream.ValueType = ...,
         text: builtins.str = ...,
+        progress: builtins.bool = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["stream", b"stream", "text", b"text"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["progress", b"progress", "stream", b"stream", "text", b"text"]) -> None: ...
 
 global___LogLine = LogLine
 
