@@ -50,6 +50,7 @@ class Reason(StrEnum):
     DEADLINE_EXCEEDED = "DEADLINE_EXCEEDED"
     UNKNOWN_METHOD = "UNKNOWN_METHOD"
     CANCELLED = "CANCELLED"
+    CAPACITY_EXCEEDED = "CAPACITY_EXCEEDED"
 
 
 @dataclass(frozen=True, slots=True)

@@ -28,7 +28,7 @@ from modelyard.common.v1 import failure_pb2 as modelyard_dot_common_dot_v1_dot_f
 from modelyard.common.v1 import value_pb2 as modelyard_dot_common_dot_v1_dot_value__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n modelyard/builder/v1/build.proto\x12\x14modelyard.builder.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a!modelyard/common/v1/failure.proto\x1a\x1fmodelyard/common/v1/value.proto\"\x95\x04\n\x05\x42uild\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05model\x18\x02 \x01(\t\x12-\n\x04spec\x18\x03 \x01(\x0b\x32\x1f.modelyard.builder.v1.BuildSpec\x12/\n\x05state\x18\x04 \x01(\x0e\x32 .modelyard.builder.v1.BuildState\x12-\n\x07\x66\x61ilure\x18\x05 \x01(\x0b\x32\x1c.modelyard.common.v1.Failure\x12+\n\x06phases\x18\x06 \x03(\x0b\x32\x1b.modelyard.builder.v1.Phase\x12\x0f\n\x07\x61ttempt\x18\x07 \x01(\x05\x12\x0b\n\x03run\x18\x08 \x01(\t\x12\x0f\n\x07version\x18\t \x01(\t\x12\x10\n\x08\x61rtifact\x18\n \x01(\t\x12\x0e\n\x06worker\x18\x0b \x01(\t\x12\x0f\n\x07\x63reator\x18\x0c \x01(\t\x12/\n\x0b\x63reate_time\x18\r \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\nstart_time\x18\x0e \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08\x65nd_time\x18\x0f \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0e\n\x06source\x18\x10 \x01(\t\x12\x32\n\x06origin\x18\x11 \x01(\x0b\x32\".modelyard.builder.v1.SourceOrigin\"\x8c\x07\n\tBuildSpec\x12\x0e\n\x06source\x18\x01 \x01(\t\x12\r\n\x05\x65ntry\x18\x02 \x01(\t\x12;\n\x06params\x18\x03 \x03(\x0b\x32+.modelyard.builder.v1.BuildSpec.ParamsEntry\x12\x16\n\x0epython_version\x18\x04 \x01(\t\x12\x12\n\nskip_tests\x18\x05 \x01(\x08\x12\x34\n\x08timeouts\x18\x06 \x03(\x0b\x32\".modelyard.builder.v1.PhaseTimeout\x12\x32\n\x06origin\x18\x07 \x01(\x0b\x32\".modelyard.builder.v1.SourceOrigin\x12\x0f\n\x07\x61liases\x18\x08 \x03(\t\x12;\n\x06labels\x18\t \x03(\x0b\x32+.modelyard.builder.v1.BuildSpec.LabelsEntry\x12,\n\x03git\x18\n \x01(\x0b\x32\x1f.modelyard.builder.v1.GitSource\x12\x14\n\x0crequirements\x18\x0b \x01(\t\x12-\n\x04\x64\x61ta\x18\x0c \x03(\x0b\x32\x1f.modelyard.builder.v1.DataInput\x12\x41\n\tvariables\x18\r \x03(\x0b\x32..modelyard.builder.v1.BuildSpec.VariablesEntry\x12\x35\n\x07secrets\x18\x0e \x03(\x0b\x32$.modelyard.builder.v1.SecretVariable\x12\x32\n\tresources\x18\x0f \x01(\x0b\x32\x1f.modelyard.builder.v1.Resources\x12\x0f\n\x07network\x18\x10 \x01(\x08\x12\x10\n\x08priority\x18\x11 \x01(\x11\x12\x0c\n\x04pool\x18\x12 \x01(\t\x12\x32\n\x07retries\x18\x13 \x01(\x0b\x32!.modelyard.builder.v1.RetryBudget\x12\r\n\x05group\x18\x14 \x01(\t\x1aI\n\x0bParamsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12)\n\x05value\x18\x02 \x01(\x0b\x32\x1a.modelyard.common.v1.Value:\x02\x38\x01\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x1a\x30\n\x0eVariablesEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"K\n\tGitSource\x12\x0b\n\x03url\x18\x01 \x01(\t\x12\x0b\n\x03ref\x18\x02 \x01(\t\x12\x14\n\x0csubdirectory\x18\x03 \x01(\t\x12\x0e\n\x06secret\x18\x04 \x01(\t\"j\n\x0cPhaseTimeout\x12.\n\x05phase\x18\x01 \x01(\x0e\x32\x1f.modelyard.builder.v1.PhaseKind\x12*\n\x07timeout\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\"2\n\tDataInput\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x17\n\x0f\x64\x61taset_version\x18\x02 \x01(\t\"2\n\x0eSecretVariable\x12\x10\n\x08variable\x18\x01 \x01(\t\x12\x0e\n\x06secret\x18\x02 \x01(\t\"_\n\tResources\x12\x11\n\tcpu_cores\x18\x01 \x01(\x01\x12\x14\n\x0cmemory_bytes\x18\x02 \x01(\x03\x12\x12\n\ndisk_bytes\x18\x03 \x01(\x03\x12\x15\n\rprocess_count\x18\x04 \x01(\x05\"\x87\x01\n\x0bRetryBudget\x12\x18\n\x0bworker_lost\x18\x01 \x01(\x05H\x00\x88\x01\x01\x12\x1a\n\rout_of_memory\x18\x02 \x01(\x05H\x01\x88\x01\x01\x12\x14\n\x07timeout\x18\x03 \x01(\x05H\x02\x88\x01\x01\x42\x0e\n\x0c_worker_lostB\x10\n\x0e_out_of_memoryB\n\n\x08_timeout\"_\n\x0cSourceOrigin\x12\x12\n\nrepository\x18\x01 \x01(\t\x12\x0e\n\x06\x63ommit\x18\x02 \x01(\t\x12\x0e\n\x06\x62ranch\x18\x03 \x01(\t\x12\r\n\x05\x64irty\x18\x04 \x01(\x08\x12\x0c\n\x04\x64iff\x18\x05 \x01(\t\"\xf4\x01\n\x05Phase\x12-\n\x04kind\x18\x01 \x01(\x0e\x32\x1f.modelyard.builder.v1.PhaseKind\x12/\n\x05state\x18\x02 \x01(\x0e\x32 .modelyard.builder.v1.PhaseState\x12-\n\x07\x66\x61ilure\x18\x03 \x01(\x0b\x32\x1c.modelyard.common.v1.Failure\x12.\n\nstart_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08\x65nd_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp*\xc4\x01\n\nBuildState\x12\x1b\n\x17\x42UILD_STATE_UNSPECIFIED\x10\x00\x12\x16\n\x12\x42UILD_STATE_QUEUED\x10\x01\x12\x17\n\x13\x42UILD_STATE_RUNNING\x10\x02\x12\x1a\n\x16\x42UILD_STATE_CANCELLING\x10\x03\x12\x19\n\x15\x42UILD_STATE_SUCCEEDED\x10\x04\x12\x16\n\x12\x42UILD_STATE_FAILED\x10\x05\x12\x19\n\x15\x42UILD_STATE_CANCELLED\x10\x06*\xb9\x01\n\tPhaseKind\x12\x1a\n\x16PHASE_KIND_UNSPECIFIED\x10\x00\x12\x18\n\x14PHASE_KIND_PROVISION\x10\x01\x12\x1a\n\x16PHASE_KIND_ENVIRONMENT\x10\x02\x12\x14\n\x10PHASE_KIND_TRAIN\x10\x03\x12\x13\n\x0fPHASE_KIND_TEST\x10\x04\x12\x16\n\x12PHASE_KIND_PACKAGE\x10\x05\x12\x17\n\x13PHASE_KIND_REGISTER\x10\x06*\xc2\x01\n\nPhaseState\x12\x1b\n\x17PHASE_STATE_UNSPECIFIED\x10\x00\x12\x17\n\x13PHASE_STATE_PENDING\x10\x01\x12\x17\n\x13PHASE_STATE_RUNNING\x10\x02\x12\x19\n\x15PHASE_STATE_SUCCEEDED\x10\x03\x12\x16\n\x12PHASE_STATE_FAILED\x10\x04\x12\x17\n\x13PHASE_STATE_SKIPPED\x10\x05\x12\x19\n\x15PHASE_STATE_CANCELLED\x10\x06\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n modelyard/builder/v1/build.proto\x12\x14modelyard.builder.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a!modelyard/common/v1/failure.proto\x1a\x1fmodelyard/common/v1/value.proto\"\xfb\x04\n\x05\x42uild\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05model\x18\x02 \x01(\t\x12-\n\x04spec\x18\x03 \x01(\x0b\x32\x1f.modelyard.builder.v1.BuildSpec\x12/\n\x05state\x18\x04 \x01(\x0e\x32 .modelyard.builder.v1.BuildState\x12-\n\x07\x66\x61ilure\x18\x05 \x01(\x0b\x32\x1c.modelyard.common.v1.Failure\x12+\n\x06phases\x18\x06 \x03(\x0b\x32\x1b.modelyard.builder.v1.Phase\x12\x0f\n\x07\x61ttempt\x18\x07 \x01(\x05\x12\x0b\n\x03run\x18\x08 \x01(\t\x12\x0f\n\x07version\x18\t \x01(\t\x12\x10\n\x08\x61rtifact\x18\n \x01(\t\x12\x0e\n\x06worker\x18\x0b \x01(\t\x12\x0f\n\x07\x63reator\x18\x0c \x01(\t\x12/\n\x0b\x63reate_time\x18\r \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\nstart_time\x18\x0e \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08\x65nd_time\x18\x0f \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0e\n\x06source\x18\x10 \x01(\t\x12\x32\n\x06origin\x18\x11 \x01(\x0b\x32\".modelyard.builder.v1.SourceOrigin\x12.\n\x07waiting\x18\x12 \x01(\x0b\x32\x1d.modelyard.builder.v1.Waiting\x12\x34\n\rpast_attempts\x18\x13 \x03(\x0b\x32\x1d.modelyard.builder.v1.Attempt\"O\n\x07Waiting\x12\x33\n\x06reason\x18\x01 \x01(\x0e\x32#.modelyard.builder.v1.WaitingReason\x12\x0f\n\x07message\x18\x02 \x01(\t\"\xc4\x01\n\x07\x41ttempt\x12\x0f\n\x07\x61ttempt\x18\x01 \x01(\x05\x12\x0b\n\x03run\x18\x02 \x01(\t\x12\x0e\n\x06worker\x18\x03 \x01(\t\x12-\n\x07\x66\x61ilure\x18\x04 \x01(\x0b\x32\x1c.modelyard.common.v1.Failure\x12.\n\nstart_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08\x65nd_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\x8c\x07\n\tBuildSpec\x12\x0e\n\x06source\x18\x01 \x01(\t\x12\r\n\x05\x65ntry\x18\x02 \x01(\t\x12;\n\x06params\x18\x03 \x03(\x0b\x32+.modelyard.builder.v1.BuildSpec.ParamsEntry\x12\x16\n\x0epython_version\x18\x04 \x01(\t\x12\x12\n\nskip_tests\x18\x05 \x01(\x08\x12\x34\n\x08timeouts\x18\x06 \x03(\x0b\x32\".modelyard.builder.v1.PhaseTimeout\x12\x32\n\x06origin\x18\x07 \x01(\x0b\x32\".modelyard.builder.v1.SourceOrigin\x12\x0f\n\x07\x61liases\x18\x08 \x03(\t\x12;\n\x06labels\x18\t \x03(\x0b\x32+.modelyard.builder.v1.BuildSpec.LabelsEntry\x12,\n\x03git\x18\n \x01(\x0b\x32\x1f.modelyard.builder.v1.GitSource\x12\x14\n\x0crequirements\x18\x0b \x01(\t\x12-\n\x04\x64\x61ta\x18\x0c \x03(\x0b\x32\x1f.modelyard.builder.v1.DataInput\x12\x41\n\tvariables\x18\r \x03(\x0b\x32..modelyard.builder.v1.BuildSpec.VariablesEntry\x12\x35\n\x07secrets\x18\x0e \x03(\x0b\x32$.modelyard.builder.v1.SecretVariable\x12\x32\n\tresources\x18\x0f \x01(\x0b\x32\x1f.modelyard.builder.v1.Resources\x12\x0f\n\x07network\x18\x10 \x01(\x08\x12\x10\n\x08priority\x18\x11 \x01(\x11\x12\x0c\n\x04pool\x18\x12 \x01(\t\x12\x32\n\x07retries\x18\x13 \x01(\x0b\x32!.modelyard.builder.v1.RetryBudget\x12\r\n\x05group\x18\x14 \x01(\t\x1aI\n\x0bParamsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12)\n\x05value\x18\x02 \x01(\x0b\x32\x1a.modelyard.common.v1.Value:\x02\x38\x01\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x1a\x30\n\x0eVariablesEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"K\n\tGitSource\x12\x0b\n\x03url\x18\x01 \x01(\t\x12\x0b\n\x03ref\x18\x02 \x01(\t\x12\x14\n\x0csubdirectory\x18\x03 \x01(\t\x12\x0e\n\x06secret\x18\x04 \x01(\t\"j\n\x0cPhaseTimeout\x12.\n\x05phase\x18\x01 \x01(\x0e\x32\x1f.modelyard.builder.v1.PhaseKind\x12*\n\x07timeout\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\"2\n\tDataInput\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x17\n\x0f\x64\x61taset_version\x18\x02 \x01(\t\"2\n\x0eSecretVariable\x12\x10\n\x08variable\x18\x01 \x01(\t\x12\x0e\n\x06secret\x18\x02 \x01(\t\"_\n\tResources\x12\x11\n\tcpu_cores\x18\x01 \x01(\x01\x12\x14\n\x0cmemory_bytes\x18\x02 \x01(\x03\x12\x12\n\ndisk_bytes\x18\x03 \x01(\x03\x12\x15\n\rprocess_count\x18\x04 \x01(\x05\"\x87\x01\n\x0bRetryBudget\x12\x18\n\x0bworker_lost\x18\x01 \x01(\x05H\x00\x88\x01\x01\x12\x1a\n\rout_of_memory\x18\x02 \x01(\x05H\x01\x88\x01\x01\x12\x14\n\x07timeout\x18\x03 \x01(\x05H\x02\x88\x01\x01\x42\x0e\n\x0c_worker_lostB\x10\n\x0e_out_of_memoryB\n\n\x08_timeout\"_\n\x0cSourceOrigin\x12\x12\n\nrepository\x18\x01 \x01(\t\x12\x0e\n\x06\x63ommit\x18\x02 \x01(\t\x12\x0e\n\x06\x62ranch\x18\x03 \x01(\t\x12\r\n\x05\x64irty\x18\x04 \x01(\x08\x12\x0c\n\x04\x64iff\x18\x05 \x01(\t\"\xf4\x01\n\x05Phase\x12-\n\x04kind\x18\x01 \x01(\x0e\x32\x1f.modelyard.builder.v1.PhaseKind\x12/\n\x05state\x18\x02 \x01(\x0e\x32 .modelyard.builder.v1.PhaseState\x12-\n\x07\x66\x61ilure\x18\x03 \x01(\x0b\x32\x1c.modelyard.common.v1.Failure\x12.\n\nstart_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08\x65nd_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp*\xc4\x01\n\nBuildState\x12\x1b\n\x17\x42UILD_STATE_UNSPECIFIED\x10\x00\x12\x16\n\x12\x42UILD_STATE_QUEUED\x10\x01\x12\x17\n\x13\x42UILD_STATE_RUNNING\x10\x02\x12\x1a\n\x16\x42UILD_STATE_CANCELLING\x10\x03\x12\x19\n\x15\x42UILD_STATE_SUCCEEDED\x10\x04\x12\x16\n\x12\x42UILD_STATE_FAILED\x10\x05\x12\x19\n\x15\x42UILD_STATE_CANCELLED\x10\x06*\xb9\x01\n\tPhaseKind\x12\x1a\n\x16PHASE_KIND_UNSPECIFIED\x10\x00\x12\x18\n\x14PHASE_KIND_PROVISION\x10\x01\x12\x1a\n\x16PHASE_KIND_ENVIRONMENT\x10\x02\x12\x14\n\x10PHASE_KIND_TRAIN\x10\x03\x12\x13\n\x0fPHASE_KIND_TEST\x10\x04\x12\x16\n\x12PHASE_KIND_PACKAGE\x10\x05\x12\x17\n\x13PHASE_KIND_REGISTER\x10\x06*\xc2\x01\n\nPhaseState\x12\x1b\n\x17PHASE_STATE_UNSPECIFIED\x10\x00\x12\x17\n\x13PHASE_STATE_PENDING\x10\x01\x12\x17\n\x13PHASE_STATE_RUNNING\x10\x02\x12\x19\n\x15PHASE_STATE_SUCCEEDED\x10\x03\x12\x16\n\x12PHASE_STATE_FAILED\x10\x04\x12\x17\n\x13PHASE_STATE_SKIPPED\x10\x05\x12\x19\n\x15PHASE_STATE_CANCELLED\x10\x06*\xf0\x01\n\rWaitingReason\x12\x1e\n\x1aWAITING_REASON_UNSPECIFIED\x10\x00\x12\x1f\n\x1bWAITING_REASON_WORKERS_BUSY\x10\x01\x12 \n\x1cWAITING_REASON_PROJECT_LIMIT\x10\x02\x12\x1e\n\x1aWAITING_REASON_MODEL_LIMIT\x10\x03\x12\x1c\n\x18WAITING_REASON_NO_WORKER\x10\x04\x12\x1e\n\x1aWAITING_REASON_NO_CAPACITY\x10\x05\x12\x1e\n\x1aWAITING_REASON_RETRY_DELAY\x10\x06\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -41,36 +41,42 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_BUILDSPEC_LABELSENTRY']._serialized_options = b'8\001'
   _globals['_BUILDSPEC_VARIABLESENTRY']._loaded_options = None
   _globals['_BUILDSPEC_VARIABLESENTRY']._serialized_options = b'8\001'
-  _globals['_BUILDSTATE']._serialized_start=2507
-  _globals['_BUILDSTATE']._serialized_end=2703
-  _globals['_PHASEKIND']._serialized_start=2706
-  _globals['_PHASEKIND']._serialized_end=2891
-  _globals['_PHASESTATE']._serialized_start=2894
-  _globals['_PHASESTATE']._serialized_end=3088
+  _globals['_BUILDSTATE']._serialized_start=2889
+  _globals['_BUILDSTATE']._serialized_end=3085
+  _globals['_PHASEKIND']._serialized_start=3088
+  _globals['_PHASEKIND']._serialized_end=3273
+  _globals['_PHASESTATE']._serialized_start=3276
+  _globals['_PHASESTATE']._serialized_end=3470
+  _globals['_WAITINGREASON']._serialized_start=3473
+  _globals['_WAITINGREASON']._serialized_end=3713
   _globals['_BUILD']._serialized_start=192
-  _globals['_BUILD']._serialized_end=725
-  _globals['_BUILDSPEC']._serialized_start=728
-  _globals['_BUILDSPEC']._serialized_end=1636
-  _globals['_BUILDSPEC_PARAMSENTRY']._serialized_start=1466
-  _globals['_BUILDSPEC_PARAMSENTRY']._serialized_end=1539
-  _globals['_BUILDSPEC_LABELSENTRY']._serialized_start=1541
-  _globals['_BUILDSPEC_LABELSENTRY']._serialized_end=1586
-  _globals['_BUILDSPEC_VARIABLESENTRY']._serialized_start=1588
-  _globals['_BUILDSPEC_VARIABLESENTRY']._serialized_end=1636
-  _globals['_GITSOURCE']._serialized_start=1638
-  _globals['_GITSOURCE']._serialized_end=1713
-  _globals['_PHASETIMEOUT']._serialized_start=1715
-  _globals['_PHASETIMEOUT']._serialized_end=1821
-  _globals['_DATAINPUT']._serialized_start=1823
-  _globals['_DATAINPUT']._serialized_end=1873
-  _globals['_SECRETVARIABLE']._serialized_start=1875
-  _globals['_SECRETVARIABLE']._serialized_end=1925
-  _globals['_RESOURCES']._serialized_start=1927
-  _globals['_RESOURCES']._serialized_end=2022
-  _globals['_RETRYBUDGET']._serialized_start=2025
-  _globals['_RETRYBUDGET']._serialized_end=2160
-  _globals['_SOURCEORIGIN']._serialized_start=2162
-  _globals['_SOURCEORIGIN']._serialized_end=2257
-  _globals['_PHASE']._serialized_start=2260
-  _globals['_PHASE']._serialized_end=2504
+  _globals['_BUILD']._serialized_end=827
+  _globals['_WAITING']._serialized_start=829
+  _globals['_WAITING']._serialized_end=908
+  _globals['_ATTEMPT']._serialized_start=911
+  _globals['_ATTEMPT']._serialized_end=1107
+  _globals['_BUILDSPEC']._serialized_start=1110
+  _globals['_BUILDSPEC']._serialized_end=2018
+  _globals['_BUILDSPEC_PARAMSENTRY']._serialized_start=1848
+  _globals['_BUILDSPEC_PARAMSENTRY']._serialized_end=1921
+  _globals['_BUILDSPEC_LABELSENTRY']._serialized_start=1923
+  _globals['_BUILDSPEC_LABELSENTRY']._serialized_end=1968
+  _globals['_BUILDSPEC_VARIABLESENTRY']._serialized_start=1970
+  _globals['_BUILDSPEC_VARIABLESENTRY']._serialized_end=2018
+  _globals['_GITSOURCE']._serialized_start=2020
+  _globals['_GITSOURCE']._serialized_end=2095
+  _globals['_PHASETIMEOUT']._serialized_start=2097
+  _globals['_PHASETIMEOUT']._serialized_end=2203
+  _globals['_DATAINPUT']._serialized_start=2205
+  _globals['_DATAINPUT']._serialized_end=2255
+  _globals['_SECRETVARIABLE']._serialized_start=2257
+  _globals['_SECRETVARIABLE']._serialized_end=2307
+  _globals['_RESOURCES']._serialized_start=2309
+  _globals['_RESOURCES']._serialized_end=2404
+  _globals['_RETRYBUDGET']._serialized_start=2407
+  _globals['_RETRYBUDGET']._serialized_end=2542
+  _globals['_SOURCEORIGIN']._serialized_start=2544
+  _globals['_SOURCEORIGIN']._serialized_end=2639
+  _globals['_PHASE']._serialized_start=2642
+  _globals['_PHASE']._serialized_end=2886
 # @@protoc_insertion_point(module_scope)

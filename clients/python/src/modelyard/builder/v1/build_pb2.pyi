@@ -143,6 +143,46 @@ PHASE_STATE_CANCELLED: PhaseState.ValueType  # 6
 """Cut short by a cancellation or a lost worker."""
 global___PhaseState = PhaseState
 
+class _WaitingReason:
+    ValueType = typing.NewType("ValueType", builtins.int)
+    V: typing_extensions.TypeAlias = ValueType
+
+class _WaitingReasonEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._EnumTypeWrapper[_WaitingReason.ValueType], builtins.type):
+    DESCRIPTOR: google.protobuf.descriptor.EnumDescriptor
+    WAITING_REASON_UNSPECIFIED: _WaitingReason.ValueType  # 0
+    """Unknown."""
+    WAITING_REASON_WORKERS_BUSY: _WaitingReason.ValueType  # 1
+    """A worker that is free: those of its pool are busy, or others go first."""
+    WAITING_REASON_PROJECT_LIMIT: _WaitingReason.ValueType  # 2
+    """Its project runs as many builds as it may."""
+    WAITING_REASON_MODEL_LIMIT: _WaitingReason.ValueType  # 3
+    """Its model runs as many builds as it may."""
+    WAITING_REASON_NO_WORKER: _WaitingReason.ValueType  # 4
+    """A worker: its pool has none that is alive."""
+    WAITING_REASON_NO_CAPACITY: _WaitingReason.ValueType  # 5
+    """A larger worker: none of its pool that is alive has what it asks for."""
+    WAITING_REASON_RETRY_DELAY: _WaitingReason.ValueType  # 6
+    """The delay before the next attempt."""
+
+class WaitingReason(_WaitingReason, metaclass=_WaitingReasonEnumTypeWrapper):
+    """WaitingReason says what a QUEUED build waits for."""
+
+WAITING_REASON_UNSPECIFIED: WaitingReason.ValueType  # 0
+"""Unknown."""
+WAITING_REASON_WORKERS_BUSY: WaitingReason.ValueType  # 1
+"""A worker that is free: those of its pool are busy, or others go first."""
+WAITING_REASON_PROJECT_LIMIT: WaitingReason.ValueType  # 2
+"""Its project runs as many builds as it may."""
+WAITING_REASON_MODEL_LIMIT: WaitingReason.ValueType  # 3
+"""Its model runs as many builds as it may."""
+WAITING_REASON_NO_WORKER: WaitingReason.ValueType  # 4
+"""A worker: its pool has none that is alive."""
+WAITING_REASON_NO_CAPACITY: WaitingReason.ValueType  # 5
+"""A larger worker: none of its pool that is alive has what it asks for."""
+WAITING_REASON_RETRY_DELAY: WaitingReason.ValueType  # 6
+"""The delay before the next attempt."""
+global___WaitingReason = WaitingReason
+
 @typing.final
 class Build(google.protobuf.message.Message):
     """Build is a work order: a source and a spec that become a run and a version."""
@@ -166,6 +206,8 @@ class Build(google.protobuf.message.Message):
     END_TIME_FIELD_NUMBER: builtins.int
     SOURCE_FIELD_NUMBER: builtins.int
     ORIGIN_FIELD_NUMBER: builtins.int
+    WAITING_FIELD_NUMBER: builtins.int
+    PAST_ATTEMPTS_FIELD_NUMBER: builtins.int
     name: builtins.str
     """Identifier. `projects/{project}/builds/{build}`, allotted by the server."""
     model: builtins.str
@@ -225,6 +267,14 @@ class Build(google.protobuf.message.Message):
         pointed to when the first attempt fetched it.
         """
 
+    @property
+    def waiting(self) -> global___Waiting:
+        """Output only. Why it waits, while it is QUEUED."""
+
+    @property
+    def past_attempts(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___Attempt]:
+        """Output only. The attempts before the present one, oldest first."""
+
     def __init__(
         self,
         *,
@@ -245,11 +295,82 @@ class Build(google.protobuf.message.Message):
         end_time: google.protobuf.timestamp_pb2.Timestamp | None = ...,
         source: builtins.str = ...,
         origin: global___SourceOrigin | None = ...,
+        waiting: global___Waiting | None = ...,
+        past_attempts: collections.abc.Iterable[global___Attempt] | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["create_time", b"create_time", "end_time", b"end_time", "failure", b"failure", "origin", b"origin", "spec", b"spec", "start_time", b"start_time"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["artifact", b"artifact", "attempt", b"attempt", "create_time", b"create_time", "creator", b"creator", "end_time", b"end_time", "failure", b"failure", "model", b"model", "name", b"name", "origin", b"origin", "phases", b"phases", "run", b"run", "source", b"source", "spec", b"spec", "start_time", b"start_time", "state", b"state", "version", b"version", "worker", b"worker"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["create_time", b"create_time", "end_time", b"end_time", "failure", b"failure", "origin", b"origin", "spec", b"spec", "start_time", b"start_time", "waiting", b"waiting"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["artifact", b"artifact", "attempt", b"attempt", "create_time", b"create_time", "creator", b"creator", "end_time", b"end_time", "failure", b"failure", "model", b"model", "name", b"name", "origin", b"origin", "past_attempts", b"past_attempts", "phases", b"phases", "run", b"run", "source", b"source", "spec", b"spec", "start_time", b"start_time", "state", b"state", "version", b"version", "waiting", b"waiting", "worker", b"worker"]) -> None: ...
 
 global___Build = Build
+
+@typing.final
+class Waiting(google.protobuf.message.Message):
+    """Waiting says what a QUEUED build waits for."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    REASON_FIELD_NUMBER: builtins.int
+    MESSAGE_FIELD_NUMBER: builtins.int
+    reason: global___WaitingReason.ValueType
+    """What."""
+    message: builtins.str
+    """The same for people, with names and figures."""
+    def __init__(
+        self,
+        *,
+        reason: global___WaitingReason.ValueType = ...,
+        message: builtins.str = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["message", b"message", "reason", b"reason"]) -> None: ...
+
+global___Waiting = Waiting
+
+@typing.final
+class Attempt(google.protobuf.message.Message):
+    """Attempt is an attempt of a build that did not bring it to its end."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    ATTEMPT_FIELD_NUMBER: builtins.int
+    RUN_FIELD_NUMBER: builtins.int
+    WORKER_FIELD_NUMBER: builtins.int
+    FAILURE_FIELD_NUMBER: builtins.int
+    START_TIME_FIELD_NUMBER: builtins.int
+    END_TIME_FIELD_NUMBER: builtins.int
+    attempt: builtins.int
+    """Which, from 1."""
+    run: builtins.str
+    """Its run."""
+    worker: builtins.str
+    """Which worker had it."""
+    @property
+    def failure(self) -> modelyard.common.v1.failure_pb2.Failure:
+        """Why it ended: a failure as in `Build.failure`, or `WORKER_STOPPED`: its worker
+        was told to stop and handed it back, which costs no retry.
+        """
+
+    @property
+    def start_time(self) -> google.protobuf.timestamp_pb2.Timestamp:
+        """When it started."""
+
+    @property
+    def end_time(self) -> google.protobuf.timestamp_pb2.Timestamp:
+        """When it ended."""
+
+    def __init__(
+        self,
+        *,
+        attempt: builtins.int = ...,
+        run: builtins.str = ...,
+        worker: builtins.str = ...,
+        failure: modelyard.common.v1.failure_pb2.Failure | None = ...,
+        start_time: google.protobuf.timestamp_pb2.Timestamp | None = ...,
+        end_time: google.protobuf.timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["end_time", b"end_time", "failure", b"failure", "start_time", b"start_time"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["attempt", b"attempt", "end_time", b"end_time", "failure", b"failure", "run", b"run", "start_time", b"start_time", "worker", b"worker"]) -> None: ...
+
+global___Attempt = Attempt
 
 @typing.final
 class BuildSpec(google.protobuf.message.Message):
@@ -577,7 +698,7 @@ global___Resources = Resources
 @typing.final
 class RetryBudget(google.protobuf.message.Message):
     """RetryBudget says how often a build is tried again, by why an attempt ended. An
-    error of the user's code is never tried again.
+    error of the user's code is never tried again, and nothing after a third failure.
     """
 
     DESCRIPTOR: google.protobuf.descriptor.Descriptor

@@ -22,12 +22,13 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
+from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 from modelyard.builder.v1 import build_pb2 as modelyard_dot_builder_dot_v1_dot_build__pb2
 from modelyard.builder.v1 import build_event_pb2 as modelyard_dot_builder_dot_v1_dot_build__event__pb2
 from modelyard.common.v1 import access_pb2 as modelyard_dot_common_dot_v1_dot_access__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n(modelyard/builder/v1/build_service.proto\x12\x14modelyard.builder.v1\x1a modelyard/builder/v1/build.proto\x1a&modelyard/builder/v1/build_event.proto\x1a modelyard/common/v1/access.proto\"d\n\x12\x43reateBuildRequest\x12\x0e\n\x06parent\x18\x01 \x01(\t\x12*\n\x05\x62uild\x18\x02 \x01(\x0b\x32\x1b.modelyard.builder.v1.Build\x12\x12\n\nrequest_id\x18\x03 \x01(\t\"A\n\x13\x43reateBuildResponse\x12*\n\x05\x62uild\x18\x01 \x01(\x0b\x32\x1b.modelyard.builder.v1.Build\"\x1f\n\x0fGetBuildRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\">\n\x10GetBuildResponse\x12*\n\x05\x62uild\x18\x01 \x01(\x0b\x32\x1b.modelyard.builder.v1.Build\"Z\n\x11ListBuildsRequest\x12\x0e\n\x06parent\x18\x01 \x01(\t\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\x12\x0e\n\x06\x66ilter\x18\x04 \x01(\t\"Z\n\x12ListBuildsResponse\x12+\n\x06\x62uilds\x18\x01 \x03(\x0b\x32\x1b.modelyard.builder.v1.Build\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\"\n\x12\x43\x61ncelBuildRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"A\n\x13\x43\x61ncelBuildResponse\x12*\n\x05\x62uild\x18\x01 \x01(\x0b\x32\x1b.modelyard.builder.v1.Build\"L\n\x18StreamBuildEventsRequest\x12\r\n\x05\x62uild\x18\x01 \x01(\t\x12\x0e\n\x06\x63ursor\x18\x02 \x01(\t\x12\x11\n\tno_follow\x18\x03 \x01(\x08\"]\n\x19StreamBuildEventsResponse\x12\x30\n\x06\x65vents\x18\x01 \x03(\x0b\x32 .modelyard.builder.v1.BuildEvent\x12\x0e\n\x06\x63ursor\x18\x02 \x01(\t2\xd6\x04\n\x0c\x42uildService\x12r\n\x0b\x43reateBuild\x12(.modelyard.builder.v1.CreateBuildRequest\x1a).modelyard.builder.v1.CreateBuildResponse\"\x0e\x8a\xb5\x18\n\x08\x04\x12\x06parent\x12g\n\x08GetBuild\x12%.modelyard.builder.v1.GetBuildRequest\x1a&.modelyard.builder.v1.GetBuildResponse\"\x0c\x8a\xb5\x18\x08\x08\x02\x12\x04name\x12o\n\nListBuilds\x12\'.modelyard.builder.v1.ListBuildsRequest\x1a(.modelyard.builder.v1.ListBuildsResponse\"\x0e\x8a\xb5\x18\n\x08\x02\x12\x06parent\x12p\n\x0b\x43\x61ncelBuild\x12(.modelyard.builder.v1.CancelBuildRequest\x1a).modelyard.builder.v1.CancelBuildResponse\"\x0c\x8a\xb5\x18\x08\x08\x04\x12\x04name\x12\x85\x01\n\x11StreamBuildEvents\x12..modelyard.builder.v1.StreamBuildEventsRequest\x1a/.modelyard.builder.v1.StreamBuildEventsResponse\"\r\x8a\xb5\x18\t\x08\x02\x12\x05\x62uild0\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n(modelyard/builder/v1/build_service.proto\x12\x14modelyard.builder.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a modelyard/builder/v1/build.proto\x1a&modelyard/builder/v1/build_event.proto\x1a modelyard/common/v1/access.proto\"d\n\x12\x43reateBuildRequest\x12\x0e\n\x06parent\x18\x01 \x01(\t\x12*\n\x05\x62uild\x18\x02 \x01(\x0b\x32\x1b.modelyard.builder.v1.Build\x12\x12\n\nrequest_id\x18\x03 \x01(\t\"A\n\x13\x43reateBuildResponse\x12*\n\x05\x62uild\x18\x01 \x01(\x0b\x32\x1b.modelyard.builder.v1.Build\"\x1f\n\x0fGetBuildRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\">\n\x10GetBuildResponse\x12*\n\x05\x62uild\x18\x01 \x01(\x0b\x32\x1b.modelyard.builder.v1.Build\"Z\n\x11ListBuildsRequest\x12\x0e\n\x06parent\x18\x01 \x01(\t\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\x12\x0e\n\x06\x66ilter\x18\x04 \x01(\t\"Z\n\x12ListBuildsResponse\x12+\n\x06\x62uilds\x18\x01 \x03(\x0b\x32\x1b.modelyard.builder.v1.Build\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\"\n\x12\x43\x61ncelBuildRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"A\n\x13\x43\x61ncelBuildResponse\x12*\n\x05\x62uild\x18\x01 \x01(\x0b\x32\x1b.modelyard.builder.v1.Build\"\xf9\x01\n\x18StreamBuildEventsRequest\x12\r\n\x05\x62uild\x18\x01 \x01(\t\x12\x0e\n\x06\x63ursor\x18\x02 \x01(\t\x12\x11\n\tno_follow\x18\x03 \x01(\x08\x12\x0c\n\x04grep\x18\x04 \x01(\t\x12.\n\nsince_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\x05phase\x18\x06 \x01(\x0e\x32\x1f.modelyard.builder.v1.PhaseKind\x12/\n\x06stream\x18\x07 \x01(\x0e\x32\x1f.modelyard.builder.v1.LogStream\x12\x0c\n\x04tail\x18\x08 \x01(\x05\"]\n\x19StreamBuildEventsResponse\x12\x30\n\x06\x65vents\x18\x01 \x03(\x0b\x32 .modelyard.builder.v1.BuildEvent\x12\x0e\n\x06\x63ursor\x18\x02 \x01(\t2\xd6\x04\n\x0c\x42uildService\x12r\n\x0b\x43reateBuild\x12(.modelyard.builder.v1.CreateBuildRequest\x1a).modelyard.builder.v1.CreateBuildResponse\"\x0e\x8a\xb5\x18\n\x08\x04\x12\x06parent\x12g\n\x08GetBuild\x12%.modelyard.builder.v1.GetBuildRequest\x1a&.modelyard.builder.v1.GetBuildResponse\"\x0c\x8a\xb5\x18\x08\x08\x02\x12\x04name\x12o\n\nListBuilds\x12\'.modelyard.builder.v1.ListBuildsRequest\x1a(.modelyard.builder.v1.ListBuildsResponse\"\x0e\x8a\xb5\x18\n\x08\x02\x12\x06parent\x12p\n\x0b\x43\x61ncelBuild\x12(.modelyard.builder.v1.CancelBuildRequest\x1a).modelyard.builder.v1.CancelBuildResponse\"\x0c\x8a\xb5\x18\x08\x08\x04\x12\x04name\x12\x85\x01\n\x11StreamBuildEvents\x12..modelyard.builder.v1.StreamBuildEventsRequest\x1a/.modelyard.builder.v1.StreamBuildEventsResponse\"\r\x8a\xb5\x18\t\x08\x02\x12\x05\x62uild0\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -44,26 +45,26 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_BUILDSERVICE'].methods_by_name['CancelBuild']._serialized_options = b'\212\265\030\010\010\004\022\004name'
   _globals['_BUILDSERVICE'].methods_by_name['StreamBuildEvents']._loaded_options = None
   _globals['_BUILDSERVICE'].methods_by_name['StreamBuildEvents']._serialized_options = b'\212\265\030\t\010\002\022\005build'
-  _globals['_CREATEBUILDREQUEST']._serialized_start=174
-  _globals['_CREATEBUILDREQUEST']._serialized_end=274
-  _globals['_CREATEBUILDRESPONSE']._serialized_start=276
-  _globals['_CREATEBUILDRESPONSE']._serialized_end=341
-  _globals['_GETBUILDREQUEST']._serialized_start=343
-  _globals['_GETBUILDREQUEST']._serialized_end=374
-  _globals['_GETBUILDRESPONSE']._serialized_start=376
-  _globals['_GETBUILDRESPONSE']._serialized_end=438
-  _globals['_LISTBUILDSREQUEST']._serialized_start=440
-  _globals['_LISTBUILDSREQUEST']._serialized_end=530
-  _globals['_LISTBUILDSRESPONSE']._serialized_start=532
-  _globals['_LISTBUILDSRESPONSE']._serialized_end=622
-  _globals['_CANCELBUILDREQUEST']._serialized_start=624
-  _globals['_CANCELBUILDREQUEST']._serialized_end=658
-  _globals['_CANCELBUILDRESPONSE']._serialized_start=660
-  _globals['_CANCELBUILDRESPONSE']._serialized_end=725
-  _globals['_STREAMBUILDEVENTSREQUEST']._serialized_start=727
-  _globals['_STREAMBUILDEVENTSREQUEST']._serialized_end=803
-  _globals['_STREAMBUILDEVENTSRESPONSE']._serialized_start=805
-  _globals['_STREAMBUILDEVENTSRESPONSE']._serialized_end=898
-  _globals['_BUILDSERVICE']._serialized_start=901
-  _globals['_BUILDSERVICE']._serialized_end=1499
+  _globals['_CREATEBUILDREQUEST']._serialized_start=207
+  _globals['_CREATEBUILDREQUEST']._serialized_end=307
+  _globals['_CREATEBUILDRESPONSE']._serialized_start=309
+  _globals['_CREATEBUILDRESPONSE']._serialized_end=374
+  _globals['_GETBUILDREQUEST']._serialized_start=376
+  _globals['_GETBUILDREQUEST']._serialized_end=407
+  _globals['_GETBUILDRESPONSE']._serialized_start=409
+  _globals['_GETBUILDRESPONSE']._serialized_end=471
+  _globals['_LISTBUILDSREQUEST']._serialized_start=473
+  _globals['_LISTBUILDSREQUEST']._serialized_end=563
+  _globals['_LISTBUILDSRESPONSE']._serialized_start=565
+  _globals['_LISTBUILDSRESPONSE']._serialized_end=655
+  _globals['_CANCELBUILDREQUEST']._serialized_start=657
+  _globals['_CANCELBUILDREQUEST']._serialized_end=691
+  _globals['_CANCELBUILDRESPONSE']._serialized_start=693
+  _globals['_CANCELBUILDRESPONSE']._serialized_end=758
+  _globals['_STREAMBUILDEVENTSREQUEST']._serialized_start=761
+  _globals['_STREAMBUILDEVENTSREQUEST']._serialized_end=1010
+  _globals['_STREAMBUILDEVENTSRESPONSE']._serialized_start=1012
+  _globals['_STREAMBUILDEVENTSRESPONSE']._serialized_end=1105
+  _globals['_BUILDSERVICE']._serialized_start=1108
+  _globals['_BUILDSERVICE']._serialized_end=1706
 # @@protoc_insertion_point(module_scope)

@@ -8,6 +8,7 @@ import collections.abc
 import google.protobuf.descriptor
 import google.protobuf.internal.containers
 import google.protobuf.message
+import google.protobuf.timestamp_pb2
 import modelyard.builder.v1.build_event_pb2
 import modelyard.builder.v1.build_pb2
 import typing
@@ -205,20 +206,47 @@ class StreamBuildEventsRequest(google.protobuf.message.Message):
     BUILD_FIELD_NUMBER: builtins.int
     CURSOR_FIELD_NUMBER: builtins.int
     NO_FOLLOW_FIELD_NUMBER: builtins.int
+    GREP_FIELD_NUMBER: builtins.int
+    SINCE_TIME_FIELD_NUMBER: builtins.int
+    PHASE_FIELD_NUMBER: builtins.int
+    STREAM_FIELD_NUMBER: builtins.int
+    TAIL_FIELD_NUMBER: builtins.int
     build: builtins.str
     """Required. `projects/{project}/builds/{build}`."""
     cursor: builtins.str
     """Optional. The last cursor seen; empty: from the start."""
     no_follow: builtins.bool
     """Optional. End the stream after the last event there is now."""
+    grep: builtins.str
+    """Optional. Only printed lines in which this regular expression is found (RE2's
+    syntax, at most 1,000 characters); metrics and changes are left out.
+    """
+    phase: modelyard.builder.v1.build_pb2.PhaseKind.ValueType
+    """Optional. Only events of this phase."""
+    stream: modelyard.builder.v1.build_event_pb2.LogStream.ValueType
+    """Optional. Only lines printed there; metrics and changes are left out."""
+    tail: builtins.int
+    """Optional. Begin with the last so many of the wanted events, at most 10,000,
+    rather than with the first. Of no account with a cursor.
+    """
+    @property
+    def since_time(self) -> google.protobuf.timestamp_pb2.Timestamp:
+        """Optional. Only events of this time or later."""
+
     def __init__(
         self,
         *,
         build: builtins.str = ...,
         cursor: builtins.str = ...,
         no_follow: builtins.bool = ...,
+        grep: builtins.str = ...,
+        since_time: google.protobuf.timestamp_pb2.Timestamp | None = ...,
+        phase: modelyard.builder.v1.build_pb2.PhaseKind.ValueType = ...,
+        stream: modelyard.builder.v1.build_event_pb2.LogStream.ValueType = ...,
+        tail: builtins.int = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["build", b"build", "cursor", b"cursor", "no_follow", b"no_follow"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["since_time", b"since_time"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["build", b"build", "cursor", b"cursor", "grep", b"grep", "no_follow", b"no_follow", "phase", b"phase", "since_time", b"since_time", "stream", b"stream", "tail", b"tail"]) -> None: ...
 
 global___StreamBuildEventsRequest = StreamBuildEventsRequest
 

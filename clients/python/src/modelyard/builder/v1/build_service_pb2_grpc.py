@@ -89,7 +89,7 @@ class BuildServiceServicer(object):
 
     def ListBuilds(self, request, context):
         """List a project's builds, newest first. Filter fields: `model` (its id),
-        `state`, `creator`, `create_time`, `labels.K`.
+        `state`, `creator`, `create_time`, `pool`, `priority`, `labels.K`.
 
         Errors: INVALID_ARGUMENT INVALID_FILTER, INVALID_PAGE_TOKEN.
         """
@@ -112,7 +112,11 @@ class BuildServiceServicer(object):
         the stream ends OK after the last event of a build that ended. A quiet
         stream sends a message with only a cursor at least every 15 seconds.
 
-        Errors: NOT_FOUND RESOURCE_NOT_FOUND; INVALID_ARGUMENT INVALID_CURSOR.
+        With filters only the wanted events are sent; cursors go on with any filter.
+
+        Errors: NOT_FOUND RESOURCE_NOT_FOUND; INVALID_ARGUMENT INVALID_CURSOR,
+        INVALID_FIELD for a grep that is no regular expression; OUT_OF_RANGE
+        CURSOR_EXPIRED when what follows the cursor is no longer kept.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

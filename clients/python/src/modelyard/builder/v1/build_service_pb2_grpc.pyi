@@ -47,7 +47,7 @@ class BuildServiceStub:
         modelyard.builder.v1.build_service_pb2.ListBuildsResponse,
     ]
     """List a project's builds, newest first. Filter fields: `model` (its id),
-    `state`, `creator`, `create_time`, `labels.K`.
+    `state`, `creator`, `create_time`, `pool`, `priority`, `labels.K`.
 
     Errors: INVALID_ARGUMENT INVALID_FILTER, INVALID_PAGE_TOKEN.
     """
@@ -70,7 +70,11 @@ class BuildServiceStub:
     the stream ends OK after the last event of a build that ended. A quiet
     stream sends a message with only a cursor at least every 15 seconds.
 
-    Errors: NOT_FOUND RESOURCE_NOT_FOUND; INVALID_ARGUMENT INVALID_CURSOR.
+    With filters only the wanted events are sent; cursors go on with any filter.
+
+    Errors: NOT_FOUND RESOURCE_NOT_FOUND; INVALID_ARGUMENT INVALID_CURSOR,
+    INVALID_FIELD for a grep that is no regular expression; OUT_OF_RANGE
+    CURSOR_EXPIRED when what follows the cursor is no longer kept.
     """
 
 class BuildServiceAsyncStub:
@@ -102,7 +106,7 @@ class BuildServiceAsyncStub:
         modelyard.builder.v1.build_service_pb2.ListBuildsResponse,
     ]
     """List a project's builds, newest first. Filter fields: `model` (its id),
-    `state`, `creator`, `create_time`, `labels.K`.
+    `state`, `creator`, `create_time`, `pool`, `priority`, `labels.K`.
 
     Errors: INVALID_ARGUMENT INVALID_FILTER, INVALID_PAGE_TOKEN.
     """
@@ -125,7 +129,11 @@ class BuildServiceAsyncStub:
     the stream ends OK after the last event of a build that ended. A quiet
     stream sends a message with only a cursor at least every 15 seconds.
 
-    Errors: NOT_FOUND RESOURCE_NOT_FOUND; INVALID_ARGUMENT INVALID_CURSOR.
+    With filters only the wanted events are sent; cursors go on with any filter.
+
+    Errors: NOT_FOUND RESOURCE_NOT_FOUND; INVALID_ARGUMENT INVALID_CURSOR,
+    INVALID_FIELD for a grep that is no regular expression; OUT_OF_RANGE
+    CURSOR_EXPIRED when what follows the cursor is no longer kept.
     """
 
 class BuildServiceServicer(metaclass=abc.ABCMeta):
@@ -163,7 +171,7 @@ class BuildServiceServicer(metaclass=abc.ABCMeta):
         context: _ServicerContext,
     ) -> typing.Union[modelyard.builder.v1.build_service_pb2.ListBuildsResponse, collections.abc.Awaitable[modelyard.builder.v1.build_service_pb2.ListBuildsResponse]]:
         """List a project's builds, newest first. Filter fields: `model` (its id),
-        `state`, `creator`, `create_time`, `labels.K`.
+        `state`, `creator`, `create_time`, `pool`, `priority`, `labels.K`.
 
         Errors: INVALID_ARGUMENT INVALID_FILTER, INVALID_PAGE_TOKEN.
         """
@@ -190,7 +198,11 @@ class BuildServiceServicer(metaclass=abc.ABCMeta):
         the stream ends OK after the last event of a build that ended. A quiet
         stream sends a message with only a cursor at least every 15 seconds.
 
-        Errors: NOT_FOUND RESOURCE_NOT_FOUND; INVALID_ARGUMENT INVALID_CURSOR.
+        With filters only the wanted events are sent; cursors go on with any filter.
+
+        Errors: NOT_FOUND RESOURCE_NOT_FOUND; INVALID_ARGUMENT INVALID_CURSOR,
+        INVALID_FIELD for a grep that is no regular expression; OUT_OF_RANGE
+        CURSOR_EXPIRED when what follows the cursor is no longer kept.
         """
 
 def add_BuildServiceServicer_to_server(servicer: BuildServiceServicer, server: typing.Union[grpc.Server, grpc.aio.Server]) -> None: ...

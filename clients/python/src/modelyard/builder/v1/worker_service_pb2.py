@@ -29,7 +29,7 @@ from modelyard.common.v1 import access_pb2 as modelyard_dot_common_dot_v1_dot_ac
 from modelyard.common.v1 import failure_pb2 as modelyard_dot_common_dot_v1_dot_failure__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n)modelyard/builder/v1/worker_service.proto\x12\x14modelyard.builder.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a modelyard/builder/v1/build.proto\x1a modelyard/common/v1/access.proto\x1a!modelyard/common/v1/failure.proto\"6\n\x05Lease\x12\r\n\x05\x62uild\x18\x01 \x01(\t\x12\x0f\n\x07\x61ttempt\x18\x02 \x01(\x05\x12\r\n\x05\x66\x65nce\x18\x03 \x01(\x03\"\xaf\x01\n\x11LeaseBuildRequest\x12\x0e\n\x06worker\x18\x01 \x01(\t\x12\'\n\x04wait\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x31\n\x08\x63\x61pacity\x18\x03 \x01(\x0b\x32\x1f.modelyard.builder.v1.Resources\x12.\n\x05total\x18\x04 \x01(\x0b\x32\x1f.modelyard.builder.v1.Resources\"\xde\x01\n\x12LeaseBuildResponse\x12*\n\x05lease\x18\x01 \x01(\x0b\x32\x1b.modelyard.builder.v1.Lease\x12*\n\x05\x62uild\x18\x02 \x01(\x0b\x32\x1b.modelyard.builder.v1.Build\x12\x12\n\ndelegation\x18\x03 \x01(\t\x12/\n\x0b\x65xpire_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12+\n\x08\x64uration\x18\x05 \x01(\x0b\x32\x19.google.protobuf.Duration\"@\n\x12\x45xtendLeaseRequest\x12*\n\x05lease\x18\x01 \x01(\x0b\x32\x1b.modelyard.builder.v1.Lease\"j\n\x13\x45xtendLeaseResponse\x12/\n\x0b\x65xpire_time\x18\x01 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0e\n\x06\x63\x61ncel\x18\x02 \x01(\x08\x12\x12\n\ndelegation\x18\x03 \x01(\t\"D\n\x16GetBuildSecretsRequest\x12*\n\x05lease\x18\x01 \x01(\x0b\x32\x1b.modelyard.builder.v1.Lease\"M\n\x17GetBuildSecretsResponse\x12\x32\n\x07secrets\x18\x01 \x03(\x0b\x32!.modelyard.builder.v1.SecretValue\"1\n\x0bSecretValue\x12\x0e\n\x06secret\x18\x01 \x01(\t\x12\x12\n\x05value\x18\x02 \x01(\tB\x03\x80\x01\x01\"\x85\x01\n\x13ReportSourceRequest\x12*\n\x05lease\x18\x01 \x01(\x0b\x32\x1b.modelyard.builder.v1.Lease\x12\x0e\n\x06source\x18\x02 \x01(\t\x12\x32\n\x06origin\x18\x03 \x01(\x0b\x32\".modelyard.builder.v1.SourceOrigin\"\x16\n\x14ReportSourceResponse\"\xcf\x01\n\x12ReportPhaseRequest\x12*\n\x05lease\x18\x01 \x01(\x0b\x32\x1b.modelyard.builder.v1.Lease\x12-\n\x04kind\x18\x02 \x01(\x0e\x32\x1f.modelyard.builder.v1.PhaseKind\x12/\n\x05state\x18\x03 \x01(\x0e\x32 .modelyard.builder.v1.PhaseState\x12-\n\x07\x66\x61ilure\x18\x04 \x01(\x0b\x32\x1c.modelyard.common.v1.Failure\"\x15\n\x13ReportPhaseResponse\"b\n\x13ReportEventsRequest\x12*\n\x05lease\x18\x01 \x01(\x0b\x32\x1b.modelyard.builder.v1.Lease\x12\x10\n\x08sequence\x18\x02 \x01(\x03\x12\r\n\x05\x62\x61tch\x18\x03 \x01(\x0c\"5\n\x14ReportEventsResponse\x12\x1d\n\x15\x61\x63knowledged_sequence\x18\x01 \x01(\x03\"\x86\x01\n\x14RegisterBuildRequest\x12*\n\x05lease\x18\x01 \x01(\x0b\x32\x1b.modelyard.builder.v1.Lease\x12\x10\n\x08\x61rtifact\x18\x02 \x01(\t\x12\x1a\n\x12\x65nvironment_digest\x18\x03 \x01(\t\x12\x14\n\x0ctests_passed\x18\x04 \x01(\x08\"(\n\x15RegisterBuildResponse\x12\x0f\n\x07version\x18\x01 \x01(\t\"n\n\x11\x45ndAttemptRequest\x12*\n\x05lease\x18\x01 \x01(\x0b\x32\x1b.modelyard.builder.v1.Lease\x12-\n\x07\x66\x61ilure\x18\x02 \x01(\x0b\x32\x1c.modelyard.common.v1.Failure\"\x14\n\x12\x45ndAttemptResponse2\x85\x07\n\rWorkerService\x12g\n\nLeaseBuild\x12\'.modelyard.builder.v1.LeaseBuildRequest\x1a(.modelyard.builder.v1.LeaseBuildResponse\"\x06\x8a\xb5\x18\x02\x08\x07\x12j\n\x0b\x45xtendLease\x12(.modelyard.builder.v1.ExtendLeaseRequest\x1a).modelyard.builder.v1.ExtendLeaseResponse\"\x06\x8a\xb5\x18\x02\x08\x07\x12v\n\x0fGetBuildSecrets\x12,.modelyard.builder.v1.GetBuildSecretsRequest\x1a-.modelyard.builder.v1.GetBuildSecretsResponse\"\x06\x8a\xb5\x18\x02\x08\x07\x12m\n\x0cReportSource\x12).modelyard.builder.v1.ReportSourceRequest\x1a*.modelyard.builder.v1.ReportSourceResponse\"\x06\x8a\xb5\x18\x02\x08\x07\x12j\n\x0bReportPhase\x12(.modelyard.builder.v1.ReportPhaseRequest\x1a).modelyard.builder.v1.ReportPhaseResponse\"\x06\x8a\xb5\x18\x02\x08\x07\x12q\n\x0cReportEvents\x12).modelyard.builder.v1.ReportEventsRequest\x1a*.modelyard.builder.v1.ReportEventsResponse\"\x06\x8a\xb5\x18\x02\x08\x07(\x01\x30\x01\x12p\n\rRegisterBuild\x12*.modelyard.builder.v1.RegisterBuildRequest\x1a+.modelyard.builder.v1.RegisterBuildResponse\"\x06\x8a\xb5\x18\x02\x08\x07\x12g\n\nEndAttempt\x12\'.modelyard.builder.v1.EndAttemptRequest\x1a(.modelyard.builder.v1.EndAttemptResponse\"\x06\x8a\xb5\x18\x02\x08\x07\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n)modelyard/builder/v1/worker_service.proto\x12\x14modelyard.builder.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a modelyard/builder/v1/build.proto\x1a modelyard/common/v1/access.proto\x1a!modelyard/common/v1/failure.proto\"6\n\x05Lease\x12\r\n\x05\x62uild\x18\x01 \x01(\t\x12\x0f\n\x07\x61ttempt\x18\x02 \x01(\x05\x12\r\n\x05\x66\x65nce\x18\x03 \x01(\x03\"\xd1\x01\n\x11LeaseBuildRequest\x12\x0e\n\x06worker\x18\x01 \x01(\t\x12\'\n\x04wait\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x31\n\x08\x63\x61pacity\x18\x03 \x01(\x0b\x32\x1f.modelyard.builder.v1.Resources\x12.\n\x05total\x18\x04 \x01(\x0b\x32\x1f.modelyard.builder.v1.Resources\x12\x0c\n\x04pool\x18\x05 \x01(\t\x12\x12\n\nmax_builds\x18\x06 \x01(\x05\"\xde\x01\n\x12LeaseBuildResponse\x12*\n\x05lease\x18\x01 \x01(\x0b\x32\x1b.modelyard.builder.v1.Lease\x12*\n\x05\x62uild\x18\x02 \x01(\x0b\x32\x1b.modelyard.builder.v1.Build\x12\x12\n\ndelegation\x18\x03 \x01(\t\x12/\n\x0b\x65xpire_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12+\n\x08\x64uration\x18\x05 \x01(\x0b\x32\x19.google.protobuf.Duration\"i\n\x12\x45xtendLeaseRequest\x12*\n\x05lease\x18\x01 \x01(\x0b\x32\x1b.modelyard.builder.v1.Lease\x12\'\n\x04wait\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\"j\n\x13\x45xtendLeaseResponse\x12/\n\x0b\x65xpire_time\x18\x01 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0e\n\x06\x63\x61ncel\x18\x02 \x01(\x08\x12\x12\n\ndelegation\x18\x03 \x01(\t\"D\n\x16GetBuildSecretsRequest\x12*\n\x05lease\x18\x01 \x01(\x0b\x32\x1b.modelyard.builder.v1.Lease\"M\n\x17GetBuildSecretsResponse\x12\x32\n\x07secrets\x18\x01 \x03(\x0b\x32!.modelyard.builder.v1.SecretValue\"1\n\x0bSecretValue\x12\x0e\n\x06secret\x18\x01 \x01(\t\x12\x12\n\x05value\x18\x02 \x01(\tB\x03\x80\x01\x01\"\x85\x01\n\x13ReportSourceRequest\x12*\n\x05lease\x18\x01 \x01(\x0b\x32\x1b.modelyard.builder.v1.Lease\x12\x0e\n\x06source\x18\x02 \x01(\t\x12\x32\n\x06origin\x18\x03 \x01(\x0b\x32\".modelyard.builder.v1.SourceOrigin\"\x16\n\x14ReportSourceResponse\"\xcf\x01\n\x12ReportPhaseRequest\x12*\n\x05lease\x18\x01 \x01(\x0b\x32\x1b.modelyard.builder.v1.Lease\x12-\n\x04kind\x18\x02 \x01(\x0e\x32\x1f.modelyard.builder.v1.PhaseKind\x12/\n\x05state\x18\x03 \x01(\x0e\x32 .modelyard.builder.v1.PhaseState\x12-\n\x07\x66\x61ilure\x18\x04 \x01(\x0b\x32\x1c.modelyard.common.v1.Failure\"\x15\n\x13ReportPhaseResponse\"b\n\x13ReportEventsRequest\x12*\n\x05lease\x18\x01 \x01(\x0b\x32\x1b.modelyard.builder.v1.Lease\x12\x10\n\x08sequence\x18\x02 \x01(\x03\x12\r\n\x05\x62\x61tch\x18\x03 \x01(\x0c\"5\n\x14ReportEventsResponse\x12\x1d\n\x15\x61\x63knowledged_sequence\x18\x01 \x01(\x03\"\x86\x01\n\x14RegisterBuildRequest\x12*\n\x05lease\x18\x01 \x01(\x0b\x32\x1b.modelyard.builder.v1.Lease\x12\x10\n\x08\x61rtifact\x18\x02 \x01(\t\x12\x1a\n\x12\x65nvironment_digest\x18\x03 \x01(\t\x12\x14\n\x0ctests_passed\x18\x04 \x01(\x08\"(\n\x15RegisterBuildResponse\x12\x0f\n\x07version\x18\x01 \x01(\t\"n\n\x11\x45ndAttemptRequest\x12*\n\x05lease\x18\x01 \x01(\x0b\x32\x1b.modelyard.builder.v1.Lease\x12-\n\x07\x66\x61ilure\x18\x02 \x01(\x0b\x32\x1c.modelyard.common.v1.Failure\"\x14\n\x12\x45ndAttemptResponse2\x85\x07\n\rWorkerService\x12g\n\nLeaseBuild\x12\'.modelyard.builder.v1.LeaseBuildRequest\x1a(.modelyard.builder.v1.LeaseBuildResponse\"\x06\x8a\xb5\x18\x02\x08\x07\x12j\n\x0b\x45xtendLease\x12(.modelyard.builder.v1.ExtendLeaseRequest\x1a).modelyard.builder.v1.ExtendLeaseResponse\"\x06\x8a\xb5\x18\x02\x08\x07\x12v\n\x0fGetBuildSecrets\x12,.modelyard.builder.v1.GetBuildSecretsRequest\x1a-.modelyard.builder.v1.GetBuildSecretsResponse\"\x06\x8a\xb5\x18\x02\x08\x07\x12m\n\x0cReportSource\x12).modelyard.builder.v1.ReportSourceRequest\x1a*.modelyard.builder.v1.ReportSourceResponse\"\x06\x8a\xb5\x18\x02\x08\x07\x12j\n\x0bReportPhase\x12(.modelyard.builder.v1.ReportPhaseRequest\x1a).modelyard.builder.v1.ReportPhaseResponse\"\x06\x8a\xb5\x18\x02\x08\x07\x12q\n\x0cReportEvents\x12).modelyard.builder.v1.ReportEventsRequest\x1a*.modelyard.builder.v1.ReportEventsResponse\"\x06\x8a\xb5\x18\x02\x08\x07(\x01\x30\x01\x12p\n\rRegisterBuild\x12*.modelyard.builder.v1.RegisterBuildRequest\x1a+.modelyard.builder.v1.RegisterBuildResponse\"\x06\x8a\xb5\x18\x02\x08\x07\x12g\n\nEndAttempt\x12\'.modelyard.builder.v1.EndAttemptRequest\x1a(.modelyard.builder.v1.EndAttemptResponse\"\x06\x8a\xb5\x18\x02\x08\x07\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -57,39 +57,39 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_LEASE']._serialized_start=235
   _globals['_LEASE']._serialized_end=289
   _globals['_LEASEBUILDREQUEST']._serialized_start=292
-  _globals['_LEASEBUILDREQUEST']._serialized_end=467
-  _globals['_LEASEBUILDRESPONSE']._serialized_start=470
-  _globals['_LEASEBUILDRESPONSE']._serialized_end=692
-  _globals['_EXTENDLEASEREQUEST']._serialized_start=694
-  _globals['_EXTENDLEASEREQUEST']._serialized_end=758
-  _globals['_EXTENDLEASERESPONSE']._serialized_start=760
-  _globals['_EXTENDLEASERESPONSE']._serialized_end=866
-  _globals['_GETBUILDSECRETSREQUEST']._serialized_start=868
-  _globals['_GETBUILDSECRETSREQUEST']._serialized_end=936
-  _globals['_GETBUILDSECRETSRESPONSE']._serialized_start=938
-  _globals['_GETBUILDSECRETSRESPONSE']._serialized_end=1015
-  _globals['_SECRETVALUE']._serialized_start=1017
-  _globals['_SECRETVALUE']._serialized_end=1066
-  _globals['_REPORTSOURCEREQUEST']._serialized_start=1069
-  _globals['_REPORTSOURCEREQUEST']._serialized_end=1202
-  _globals['_REPORTSOURCERESPONSE']._serialized_start=1204
-  _globals['_REPORTSOURCERESPONSE']._serialized_end=1226
-  _globals['_REPORTPHASEREQUEST']._serialized_start=1229
-  _globals['_REPORTPHASEREQUEST']._serialized_end=1436
-  _globals['_REPORTPHASERESPONSE']._serialized_start=1438
-  _globals['_REPORTPHASERESPONSE']._serialized_end=1459
-  _globals['_REPORTEVENTSREQUEST']._serialized_start=1461
-  _globals['_REPORTEVENTSREQUEST']._serialized_end=1559
-  _globals['_REPORTEVENTSRESPONSE']._serialized_start=1561
-  _globals['_REPORTEVENTSRESPONSE']._serialized_end=1614
-  _globals['_REGISTERBUILDREQUEST']._serialized_start=1617
-  _globals['_REGISTERBUILDREQUEST']._serialized_end=1751
-  _globals['_REGISTERBUILDRESPONSE']._serialized_start=1753
-  _globals['_REGISTERBUILDRESPONSE']._serialized_end=1793
-  _globals['_ENDATTEMPTREQUEST']._serialized_start=1795
-  _globals['_ENDATTEMPTREQUEST']._serialized_end=1905
-  _globals['_ENDATTEMPTRESPONSE']._serialized_start=1907
-  _globals['_ENDATTEMPTRESPONSE']._serialized_end=1927
-  _globals['_WORKERSERVICE']._serialized_start=1930
-  _globals['_WORKERSERVICE']._serialized_end=2831
+  _globals['_LEASEBUILDREQUEST']._serialized_end=501
+  _globals['_LEASEBUILDRESPONSE']._serialized_start=504
+  _globals['_LEASEBUILDRESPONSE']._serialized_end=726
+  _globals['_EXTENDLEASEREQUEST']._serialized_start=728
+  _globals['_EXTENDLEASEREQUEST']._serialized_end=833
+  _globals['_EXTENDLEASERESPONSE']._serialized_start=835
+  _globals['_EXTENDLEASERESPONSE']._serialized_end=941
+  _globals['_GETBUILDSECRETSREQUEST']._serialized_start=943
+  _globals['_GETBUILDSECRETSREQUEST']._serialized_end=1011
+  _globals['_GETBUILDSECRETSRESPONSE']._serialized_start=1013
+  _globals['_GETBUILDSECRETSRESPONSE']._serialized_end=1090
+  _globals['_SECRETVALUE']._serialized_start=1092
+  _globals['_SECRETVALUE']._serialized_end=1141
+  _globals['_REPORTSOURCEREQUEST']._serialized_start=1144
+  _globals['_REPORTSOURCEREQUEST']._serialized_end=1277
+  _globals['_REPORTSOURCERESPONSE']._serialized_start=1279
+  _globals['_REPORTSOURCERESPONSE']._serialized_end=1301
+  _globals['_REPORTPHASEREQUEST']._serialized_start=1304
+  _globals['_REPORTPHASEREQUEST']._serialized_end=1511
+  _globals['_REPORTPHASERESPONSE']._serialized_start=1513
+  _globals['_REPORTPHASERESPONSE']._serialized_end=1534
+  _globals['_REPORTEVENTSREQUEST']._serialized_start=1536
+  _globals['_REPORTEVENTSREQUEST']._serialized_end=1634
+  _globals['_REPORTEVENTSRESPONSE']._serialized_start=1636
+  _globals['_REPORTEVENTSRESPONSE']._serialized_end=1689
+  _globals['_REGISTERBUILDREQUEST']._serialized_start=1692
+  _globals['_REGISTERBUILDREQUEST']._serialized_end=1826
+  _globals['_REGISTERBUILDRESPONSE']._serialized_start=1828
+  _globals['_REGISTERBUILDRESPONSE']._serialized_end=1868
+  _globals['_ENDATTEMPTREQUEST']._serialized_start=1870
+  _globals['_ENDATTEMPTREQUEST']._serialized_end=1980
+  _globals['_ENDATTEMPTRESPONSE']._serialized_start=1982
+  _globals['_ENDATTEMPTRESPONSE']._serialized_end=2002
+  _globals['_WORKERSERVICE']._serialized_start=2005
+  _globals['_WORKERSERVICE']._serialized_end=2906
 # @@protoc_insertion_point(module_scope)

@@ -52,10 +52,16 @@ class LeaseBuildRequest(google.protobuf.message.Message):
     WAIT_FIELD_NUMBER: builtins.int
     CAPACITY_FIELD_NUMBER: builtins.int
     TOTAL_FIELD_NUMBER: builtins.int
+    POOL_FIELD_NUMBER: builtins.int
+    MAX_BUILDS_FIELD_NUMBER: builtins.int
     worker: builtins.str
     """Required. The worker's own id, unique and new at each of its starts; at
     most 63 characters of `[a-z0-9-]`.
     """
+    pool: builtins.str
+    """Optional. The worker's pool, an id; empty: `default`."""
+    max_builds: builtins.int
+    """Optional. How many builds it runs at a time; 0: 1."""
     @property
     def wait(self) -> google.protobuf.duration_pb2.Duration:
         """Optional. How long to wait for a build; at most 30 seconds."""
@@ -79,9 +85,11 @@ class LeaseBuildRequest(google.protobuf.message.Message):
         wait: google.protobuf.duration_pb2.Duration | None = ...,
         capacity: modelyard.builder.v1.build_pb2.Resources | None = ...,
         total: modelyard.builder.v1.build_pb2.Resources | None = ...,
+        pool: builtins.str = ...,
+        max_builds: builtins.int = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["capacity", b"capacity", "total", b"total", "wait", b"wait"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["capacity", b"capacity", "total", b"total", "wait", b"wait", "worker", b"worker"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["capacity", b"capacity", "max_builds", b"max_builds", "pool", b"pool", "total", b"total", "wait", b"wait", "worker", b"worker"]) -> None: ...
 
 global___LeaseBuildRequest = LeaseBuildRequest
 
@@ -137,17 +145,23 @@ class ExtendLeaseRequest(google.protobuf.message.Message):
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
     LEASE_FIELD_NUMBER: builtins.int
+    WAIT_FIELD_NUMBER: builtins.int
     @property
     def lease(self) -> global___Lease:
         """Required. The claim."""
+
+    @property
+    def wait(self) -> google.protobuf.duration_pb2.Duration:
+        """Optional. How long to hold the answer back; at most 30 seconds."""
 
     def __init__(
         self,
         *,
         lease: global___Lease | None = ...,
+        wait: google.protobuf.duration_pb2.Duration | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["lease", b"lease"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["lease", b"lease"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["lease", b"lease", "wait", b"wait"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["lease", b"lease", "wait", b"wait"]) -> None: ...
 
 global___ExtendLeaseRequest = ExtendLeaseRequest
 

@@ -86,9 +86,10 @@ class WorkerServiceServicer(object):
     """
 
     def LeaseBuild(self, request, context):
-        """Take the oldest queued build of the pool; wait up to `wait` for one.
+        """Take the next build of the pool that fits, by priority, then age, and that the
+        limits of its project and model let run; wait up to `wait` for one.
 
-        Errors: none of its own; no build: an empty answer.
+        Errors: INVALID_ARGUMENT INVALID_FIELD, INVALID_NAME; no build: an empty answer.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -96,7 +97,8 @@ class WorkerServiceServicer(object):
 
     def ExtendLease(self, request, context):
         """Say "still at it", at least every third of the lease. The answer says
-        whether to stop, and carries a fresh delegation.
+        whether to stop, and carries a fresh delegation; with `wait` it is held back
+        until there is a reason to stop, so that a worker learns of it at once.
 
         Errors: ABORTED LEASE_LOST.
         """

@@ -28,9 +28,10 @@ class WorkerServiceStub:
         modelyard.builder.v1.worker_service_pb2.LeaseBuildRequest,
         modelyard.builder.v1.worker_service_pb2.LeaseBuildResponse,
     ]
-    """Take the oldest queued build of the pool; wait up to `wait` for one.
+    """Take the next build of the pool that fits, by priority, then age, and that the
+    limits of its project and model let run; wait up to `wait` for one.
 
-    Errors: none of its own; no build: an empty answer.
+    Errors: INVALID_ARGUMENT INVALID_FIELD, INVALID_NAME; no build: an empty answer.
     """
 
     ExtendLease: grpc.UnaryUnaryMultiCallable[
@@ -38,7 +39,8 @@ class WorkerServiceStub:
         modelyard.builder.v1.worker_service_pb2.ExtendLeaseResponse,
     ]
     """Say "still at it", at least every third of the lease. The answer says
-    whether to stop, and carries a fresh delegation.
+    whether to stop, and carries a fresh delegation; with `wait` it is held back
+    until there is a reason to stop, so that a worker learns of it at once.
 
     Errors: ABORTED LEASE_LOST.
     """
@@ -115,9 +117,10 @@ class WorkerServiceAsyncStub:
         modelyard.builder.v1.worker_service_pb2.LeaseBuildRequest,
         modelyard.builder.v1.worker_service_pb2.LeaseBuildResponse,
     ]
-    """Take the oldest queued build of the pool; wait up to `wait` for one.
+    """Take the next build of the pool that fits, by priority, then age, and that the
+    limits of its project and model let run; wait up to `wait` for one.
 
-    Errors: none of its own; no build: an empty answer.
+    Errors: INVALID_ARGUMENT INVALID_FIELD, INVALID_NAME; no build: an empty answer.
     """
 
     ExtendLease: grpc.aio.UnaryUnaryMultiCallable[
@@ -125,7 +128,8 @@ class WorkerServiceAsyncStub:
         modelyard.builder.v1.worker_service_pb2.ExtendLeaseResponse,
     ]
     """Say "still at it", at least every third of the lease. The answer says
-    whether to stop, and carries a fresh delegation.
+    whether to stop, and carries a fresh delegation; with `wait` it is held back
+    until there is a reason to stop, so that a worker learns of it at once.
 
     Errors: ABORTED LEASE_LOST.
     """
@@ -204,9 +208,10 @@ class WorkerServiceServicer(metaclass=abc.ABCMeta):
         request: modelyard.builder.v1.worker_service_pb2.LeaseBuildRequest,
         context: _ServicerContext,
     ) -> typing.Union[modelyard.builder.v1.worker_service_pb2.LeaseBuildResponse, collections.abc.Awaitable[modelyard.builder.v1.worker_service_pb2.LeaseBuildResponse]]:
-        """Take the oldest queued build of the pool; wait up to `wait` for one.
+        """Take the next build of the pool that fits, by priority, then age, and that the
+        limits of its project and model let run; wait up to `wait` for one.
 
-        Errors: none of its own; no build: an empty answer.
+        Errors: INVALID_ARGUMENT INVALID_FIELD, INVALID_NAME; no build: an empty answer.
         """
 
     @abc.abstractmethod
@@ -216,7 +221,8 @@ class WorkerServiceServicer(metaclass=abc.ABCMeta):
         context: _ServicerContext,
     ) -> typing.Union[modelyard.builder.v1.worker_service_pb2.ExtendLeaseResponse, collections.abc.Awaitable[modelyard.builder.v1.worker_service_pb2.ExtendLeaseResponse]]:
         """Say "still at it", at least every third of the lease. The answer says
-        whether to stop, and carries a fresh delegation.
+        whether to stop, and carries a fresh delegation; with `wait` it is held back
+        until there is a reason to stop, so that a worker learns of it at once.
 
         Errors: ABORTED LEASE_LOST.
         """

@@ -140,6 +140,10 @@ class _ErrorReasonEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._En
     """UNIMPLEMENTED. The server does not know the method."""
     ERROR_REASON_CANCELLED: _ErrorReason.ValueType  # 35
     """CANCELLED. The caller cancelled."""
+    ERROR_REASON_CAPACITY_EXCEEDED: _ErrorReason.ValueType  # 36
+    """FAILED_PRECONDITION. No worker of the pool has what a build asks for.
+    Metadata: `pool`, `resource`, `asked`, `largest`.
+    """
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """ErrorReason is the `reason` of the one `google.rpc.ErrorInfo` that every
@@ -266,4 +270,8 @@ ERROR_REASON_UNKNOWN_METHOD: ErrorReason.ValueType  # 34
 """UNIMPLEMENTED. The server does not know the method."""
 ERROR_REASON_CANCELLED: ErrorReason.ValueType  # 35
 """CANCELLED. The caller cancelled."""
+ERROR_REASON_CAPACITY_EXCEEDED: ErrorReason.ValueType  # 36
+"""FAILED_PRECONDITION. No worker of the pool has what a build asks for.
+Metadata: `pool`, `resource`, `asked`, `largest`.
+"""
 global___ErrorReason = ErrorReason
