@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -92,6 +93,66 @@ def test_many_processes_fetch_once(
     # Equal bytes under two names may come twice: they are asked for in one call.
     assert sum(fetched) <= sum(map(len, tree[1].values()))
     assert all(read_tree(tmp_path / f"out-{number}") == tree[1] for number in range(4))
+
+
+def test_another_tree_with_the_same_files_is_pulled_meanwhile(
+    client: Client, tmp_path: Path
+) -> None:
+    artifacts = []
+    for name in ("one", "other"):
+        folder = tmp_path / name
+        folder.mkdir()
+        (folder / "shared").write_bytes(b"s" * 1000)
+        (folder / "own").write_text(name)
+        artifacts.append(client.artifacts.push(folder))
+    cache, pulled = tmp_path / "cache", tmp_path / "pulled"
+
+    def meanwhile(now: Progress) -> None:
+        if now.done_bytes == now.total_bytes:
+            client.artifacts.pull(artifacts[1], pulled / "other", cache=cache)
+
+    client.artifacts.pull(artifacts[0], pulled / "one", cache=cache, progress=meanwhile)
+    assert all(read_tree(pulled / name) == read_tree(tmp_path / name) for name in ("one", "other"))
+
+
+def test_what_is_evicted_meanwhile_is_delivered(
+    client: Client,
+    artifact: artifact_pb2.Artifact,
+    tree: tuple[Path, dict[str, bytes]],
+    tmp_path: Path,
+) -> None:
+    cache = Cache(tmp_path / "cache", max_bytes=0)
+    client.artifacts.pull(artifact, tmp_path / "one", cache=tmp_path / "cache")
+    some = max((cache.folder / "files").glob("*/*"), key=lambda path: path.stat().st_size)
+    some.unlink()
+    pulled = client.artifacts.pull(
+        artifact, tmp_path / "two", cache=tmp_path / "cache", progress=lambda _: cache.evict()
+    )
+    assert read_tree(pulled) == tree[1]
+
+
+def test_equal_bytes_may_be_a_program_and_not(client: Client, tmp_path: Path) -> None:
+    folder = tmp_path / "in"
+    folder.mkdir()
+    for name in ("file", "program"):
+        (folder / name).write_bytes(b"the same")
+        (folder / name).chmod(0o755 if name == "program" else 0o644)
+        artifact = client.artifacts.push(folder)
+        pulled = client.artifacts.pull(artifact, tmp_path / name, cache=tmp_path / "cache")
+    assert [os.access(pulled / name, os.X_OK) for name in ("file", "program")] == [False, True]
+
+
+def test_what_a_killed_process_left_goes_in_time(
+    client: Client, artifact: artifact_pb2.Artifact, tmp_path: Path
+) -> None:
+    partial = tmp_path / "cache" / "partial"
+    for key, age in (("a" * 64, 2 * 24 * 3600), ("b" * 64, 0)):
+        (partial / key).mkdir(parents=True)
+        (partial / key / "half").write_bytes(b"x")
+        then = time.time() - age
+        os.utime(partial / key / "half", (then, then))
+    client.artifacts.pull(artifact, tmp_path / "one", cache=tmp_path / "cache")
+    assert [path.name for path in partial.iterdir()] == ["b" * 64]
 
 
 def test_the_cache_keeps_to_its_bound(

@@ -13,8 +13,8 @@ import os
 import shutil
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,6 +26,8 @@ DEFAULT_MAX_BYTES = 50 * 1024**3
 _MARK_NS = 1_577_836_800 * 10**9  # the first second of 2020
 _STRIPES = 1024
 _POLL_SECONDS = 0.05
+_UNFINISHED_SECONDS = 24 * 3600
+_KEY = "[0-9a-f]" * 64
 _NO_LINK = frozenset({errno.EXDEV, errno.EPERM, errno.EMLINK, errno.ENOTSUP, errno.EACCES})
 
 
@@ -44,21 +46,32 @@ class Cache:
         named = os.environ.get("MODELYARD_CACHE", "") if chosen is None else chosen
         return Cache(Path(named).expanduser().absolute()) if str(named) else None
 
-    def has(self, file: artifact_pb2.File) -> bool:
-        """Say whether a file is there and as it was."""
+    def hand_out(self, file: artifact_pb2.File, place: Path) -> bool:
+        """Link a file to where it is wanted, or copy it there; False when it is not as it was."""
+        source = self._path(file)
         try:
-            found = self._path(file).stat()
-        except FileNotFoundError:
+            found = source.stat()
+            if found.st_size != file.size_bytes or found.st_mtime_ns != _MARK_NS:
+                return False
+            os.utime(source, ns=(time.time_ns(), _MARK_NS))
+            _link(source, place)
+        except FileNotFoundError:  # never there, or evicted by another process just now
             return False
-        return found.st_size == file.size_bytes and found.st_mtime_ns == _MARK_NS
+        return True
 
-    def partial(self, file: artifact_pb2.File) -> Path:
-        """Return where a file is put together."""
-        return _made(self.folder / "partial") / self._name(file)
+    def partial(self, key: str, file: artifact_pb2.File) -> Path:
+        """Return where a file is put together by whoever has the lock of `key`."""
+        place = _made(self._workplace(key)) / self._name(file)
+        with suppress(FileNotFoundError):
+            place.chmod(0o600)  # read-only, if it was about to be adopted
+        return place
 
-    def adopt(self, file: artifact_pb2.File) -> None:
-        """Take over a file that was put together and verified."""
-        partial, target = self.partial(file), self._path(file)
+    def adopt(self, key: str, file: artifact_pb2.File, places: Iterable[Path]) -> None:
+        """Take over a file that was put together and verified; link it to where it is wanted.
+
+        In this order: once it lies in the cache, another process may evict it.
+        """
+        partial, target = self._workplace(key) / self._name(file), self._path(file)
         partial.chmod(0o555 if file.executable else 0o444)
         descriptor = os.open(partial, os.O_RDONLY)
         try:
@@ -66,26 +79,18 @@ class Cache:
             os.fsync(descriptor)
         finally:
             os.close(descriptor)
+        for place in places:
+            _link(partial, place)
         _made(target.parent)
         partial.replace(target)
 
-    def hand_out(self, file: artifact_pb2.File, place: Path) -> None:
-        """Link a file to where it is wanted, or copy it there."""
-        source = self._path(file)
-        os.utime(source, ns=(time.time_ns(), _MARK_NS))
-        place.unlink(missing_ok=True)
-        try:
-            os.link(source, place)
-        except OSError as problem:
-            if problem.errno not in _NO_LINK:
-                raise
-            shutil.copyfile(source, place)
+    def clear(self, key: str) -> None:
+        """Remove what is left where files were put together."""
+        shutil.rmtree(self._workplace(key), ignore_errors=True)
 
     def lock(self, key: str) -> Flow[int]:
-        """Wait for the right to fetch something, and return what `unlock` needs."""
-        stripe = int(key[:8], 16) % _STRIPES
-        place = _made(self.folder / "locks") / f"{stripe:03x}"
-        descriptor = os.open(place, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        """Wait for the right to fetch what a key, 64 hex digits, names; `unlocking` gives it back."""
+        descriptor = self._open_lock(key)
         try:
             while not try_lock(descriptor):
                 yield Pause(_POLL_SECONDS)
@@ -96,6 +101,7 @@ class Cache:
 
     def evict(self) -> None:
         """Remove what was not used for longest, until the rest is small enough."""
+        self._drop_unfinished()
         found = []
         for path in (self.folder / "files").glob("*/*"):
             try:
@@ -109,6 +115,25 @@ class Cache:
                 return
             path.unlink(missing_ok=True)
             excess -= size
+
+    def _drop_unfinished(self) -> None:
+        """Remove what a killed process left and nobody went on with for a day."""
+        for folder in (self.folder / "partial").glob(_KEY):
+            descriptor = self._open_lock(folder.name)
+            with unlocking(descriptor):
+                if not try_lock(descriptor):
+                    continue
+                last = max((path.lstat().st_mtime for path in folder.glob("*")), default=0)
+                if last < time.time() - _UNFINISHED_SECONDS:
+                    self.clear(folder.name)
+
+    def _open_lock(self, key: str) -> int:
+        stripe = int(key[:8], 16) % _STRIPES
+        place = _made(self.folder / "locks") / f"{stripe:03x}"
+        return os.open(place, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+
+    def _workplace(self, key: str) -> Path:
+        return self.folder / "partial" / key
 
     def _path(self, file: artifact_pb2.File) -> Path:
         name = self._name(file)
@@ -144,6 +169,16 @@ def try_lock(descriptor: int) -> bool:
     except BlockingIOError:
         return False
     return True
+
+
+def _link(source: Path, place: Path) -> None:
+    place.unlink(missing_ok=True)
+    try:
+        os.link(source, place)
+    except OSError as problem:
+        if problem.errno not in _NO_LINK:
+            raise
+        shutil.copyfile(source, place)
 
 
 def _made(folder: Path) -> Path:

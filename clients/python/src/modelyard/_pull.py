@@ -107,18 +107,17 @@ def _fetch(artifact: str, unit: Sequence[Wanted], meter: Meter, cache: Cache | N
     # One lock a unit: whoever holds one never waits for another.
     key = hashlib.sha256("".join(one.file.sha256 for one in unit).encode()).hexdigest()
     with unlocking((yield from cache.lock(key))):
-        there = {one.file.sha256 for one in unit if cache.has(one.file)}
-        meter.add(sum(o.file.size_bytes for o in unit if o.file.sha256 in there), present=True)
-        new = {
-            cache.partial(one.file): Wanted(one.file, cache.partial(one.file))
-            for one in unit
-            if one.file.sha256 not in there
-        }
-        yield from _fetch_here(artifact, list(new.values()), meter)
-        for one in new.values():
-            cache.adopt(one.file)
-        for one in unit:
-            cache.hand_out(one.file, one.place)
+        new = [one for one in unit if not cache.hand_out(one.file, one.place)]
+        there = sum(one.file.size_bytes for one in unit) - sum(one.file.size_bytes for one in new)
+        meter.add(there, present=True)
+        places: dict[Path, list[Wanted]] = {}
+        for one in new:
+            places.setdefault(cache.partial(key, one.file), []).append(one)
+        together = [Wanted(some[0].file, place) for place, some in places.items()]
+        yield from _fetch_here(artifact, together, meter)
+        for some in places.values():
+            cache.adopt(key, some[0].file, [one.place for one in some])
+        cache.clear(key)
 
 
 def _fetch_here(artifact: str, unit: Sequence[Wanted], meter: Meter) -> Flow[None]:
@@ -180,10 +179,15 @@ def _make_room(folder: Path, wanted: Sequence[Wanted]) -> None:
         is_folder = found.is_dir() and not found.is_symlink()
         if is_folder and found not in folders:
             found.rmdir()
-        elif not is_folder and (found not in places or found.is_symlink()):
+        elif not is_folder and (found not in places or _is_linked(found)):
             found.unlink()
     for place in {one.place.parent for one in wanted}:
         place.mkdir(parents=True, exist_ok=True)
+
+
+def _is_linked(place: Path) -> bool:
+    """Say whether writing to a file would write to another too, such as one in a cache."""
+    return place.is_symlink() or place.stat().st_nlink > 1
 
 
 def _make_executable(place: Path) -> None:
