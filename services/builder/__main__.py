@@ -7,16 +7,23 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import uvloop
-from modelyard.builder.v1 import build_service_pb2_grpc, worker_service_pb2_grpc
+from modelyard.builder.v1 import (
+    build_service_pb2_grpc,
+    secret_service_pb2_grpc,
+    worker_service_pb2_grpc,
+)
 
 from services.builder.chores import repeat
 from services.builder.delegations import Delegations
 from services.builder.downstream import Downstream
 from services.builder.ledger import Ledger
 from services.builder.orders import Orders
+from services.builder.provisions import Provisions
 from services.builder.registrar import Registrar
 from services.builder.runs import RunFinisher
 from services.builder.scheduler import Scheduler
+from services.builder.secrets.keeping import open_vault
+from services.builder.secrets.servicer import SecretServicer
 from services.builder.servicer import BuildServicer
 from services.builder.settings import PREFIX, BuilderSettings
 from services.builder.worker_servicer import WorkerServicer
@@ -34,7 +41,11 @@ async def compose(chassis: Chassis, settings: BuilderSettings | None = None) -> 
     downstream = Downstream(chassis.peer, own_token=settings.own_token, clock=now)
     delegations = Delegations(database=database, downstream=downstream, clock=now)
     ledger = Ledger(database=database, bus=bus)
-    orders = Orders(database=database, downstream=downstream, clock=now)
+    vault = await open_vault(settings.secret_key_file, database=database, clock=now)
+    orders = Orders(database=database, downstream=downstream, vault=vault, clock=now)
+    provisions = Provisions(
+        database=database, downstream=downstream, delegations=delegations, vault=vault
+    )
     registrar = Registrar(
         database=database, downstream=downstream, delegations=delegations, clock=now
     )
@@ -51,10 +62,14 @@ async def compose(chassis: Chassis, settings: BuilderSettings | None = None) -> 
     add_builds = build_service_pb2_grpc.add_BuildServiceServicer_to_server
     add_workers = worker_service_pb2_grpc.add_WorkerServiceServicer_to_server
     builds = BuildServicer(orders=orders, ledger=ledger)
-    workers = WorkerServicer(scheduler=scheduler, ledger=ledger, registrar=registrar)
+    workers = WorkerServicer(
+        scheduler=scheduler, ledger=ledger, registrar=registrar, provisions=provisions
+    )
+    secrets = SecretServicer(vault=vault)
+    add_secrets = secret_service_pb2_grpc.add_SecretServiceServicer_to_server
     return Service(
         name="builder",
-        servicers=[(add_builds, builds), (add_workers, workers)],
+        servicers=[(add_builds, builds), (add_workers, workers), (add_secrets, secrets)],
         background=[bus.run, *_ticking(chores, settings.tick_seconds)],
         close=[database.close],
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import datetime, timedelta
 
 from google.protobuf import timestamp_pb2
@@ -76,6 +77,9 @@ def build(found: Build) -> build_pb2.Build:
         start_time=timestamp(found.start_time),
         end_time=timestamp(found.end_time),
     )
+    message.source = found.source
+    if found.origin is not None:  # the difference is in the spec, once
+        message.origin.CopyFrom(spec_codec.origin_message(replace(found.origin, diff="")))
     if found.winner is not None:
         message.artifact = found.winner.artifact
     return message

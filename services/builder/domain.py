@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from enum import StrEnum
 
-from services.builder.spec import BuildSpec, PhaseKind
+from services.builder.spec import BuildSpec, PhaseKind, SourceOrigin
 from services.common.errors import Reason, ServiceError, wrong_state
 from services.common.names import BuildName
 
@@ -65,7 +65,7 @@ class FailureReason(StrEnum):
     REGISTER_FAILED = "REGISTER_FAILED"
     SOURCE_INVALID = "SOURCE_INVALID"
     DATA_MISSING = "DATA_MISSING"
-    SECRET_MISSING = "SECRET_MISSING"
+    SECRET_MISSING = "SECRET_MISSING"  # noqa: S105 - a reason, no secret
     TIMEOUT = "TIMEOUT"
     OUT_OF_MEMORY = "OUT_OF_MEMORY"
     DISK_FULL = "DISK_FULL"
@@ -115,6 +115,15 @@ class Winner:
 
 
 @dataclass(frozen=True, slots=True)
+class FetchedSource:
+    """What a git source came to when the first attempt fetched it."""
+
+    source: str
+    """The artifact with the files."""
+    origin: SourceOrigin
+
+
+@dataclass(frozen=True, slots=True)
 class Delegation:
     """The credential that acts for whoever ordered a build."""
 
@@ -145,6 +154,7 @@ class Build:
     """The last batch of events of this attempt that is durable."""
     worker: str = ""
     run: str = ""
+    fetched: FetchedSource | None = None
     winner: Winner | None = None
     version: str = ""
     start_time: datetime | None = None
@@ -154,6 +164,16 @@ class Build:
     def topic(self) -> str:
         """Name the ledger of the build's events."""
         return f"builds/{self.name.project}/{self.name.build}"
+
+    @property
+    def source(self) -> str:
+        """Name the artifact of its source; empty until a git source was fetched."""
+        return self.fetched.source if self.fetched else self.spec.source
+
+    @property
+    def origin(self) -> SourceOrigin | None:
+        """Say where its source came from, as far as it is known."""
+        return self.fetched.origin if self.fetched else self.spec.origin
 
     @property
     def lease(self) -> Lease:

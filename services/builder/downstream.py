@@ -15,6 +15,8 @@ from typing import Any
 from modelyard.artifact.v1 import artifact_pb2, artifact_service_pb2, artifact_service_pb2_grpc
 from modelyard.common.v1 import access_pb2
 from modelyard.metadata.v1 import (
+    dataset_service_pb2,
+    dataset_service_pb2_grpc,
     model_service_pb2,
     model_service_pb2_grpc,
     project_service_pb2,
@@ -55,8 +57,8 @@ class Downstream:
         self._own_token = own_token
         self._clock = clock
 
-    async def hold_source(self, build: BuildName, artifact: str, *, credential: str) -> None:
-        """Keep a build's source for as long as there is the build: it may wait, or be repeated.
+    async def hold_artifact(self, build: BuildName, artifact: str, *, credential: str) -> None:
+        """Keep what a build is made from for as long as there is the build: it may be repeated.
 
         Raises:
             ServiceError: BYTES_MISSING when it is not stored.
@@ -76,6 +78,21 @@ class Downstream:
             if error.reason is Reason.RESOURCE_NOT_FOUND:
                 raise bytes_missing(artifact) from error
             raise
+
+    async def data_artifact(self, version: str, *, credential: str) -> str:
+        """Return the artifact with a dataset version's bytes.
+
+        Raises:
+            ServiceError: RESOURCE_NOT_FOUND; BYTES_MISSING when they were not stored with it.
+        """
+        stub = self._peer.stub(dataset_service_pb2_grpc.DatasetServiceStub)
+        request = dataset_service_pb2.GetDatasetVersionRequest(name=version)
+        answer = await self._peer.call(stub.GetDatasetVersion, request, credential=credential)
+        if not answer.dataset_version.artifact:
+            message = f"{version} has no bytes in the artifact store: register it with its artifact"
+            digest = answer.dataset_version.digest
+            raise ServiceError(Reason.BYTES_MISSING, message, digest=digest)
+        return str(answer.dataset_version.artifact)
 
     async def issue_delegation(self, build: BuildName, *, credential: str) -> Delegation:
         """Have the caller delegate to a build what it needs: to read and to write."""

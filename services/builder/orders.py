@@ -11,12 +11,13 @@ from datetime import datetime
 from services.builder import store, transitions
 from services.builder.domain import Build
 from services.builder.downstream import Downstream
+from services.builder.secrets.keeping import Vault
 from services.builder.spec import BuildSpec
 from services.common.database import Database, Transaction
 from services.common.errors import not_found
 from services.common.filtering import parse_filter
 from services.common.idempotency import Key, once
-from services.common.names import BuildName
+from services.common.names import BuildName, SecretName
 
 _NAMESPACE = uuid.UUID("0d7a1c64-2f6b-4c8e-8a57-5be9c3a4f4a2")
 
@@ -33,10 +34,16 @@ class Orders:
     """Takes build orders and shows how they go."""
 
     def __init__(
-        self, *, database: Database, downstream: Downstream, clock: Callable[[], datetime]
+        self,
+        *,
+        database: Database,
+        downstream: Downstream,
+        vault: Vault,
+        clock: Callable[[], datetime],
     ) -> None:
         self._database = database
         self._downstream = downstream
+        self._vault = vault
         self._clock = clock
 
     async def create(
@@ -52,17 +59,27 @@ class Orders:
         """Queue a build that acts for its creator.
 
         Raises:
-            ServiceError: BYTES_MISSING, RIGHT_MISSING, REQUEST_ID_REUSED.
+            ServiceError: BYTES_MISSING, RESOURCE_NOT_FOUND (a secret, a dataset version),
+                RIGHT_MISSING, REQUEST_ID_REUSED.
         """
         name = BuildName(project, _new_id(key))
-        if spec.source:
-            await self._downstream.hold_source(name, spec.source, credential=credential)
+        await self._vault.require([SecretName.parse(secret) for secret in spec.secret_names])
+        await self._hold_inputs(name, spec, credential)
         delegation = await self._downstream.issue_delegation(name, credential=credential)
         build = Build(name, model, spec, creator, self._clock(), delegation)
         created = await self._database.write(
             lambda tx: once(tx, key, _Created, lambda: _add(tx, build))
         )
         return await self.get(BuildName(created.project, created.build))
+
+    async def _hold_inputs(self, name: BuildName, spec: BuildSpec, credential: str) -> None:
+        """Keep what the build is made from: it may wait, and be repeated."""
+        held = [spec.source] if spec.source else []
+        for data in spec.data:
+            version = data.dataset_version
+            held.append(await self._downstream.data_artifact(version, credential=credential))
+        for artifact in held:
+            await self._downstream.hold_artifact(name, artifact, credential=credential)
 
     async def get(self, name: BuildName) -> Build:
         """Return a build, or refuse with RESOURCE_NOT_FOUND."""

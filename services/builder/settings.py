@@ -16,6 +16,9 @@ class BuilderSettings:
     """Such as `sqlite:////data/builder.db` or `postgresql://user@host/builder`."""
     token_file: str = ""
     """The file with the builder's own token: it renews delegations, nothing else."""
+    secret_key_file: str = ""
+    """Fernet keys, one a line, that secrets are encrypted with: the first encrypts, all decrypt.
+    Empty: a key that is kept in the database."""
     lease_seconds: float = 15.0
     """How long a silent worker keeps its build."""
     tick_seconds: float = 1.0

@@ -115,6 +115,12 @@ class BuildSpec:
     aliases: tuple[str, ...] = ()
     labels: Mapping[str, str] = field(default_factory=dict)
 
+    @property
+    def secret_names(self) -> list[str]:
+        """Return the full names of all secrets that the build needs, each once."""
+        git = [self.git.secret] if self.git and self.git.secret else []
+        return sorted({*self.secrets.values(), *git})
+
     def timeout(self, phase: PhaseKind) -> float:
         """Return how many seconds a phase may take."""
         default = DEFAULT_TRAIN_TIMEOUT if phase is PhaseKind.TRAIN else DEFAULT_TIMEOUT

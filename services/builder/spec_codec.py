@@ -95,7 +95,7 @@ def spec(message: build_pb2.BuildSpec, project: str) -> BuildSpec:
         pool=check_id(message.pool or DEFAULT_POOL, f"{_SPEC}.pool"),
         retries=_retries(message.retries),
         group=check_id(message.group, f"{_SPEC}.group") if message.group else "",
-        origin=_origin(message.origin) if message.HasField("origin") else None,
+        origin=origin(message.origin, f"{_SPEC}.origin") if message.HasField("origin") else None,
         aliases=_aliases(message.aliases),
         labels=_labels(message.labels),
     )
@@ -233,12 +233,13 @@ def _retries(message: build_pb2.RetryBudget) -> RetryBudget:
     return RetryBudget(**budget)
 
 
-def _origin(message: build_pb2.SourceOrigin) -> SourceOrigin:
+def origin(message: build_pb2.SourceOrigin, field: str) -> SourceOrigin:
+    """Read where a source came from."""
     texts = (message.repository, message.commit, message.branch)
     if any(len(text) > _MAX_ORIGIN for text in texts):
-        raise invalid_field(f"{_SPEC}.origin", f"must have at most {_MAX_ORIGIN} characters each")
+        raise invalid_field(field, f"must have at most {_MAX_ORIGIN} characters each")
     if len(message.diff.encode()) > MAX_DIFF_BYTES:
-        raise invalid_field(f"{_SPEC}.origin.diff", "must have at most 1 MiB")
+        raise invalid_field(f"{field}.diff", "must have at most 1 MiB")
     return SourceOrigin(*texts, message.dirty, message.diff)
 
 
@@ -312,19 +313,15 @@ def spec_message(found: BuildSpec) -> build_pb2.BuildSpec:
     return message
 
 
-def origin_message(origin: SourceOrigin) -> build_pb2.SourceOrigin:
+def origin_message(found: SourceOrigin) -> build_pb2.SourceOrigin:
     """Write where a source came from."""
     return build_pb2.SourceOrigin(
-        repository=origin.repository,
-        commit=origin.commit,
-        branch=origin.branch,
-        dirty=origin.dirty,
-        diff=origin.diff,
+        repository=found.repository,
+        commit=found.commit,
+        branch=found.branch,
+        dirty=found.dirty,
+        diff=found.diff,
     )
-
-
-def _data_message(data: DataInput) -> build_pb2.DataInput:
-    return build_pb2.DataInput(name=data.name, dataset_version=data.dataset_version)
 
 
 def _resources_message(resources: Resources) -> build_pb2.Resources:

@@ -19,6 +19,7 @@ from services.builder.domain import (
     BuildState,
     Delegation,
     Failure,
+    FetchedSource,
     Phase,
     Winner,
 )
@@ -59,6 +60,7 @@ BUILDS = sa.Table(
     sa.Column("acknowledged", sa.BigInteger, nullable=False),
     sa.Column("worker", sa.Text, nullable=False),
     sa.Column("run", sa.Text, nullable=False),
+    sa.Column("fetched", sa.LargeBinary, nullable=False),
     sa.Column("winner", sa.LargeBinary, nullable=False),
     sa.Column("version", sa.Text, nullable=False),
     sa.Column("start_time", Timestamp),
@@ -194,7 +196,7 @@ def save_delegation(connection: Connection, name: BuildName, delegation: Delegat
 def add_unfinished_run(connection: Connection, run: UnfinishedRun) -> None:
     """Note that metadata must be told of a run's end; the first note counts."""
     connection.execute(
-        _insert(connection, RUNS_TO_FINISH)
+        insert(connection, RUNS_TO_FINISH)
         .values(
             run=run.run,
             project=run.build.project,
@@ -232,7 +234,7 @@ def _is(name: BuildName) -> sa.ColumnElement[bool]:
     return sa.and_(BUILDS.c.project == name.project, BUILDS.c.build == name.build)
 
 
-def _insert(connection: Connection, table: sa.Table) -> postgresql.Insert | sqlite.Insert:
+def insert(connection: Connection, table: sa.Table) -> postgresql.Insert | sqlite.Insert:
     """Begin an insert that can say what to do on a conflict; both dialects spell it alike."""
     postgres = connection.dialect.name == "postgresql"
     return postgresql.insert(table) if postgres else sqlite.insert(table)
@@ -254,6 +256,7 @@ def _columns(build: Build) -> dict[str, Any]:
         "acknowledged": build.acknowledged,
         "worker": build.worker,
         "run": build.run,
+        "fetched": encode(build.fetched),
         "winner": encode(build.winner),
         "version": build.version,
         "start_time": build.start_time,
@@ -270,6 +273,7 @@ def _decoder(kind: Any) -> Callable[[bytes], Any]:
 _SPEC = _decoder(BuildSpec)
 _FAILURE = _decoder(Failure | None)
 _PHASES = _decoder(tuple[Phase, ...])
+_FETCHED = _decoder(FetchedSource | None)
 _WINNER = _decoder(Winner | None)
 
 
@@ -290,6 +294,7 @@ def _build(row: Any) -> Build:
         acknowledged=row.acknowledged,
         worker=row.worker,
         run=row.run,
+        fetched=_FETCHED(row.fetched),
         winner=_WINNER(row.winner),
         version=row.version,
         start_time=row.start_time,

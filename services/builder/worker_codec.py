@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from datetime import datetime, timedelta
 
 from google.protobuf.message import DecodeError
@@ -17,13 +18,14 @@ from services.builder.domain import (
     Build,
     Failure,
     FailureReason,
+    FetchedSource,
     Lease,
     PhaseState,
     Winner,
 )
 from services.builder.spec import PhaseKind
 from services.common.errors import Reason, ServiceError, invalid_field
-from services.common.names import ArtifactName, BuildName, invalid_name
+from services.common.names import ArtifactName, BuildName, SecretName, invalid_name
 
 _WORKER = re.compile(r"[a-z0-9-]{1,63}")
 _DIGEST = re.compile(r"[0-9a-f]{64}")
@@ -96,6 +98,24 @@ def event_batch(request: worker_service_pb2.ReportEventsRequest) -> bytes:
     except DecodeError:
         raise invalid_field("batch", "must be a serialised BuildEventBatch") from None
     return request.batch
+
+
+def fetched(request: worker_service_pb2.ReportSourceRequest, project: str) -> FetchedSource:
+    """Read what a git source came to."""
+    name = ArtifactName.parse(request.source, "source")
+    if name.project != project:
+        raise invalid_name("source", "must belong to the build's project")
+    return FetchedSource(str(name), spec_codec.origin(request.origin, "origin"))
+
+
+def secrets(values: Mapping[SecretName, str]) -> worker_service_pb2.GetBuildSecretsResponse:
+    """Write the values of secrets."""
+    return worker_service_pb2.GetBuildSecretsResponse(
+        secrets=[
+            worker_service_pb2.SecretValue(secret=str(name), value=value)
+            for name, value in values.items()
+        ]
+    )
 
 
 def failure(message: failure_pb2.Failure) -> Failure:

@@ -11,6 +11,7 @@ from modelyard.builder.v1 import worker_service_pb2_grpc
 
 from services.builder import codec, worker_codec
 from services.builder.ledger import Ledger
+from services.builder.provisions import Provisions
 from services.builder.registrar import Registrar
 from services.builder.scheduler import Scheduler
 
@@ -20,10 +21,18 @@ Context = grpc.aio.ServicerContext[Any, Any]
 class WorkerServicer(worker_service_pb2_grpc.WorkerServiceServicer):
     """Serve `modelyard.builder.v1.WorkerService`."""
 
-    def __init__(self, *, scheduler: Scheduler, ledger: Ledger, registrar: Registrar) -> None:
+    def __init__(
+        self,
+        *,
+        scheduler: Scheduler,
+        ledger: Ledger,
+        registrar: Registrar,
+        provisions: Provisions,
+    ) -> None:
         self._scheduler = scheduler
         self._ledger = ledger
         self._registrar = registrar
+        self._provisions = provisions
 
     async def LeaseBuild(
         self, request: pb.LeaseBuildRequest, context: Context
@@ -46,6 +55,22 @@ class WorkerServicer(worker_service_pb2_grpc.WorkerServiceServicer):
             cancel=found.cancel,
             delegation=found.delegation,
         )
+
+    async def GetBuildSecrets(
+        self, request: pb.GetBuildSecretsRequest, context: Context
+    ) -> pb.GetBuildSecretsResponse:
+        """Return the values of the secrets that a build names."""
+        values = await self._provisions.secrets(worker_codec.lease(request.lease))
+        return worker_codec.secrets(values)
+
+    async def ReportSource(
+        self, request: pb.ReportSourceRequest, context: Context
+    ) -> pb.ReportSourceResponse:
+        """Keep what was fetched from a git source."""
+        lease = worker_codec.lease(request.lease)
+        fetched = worker_codec.fetched(request, lease.build.project)
+        await self._provisions.keep_source(lease, fetched)
+        return pb.ReportSourceResponse()
 
     async def ReportPhase(
         self, request: pb.ReportPhaseRequest, context: Context

@@ -17,10 +17,10 @@ from datetime import datetime, timedelta
 
 from services.common.database import Database, Transaction
 from services.common.errors import ServiceError
+from services.common.sealing import Seal, UnreadableSecretError
 from services.metadata.webhooks import delivery_store
 from services.metadata.webhooks.bodies import CONTENT_TYPE
 from services.metadata.webhooks.domain import Attempt, Outcome, Retries
-from services.metadata.webhooks.sealing import Seal, UnreadableSecretError
 from services.metadata.webhooks.sending import Sender
 from services.metadata.webhooks.signatures import signed_headers
 

@@ -30,7 +30,7 @@ WEBHOOKS = sa.Table(
     sa.Column("filter", sa.Text, nullable=False),
     sa.Column("description", sa.Text, nullable=False),
     sa.Column("disabled", sa.Boolean, nullable=False),
-    # Encrypted, see `sealing.py`.
+    # Encrypted, see `common/sealing.py`.
     sa.Column("sealed_secret", sa.LargeBinary, nullable=False),
     # The last change of the project's ledger that was looked at.
     sa.Column("cursor", sa.BigInteger, nullable=False),

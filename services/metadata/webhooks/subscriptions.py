@@ -15,12 +15,12 @@ from services.common.errors import (
 )
 from services.common.idempotency import Key, once
 from services.common.names import ProjectName, WebhookDeliveryName, WebhookName
+from services.common.sealing import Seal
 from services.metadata.limits import limit_exceeded
 from services.metadata.listing import Listing, Page
 from services.metadata.webhooks import bodies, delivery_store, filters, store
 from services.metadata.webhooks.addresses import AddressRules
 from services.metadata.webhooks.domain import Delivery, Webhook, WebhookDraft
-from services.metadata.webhooks.sealing import Seal
 from services.metadata.webhooks.signatures import new_secret
 
 WEBHOOKS = 100

@@ -8,19 +8,21 @@ from datetime import datetime, timedelta
 
 from services.common.database import Database
 from services.common.events import EventBus
+from services.common.sealing import make_seal
 from services.common.service import Background
 from services.common.settings import SettingsError
+from services.metadata.projects.store import keep_signing_key
 from services.metadata.settings import PREFIX, MetadataSettings
 from services.metadata.webhooks.addresses import AddressRules
 from services.metadata.webhooks.delivering import Courier, Pace
 from services.metadata.webhooks.domain import Retries
 from services.metadata.webhooks.moving import Mover
-from services.metadata.webhooks.sealing import make_seal
 from services.metadata.webhooks.sending import Sender, tls_context
 from services.metadata.webhooks.servicer import WebhookServicer
 from services.metadata.webhooks.subscriptions import Subscriptions
 
 LEASE_SPARE_SECONDS = 1.0
+SEAL_PURPOSE = "webhooks"
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +46,14 @@ async def webhooks(
         SettingsError: a setting has a value it may not have.
     """
     rules = _rules(settings)
-    seal = await make_seal(settings.webhook_key_file, database=database, clock=clock)
+
+    async def keep(key: bytes) -> bytes:
+        now = clock()
+        return await database.write(
+            lambda tx: keep_signing_key(tx.connection, SEAL_PURPOSE, key, now)
+        )
+
+    seal = await make_seal(settings.webhook_key_file, keep)
     sender, pace = _sender(settings, rules), _pace(settings)
     courier = Courier(database=database, clock=clock, seal=seal, sender=sender, pace=pace)
     mover = Mover(

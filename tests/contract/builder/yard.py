@@ -95,6 +95,17 @@ class Yard:
             self.workers.ExtendLease, worker_service_pb2.ExtendLeaseRequest(lease=lease)
         )
 
+    async def secrets(self, lease: Lease) -> dict[str, str]:
+        request = worker_service_pb2.GetBuildSecretsRequest(lease=lease)
+        answer = await self.work(self.workers.GetBuildSecrets, request)
+        return {found.secret: found.value for found in answer.secrets}
+
+    async def report_source(
+        self, lease: Lease, source: str, origin: build_pb2.SourceOrigin
+    ) -> None:
+        request = worker_service_pb2.ReportSourceRequest(lease=lease, source=source, origin=origin)
+        await self.work(self.workers.ReportSource, request)
+
     async def phase(self, lease: Lease, kind: Any, state: Any, **fields: Any) -> None:
         request = worker_service_pb2.ReportPhaseRequest(
             lease=lease, kind=kind, state=state, **fields

@@ -34,6 +34,7 @@ DIGEST = "ab" * 32
         (NAMES.run("churn/r1"), "projects/shop/models/churn/runs/r1"),
         (NAMES.dataset("prices"), "projects/shop/datasets/prices"),
         (NAMES.webhook("audit"), "projects/shop/webhooks/audit"),
+        (NAMES.secret("token"), "projects/shop/secrets/token"),
         (NAMES.webhook_delivery("audit/d1"), "projects/shop/webhooks/audit/deliveries/d1"),
         (NAMES.dataset_version("prices/3"), "projects/shop/datasets/prices/versions/3"),
         (NAMES.artifact(DIGEST), f"projects/shop/artifacts/{DIGEST}"),

@@ -27,6 +27,7 @@ from modelyard._resources.models import AsyncModels, Models
 from modelyard._resources.projects import AsyncProjects, Projects
 from modelyard._resources.retention import AsyncRetention, Retention
 from modelyard._resources.runs import AsyncRuns, Runs
+from modelyard._resources.secrets import AsyncSecrets, Secrets
 from modelyard._resources.signatures import AsyncSignatures, Signatures
 from modelyard._resources.storage import AsyncStorage, Storage
 from modelyard._resources.tokens import AsyncTokens, Tokens
@@ -126,6 +127,7 @@ class Client:
         self.tokens = Tokens(connection, names)
         self.versions = Versions(connection, names)
         self.retention = Retention(connection, names)
+        self.secrets = Secrets(connection, names)
         self.signatures = Signatures(connection, names)
         self.webhooks = Webhooks(connection, names)
 
@@ -215,5 +217,6 @@ class AsyncClient:
         self.tokens = AsyncTokens(connection, names)
         self.versions = AsyncVersions(connection, names)
         self.retention = AsyncRetention(connection, names)
+        self.secrets = AsyncSecrets(connection, names)
         self.signatures = AsyncSignatures(connection, names)
         self.webhooks = AsyncWebhooks(connection, names)

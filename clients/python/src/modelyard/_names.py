@@ -140,6 +140,14 @@ class Names:
         _check(text, _ID, "a webhook", wildcard=False)
         return f"{self.default}/webhooks/{text}"
 
+    def secret(self, ref: Ref) -> str:
+        """Return a secret's name: its id in short."""
+        text = text_of(ref)
+        if _is_full(text, "secrets"):
+            return text
+        _check(text, _ID, "a secret's id, such as `warehouse-password`", wildcard=False)
+        return f"{self.default}/secrets/{text}"
+
     def webhook_delivery(self, ref: Ref) -> str:
         """Return the name of a webhook's delivery: `audit/d12…` in short."""
         text = text_of(ref)

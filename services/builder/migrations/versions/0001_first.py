@@ -1,4 +1,4 @@
-"""Builds, their labels, runs to finish; the chassis' own tables.
+"""Builds, their labels, runs to finish, secrets; the chassis' own tables.
 
 Revision ID: 0001
 Revises:
@@ -36,6 +36,7 @@ def upgrade() -> None:
         sa.Column("acknowledged", sa.BigInteger, nullable=False),
         sa.Column("worker", sa.Text, nullable=False),
         sa.Column("run", sa.Text, nullable=False),
+        sa.Column("fetched", sa.LargeBinary, nullable=False),
         sa.Column("winner", sa.LargeBinary, nullable=False),
         sa.Column("version", sa.Text, nullable=False),
         sa.Column("start_time", sa.BigInteger),
@@ -61,14 +62,43 @@ def upgrade() -> None:
         sa.Column("reason", sa.Text, nullable=False),
         sa.Column("message", sa.Text, nullable=False),
     )
+    _create_secrets()
     chassis = sa.MetaData()
     outbox.tables(chassis)
     idempotency.table(chassis)
     chassis.create_all(op.get_bind())
 
 
+def _create_secrets() -> None:
+    op.create_table(
+        "secrets",
+        sa.Column("project", sa.Text, primary_key=True),
+        sa.Column("secret", sa.Text, primary_key=True),
+        sa.Column("description", sa.Text, nullable=False),
+        sa.Column("sealed_value", sa.LargeBinary, nullable=False),
+        sa.Column("updater", sa.Text, nullable=False),
+        sa.Column("create_time", sa.BigInteger, nullable=False),
+        sa.Column("update_time", sa.BigInteger, nullable=False),
+        sa.Column("revision", sa.BigInteger, nullable=False),
+    )
+    op.create_table(
+        "sealing_keys",
+        sa.Column("purpose", sa.Text, primary_key=True),
+        sa.Column("key", sa.LargeBinary, nullable=False),
+        sa.Column("create_time", sa.BigInteger, nullable=False),
+    )
+
+
 def downgrade() -> None:
     """Drop the tables."""
-    for table in ("builds", "build_labels", "runs_to_finish", "answers", "events"):
+    for table in (
+        "secrets",
+        "sealing_keys",
+        "builds",
+        "build_labels",
+        "runs_to_finish",
+        "answers",
+        "events",
+    ):
         op.drop_table(table)
     op.drop_table("event_counters")

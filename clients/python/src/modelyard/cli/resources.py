@@ -6,7 +6,16 @@ from typing import Annotated, Any
 
 import typer
 
-from modelyard.cli import datasets, models, retention, runs, signatures, storage, webhooks
+from modelyard.cli import (
+    datasets,
+    models,
+    retention,
+    runs,
+    secrets,
+    signatures,
+    storage,
+    webhooks,
+)
 from modelyard.cli.context import client
 from modelyard.cli.render import leaf, moment, show_list, show_one
 
@@ -29,6 +38,7 @@ def register(app: typer.Typer) -> None:
         ("projects", _projects),
         ("tokens", _tokens),
         ("retention", retention.register),
+        ("secrets", secrets.register),
         ("signatures", signatures.register),
         ("webhooks", webhooks.register),
     ):

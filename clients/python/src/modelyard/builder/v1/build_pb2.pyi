@@ -263,8 +263,8 @@ class Build(google.protobuf.message.Message):
 
     @property
     def origin(self) -> global___SourceOrigin:
-        """Output only. Where the source came from: `spec.origin`, or what `spec.git`
-        pointed to when the first attempt fetched it.
+        """Output only. Where the source came from: `spec.origin` without its
+        difference, or what `spec.git` pointed to when the first attempt fetched it.
         """
 
     @property

@@ -1,22 +1,19 @@
 """Secrets at rest: encrypted, with keys of a file if the operator names one.
 
-Without a file the key lies in the database, as the one that signs delegations does:
-what is listed or logged by mistake shows no secret, but a copy of the database does.
+Without a file the key lies in the service's own database: what is listed or logged by
+mistake shows no secret, but a copy of the database does.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from datetime import datetime
+import hashlib
+import hmac
+from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 
 from cryptography.fernet import Fernet, InvalidToken, MultiFernet
 
-from services.common.database import Database
 from services.common.settings import SettingsError
-from services.metadata.projects.store import keep_signing_key
-
-PURPOSE = "webhooks"
 
 
 class UnreadableSecretError(Exception):
@@ -28,6 +25,7 @@ class Seal:
 
     def __init__(self, keys: Sequence[bytes]) -> None:
         self._keys = MultiFernet([Fernet(key) for key in keys])
+        self._first = keys[0]
 
     def close(self, secret: str) -> bytes:
         """Return a secret as it may be stored."""
@@ -44,24 +42,31 @@ class Seal:
         except InvalidToken:
             raise UnreadableSecretError from None
 
+    def blind(self, digest: bytes) -> bytes:
+        """Return what stands for a digest of something secret without letting it be guessed."""
+        return hmac.digest(self._first, digest, hashlib.sha256)
 
-async def make_seal(key_file: str, *, database: Database, clock: Callable[[], datetime]) -> Seal:
-    """Make the installation's seal; its own key is made at first start.
+
+async def make_seal(key_file: str, keep: Callable[[bytes], Awaitable[bytes]]) -> Seal:
+    """Make a seal with the keys of a file; without one, with the key that `keep` keeps.
+
+    Args:
+        key_file: the path of a file with a Fernet key a line; empty for none.
+        keep: is given a new key, to be kept unless there is one; returns the one that is kept.
 
     Raises:
         SettingsError: the file cannot be read, or does not hold keys.
     """
-    if key_file:
-        return _from_file(Path(key_file))
-    made, now = Fernet.generate_key(), clock()
-    kept = await database.write(lambda tx: keep_signing_key(tx.connection, PURPOSE, made, now))
-    return Seal([kept])
+    return _from_file(Path(key_file)) if key_file else Seal([await keep(Fernet.generate_key())])
 
 
 def _from_file(path: Path) -> Seal:
     try:
-        return Seal(path.read_bytes().split())
+        keys = path.read_bytes().split()
+        if keys:
+            return Seal(keys)
     except OSError as error:
         raise SettingsError(f"{path}: {error.strerror}") from None
     except ValueError:
-        raise SettingsError(f"{path}: must hold a key a line, 32 bytes in base64") from None
+        pass
+    raise SettingsError(f"{path}: must hold a key a line, 32 bytes in base64")

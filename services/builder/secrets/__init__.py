@@ -1,0 +1,1 @@
+"""Secrets of builds: kept encrypted, given only to the worker that holds a build naming them."""
