@@ -15,6 +15,7 @@ from modelyard.metadata.v1 import model_pb2, version_pb2
 
 from services.common.errors import invalid_field
 from services.common.names import DeploymentName, check_id
+from services.deployer import plan_codec
 from services.deployer.domain import (
     AssignedVariant,
     Assignment,
@@ -39,6 +40,7 @@ MAX_METRIC = 255
 MAX_FAILURE = 4_000
 MAX_ADDRESS = 300
 MAX_VARIANTS = 64
+_UNKNOWN = VariantReport(0, VariantState.STARTING)
 _CONTROLLER = re.compile(r"[a-z0-9-]{1,63}")
 _ADDRESS = re.compile(r"[A-Za-z0-9.:\[\]_-]+:[0-9]{1,5}")
 
@@ -140,6 +142,9 @@ def encode_deployment(deployment: Deployment) -> deployment_pb2.Deployment:
         etag=deployment.etag,
         create_time=timestamp(deployment.create_time),
         update_time=timestamp(deployment.update_time),
+        rollout=plan_codec.encode_progress(deployment, datetime.now(UTC)),
+        shadow_revision=deployment.shadow_revision,
+        warm_revision=deployment.warm_revision,
     )
 
 
@@ -158,6 +163,9 @@ def encode_revision(revision: Revision) -> deployment_pb2.Revision:
         failure=_encode_failure(revision.failure),
         live_time=timestamp(revision.live_time) if revision.live_time else None,
         restored_revision=revision.restored_revision,
+        plan=plan_codec.encode_plan(revision.plan),
+        serving=plan_codec.encode_serving(revision.serving),
+        mirror_percent=revision.mirror_percent,
     )
 
 
@@ -252,23 +260,24 @@ def _decode_goal(value: int) -> Goal | None:
 
 def _encode_variants(deployment: Deployment) -> list[deployment_pb2.Variant]:
     """List what runs: what is assigned, and what a controller still has to remove."""
-    running = [revision for revision in deployment.revisions if revision.running]
-    return [
-        deployment_pb2.Variant(
-            revision=revision.number,
-            version=revision.version,
-            weight=deployment.assignment.weight(revision.number) or 0,
-            state=_variant_state(_state_of(deployment, revision.number)),
-        )
-        for revision in running
-    ]
+    newest = {revision.key: revision for revision in deployment.revisions if revision.running}
+    return [_encode_variant(deployment, revision) for revision in newest.values()]
 
 
-def _state_of(deployment: Deployment, number: int) -> VariantState:
-    if deployment.assignment.weight(number) is None:
-        return VariantState.DRAINING
-    reported = deployment.report.variant(number)
-    return reported.state if reported else VariantState.STARTING
+def _encode_variant(deployment: Deployment, revision: Revision) -> deployment_pb2.Variant:
+    reported = deployment.report.variant(revision.key) or _UNKNOWN
+    assigned = deployment.assignment.weight(revision.key) is not None
+    state = reported.state if assigned else VariantState.DRAINING
+    return deployment_pb2.Variant(
+        revision=revision.number,
+        version=revision.version,
+        weight=deployment.assignment.weight(revision.key) or 0,
+        state=_variant_state(state),
+        mirror_percent=revision.mirror_percent,
+        ready_replica_count=reported.ready_replica_count,
+        restart_count=reported.restart_count,
+        traffic=plan_codec.encode_traffic(reported.traffic),
+    )
 
 
 def _variant_state(state: VariantState) -> Any:
@@ -288,6 +297,8 @@ def _encode_assigned(variant: AssignedVariant) -> assignment_pb2.AssignedVariant
         artifact=variant.artifact,
         weight=variant.weight,
         environment_digest=variant.environment_digest,
+        mirror_percent=variant.mirror_percent,
+        serving=plan_codec.encode_serving(variant.serving),
     )
 
 
@@ -301,7 +312,15 @@ def _decode_variant(message: assignment_pb2.VariantStatus, field: str) -> Varian
     if state is None:
         raise invalid_field(f"{field}.state", "must be set")
     failure = _decode_failure(message.failure, field) if message.HasField("failure") else None
-    return VariantReport(message.revision, state, failure)
+    counted = message.HasField("traffic")
+    return VariantReport(
+        message.revision,
+        state,
+        failure,
+        ready_replica_count=max(0, message.ready_replica_count),
+        restart_count=max(0, message.restart_count),
+        traffic=plan_codec.decode_traffic(message.traffic, f"{field}.traffic") if counted else None,
+    )
 
 
 def _decode_failure(message: failure_pb2.Failure, field: str) -> Failure:

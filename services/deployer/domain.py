@@ -8,6 +8,7 @@ from datetime import datetime
 from enum import StrEnum
 
 from services.common.names import DeploymentName, EnvironmentName
+from services.deployer.plans import RolloutPlan, ServingSpec, Traffic
 
 
 class Goal(StrEnum):
@@ -42,6 +43,7 @@ class RevisionCause(StrEnum):
     DEPLOY = "DEPLOY"
     ROLLBACK = "ROLLBACK"
     UNDEPLOY = "UNDEPLOY"
+    SHADOW = "SHADOW"
 
 
 class RevisionOutcome(StrEnum):
@@ -52,6 +54,7 @@ class RevisionOutcome(StrEnum):
     REPLACED = "REPLACED"
     FAILED = "FAILED"
     SUPERSEDED = "SUPERSEDED"
+    ENDED = "ENDED"
 
 
 class VariantState(StrEnum):
@@ -79,6 +82,12 @@ class EventType(StrEnum):
     LIVE = "LIVE"
     FAILED = "FAILED"
     STOPPED = "STOPPED"
+    STEP_STARTED = "STEP_STARTED"
+    ANALYSIS_PASSED = "ANALYSIS_PASSED"
+    CONTINUE_REQUESTED = "CONTINUE_REQUESTED"
+    ABORT_REQUESTED = "ABORT_REQUESTED"
+    SHADOW_REQUESTED = "SHADOW_REQUESTED"
+    SHADOW_ENDED = "SHADOW_ENDED"
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,6 +170,17 @@ class Revision:
     running: bool = False
     """From its first assignment until its controller says that it is gone."""
     trace_parent: str = ""
+    plan: RolloutPlan = field(default_factory=RolloutPlan)
+    serving: ServingSpec = field(default_factory=ServingSpec)
+    mirror_percent: int = 0
+    """For a shadow: the share of the requests that are copied to it."""
+    variant: int = 0
+    """The revision whose running variant it takes up again; 0: it has its own."""
+
+    @property
+    def key(self) -> int:
+        """Return the number its variant is assigned and reported by."""
+        return self.variant or self.number
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,6 +192,8 @@ class AssignedVariant:
     artifact: str
     weight: int
     environment_digest: str
+    mirror_percent: int = 0
+    serving: ServingSpec = field(default_factory=ServingSpec)
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,12 +205,14 @@ class Assignment:
     trace_parent: str = ""
     time: datetime | None = None
 
-    def weight(self, revision: int) -> int | None:
-        """Return a revision's share of the requests; None when it is not assigned."""
-        for variant in self.variants:
-            if variant.revision == revision:
-                return variant.weight
-        return None
+    def weight(self, key: int) -> int | None:
+        """Return a variant's share of the requests; None when it is not assigned."""
+        return self.weights.get(key)
+
+    @property
+    def weights(self) -> dict[int, int]:
+        """Return the share of the requests of each variant."""
+        return {variant.revision: variant.weight for variant in self.variants}
 
 
 @dataclass(frozen=True, slots=True)
@@ -198,6 +222,9 @@ class VariantReport:
     revision: int
     state: VariantState
     failure: Failure | None = None
+    ready_replica_count: int = 0
+    restart_count: int = 0
+    traffic: Traffic | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -208,12 +235,31 @@ class Report:
     weights_applied: bool = False
     variants: tuple[VariantReport, ...] = ()
 
-    def variant(self, revision: int) -> VariantReport | None:
-        """Return how a revision's variant is; None when it does not run."""
+    def variant(self, key: int) -> VariantReport | None:
+        """Return how a variant is; None when it does not run."""
         for variant in self.variants:
-            if variant.revision == revision:
+            if variant.revision == key:
                 return variant
         return None
+
+    def traffic(self, key: int) -> Traffic | None:
+        """Return what was counted of a variant; None when that is not known."""
+        found = self.variant(key)
+        return None if found is None else found.traffic
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """Where an unfinished rollout stands."""
+
+    step: int = 0
+    """From 1; 0 before the first."""
+    start_time: datetime | None = None
+    """When the step's shares were in force."""
+    continued: bool = False
+    """Whether somebody said to go on after this step."""
+    before: Mapping[int, Traffic] = field(default_factory=dict)
+    """What had been counted of each variant by then."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -234,11 +280,18 @@ class Deployment:
     update_time: datetime
     uses: frozenset[str] = field(default=frozenset())
     """The versions whose use metadata has on record."""
+    last_revision: int = 0
+    """The newest one, a shadow's included."""
+    shadow_revision: int = 0
+    """The one that gets copies of the requests; 0: none."""
+    warm_revision: int = 0
+    """The one that is kept running for a rollback; 0: none."""
+    progress: Progress = field(default_factory=Progress)
 
     @property
     def etag(self) -> str:
         """Return what changes with every new revision."""
-        return str(self.desired_revision)
+        return str(self.last_revision)
 
     @property
     def desired(self) -> Revision:
@@ -249,6 +302,16 @@ class Deployment:
     def live(self) -> Revision | None:
         """Return the revision that answers."""
         return self.revision(self.live_revision) if self.live_revision else None
+
+    @property
+    def shadow(self) -> Revision | None:
+        """Return the revision that gets copies of the requests."""
+        return self.revision(self.shadow_revision) if self.shadow_revision else None
+
+    @property
+    def warm(self) -> Revision | None:
+        """Return the revision that is kept running for a rollback."""
+        return self.revision(self.warm_revision) if self.warm_revision else None
 
     def revision(self, number: int) -> Revision:
         """Return a revision that is desired, live or running."""
@@ -263,3 +326,11 @@ class JournalEntry:
     revision: int
     message: str
     actor: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """What a deployment becomes next, and what the journal says about it."""
+
+    deployment: Deployment
+    entries: tuple[JournalEntry, ...] = ()

@@ -12,7 +12,7 @@ from services.common.database import Transaction
 from services.common.names import DeploymentName
 from services.common.outbox import Event
 from services.deployer import rules
-from services.deployer.domain import Deployment, EventType, JournalEntry
+from services.deployer.domain import Deployment, EventType, JournalEntry, Step
 from services.deployer.store import deployments
 
 ASSIGNMENTS = "assignments"
@@ -45,14 +45,16 @@ def read(event: Event) -> Told:
     return Told(event.time, msgspec.msgpack.decode(event.payload, type=JournalEntry))
 
 
-def record(tx: Transaction, before: Deployment, step: rules.Step) -> Deployment:
+def record(tx: Transaction, before: Deployment, step: Step) -> Deployment:
     """Write a step: the deployment, its journal, and a ring for whoever has to act on it."""
     after = step.deployment
-    deployments.save_deployment(tx.connection, after, settled=rules.is_settled(after))
+    settled = rules.is_settled(after)
+    deployments.save_deployment(tx.connection, after, settled=settled)
     publish(tx, after.name, step.entries)
     if after.assignment.generation != before.assignment.generation:
         tx.publish(ASSIGNMENTS, "changed", str(after.name).encode())
-    tx.publish(WORK, "changed", str(after.name).encode())
+    if not settled:
+        tx.publish(WORK, "changed", str(after.name).encode())
     return after
 
 

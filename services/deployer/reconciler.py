@@ -12,14 +12,14 @@ import asyncio
 import logging
 import secrets
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 
 from services.common.database import Database, Transaction
 from services.common.errors import Reason, ServiceError
 from services.common.events import EventBus
 from services.common.names import DeploymentName
 from services.common.outbox import Event
-from services.deployer import journal, rules
+from services.deployer import journal, rules, shadowing
 from services.deployer.delegations import LOST, Delegations
 from services.deployer.domain import Deployment, Failure, RevisionOutcome
 from services.deployer.metadata import Metadata
@@ -151,10 +151,12 @@ class Reconciler:
     def _step(self, tx: Transaction, lease: Lease) -> bool:
         """Take the next step, if there is one and the lease is still ours."""
         deployment = _locked(tx, lease)
-        now = datetime.now(UTC)
-        since = max(deployment.assignment.time or lease.start_time, lease.start_time)
-        deadline = since + timedelta(seconds=self._settings.progress_seconds)
-        step = rules.next_step(deployment, now=now, deadline=deadline)
+        step = rules.next_step(
+            deployment,
+            now=datetime.now(UTC),
+            since=lease.start_time,
+            progress_seconds=self._settings.progress_seconds,
+        )
         if step is not None:
             journal.record(tx, deployment, step)
         return step is not None
@@ -167,14 +169,14 @@ class Reconciler:
                 await self._start_use(deployment, version)
             except ServiceError as error:
                 failure = _refusal(error)
-                if failure is None or deployment.desired.version != version:
+                if failure is None:
                     raise
-                await self._database.write(lambda tx: _fail(tx, lease, failure))  # noqa: B023
+                await self._database.write(lambda tx: _fail(tx, lease, version, failure))  # noqa: B023
                 return
             await self._note_use(lease, version, recorded=True)
 
     async def _start_use(self, deployment: Deployment, version: str) -> None:
-        name, revision = deployment.name, deployment.desired_revision
+        name, revision = deployment.name, _wisher(deployment, version)
         credential = await self._delegations.renewed(name, revision)
         await self._metadata.start_use(version, name, credential=credential)
 
@@ -218,11 +220,21 @@ def _settle(tx: Transaction, lease: Lease) -> None:
         crossings.expire_lease(tx.connection, lease.name, lease.epoch)
 
 
-def _fail(tx: Transaction, lease: Lease, failure: Failure) -> None:
-    deployment = _locked(tx, lease)
-    if deployment.desired.outcome is RevisionOutcome.IN_PROGRESS:
-        step = rules.fail(deployment, failure, now=datetime.now(UTC))
-        journal.record(tx, deployment, step)
+def _wisher(deployment: Deployment, version: str) -> int:
+    """Return the newest revision that wants a version: its actor answers for its use."""
+    wanting = [r.number for r in deployment.revisions if r.version == version]
+    return max(wanting, default=deployment.desired_revision)
+
+
+def _fail(tx: Transaction, lease: Lease, version: str, failure: Failure) -> None:
+    """Give up what wants a version that metadata refuses: the wish, the shadow, or both."""
+    deployment, now = _locked(tx, lease), datetime.now(UTC)
+    if deployment.shadow is not None and deployment.shadow.version == version:
+        step = shadowing.end(deployment, now, failure=failure)
+        deployment = journal.record(tx, deployment, step)
+    desired = deployment.desired
+    if desired.version == version and desired.outcome is RevisionOutcome.IN_PROGRESS:
+        journal.record(tx, deployment, rules.fail(deployment, failure, now=now))
 
 
 def _forget_use(tx: Transaction, lease: Lease, version: str) -> None:

@@ -12,10 +12,17 @@ from datetime import UTC, datetime
 
 from services.common import telemetry
 from services.common.database import Database, Transaction
-from services.common.errors import Reason, ServiceError, etag_mismatch, invalid_field, not_found
+from services.common.errors import (
+    Reason,
+    ServiceError,
+    etag_mismatch,
+    invalid_field,
+    not_found,
+    wrong_state,
+)
 from services.common.idempotency import Key, answered, once
 from services.common.names import DeploymentName, EnvironmentName, VersionName
-from services.deployer import gates, journal, rules
+from services.deployer import gates, journal, rules, shadowing
 from services.deployer.domain import (
     Candidate,
     Deployment,
@@ -23,9 +30,11 @@ from services.deployer.domain import (
     Revision,
     RevisionCause,
     RevisionOutcome,
+    Step,
     Verdict,
 )
 from services.deployer.metadata import Metadata
+from services.deployer.plans import RolloutPlan, ServingSpec
 from services.deployer.store import crossings
 from services.deployer.store import deployments as store
 from services.deployer.store.environments import find_environment
@@ -50,6 +59,8 @@ class Wished:
     revision: int
 
 
+Change = Callable[[Deployment, datetime], Step | None]
+"""Takes the step that somebody asked for; None when there is none to take."""
 Draft = Callable[[Transaction, Deployment], Revision | None]
 """Makes the revision of a wish from the deployment as it is; None when it is so already."""
 
@@ -61,7 +72,15 @@ class Rollout:
         self._database = database
         self._metadata = metadata
 
-    async def deploy(self, parent: EnvironmentName, version: str, order: Order) -> Wished:
+    async def deploy(
+        self,
+        parent: EnvironmentName,
+        version: str,
+        order: Order,
+        *,
+        plan: RolloutPlan,
+        serving: ServingSpec,
+    ) -> Wished:
         """Wish a version live, if the environment's gates let it pass."""
         if (first := await self._answered(order)) is not None:
             return first
@@ -70,15 +89,15 @@ class Rollout:
         name = _deployment_of(parent, candidate)
         current = await self._find(name)
         verdicts: tuple[Verdict, ...] = ()
-        if current is None or not _is_live(current, candidate):
+        if current is None or not _is_live(current, candidate, serving):
             verdicts = await self._judge(environment, candidate, current, order.credential)
             await self._refuse(name, candidate, verdicts, order)
 
         def draft(_tx: Transaction, deployment: Deployment) -> Revision | None:
-            if _is_live(deployment, candidate):
+            if _is_live(deployment, candidate, serving):
                 return None
             return Revision(
-                number=deployment.desired_revision + 1,
+                number=deployment.last_revision + 1,
                 version=candidate.name,
                 artifact=candidate.artifact,
                 environment_digest=candidate.environment_digest,
@@ -87,10 +106,12 @@ class Rollout:
                 cause=RevisionCause.DEPLOY,
                 create_time=datetime.now(UTC),
                 verdicts=verdicts,
-                trace_parent=telemetry_parent,
+                trace_parent=trace_parent,
+                plan=plan,
+                serving=serving,
             )
 
-        telemetry_parent = telemetry.trace_parent()
+        trace_parent = telemetry.trace_parent()
         return await self._wish(name, order, draft, create=True)
 
     async def check(
@@ -111,7 +132,7 @@ class Rollout:
         def draft(tx: Transaction, deployment: Deployment) -> Revision:
             target = _restorable(tx, deployment, revision)
             return Revision(
-                number=deployment.desired_revision + 1,
+                number=deployment.last_revision + 1,
                 version=target.version,
                 artifact=target.artifact,
                 environment_digest=target.environment_digest,
@@ -121,6 +142,8 @@ class Rollout:
                 create_time=datetime.now(UTC),
                 restored_revision=target.number,
                 trace_parent=trace_parent,
+                serving=target.serving,
+                variant=_running_variant(deployment, target),
             )
 
         return await self._wish(name, order, draft)
@@ -135,7 +158,7 @@ class Rollout:
             if deployment.desired.cause is RevisionCause.UNDEPLOY:
                 return None
             return Revision(
-                number=deployment.desired_revision + 1,
+                number=deployment.last_revision + 1,
                 version="",
                 artifact="",
                 environment_digest="",
@@ -147,6 +170,86 @@ class Rollout:
             )
 
         return await self._wish(name, order, draft)
+
+    async def shadow(
+        self,
+        parent: EnvironmentName,
+        version: str,
+        order: Order,
+        *,
+        mirror_percent: int,
+        serving: ServingSpec,
+    ) -> Wished:
+        """Wish that a version gets copies of the live one's requests."""
+        if (first := await self._answered(order)) is not None:
+            return first
+        await self._environment(parent)
+        candidate = await self._metadata.resolve(version, credential=order.credential)
+        trace_parent = telemetry.trace_parent()
+
+        def draft(_tx: Transaction, deployment: Deployment) -> Revision:
+            if deployment.live is None:
+                message = f"nothing is live in {deployment.name}: there are no requests to copy"
+                raise wrong_state(deployment.name, deployment.state.value, message)
+            return Revision(
+                number=deployment.last_revision + 1,
+                version=candidate.name,
+                artifact=candidate.artifact,
+                environment_digest=candidate.environment_digest,
+                actor=order.actor,
+                reason=order.reason,
+                cause=RevisionCause.SHADOW,
+                create_time=datetime.now(UTC),
+                trace_parent=trace_parent,
+                serving=serving,
+                mirror_percent=mirror_percent,
+            )
+
+        return await self._wish(_deployment_of(parent, candidate), order, draft)
+
+    async def end_shadow(self, name: DeploymentName, order: Order) -> Wished:
+        """End the shadow there is."""
+
+        def end(deployment: Deployment, now: datetime) -> Step | None:
+            if deployment.shadow is None:
+                return None
+            return shadowing.end(deployment, now, actor=order.actor)
+
+        return await self._change(name, order, end, "there is no shadow")
+
+    async def go_on(self, name: DeploymentName, order: Order) -> Wished:
+        """Let a rollout that waits for somebody take its next step."""
+
+        def go_on(deployment: Deployment, _now: datetime) -> Step | None:
+            return rules.go_on(deployment, actor=order.actor, reason=order.reason)
+
+        return await self._change(name, order, go_on, "no rollout waits for somebody to go on")
+
+    async def abort(self, name: DeploymentName, order: Order) -> Wished:
+        """Give an unfinished rollout up."""
+
+        def abort(deployment: Deployment, now: datetime) -> Step | None:
+            return rules.abort(deployment, actor=order.actor, reason=order.reason, now=now)
+
+        return await self._change(name, order, abort, "there is no unfinished rollout")
+
+    async def _change(
+        self, name: DeploymentName, order: Order, change: Change, otherwise: str
+    ) -> Wished:
+        """Take a step that somebody asked for; refuse with WRONG_STATE when there is none."""
+
+        def work(tx: Transaction) -> Wished:
+            deployment = store.find_deployment(tx.connection, name, lock=True)
+            if deployment is None or not deployment.last_revision:
+                raise not_found(name)
+            if order.etag and order.etag != deployment.etag:
+                raise etag_mismatch(name, current=deployment.etag)
+            step = change(deployment, datetime.now(UTC))
+            if step is None:
+                raise wrong_state(name, deployment.state.value, f"{otherwise} in {name}")
+            return Wished(journal.record(tx, deployment, step), deployment.desired_revision)
+
+        return await self._database.write(lambda tx: once(tx, order.key, Wished, lambda: work(tx)))
 
     async def _wish(
         self, name: DeploymentName, order: Order, draft: Draft, *, create: bool = False
@@ -164,7 +267,7 @@ class Rollout:
             revision = draft(tx, deployment)
             if revision is None:
                 return Wished(deployment, deployment.live_revision)
-            after = journal.record(tx, deployment, rules.wish(deployment, revision))
+            after = journal.record(tx, deployment, _wished(deployment, revision, now))
             crossings.save_delegation(tx.connection, name, revision.number, delegation, now)
             return Wished(after, revision.number)
 
@@ -224,10 +327,23 @@ def _deployment_of(parent: EnvironmentName, candidate: Candidate) -> DeploymentN
     return DeploymentName(parent.project, parent.environment, version.model)
 
 
-def _is_live(deployment: Deployment, candidate: Candidate) -> bool:
+def _is_live(deployment: Deployment, candidate: Candidate, serving: ServingSpec) -> bool:
+    """Say whether a version answers already, served as is wished, and nothing else is wished."""
     live = deployment.live
-    settled = live is not None and deployment.desired_revision == deployment.live_revision
-    return settled and live is not None and live.version == candidate.name
+    if live is None or deployment.desired_revision != deployment.live_revision:
+        return False
+    return live.version == candidate.name and live.serving == serving
+
+
+def _wished(deployment: Deployment, revision: Revision, now: datetime) -> Step:
+    if revision.cause is RevisionCause.SHADOW:
+        return shadowing.wish(deployment, revision, now)
+    return rules.wish(deployment, revision)
+
+
+def _running_variant(deployment: Deployment, target: Revision) -> int:
+    """Return the variant of a revision that still runs: to go back to it starts nothing."""
+    return target.key if deployment.assignment.weight(target.key) is not None else 0
 
 
 def _restorable(tx: Transaction, deployment: Deployment, number: int) -> Revision:

@@ -1,56 +1,60 @@
 """The rules of a rollout, without any input or output: state in, next state out.
 
 A rollout goes: the new version is assigned without requests beside the live
-one, its controller says that it is ready, all requests are assigned to it, the
-controller says that the shares are in force, the old one is no longer assigned,
-the controller drains and removes it. Each function looks only at what is stored,
-so it does not matter who calls it, how often, or what crashed before.
+one, its controller says that it is ready, it gets the shares of its plan one
+after the other, each confirmed by the controller and judged by the analysis,
+until it has all of them; then the old one is no longer assigned, and the
+controller drains and removes it, unless it is to be kept warm. Each function
+looks only at what is stored, so it does not matter who calls it, how often, or
+what crashed before.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import datetime, timedelta
 
+from services.deployer import shadowing, stepping
+from services.deployer.assigning import (
+    assign,
+    confirmed,
+    gone,
+    running,
+    shared,
+    with_revision,
+    withdraw,
+)
 from services.deployer.domain import (
-    AssignedVariant,
-    Assignment,
     Deployment,
     DeploymentState,
     EventType,
     Failure,
     JournalEntry,
+    Progress,
     Report,
     Revision,
     RevisionCause,
     RevisionOutcome,
+    Step,
     VariantState,
 )
-
-EVERYTHING = 100
-
-
-@dataclass(frozen=True, slots=True)
-class Step:
-    """What a deployment becomes next, and what the journal says about it."""
-
-    deployment: Deployment
-    entries: tuple[JournalEntry, ...] = ()
+from services.deployer.plans import EVERYTHING
 
 
 def wish(deployment: Deployment, revision: Revision) -> Step:
     """Make a revision the desired one; an unfinished one before it is superseded."""
     before = deployment.revisions
-    if deployment.revisions and deployment.desired.outcome is RevisionOutcome.IN_PROGRESS:
+    if deployment.desired_revision and deployment.desired.outcome is RevisionOutcome.IN_PROGRESS:
         gone = replace(deployment.desired, outcome=RevisionOutcome.SUPERSEDED)
-        before = _with(before, gone)
+        before = with_revision(before, gone)
     wished = replace(
         deployment,
         state=DeploymentState.PENDING,
         failure=None,
         desired_revision=revision.number,
-        revisions=_with(before, revision),
+        last_revision=revision.number,
+        revisions=with_revision(before, revision),
+        progress=Progress(),
         update_time=revision.create_time,
     )
     kind, text = _REQUESTS[revision.cause]
@@ -94,125 +98,207 @@ _VARIANT_TEXTS = {
 }
 
 
-def next_step(deployment: Deployment, *, now: datetime, deadline: datetime) -> Step | None:
+def next_step(
+    deployment: Deployment, *, now: datetime, since: datetime, progress_seconds: float
+) -> Step | None:
     """Return the next step, or None while there is nothing to do but wait.
 
     Args:
         deployment: all that is stored, the newest report included.
         now: the present.
-        deadline: when an unfinished rollout is given up.
+        since: since when this replica looks after it: time before does not count as waited.
+        progress_seconds: when a rollout without progress is given up, unless its plan says.
     """
-    if deployment.desired.outcome is RevisionOutcome.IN_PROGRESS:
+    shadowed = shadowing.next_step(deployment, now)
+    if shadowed is not None:
+        return shadowed
+    if _unfinished(deployment):
         if deployment.desired.cause is RevisionCause.UNDEPLOY:
             return _stop(deployment, now)
-        step = _roll_out(deployment, now=now, deadline=deadline)
+        wait = timedelta(seconds=deployment.desired.plan.progress_seconds or progress_seconds)
+        step = _roll_out(deployment, now=now, since=since, wait=wait)
         return step or _remove_drained(deployment)
     return _remove_drained(deployment)
 
 
 def is_settled(deployment: Deployment) -> bool:
     """Say whether nothing is left to be done or waited for."""
-    confirmed = _confirmed(deployment) and deployment.report.weights_applied
-    needed = versions_in_use(deployment)
+    in_force = confirmed(deployment) and deployment.report.weights_applied
     return (
-        deployment.desired.outcome is not RevisionOutcome.IN_PROGRESS
-        and (confirmed or deployment.assignment.generation == 0)
-        and not _gone(deployment)
-        and deployment.uses == needed
-        and all(deployment.assignment.weight(r.number) is not None for r in _running(deployment))
+        (not deployment.desired_revision or not _unfinished(deployment))
+        and (deployment.shadow is None or deployment.shadow.running)
+        and (in_force or deployment.assignment.generation == 0)
+        and not gone(deployment)
+        and deployment.uses == versions_in_use(deployment)
+        and all(deployment.assignment.weight(r.key) is not None for r in running(deployment))
     )
 
 
 def versions_in_use(deployment: Deployment) -> frozenset[str]:
     """Return the versions that run or are about to: metadata must have their use on record."""
-    wanted = {revision.version for revision in _running(deployment)}
-    if deployment.desired.outcome is RevisionOutcome.IN_PROGRESS:
+    wanted = {revision.version for revision in running(deployment)}
+    if deployment.desired_revision and _unfinished(deployment):
         wanted.add(deployment.desired.version)
+    if deployment.shadow is not None:
+        wanted.add(deployment.shadow.version)
     return frozenset(wanted - {""})
+
+
+def go_on(deployment: Deployment, *, actor: str, reason: str) -> Step | None:
+    """Let a rollout leave its manual step; None when it is in none."""
+    if not (_unfinished(deployment) and stepping.is_manual(deployment)):
+        return None
+    progress = replace(deployment.progress, continued=True)
+    message = reason or "it may go on"
+    entry = JournalEntry(EventType.CONTINUE_REQUESTED, deployment.desired_revision, message, actor)
+    return Step(replace(deployment, progress=progress), (entry,))
+
+
+def abort(deployment: Deployment, *, actor: str, reason: str, now: datetime) -> Step | None:
+    """Give an unfinished rollout up on somebody's wish; None when there is none."""
+    if not _unfinished(deployment) or deployment.desired.cause is RevisionCause.UNDEPLOY:
+        return None
+    number, message = deployment.desired_revision, reason or "it is to be given up"
+    failed = fail(deployment, Failure("ABORTED", f"given up by {actor}: {message}"), now=now)
+    entry = JournalEntry(EventType.ABORT_REQUESTED, number, message, actor)
+    return Step(failed.deployment, (entry, *failed.entries))
 
 
 def fail(deployment: Deployment, failure: Failure, *, now: datetime) -> Step:
     """Give the desired revision up: what was live stays live, or becomes it again."""
     revision = replace(deployment.desired, outcome=RevisionOutcome.FAILED, failure=failure)
-    kept = {deployment.live_revision: EVERYTHING} if deployment.live_revision else {}
     failed = replace(
         deployment,
         state=DeploymentState.FAILED,
         failure=failure,
-        revisions=_with(deployment.revisions, revision),
+        revisions=with_revision(deployment.revisions, revision),
         update_time=now,
     )
     if deployment.assignment.generation:
-        failed = _assign(failed, kept, now)
+        failed = assign(failed, shared((deployment.live, EVERYTHING)), now)
     return Step(failed, (JournalEntry(EventType.FAILED, revision.number, failure.message),))
 
 
-def _roll_out(deployment: Deployment, *, now: datetime, deadline: datetime) -> Step | None:
-    if deployment.assignment.weight(deployment.desired_revision) is None:
+def _unfinished(deployment: Deployment) -> bool:
+    return deployment.desired.outcome is RevisionOutcome.IN_PROGRESS
+
+
+def _roll_out(
+    deployment: Deployment, *, now: datetime, since: datetime, wait: timedelta
+) -> Step | None:
+    if deployment.progress.step == 0 and not _is_begun(deployment):
         recorded = deployment.desired.version in deployment.uses
         return _begin(deployment, now) if recorded else None
-    step = _follow(deployment, now) if _confirmed(deployment) else None
-    if step is None and now >= deadline:
-        return fail(deployment, _timeout(deployment, now), now=now)
+    waited = now - max(deployment.assignment.time or now, since)
+    step = _follow(deployment, now, wait) if confirmed(deployment) else None
+    if step is None and waited >= wait and not stepping.in_force(deployment):
+        return fail(deployment, _timeout(deployment, waited), now=now)
     return step
 
 
-def _follow(deployment: Deployment, now: datetime) -> Step | None:
+def _is_begun(deployment: Deployment) -> bool:
+    """Say whether the desired revision's own assignment was made."""
+    return deployment.desired.running
+
+
+def _follow(deployment: Deployment, now: datetime, wait: timedelta) -> Step | None:
     """Go on as the controller's report about the present assignment allows."""
-    number, live = deployment.desired_revision, deployment.live_revision
-    status = deployment.report.variant(number)
+    desired = deployment.desired
+    status = deployment.report.variant(desired.key)
     if status is None:
         return None
     if status.state is VariantState.FAILED:
         unknown = Failure("CRASHED", "its controller did not say why")
         return fail(deployment, status.failure or unknown, now=now)
-    if deployment.assignment.weight(number) == EVERYTHING:
-        return _go_live(deployment, now) if deployment.report.weights_applied else None
-    if status.state is VariantState.READY:
-        shares = {number: EVERYTHING, live: 0} if live else {number: EVERYTHING}
-        return Step(_assign(deployment, shares, now))
-    return None
+    if deployment.progress.step == 0:
+        return _shift(deployment, now) if status.state is VariantState.READY else None
+    return _advance(deployment, now, wait) if deployment.report.weights_applied else None
+
+
+def _advance(deployment: Deployment, now: datetime, wait: timedelta) -> Step | None:
+    """Go on from a step whose shares are in force."""
+    if stepping.is_last(deployment):
+        return _go_live(deployment, now)
+    if not stepping.in_force(deployment):
+        return _enter_step(deployment, now)
+    return _leave_step(deployment, now, wait)
 
 
 def _begin(deployment: Deployment, now: datetime) -> Step:
-    live, number = deployment.live_revision, deployment.desired_revision
-    shares = {live: EVERYTHING, number: 0} if live else {number: 0}
+    shares = shared((deployment.live, EVERYTHING), (deployment.desired, 0))
     rolling_back = deployment.desired.cause is RevisionCause.ROLLBACK
     state = DeploymentState.ROLLING_BACK if rolling_back else DeploymentState.ROLLING_OUT
-    return Step(replace(_assign(deployment, shares, now), state=state))
+    return Step(replace(assign(deployment, shares, now), state=state))
+
+
+def _shift(deployment: Deployment, now: datetime) -> Step:
+    """Assign the shares of the next step."""
+    number = deployment.progress.step + 1
+    weight = stepping.weight(deployment, number)
+    shares = shared((deployment.live, EVERYTHING - weight), (deployment.desired, weight))
+    shifted = assign(deployment, shares, now)
+    return Step(replace(shifted, progress=Progress(step=number)))
+
+
+def _enter_step(deployment: Deployment, now: datetime) -> Step:
+    """Take note that a step's shares are in force, and what had been counted by then."""
+    entered = stepping.enter(deployment, now)
+    number, weight = entered.progress.step, stepping.weight(deployment, entered.progress.step)
+    message = f"step {number}: it gets {weight} % of the requests"
+    entry = JournalEntry(EventType.STEP_STARTED, deployment.desired_revision, message)
+    return Step(entered, (entry,))
+
+
+def _leave_step(deployment: Deployment, now: datetime, wait: timedelta) -> Step | None:
+    """Go on to the next step, give up, or wait."""
+    verdict = stepping.judge(deployment, now, wait)
+    if verdict is None:
+        return None
+    if verdict.failure is not None:
+        return fail(deployment, verdict.failure, now=now)
+    if verdict.baseline is not None:
+        return Step(verdict.baseline)
+    step = _shift(deployment, now)
+    if not verdict.passed:
+        return step
+    entry = JournalEntry(EventType.ANALYSIS_PASSED, deployment.desired_revision, verdict.passed)
+    return replace(step, entries=(entry,))
 
 
 def _go_live(deployment: Deployment, now: datetime) -> Step:
-    number, old = deployment.desired_revision, deployment.live
-    entries = [
-        JournalEntry(EventType.TRAFFIC_SHIFTED, number, "it gets all requests"),
-        JournalEntry(EventType.LIVE, number, f"{deployment.desired.version} is live"),
-    ]
-    revisions = _with(
-        deployment.revisions,
-        replace(deployment.desired, outcome=RevisionOutcome.LIVE, live_time=now),
-    )
-    if old is not None:
-        revisions = _with(revisions, replace(old, outcome=RevisionOutcome.REPLACED))
-        entries.append(
-            JournalEntry(EventType.DRAINING, old.number, f"{old.version} finishes its requests")
-        )
+    desired, old = deployment.desired, deployment.live
+    lived = replace(desired, outcome=RevisionOutcome.LIVE, live_time=now)
     changed = replace(
-        deployment, state=DeploymentState.LIVE, live_revision=number, revisions=revisions
+        deployment,
+        state=DeploymentState.LIVE,
+        live_revision=desired.number,
+        warm_revision=old.number if old and desired.plan.keep_previous_warm else 0,
+        revisions=with_revision(deployment.revisions, lived),
+        progress=Progress(),
     )
-    return Step(_assign(changed, {number: EVERYTHING}, now), tuple(entries))
+    entries = [
+        JournalEntry(EventType.TRAFFIC_SHIFTED, desired.number, "it gets all requests"),
+        JournalEntry(EventType.LIVE, desired.number, f"{desired.version} is live"),
+    ]
+    if old is not None:
+        replaced = replace(changed.revision(old.number), outcome=RevisionOutcome.REPLACED)
+        changed = replace(changed, revisions=with_revision(changed.revisions, replaced))
+        if old.key != desired.key and not changed.warm_revision:
+            message = f"{old.version} finishes its requests"
+            entries.append(JournalEntry(EventType.DRAINING, old.number, message))
+    return Step(assign(changed, shared((desired, EVERYTHING)), now), tuple(entries))
 
 
 def _stop(deployment: Deployment, now: datetime) -> Step | None:
     if deployment.assignment.variants:
         return Step(_withdraw(deployment, now))
-    if _running(deployment):
+    if running(deployment):
         return _remove_drained(deployment)
     done = replace(deployment.desired, outcome=RevisionOutcome.LIVE, live_time=now)
     stopped = replace(
         deployment,
         state=DeploymentState.STOPPED,
-        revisions=_with(deployment.revisions, done),
+        revisions=with_revision(deployment.revisions, done),
         update_time=now,
     )
     number = deployment.desired_revision
@@ -221,77 +307,31 @@ def _stop(deployment: Deployment, now: datetime) -> Step | None:
 
 def _withdraw(deployment: Deployment, now: datetime) -> Deployment:
     """Assign nothing. Nothing is live from here on: a newer wish must not count on it."""
-    withdrawn = replace(_assign(deployment, {}, now), state=DeploymentState.ROLLING_OUT)
-    if deployment.live is None:
-        return withdrawn
-    replaced = replace(deployment.live, outcome=RevisionOutcome.REPLACED)
-    return replace(withdrawn, live_revision=0, revisions=_with(withdrawn.revisions, replaced))
+    revisions = deployment.revisions
+    for ended, outcome in (
+        (deployment.live, RevisionOutcome.REPLACED),
+        (deployment.shadow, RevisionOutcome.ENDED),
+    ):
+        if ended is not None:
+            revisions = with_revision(revisions, replace(ended, outcome=outcome))
+    withdrawn = withdraw(replace(deployment, revisions=revisions, live_revision=0), now)
+    return replace(withdrawn, state=DeploymentState.ROLLING_OUT)
 
 
 def _remove_drained(deployment: Deployment) -> Step | None:
-    gone = _gone(deployment)
-    if not gone:
+    drained = gone(deployment)
+    if not drained:
         return None
     revisions, entries = deployment.revisions, []
-    for revision in gone:
-        revisions = _with(revisions, replace(revision, running=False))
+    for revision in drained:
+        revisions = with_revision(revisions, replace(revision, running=False))
         message = f"{revision.version} is gone"
         entries.append(JournalEntry(EventType.DRAINED, revision.number, message))
     return Step(replace(deployment, revisions=revisions), tuple(entries))
 
 
-def _gone(deployment: Deployment) -> list[Revision]:
-    """Find what runs no more, as the controller of the present assignment says."""
-    if not _confirmed(deployment):
-        return []
-    return [
-        revision
-        for revision in _running(deployment)
-        if deployment.assignment.weight(revision.number) is None
-        and deployment.report.variant(revision.number) is None
-    ]
-
-
-def _assign(deployment: Deployment, shares: dict[int, int], now: datetime) -> Deployment:
-    chosen = [deployment.revision(number) for number in sorted(shares)]
-    assignment = Assignment(
-        generation=deployment.assignment.generation + 1,
-        variants=tuple(_variant(revision, shares[revision.number]) for revision in chosen),
-        trace_parent=deployment.desired.trace_parent,
-        time=now,
-    )
-    revisions = deployment.revisions
-    for revision in chosen:
-        revisions = _with(revisions, replace(revision, running=True))
-    return replace(deployment, assignment=assignment, revisions=revisions, update_time=now)
-
-
-def _variant(revision: Revision, weight: int) -> AssignedVariant:
-    return AssignedVariant(
-        revision=revision.number,
-        version=revision.version,
-        artifact=revision.artifact,
-        weight=weight,
-        environment_digest=revision.environment_digest,
-    )
-
-
-def _timeout(deployment: Deployment, now: datetime) -> Failure:
-    since = deployment.assignment.time or now
-    seconds = round((now - since) / timedelta(seconds=1))
-    if deployment.assignment.weight(deployment.desired_revision) == 0:
+def _timeout(deployment: Deployment, waited: timedelta) -> Failure:
+    seconds = round(waited.total_seconds())
+    if deployment.progress.step == 0:
         return Failure("NEVER_READY", f"it was not ready within {seconds} seconds")
     return Failure("TIMEOUT", f"the requests were not shifted within {seconds} seconds")
-
-
-def _confirmed(deployment: Deployment) -> bool:
-    return 0 < deployment.report.generation == deployment.assignment.generation
-
-
-def _running(deployment: Deployment) -> list[Revision]:
-    return [revision for revision in deployment.revisions if revision.running]
-
-
-def _with(revisions: Sequence[Revision], changed: Revision) -> tuple[Revision, ...]:
-    kept = [revision for revision in revisions if revision.number != changed.number]
-    return tuple(sorted([*kept, changed], key=lambda revision: revision.number))

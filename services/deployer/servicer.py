@@ -18,7 +18,7 @@ from services.common.pagination import (
     encode_token,
     page_size,
 )
-from services.deployer import codec
+from services.deployer import codec, plan_codec
 from services.deployer.reading import News, Reading
 from services.deployer.rollout import Order, Rollout
 
@@ -37,7 +37,13 @@ class DeploymentServicer(deployment_service_pb2_grpc.DeploymentServiceServicer):
     ) -> pb.DeployVersionResponse:
         parent = EnvironmentName.parse(request.parent, "parent")
         version = _version(request.version)
-        wished = await self._rollout.deploy(parent, version, _order(request))
+        wished = await self._rollout.deploy(
+            parent,
+            version,
+            _order(request),
+            plan=plan_codec.decode_plan(request.plan),
+            serving=plan_codec.decode_serving(request.serving),
+        )
         deployment = codec.encode_deployment(wished.deployment)
         return pb.DeployVersionResponse(deployment=deployment, revision=wished.revision)
 
@@ -59,6 +65,38 @@ class DeploymentServicer(deployment_service_pb2_grpc.DeploymentServiceServicer):
         wished = await self._rollout.roll_back(name, request.revision, _order(request))
         deployment = codec.encode_deployment(wished.deployment)
         return pb.RollbackDeploymentResponse(deployment=deployment, revision=wished.revision)
+
+    async def ContinueRollout(  # noqa: D102
+        self, request: pb.ContinueRolloutRequest, context: Any
+    ) -> pb.ContinueRolloutResponse:
+        changed = await self._rollout.go_on(DeploymentName.parse(request.name), _order(request))
+        return pb.ContinueRolloutResponse(deployment=codec.encode_deployment(changed.deployment))
+
+    async def AbortRollout(  # noqa: D102
+        self, request: pb.AbortRolloutRequest, context: Any
+    ) -> pb.AbortRolloutResponse:
+        changed = await self._rollout.abort(DeploymentName.parse(request.name), _order(request))
+        return pb.AbortRolloutResponse(deployment=codec.encode_deployment(changed.deployment))
+
+    async def ShadowVersion(  # noqa: D102
+        self, request: pb.ShadowVersionRequest, context: Any
+    ) -> pb.ShadowVersionResponse:
+        wished = await self._rollout.shadow(
+            EnvironmentName.parse(request.parent, "parent"),
+            _version(request.version),
+            _order(request),
+            mirror_percent=plan_codec.decode_mirror_percent(request.mirror_percent),
+            serving=plan_codec.decode_serving(request.serving),
+        )
+        deployment = codec.encode_deployment(wished.deployment)
+        return pb.ShadowVersionResponse(deployment=deployment, revision=wished.revision)
+
+    async def StopShadow(  # noqa: D102
+        self, request: pb.StopShadowRequest, context: Any
+    ) -> pb.StopShadowResponse:
+        name = DeploymentName.parse(request.name)
+        changed = await self._rollout.end_shadow(name, _order(request))
+        return pb.StopShadowResponse(deployment=codec.encode_deployment(changed.deployment))
 
     async def StopDeployment(  # noqa: D102
         self, request: pb.StopDeploymentRequest, context: Any
@@ -123,9 +161,18 @@ def _encode_news(news: News, cursor: str) -> pb.StreamDeploymentEventsResponse:
     )
 
 
-def _order(
-    request: pb.DeployVersionRequest | pb.RollbackDeploymentRequest | pb.StopDeploymentRequest,
-) -> Order:
+Wish = (
+    pb.DeployVersionRequest
+    | pb.RollbackDeploymentRequest
+    | pb.StopDeploymentRequest
+    | pb.ContinueRolloutRequest
+    | pb.AbortRolloutRequest
+    | pb.ShadowVersionRequest
+    | pb.StopShadowRequest
+)
+
+
+def _order(request: Wish) -> Order:
     call = current_call()
     return Order(
         actor=call.caller.principal,

@@ -16,12 +16,14 @@ from services.deployer.domain import (
     Deployment,
     DeploymentState,
     Failure,
+    Progress,
     Report,
     Revision,
     RevisionCause,
     RevisionOutcome,
     Verdict,
 )
+from services.deployer.plans import RolloutPlan, ServingSpec
 from services.deployer.store.crossings import list_uses
 from services.deployer.store.tables import DEPLOYMENTS, REVISIONS, insert
 
@@ -181,6 +183,10 @@ def _deployment_row(deployment: Deployment) -> dict[str, Any]:
         "failure": _packed(deployment.failure),
         "desired_revision": deployment.desired_revision,
         "live_revision": deployment.live_revision,
+        "last_revision": deployment.last_revision,
+        "shadow_revision": deployment.shadow_revision,
+        "warm_revision": deployment.warm_revision,
+        "progress": msgspec.msgpack.encode(deployment.progress),
         "assignment": msgspec.msgpack.encode(deployment.assignment),
         "generation": deployment.assignment.generation,
         "report": msgspec.msgpack.encode(deployment.report),
@@ -190,7 +196,7 @@ def _deployment_row(deployment: Deployment) -> dict[str, Any]:
 
 def _deployment(connection: Connection, row: Any) -> Deployment:
     name = DeploymentName.parse(row.name)
-    numbers = (row.desired_revision, row.live_revision)
+    numbers = (row.desired_revision, row.live_revision, row.shadow_revision, row.warm_revision)
     query = _revisions_of(name).where(
         sa.or_(REVISIONS.c.running.is_(sa.true()), REVISIONS.c.number.in_(numbers))
     )
@@ -207,6 +213,10 @@ def _deployment(connection: Connection, row: Any) -> Deployment:
         create_time=row.create_time,
         update_time=row.update_time,
         uses=frozenset(v for v, recorded in list_uses(connection, name).items() if recorded),
+        last_revision=row.last_revision,
+        shadow_revision=row.shadow_revision,
+        warm_revision=row.warm_revision,
+        progress=msgspec.msgpack.decode(row.progress, type=Progress),
     )
 
 
@@ -223,6 +233,10 @@ def _revision_row(revision: Revision) -> dict[str, Any]:
         "outcome": revision.outcome.value,
         "failure": _packed(revision.failure),
         "restored_revision": revision.restored_revision,
+        "plan": msgspec.msgpack.encode(revision.plan),
+        "serving": msgspec.msgpack.encode(revision.serving),
+        "mirror_percent": revision.mirror_percent,
+        "variant": revision.variant,
         "running": revision.running,
         "trace_parent": revision.trace_parent,
         "create_time": revision.create_time,
@@ -247,6 +261,10 @@ def _revision(row: Any) -> Revision:
         restored_revision=row.restored_revision,
         running=row.running,
         trace_parent=row.trace_parent,
+        plan=msgspec.msgpack.decode(row.plan, type=RolloutPlan),
+        serving=msgspec.msgpack.decode(row.serving, type=ServingSpec),
+        mirror_percent=row.mirror_percent,
+        variant=row.variant,
     )
 
 

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import math
 import random
+from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from functools import partial
 
 import pytest
 
 from services.common.names import DeploymentName
-from services.deployer import rules
+from services.deployer import rules, shadowing, stepping
 from services.deployer.domain import (
     Assignment,
     Deployment,
@@ -20,12 +23,21 @@ from services.deployer.domain import (
     Revision,
     RevisionCause,
     RevisionOutcome,
+    Step,
     VariantReport,
     VariantState,
 )
+from services.deployer.plans import RolloutAnalysis, RolloutPlan, RolloutStep, Traffic
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
-LATER = START + timedelta(hours=1)
+PATIENCE, IMPATIENT = 3600.0, 0.0
+AT_ONCE = RolloutPlan()
+ANALYSIS = RolloutAnalysis(min_request_count=20, max_error_rate=0.1, max_p95_ratio=2.0)
+CANARY = RolloutPlan(
+    (RolloutStep(5, hold_seconds=10), RolloutStep(50), RolloutStep(100)), analysis=ANALYSIS
+)
+MANUAL = RolloutPlan((RolloutStep(20, manual=True), RolloutStep(100)))
+WARM = RolloutPlan(keep_previous_warm=True)
 READY, FAILED = VariantState.READY, VariantState.FAILED
 STARTING, DRAINING = VariantState.STARTING, VariantState.DRAINING
 
@@ -46,12 +58,28 @@ def blank() -> Deployment:
 
 
 def wish(
-    deployment: Deployment, version: str, cause: RevisionCause = RevisionCause.DEPLOY
+    deployment: Deployment,
+    version: str,
+    cause: RevisionCause = RevisionCause.DEPLOY,
+    *,
+    plan: RolloutPlan = AT_ONCE,
+    variant: int = 0,
 ) -> Deployment:
-    number = deployment.desired_revision + 1
-    revision = Revision(number, version, f"a-{version}", "", "user:ada", "", cause, START)
+    revision = replace(draft(deployment, version, cause), plan=plan, variant=variant)
     wished = rules.wish(deployment, revision).deployment
     return replace(wished, uses=wished.uses | {version} - {""})
+
+
+def shadow(deployment: Deployment, version: str) -> Deployment:
+    revision = draft(deployment, version, RevisionCause.SHADOW)
+    revision = replace(revision, mirror_percent=100)
+    wished = shadowing.wish(deployment, revision, START).deployment
+    return replace(wished, uses=wished.uses | {version})
+
+
+def draft(deployment: Deployment, version: str, cause: RevisionCause) -> Revision:
+    number = deployment.last_revision + 1
+    return Revision(number, version, f"a-{version}", "", "user:ada", "", cause, START)
 
 
 def report(deployment: Deployment, *, applied: bool = True, **states: VariantState) -> Deployment:
@@ -60,24 +88,32 @@ def report(deployment: Deployment, *, applied: bool = True, **states: VariantSta
 
 
 def tell(
-    deployment: Deployment, states: dict[int, VariantState], *, applied: bool = True
+    deployment: Deployment,
+    states: dict[int, VariantState],
+    *,
+    applied: bool = True,
+    traffic: dict[int, Traffic] | None = None,
 ) -> Deployment:
     """Report on the present assignment, by revision."""
-    boom = Failure("CRASHED", "boom")
+    boom, counted = Failure("CRASHED", "boom"), traffic or {}
     variants = tuple(
-        VariantReport(number, state, boom if state is FAILED else None)
+        VariantReport(number, state, boom if state is FAILED else None, traffic=counted.get(number))
         for number, state in sorted(states.items())
     )
     step = rules.receive(deployment, Report(deployment.assignment.generation, applied, variants))
     return deployment if step is None else step.deployment
 
 
+def next_step(deployment: Deployment, *, now: datetime, wait: float) -> Step | None:
+    return rules.next_step(deployment, now=now, since=START, progress_seconds=wait)
+
+
 def run(
-    deployment: Deployment, *, deadline: datetime = LATER
+    deployment: Deployment, *, now: datetime = START, wait: float = PATIENCE
 ) -> tuple[Deployment, list[EventType]]:
     """Take steps until there is only waiting left."""
     told: list[EventType] = []
-    while (step := rules.next_step(deployment, now=START, deadline=deadline)) is not None:
+    while (step := next_step(deployment, now=now, wait=wait)) is not None:
         deployment = step.deployment
         told += [entry.type for entry in step.entries]
     return deployment, told
@@ -113,7 +149,7 @@ def test_the_first_rollout() -> None:
 
 def test_nothing_is_assigned_before_its_use_is_on_record() -> None:
     wished = replace(wish(blank(), "v1"), uses=frozenset())
-    assert rules.next_step(wished, now=START, deadline=START) is None
+    assert next_step(wished, now=START, wait=IMPATIENT) is None
     assert rules.versions_in_use(wished) == {"v1"}
 
 
@@ -166,7 +202,7 @@ def test_no_progress_is_given_up(shifting: bool, reason: str) -> None:
     deployment, _ = run(wish(live(), "v2"))
     if shifting:
         deployment, _ = run(report(deployment, r1=READY, r2=READY))
-    deployment, _ = run(deployment, deadline=START)
+    deployment, _ = run(deployment, wait=IMPATIENT)
     assert deployment.failure is not None
     assert deployment.failure.reason == reason
     assert shares(deployment) == {1: 100}
@@ -210,31 +246,62 @@ def test_random_lives_break_no_promise(seed: int) -> None:
     for turn in range(60):
         action = chance.random()
         if action < 0.12 or not deployment.revisions:
-            cause = chance.choice(list(RevisionCause)) if deployment.revisions else None
-            version = "" if cause is RevisionCause.UNDEPLOY else f"v{turn}"
-            deployment = wish(deployment, version, cause or RevisionCause.DEPLOY)
+            deployment = any_wish(deployment, f"v{turn}", chance)
         elif action < 0.7:
+            keys = {revision.key for revision in deployment.revisions if revision.running}
             states = {
-                revision.number: chance.choice([STARTING, READY, READY, READY, FAILED])
-                for revision in deployment.revisions
-                if revision.running
-                and (
-                    deployment.assignment.weight(revision.number) is not None
-                    or chance.random() < 0.5
-                )
+                key: chance.choice([STARTING, READY, READY, READY, FAILED])
+                for key in keys
+                if deployment.assignment.weight(key) is not None or chance.random() < 0.5
             }
+            counted = {key: any_traffic(turn, chance) for key in keys if chance.random() < 0.9}
             generation = deployment.assignment.generation
-            deployment = tell(deployment, states, applied=chance.random() < 0.7)
+            applied = chance.random() < 0.7
+            deployment = tell(deployment, states, applied=applied, traffic=counted)
             assert deployment.assignment.generation == generation
             was_ready |= {v.revision for v in deployment.report.variants if v.state is READY}
-        deadline = START if chance.random() < 0.05 else LATER
-        step = rules.next_step(deployment, now=START, deadline=deadline)
+        wait = IMPATIENT if chance.random() < 0.05 else PATIENCE
+        now = START + timedelta(seconds=turn)
+        step = next_step(deployment, now=now, wait=wait)
         if step is None:
             continue
         before, deployment = deployment, step.deployment
         check(before, deployment, was_ready)
     # Left alone with an obedient controller, every life ends settled.
     settle(deployment)
+
+
+def any_wish(deployment: Deployment, version: str, chance: random.Random) -> Deployment:
+    """Wish anything that somebody may wish now."""
+    plan = chance.choice([AT_ONCE, CANARY, WARM, MANUAL])
+    wishes: list[Callable[[], Deployment]] = [lambda: wish(deployment, version, plan=plan)] * 3
+    if deployment.revisions:
+        wishes.append(lambda: wish(deployment, "", RevisionCause.UNDEPLOY))
+        wishes.append(lambda: taken(rules.abort(deployment, actor="a", reason="", now=START)))
+        wishes.append(lambda: taken(rules.go_on(deployment, actor="a", reason="")))
+    if deployment.live is not None:
+        wishes.append(lambda: shadow(deployment, version))
+    if deployment.shadow is not None:
+        wishes.append(lambda: taken(shadowing.end(deployment, START)))
+    lived = [r for r in deployment.revisions if r.live_time is not None and r.version]
+    wishes += [partial(go_back, deployment, revision) for revision in lived[-2:]]
+
+    def taken(step: Step | None) -> Deployment:
+        return deployment if step is None else step.deployment
+
+    return chance.choice(wishes)()
+
+
+def go_back(deployment: Deployment, target: Revision) -> Deployment:
+    running = deployment.assignment.weight(target.key) is not None
+    variant = target.key if running else 0
+    return wish(deployment, target.version, RevisionCause.ROLLBACK, variant=variant)
+
+
+def any_traffic(turn: int, chance: random.Random) -> Traffic:
+    """Count something, and sometimes begin anew."""
+    count = turn * 10 if chance.random() < 0.9 else 0
+    return Traffic(count, chance.choice([0, 0, count // 2]), ((10.0, count), (math.inf, count)))
 
 
 def check(before: Deployment, after: Deployment, was_ready: set[int]) -> None:
@@ -244,22 +311,172 @@ def check(before: Deployment, after: Deployment, was_ready: set[int]) -> None:
     if before.live_revision != after.live_revision and after.live_revision:
         assert before.report.weights_applied
         assert before.report.generation == before.assignment.generation
-        assert before.assignment.weight(after.live_revision) == 100
+        assert before.assignment.weight(before.revision(after.live_revision).key) == 100
     assert after.assignment.generation - before.assignment.generation in (0, 1)
-    if after.live_revision:
-        assert after.live_revision in given
+    if after.live is not None:
+        assert after.live.key in given
+    for beside in (after.warm, after.shadow):
+        if beside is not None and beside.running:
+            assert given.get(beside.key) is not None
+    mirrored = {v.revision for v in after.assignment.variants if v.mirror_percent}
+    assert mirrored <= ({after.shadow.key} if after.shadow else set())
 
 
 def settle(deployment: Deployment) -> None:
-    for _ in range(20):
-        deployment, _ = run(deployment)
+    now, count = START + timedelta(hours=2), 10_000
+    for _ in range(40):
+        now, count = now + timedelta(minutes=1), count + 10_000
+        deployment, _ = run(deployment, now=now, wait=1e9)
         deployment = replace(deployment, uses=rules.versions_in_use(deployment))
         if rules.is_settled(deployment):
             break
         running = {variant.revision: READY for variant in deployment.assignment.variants}
-        deployment = tell(deployment, running)
+        good = Traffic(count, 0, ((10.0, count), (math.inf, count)))
+        deployment = tell(deployment, running, traffic=dict.fromkeys(running, good))
+        onward = rules.go_on(deployment, actor="user:ada", reason="")
+        deployment = onward.deployment if onward else deployment
     assert rules.is_settled(deployment)
     state = deployment.state
     assert state in (DeploymentState.LIVE, DeploymentState.FAILED, DeploymentState.STOPPED)
-    live_shares = {deployment.live_revision: 100} if deployment.live_revision else {}
-    assert shares(deployment) == live_shares
+    expected = {r.key: 0 for r in (deployment.warm, deployment.shadow) if r is not None}
+    expected |= {deployment.live.key: 100} if deployment.live else {}
+    assert shares(deployment) == expected
+
+
+def canary(plan: RolloutPlan) -> Deployment:
+    """Bring a second version to its first step, in force since START."""
+    deployment, _ = run(wish(live(), "v2", plan=plan))
+    deployment, _ = run(report(deployment, r1=READY, r2=READY))
+    return run(counted(deployment, 1_000, 0))[0]
+
+
+def counted(deployment: Deployment, requests: int, errors: int, ms: float = 10.0) -> Deployment:
+    """Report that both answer; the first always well and within 10 ms."""
+    quick = requests if ms <= 10 else min(requests, 1_000)
+    good = ((10.0, requests), (100.0, requests), (math.inf, requests))
+    seen = ((10.0, quick), (100.0, requests), (math.inf, requests))
+    traffic = {1: Traffic(requests, 0, good), 2: Traffic(requests, errors, seen)}
+    return tell(deployment, {1: READY, 2: READY}, traffic=traffic)
+
+
+def after(seconds: float) -> datetime:
+    return START + timedelta(seconds=seconds)
+
+
+def test_a_canary_goes_step_by_step() -> None:
+    deployment = canary(CANARY)
+    assert shares(deployment) == {1: 95, 2: 5}
+    assert deployment.progress.step == 1
+    deployment = counted(deployment, 1_100, 1)
+    held, _ = run(deployment, now=after(9))
+    assert shares(held) == {1: 95, 2: 5}
+    assert stepping.waits_for(held, after(9)) is stepping.Wait.HOLD
+    deployment, told = run(deployment, now=after(10))
+    assert told == [EventType.ANALYSIS_PASSED]
+    assert shares(deployment) == {1: 50, 2: 50}
+    deployment, told = run(counted(deployment, 1_200, 1), now=after(11))
+    assert told == [EventType.STEP_STARTED]
+    deployment, _ = run(counted(deployment, 1_300, 1), now=after(12))
+    assert shares(deployment) == {1: 0, 2: 100}
+    deployment, told = run(report(deployment, r1=READY, r2=READY), now=after(13))
+    assert told == [EventType.TRAFFIC_SHIFTED, EventType.LIVE, EventType.DRAINING]
+    assert deployment.live_revision == 2
+
+
+@pytest.mark.parametrize(
+    ("requests", "errors", "ms", "explanation"),
+    [
+        (1_100, 20, 10.0, "error rate 20.00%, limit 10.00%"),
+        (1_100, 0, 100.0, "p95 latency 95.5 ms, limit 19 ms (live: 9.5 ms)"),
+    ],
+)
+def test_a_bad_canary_is_aborted_at_once(
+    requests: int, errors: int, ms: float, explanation: str
+) -> None:
+    deployment, told = run(counted(canary(CANARY), requests, errors, ms), now=after(1))
+    assert told == [EventType.FAILED]
+    assert shares(deployment) == {1: 100}
+    assert deployment.failure == Failure("ANALYSIS_FAILED", explanation)
+
+
+def test_too_few_requests_never_pass() -> None:
+    deployment, _ = run(counted(canary(CANARY), 1_010, 0), now=after(60))
+    assert shares(deployment) == {1: 95, 2: 5}
+    assert stepping.waits_for(deployment, after(60)) is stepping.Wait.ANALYSIS
+    deployment, _ = run(deployment, now=after(10 + PATIENCE))
+    assert deployment.failure == Failure(
+        "ANALYSIS_INCONCLUSIVE", "10 of at least 20 requests so far"
+    )
+    assert shares(deployment) == {1: 100}
+
+
+def test_counts_that_begin_anew_are_compared_with_anew() -> None:
+    deployment, _ = run(counted(canary(CANARY), 5, 0), now=after(60))
+    assert shares(deployment) == {1: 95, 2: 5}
+    assert deployment.progress.start_time == after(60)
+    deployment, _ = run(counted(deployment, 105, 0), now=after(70))
+    assert shares(deployment) == {1: 50, 2: 50}
+
+
+def test_a_manual_step_waits_for_somebody() -> None:
+    deployment, _ = run(canary(MANUAL), now=after(10 * PATIENCE))
+    assert shares(deployment) == {1: 80, 2: 20}
+    assert stepping.waits_for(deployment, START) is stepping.Wait.MANUAL
+    step = rules.go_on(deployment, actor="user:ada", reason="")
+    assert step is not None
+    assert rules.go_on(step.deployment, actor="user:ada", reason="") is None
+    assert shares(run(step.deployment)[0]) == {1: 0, 2: 100}
+
+
+def test_an_abort_brings_back_what_was_live() -> None:
+    step = rules.abort(canary(MANUAL), actor="user:ada", reason="no", now=START)
+    assert step is not None
+    assert shares(step.deployment) == {1: 100}
+    assert step.deployment.failure == Failure("ABORTED", "given up by user:ada: no")
+    assert rules.abort(step.deployment, actor="user:ada", reason="", now=START) is None
+
+
+def test_the_first_version_has_nothing_to_share_with() -> None:
+    deployment, _ = run(wish(blank(), "v1", plan=CANARY))
+    deployment, _ = run(report(deployment, r1=READY))
+    assert shares(deployment) == {1: 100}
+
+
+def test_going_back_to_a_warm_version_starts_nothing() -> None:
+    deployment, _ = run(wish(live(), "v2", plan=WARM))
+    deployment, _ = run(report(deployment, r1=READY, r2=READY))
+    deployment, told = run(report(deployment, r1=READY, r2=READY))
+    assert shares(deployment) == {1: 0, 2: 100}
+    assert EventType.DRAINING not in told
+    assert deployment.warm_revision == 1
+    deployment = report(deployment, r1=READY, r2=READY)
+    deployment, _ = run(wish(deployment, "v1", RevisionCause.ROLLBACK, variant=1))
+    assert shares(deployment) == {1: 0, 2: 100}
+    deployment, _ = run(report(deployment, r1=READY, r2=READY))
+    assert shares(deployment) == {1: 100, 2: 0}
+    deployment, _ = run(report(deployment, r1=READY, r2=READY))
+    assert shares(deployment) == {1: 100}
+    assert (deployment.live_revision, deployment.warm_revision) == (3, 0)
+
+
+def test_going_back_from_a_canary_is_one_step() -> None:
+    deployment, _ = run(wish(canary(MANUAL), "v1", RevisionCause.ROLLBACK, variant=1))
+    assert shares(deployment) == {1: 100}
+    for _ in range(2):
+        deployment, _ = run(report(deployment, r1=READY))
+        assert shares(deployment) == {1: 100}
+    assert deployment.live_revision == 3
+
+
+def test_a_shadow_gets_copies_beside_a_rollout() -> None:
+    deployment, _ = run(shadow(live(), "v2"))
+    assert shares(deployment) == {1: 100, 2: 0}
+    assert [v.mirror_percent for v in deployment.assignment.variants] == [0, 100]
+    deployment = report(deployment, r1=READY, r2=READY)
+    deployment, _ = run(wish(deployment, "v3", plan=CANARY))
+    assert shares(deployment) == {1: 100, 2: 0, 3: 0}
+    deployment, _ = run(report(deployment, r1=READY, r2=FAILED, r3=READY))
+    assert deployment.shadow_revision == 0
+    assert deployment.revision(2).failure == Failure("CRASHED", "boom")
+    assert 2 not in shares(deployment)
+    assert deployment.live_revision == 1

@@ -10,6 +10,7 @@ import google.protobuf.internal.containers
 import google.protobuf.message
 import modelyard.common.v1.failure_pb2
 import modelyard.deployer.v1.deployment_pb2
+import modelyard.deployer.v1.rollout_pb2
 import typing
 
 DESCRIPTOR: google.protobuf.descriptor.FileDescriptor
@@ -60,6 +61,8 @@ class AssignedVariant(google.protobuf.message.Message):
     ARTIFACT_FIELD_NUMBER: builtins.int
     WEIGHT_FIELD_NUMBER: builtins.int
     ENVIRONMENT_DIGEST_FIELD_NUMBER: builtins.int
+    MIRROR_PERCENT_FIELD_NUMBER: builtins.int
+    SERVING_FIELD_NUMBER: builtins.int
     revision: builtins.int
     """The revision it belongs to; it identifies the variant in the deployment."""
     version: builtins.str
@@ -70,6 +73,14 @@ class AssignedVariant(google.protobuf.message.Message):
     """Its share of the requests in percent; all shares add up to 100 or 0."""
     environment_digest: builtins.str
     """SHA-256 of the environment lock it must be served with; may be empty."""
+    mirror_percent: builtins.int
+    """The share of the requests that are copied to it, in percent; its answers to
+    those are dropped.
+    """
+    @property
+    def serving(self) -> modelyard.deployer.v1.rollout_pb2.ServingSpec:
+        """How it is served."""
+
     def __init__(
         self,
         *,
@@ -78,8 +89,11 @@ class AssignedVariant(google.protobuf.message.Message):
         artifact: builtins.str = ...,
         weight: builtins.int = ...,
         environment_digest: builtins.str = ...,
+        mirror_percent: builtins.int = ...,
+        serving: modelyard.deployer.v1.rollout_pb2.ServingSpec | None = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["artifact", b"artifact", "environment_digest", b"environment_digest", "revision", b"revision", "version", b"version", "weight", b"weight"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["serving", b"serving"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["artifact", b"artifact", "environment_digest", b"environment_digest", "mirror_percent", b"mirror_percent", "revision", b"revision", "serving", b"serving", "version", b"version", "weight", b"weight"]) -> None: ...
 
 global___AssignedVariant = AssignedVariant
 
@@ -124,10 +138,17 @@ class VariantStatus(google.protobuf.message.Message):
     REVISION_FIELD_NUMBER: builtins.int
     STATE_FIELD_NUMBER: builtins.int
     FAILURE_FIELD_NUMBER: builtins.int
+    READY_REPLICA_COUNT_FIELD_NUMBER: builtins.int
+    RESTART_COUNT_FIELD_NUMBER: builtins.int
+    TRAFFIC_FIELD_NUMBER: builtins.int
     revision: builtins.int
     """Required. The revision it belongs to."""
     state: modelyard.deployer.v1.deployment_pb2.VariantState.ValueType
     """Required. How it is."""
+    ready_replica_count: builtins.int
+    """Optional. How many of its model servers are ready."""
+    restart_count: builtins.int
+    """Optional. How often one of its model servers died and was started again."""
     @property
     def failure(self) -> modelyard.common.v1.failure_pb2.Failure:
         """Optional. Why it FAILED: `NEVER_READY`, `SMOKE_FAILED`, `FETCH_FAILED`,
@@ -135,14 +156,21 @@ class VariantStatus(google.protobuf.message.Message):
         last lines.
         """
 
+    @property
+    def traffic(self) -> modelyard.deployer.v1.rollout_pb2.VariantTraffic:
+        """Optional. What was counted of it since it started."""
+
     def __init__(
         self,
         *,
         revision: builtins.int = ...,
         state: modelyard.deployer.v1.deployment_pb2.VariantState.ValueType = ...,
         failure: modelyard.common.v1.failure_pb2.Failure | None = ...,
+        ready_replica_count: builtins.int = ...,
+        restart_count: builtins.int = ...,
+        traffic: modelyard.deployer.v1.rollout_pb2.VariantTraffic | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["failure", b"failure"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["failure", b"failure", "revision", b"revision", "state", b"state"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["failure", b"failure", "traffic", b"traffic"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["failure", b"failure", "ready_replica_count", b"ready_replica_count", "restart_count", b"restart_count", "revision", b"revision", "state", b"state", "traffic", b"traffic"]) -> None: ...
 
 global___VariantStatus = VariantStatus

@@ -24,29 +24,30 @@ _sym_db = _symbol_database.Default()
 
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 from modelyard.common.v1 import failure_pb2 as modelyard_dot_common_dot_v1_dot_failure__pb2
+from modelyard.deployer.v1 import rollout_pb2 as modelyard_dot_deployer_dot_v1_dot_rollout__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n&modelyard/deployer/v1/deployment.proto\x12\x15modelyard.deployer.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a!modelyard/common/v1/failure.proto\"\x96\x03\n\nDeployment\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05model\x18\x02 \x01(\t\x12\x35\n\x05state\x18\x03 \x01(\x0e\x32&.modelyard.deployer.v1.DeploymentState\x12-\n\x07\x66\x61ilure\x18\x04 \x01(\x0b\x32\x1c.modelyard.common.v1.Failure\x12\x18\n\x10\x64\x65sired_revision\x18\x05 \x01(\x03\x12\x15\n\rlive_revision\x18\x06 \x01(\x03\x12\x30\n\x08variants\x18\x07 \x03(\x0b\x32\x1e.modelyard.deployer.v1.Variant\x12\x32\n\trevisions\x18\x08 \x03(\x0b\x32\x1f.modelyard.deployer.v1.Revision\x12\x0c\n\x04\x65tag\x18\t \x01(\t\x12/\n\x0b\x63reate_time\x18\n \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0bupdate_time\x18\x0b \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\xb0\x03\n\x08Revision\x12\x0e\n\x06number\x18\x01 \x01(\x03\x12\x0f\n\x07version\x18\x02 \x01(\t\x12\x10\n\x08\x61rtifact\x18\x03 \x01(\t\x12\r\n\x05\x61\x63tor\x18\x04 \x01(\t\x12\x0e\n\x06reason\x18\x05 \x01(\t\x12\x33\n\x05\x63\x61use\x18\x06 \x01(\x0e\x32$.modelyard.deployer.v1.RevisionCause\x12/\n\x0b\x63reate_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12:\n\x08verdicts\x18\x08 \x03(\x0b\x32(.modelyard.deployer.v1.GateVerdictRecord\x12\x37\n\x07outcome\x18\t \x01(\x0e\x32&.modelyard.deployer.v1.RevisionOutcome\x12-\n\x07\x66\x61ilure\x18\n \x01(\x0b\x32\x1c.modelyard.common.v1.Failure\x12-\n\tlive_time\x18\x0b \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x19\n\x11restored_revision\x18\x0c \x01(\x03\"I\n\x11GateVerdictRecord\x12\x0f\n\x07gate_id\x18\x01 \x01(\t\x12\x0e\n\x06passed\x18\x02 \x01(\x08\x12\x13\n\x0b\x65xplanation\x18\x03 \x01(\t\"p\n\x07Variant\x12\x10\n\x08revision\x18\x01 \x01(\x03\x12\x0f\n\x07version\x18\x02 \x01(\t\x12\x0e\n\x06weight\x18\x03 \x01(\x05\x12\x32\n\x05state\x18\x04 \x01(\x0e\x32#.modelyard.deployer.v1.VariantState*\xec\x01\n\x0f\x44\x65ploymentState\x12 \n\x1c\x44\x45PLOYMENT_STATE_UNSPECIFIED\x10\x00\x12\x1c\n\x18\x44\x45PLOYMENT_STATE_PENDING\x10\x01\x12 \n\x1c\x44\x45PLOYMENT_STATE_ROLLING_OUT\x10\x02\x12\x19\n\x15\x44\x45PLOYMENT_STATE_LIVE\x10\x03\x12!\n\x1d\x44\x45PLOYMENT_STATE_ROLLING_BACK\x10\x04\x12\x1b\n\x17\x44\x45PLOYMENT_STATE_FAILED\x10\x05\x12\x1c\n\x18\x44\x45PLOYMENT_STATE_STOPPED\x10\x06*\x84\x01\n\rRevisionCause\x12\x1e\n\x1aREVISION_CAUSE_UNSPECIFIED\x10\x00\x12\x19\n\x15REVISION_CAUSE_DEPLOY\x10\x01\x12\x1b\n\x17REVISION_CAUSE_ROLLBACK\x10\x02\x12\x1b\n\x17REVISION_CAUSE_UNDEPLOY\x10\x03*\xcd\x01\n\x0fRevisionOutcome\x12 \n\x1cREVISION_OUTCOME_UNSPECIFIED\x10\x00\x12 \n\x1cREVISION_OUTCOME_IN_PROGRESS\x10\x01\x12\x19\n\x15REVISION_OUTCOME_LIVE\x10\x02\x12\x1d\n\x19REVISION_OUTCOME_REPLACED\x10\x03\x12\x1b\n\x17REVISION_OUTCOME_FAILED\x10\x04\x12\x1f\n\x1bREVISION_OUTCOME_SUPERSEDED\x10\x05*\x98\x01\n\x0cVariantState\x12\x1d\n\x19VARIANT_STATE_UNSPECIFIED\x10\x00\x12\x1a\n\x16VARIANT_STATE_STARTING\x10\x01\x12\x17\n\x13VARIANT_STATE_READY\x10\x02\x12\x1a\n\x16VARIANT_STATE_DRAINING\x10\x03\x12\x18\n\x14VARIANT_STATE_FAILED\x10\x04\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n&modelyard/deployer/v1/deployment.proto\x12\x15modelyard.deployer.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a!modelyard/common/v1/failure.proto\x1a#modelyard/deployer/v1/rollout.proto\"\xff\x03\n\nDeployment\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05model\x18\x02 \x01(\t\x12\x35\n\x05state\x18\x03 \x01(\x0e\x32&.modelyard.deployer.v1.DeploymentState\x12-\n\x07\x66\x61ilure\x18\x04 \x01(\x0b\x32\x1c.modelyard.common.v1.Failure\x12\x18\n\x10\x64\x65sired_revision\x18\x05 \x01(\x03\x12\x15\n\rlive_revision\x18\x06 \x01(\x03\x12\x30\n\x08variants\x18\x07 \x03(\x0b\x32\x1e.modelyard.deployer.v1.Variant\x12\x32\n\trevisions\x18\x08 \x03(\x0b\x32\x1f.modelyard.deployer.v1.Revision\x12\x0c\n\x04\x65tag\x18\t \x01(\t\x12/\n\x0b\x63reate_time\x18\n \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0bupdate_time\x18\x0b \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x37\n\x07rollout\x18\x0c \x01(\x0b\x32&.modelyard.deployer.v1.RolloutProgress\x12\x17\n\x0fshadow_revision\x18\r \x01(\x03\x12\x15\n\rwarm_revision\x18\x0e \x01(\x03\"\xaf\x04\n\x08Revision\x12\x0e\n\x06number\x18\x01 \x01(\x03\x12\x0f\n\x07version\x18\x02 \x01(\t\x12\x10\n\x08\x61rtifact\x18\x03 \x01(\t\x12\r\n\x05\x61\x63tor\x18\x04 \x01(\t\x12\x0e\n\x06reason\x18\x05 \x01(\t\x12\x33\n\x05\x63\x61use\x18\x06 \x01(\x0e\x32$.modelyard.deployer.v1.RevisionCause\x12/\n\x0b\x63reate_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12:\n\x08verdicts\x18\x08 \x03(\x0b\x32(.modelyard.deployer.v1.GateVerdictRecord\x12\x37\n\x07outcome\x18\t \x01(\x0e\x32&.modelyard.deployer.v1.RevisionOutcome\x12-\n\x07\x66\x61ilure\x18\n \x01(\x0b\x32\x1c.modelyard.common.v1.Failure\x12-\n\tlive_time\x18\x0b \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x19\n\x11restored_revision\x18\x0c \x01(\x03\x12\x30\n\x04plan\x18\r \x01(\x0b\x32\".modelyard.deployer.v1.RolloutPlan\x12\x33\n\x07serving\x18\x0e \x01(\x0b\x32\".modelyard.deployer.v1.ServingSpec\x12\x16\n\x0emirror_percent\x18\x0f \x01(\x05\"I\n\x11GateVerdictRecord\x12\x0f\n\x07gate_id\x18\x01 \x01(\t\x12\x0e\n\x06passed\x18\x02 \x01(\x08\x12\x13\n\x0b\x65xplanation\x18\x03 \x01(\t\"\xf4\x01\n\x07Variant\x12\x10\n\x08revision\x18\x01 \x01(\x03\x12\x0f\n\x07version\x18\x02 \x01(\t\x12\x0e\n\x06weight\x18\x03 \x01(\x05\x12\x32\n\x05state\x18\x04 \x01(\x0e\x32#.modelyard.deployer.v1.VariantState\x12\x16\n\x0emirror_percent\x18\x05 \x01(\x05\x12\x1b\n\x13ready_replica_count\x18\x06 \x01(\x05\x12\x15\n\rrestart_count\x18\x07 \x01(\x05\x12\x36\n\x07traffic\x18\x08 \x01(\x0b\x32%.modelyard.deployer.v1.VariantTraffic*\xec\x01\n\x0f\x44\x65ploymentState\x12 \n\x1c\x44\x45PLOYMENT_STATE_UNSPECIFIED\x10\x00\x12\x1c\n\x18\x44\x45PLOYMENT_STATE_PENDING\x10\x01\x12 \n\x1c\x44\x45PLOYMENT_STATE_ROLLING_OUT\x10\x02\x12\x19\n\x15\x44\x45PLOYMENT_STATE_LIVE\x10\x03\x12!\n\x1d\x44\x45PLOYMENT_STATE_ROLLING_BACK\x10\x04\x12\x1b\n\x17\x44\x45PLOYMENT_STATE_FAILED\x10\x05\x12\x1c\n\x18\x44\x45PLOYMENT_STATE_STOPPED\x10\x06*\x9f\x01\n\rRevisionCause\x12\x1e\n\x1aREVISION_CAUSE_UNSPECIFIED\x10\x00\x12\x19\n\x15REVISION_CAUSE_DEPLOY\x10\x01\x12\x1b\n\x17REVISION_CAUSE_ROLLBACK\x10\x02\x12\x1b\n\x17REVISION_CAUSE_UNDEPLOY\x10\x03\x12\x19\n\x15REVISION_CAUSE_SHADOW\x10\x04*\xe9\x01\n\x0fRevisionOutcome\x12 \n\x1cREVISION_OUTCOME_UNSPECIFIED\x10\x00\x12 \n\x1cREVISION_OUTCOME_IN_PROGRESS\x10\x01\x12\x19\n\x15REVISION_OUTCOME_LIVE\x10\x02\x12\x1d\n\x19REVISION_OUTCOME_REPLACED\x10\x03\x12\x1b\n\x17REVISION_OUTCOME_FAILED\x10\x04\x12\x1f\n\x1bREVISION_OUTCOME_SUPERSEDED\x10\x05\x12\x1a\n\x16REVISION_OUTCOME_ENDED\x10\x06*\x98\x01\n\x0cVariantState\x12\x1d\n\x19VARIANT_STATE_UNSPECIFIED\x10\x00\x12\x1a\n\x16VARIANT_STATE_STARTING\x10\x01\x12\x17\n\x13VARIANT_STATE_READY\x10\x02\x12\x1a\n\x16VARIANT_STATE_DRAINING\x10\x03\x12\x18\n\x14VARIANT_STATE_FAILED\x10\x04\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'modelyard.deployer.v1.deployment_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_DEPLOYMENTSTATE']._serialized_start=1167
-  _globals['_DEPLOYMENTSTATE']._serialized_end=1403
-  _globals['_REVISIONCAUSE']._serialized_start=1406
-  _globals['_REVISIONCAUSE']._serialized_end=1538
-  _globals['_REVISIONOUTCOME']._serialized_start=1541
-  _globals['_REVISIONOUTCOME']._serialized_end=1746
-  _globals['_VARIANTSTATE']._serialized_start=1749
-  _globals['_VARIANTSTATE']._serialized_end=1901
-  _globals['_DEPLOYMENT']._serialized_start=134
-  _globals['_DEPLOYMENT']._serialized_end=540
-  _globals['_REVISION']._serialized_start=543
-  _globals['_REVISION']._serialized_end=975
-  _globals['_GATEVERDICTRECORD']._serialized_start=977
-  _globals['_GATEVERDICTRECORD']._serialized_end=1050
-  _globals['_VARIANT']._serialized_start=1052
-  _globals['_VARIANT']._serialized_end=1164
+  _globals['_DEPLOYMENTSTATE']._serialized_start=1569
+  _globals['_DEPLOYMENTSTATE']._serialized_end=1805
+  _globals['_REVISIONCAUSE']._serialized_start=1808
+  _globals['_REVISIONCAUSE']._serialized_end=1967
+  _globals['_REVISIONOUTCOME']._serialized_start=1970
+  _globals['_REVISIONOUTCOME']._serialized_end=2203
+  _globals['_VARIANTSTATE']._serialized_start=2206
+  _globals['_VARIANTSTATE']._serialized_end=2358
+  _globals['_DEPLOYMENT']._serialized_start=171
+  _globals['_DEPLOYMENT']._serialized_end=682
+  _globals['_REVISION']._serialized_start=685
+  _globals['_REVISION']._serialized_end=1244
+  _globals['_GATEVERDICTRECORD']._serialized_start=1246
+  _globals['_GATEVERDICTRECORD']._serialized_end=1319
+  _globals['_VARIANT']._serialized_start=1322
+  _globals['_VARIANT']._serialized_end=1566
 # @@protoc_insertion_point(module_scope)

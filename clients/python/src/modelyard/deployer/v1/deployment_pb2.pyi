@@ -11,6 +11,7 @@ import google.protobuf.internal.enum_type_wrapper
 import google.protobuf.message
 import google.protobuf.timestamp_pb2
 import modelyard.common.v1.failure_pb2
+import modelyard.deployer.v1.rollout_pb2
 import sys
 import typing
 
@@ -75,6 +76,8 @@ class _RevisionCauseEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._
     """Someone rolled back."""
     REVISION_CAUSE_UNDEPLOY: _RevisionCause.ValueType  # 3
     """Someone stopped the deployment."""
+    REVISION_CAUSE_SHADOW: _RevisionCause.ValueType  # 4
+    """Someone had a version get copies of the requests."""
 
 class RevisionCause(_RevisionCause, metaclass=_RevisionCauseEnumTypeWrapper):
     """RevisionCause says why there is a revision."""
@@ -87,6 +90,8 @@ REVISION_CAUSE_ROLLBACK: RevisionCause.ValueType  # 2
 """Someone rolled back."""
 REVISION_CAUSE_UNDEPLOY: RevisionCause.ValueType  # 3
 """Someone stopped the deployment."""
+REVISION_CAUSE_SHADOW: RevisionCause.ValueType  # 4
+"""Someone had a version get copies of the requests."""
 global___RevisionCause = RevisionCause
 
 class _RevisionOutcome:
@@ -107,6 +112,8 @@ class _RevisionOutcomeEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper
     """It never went live; see `failure`."""
     REVISION_OUTCOME_SUPERSEDED: _RevisionOutcome.ValueType  # 5
     """Another was wished before it went live."""
+    REVISION_OUTCOME_ENDED: _RevisionOutcome.ValueType  # 6
+    """It got copies of the requests, until somebody ended that."""
 
 class RevisionOutcome(_RevisionOutcome, metaclass=_RevisionOutcomeEnumTypeWrapper):
     """RevisionOutcome says how a revision went."""
@@ -123,6 +130,8 @@ REVISION_OUTCOME_FAILED: RevisionOutcome.ValueType  # 4
 """It never went live; see `failure`."""
 REVISION_OUTCOME_SUPERSEDED: RevisionOutcome.ValueType  # 5
 """Another was wished before it went live."""
+REVISION_OUTCOME_ENDED: RevisionOutcome.ValueType  # 6
+"""It got copies of the requests, until somebody ended that."""
 global___RevisionOutcome = RevisionOutcome
 
 class _VariantState:
@@ -174,6 +183,9 @@ class Deployment(google.protobuf.message.Message):
     ETAG_FIELD_NUMBER: builtins.int
     CREATE_TIME_FIELD_NUMBER: builtins.int
     UPDATE_TIME_FIELD_NUMBER: builtins.int
+    ROLLOUT_FIELD_NUMBER: builtins.int
+    SHADOW_REVISION_FIELD_NUMBER: builtins.int
+    WARM_REVISION_FIELD_NUMBER: builtins.int
     name: builtins.str
     """Identifier.
     `projects/{project}/environments/{environment}/deployments/{deployment}`;
@@ -189,10 +201,15 @@ class Deployment(google.protobuf.message.Message):
     """Output only. The revision that answers; 0: none."""
     etag: builtins.str
     """Output only. Changes with every new revision."""
+    shadow_revision: builtins.int
+    """Output only. The revision that gets copies of the requests; 0: none."""
+    warm_revision: builtins.int
+    """Output only. The revision that is kept running for a rollback; 0: none."""
     @property
     def failure(self) -> modelyard.common.v1.failure_pb2.Failure:
         """Output only. Why it FAILED: `NEVER_READY`, `SMOKE_FAILED`, `FETCH_FAILED`,
-        `ENVIRONMENT_FAILED`, `CRASHED`, `RIGHT_LOST`, `TIMEOUT`.
+        `ENVIRONMENT_FAILED`, `CRASHED`, `RIGHT_LOST`, `TIMEOUT`,
+        `ANALYSIS_FAILED`, `ANALYSIS_INCONCLUSIVE`, `ABORTED`.
         """
 
     @property
@@ -211,6 +228,10 @@ class Deployment(google.protobuf.message.Message):
     def update_time(self) -> google.protobuf.timestamp_pb2.Timestamp:
         """Output only. When it last changed."""
 
+    @property
+    def rollout(self) -> modelyard.deployer.v1.rollout_pb2.RolloutProgress:
+        """Output only. Where an unfinished rollout stands."""
+
     def __init__(
         self,
         *,
@@ -225,9 +246,12 @@ class Deployment(google.protobuf.message.Message):
         etag: builtins.str = ...,
         create_time: google.protobuf.timestamp_pb2.Timestamp | None = ...,
         update_time: google.protobuf.timestamp_pb2.Timestamp | None = ...,
+        rollout: modelyard.deployer.v1.rollout_pb2.RolloutProgress | None = ...,
+        shadow_revision: builtins.int = ...,
+        warm_revision: builtins.int = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["create_time", b"create_time", "failure", b"failure", "update_time", b"update_time"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["create_time", b"create_time", "desired_revision", b"desired_revision", "etag", b"etag", "failure", b"failure", "live_revision", b"live_revision", "model", b"model", "name", b"name", "revisions", b"revisions", "state", b"state", "update_time", b"update_time", "variants", b"variants"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["create_time", b"create_time", "failure", b"failure", "rollout", b"rollout", "update_time", b"update_time"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["create_time", b"create_time", "desired_revision", b"desired_revision", "etag", b"etag", "failure", b"failure", "live_revision", b"live_revision", "model", b"model", "name", b"name", "revisions", b"revisions", "rollout", b"rollout", "shadow_revision", b"shadow_revision", "state", b"state", "update_time", b"update_time", "variants", b"variants", "warm_revision", b"warm_revision"]) -> None: ...
 
 global___Deployment = Deployment
 
@@ -249,6 +273,9 @@ class Revision(google.protobuf.message.Message):
     FAILURE_FIELD_NUMBER: builtins.int
     LIVE_TIME_FIELD_NUMBER: builtins.int
     RESTORED_REVISION_FIELD_NUMBER: builtins.int
+    PLAN_FIELD_NUMBER: builtins.int
+    SERVING_FIELD_NUMBER: builtins.int
+    MIRROR_PERCENT_FIELD_NUMBER: builtins.int
     number: builtins.int
     """The number in the deployment, from 1, rising."""
     version: builtins.str
@@ -265,6 +292,8 @@ class Revision(google.protobuf.message.Message):
     """How it went."""
     restored_revision: builtins.int
     """For a rollback, the revision whose version it takes up again."""
+    mirror_percent: builtins.int
+    """For a shadow, the share of the requests that are copied to it, in percent."""
     @property
     def create_time(self) -> google.protobuf.timestamp_pb2.Timestamp:
         """When it was wished."""
@@ -281,6 +310,14 @@ class Revision(google.protobuf.message.Message):
     def live_time(self) -> google.protobuf.timestamp_pb2.Timestamp:
         """When it went live; unset: it never did."""
 
+    @property
+    def plan(self) -> modelyard.deployer.v1.rollout_pb2.RolloutPlan:
+        """How it takes over."""
+
+    @property
+    def serving(self) -> modelyard.deployer.v1.rollout_pb2.ServingSpec:
+        """How it is served."""
+
     def __init__(
         self,
         *,
@@ -296,9 +333,12 @@ class Revision(google.protobuf.message.Message):
         failure: modelyard.common.v1.failure_pb2.Failure | None = ...,
         live_time: google.protobuf.timestamp_pb2.Timestamp | None = ...,
         restored_revision: builtins.int = ...,
+        plan: modelyard.deployer.v1.rollout_pb2.RolloutPlan | None = ...,
+        serving: modelyard.deployer.v1.rollout_pb2.ServingSpec | None = ...,
+        mirror_percent: builtins.int = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["create_time", b"create_time", "failure", b"failure", "live_time", b"live_time"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["actor", b"actor", "artifact", b"artifact", "cause", b"cause", "create_time", b"create_time", "failure", b"failure", "live_time", b"live_time", "number", b"number", "outcome", b"outcome", "reason", b"reason", "restored_revision", b"restored_revision", "verdicts", b"verdicts", "version", b"version"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["create_time", b"create_time", "failure", b"failure", "live_time", b"live_time", "plan", b"plan", "serving", b"serving"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["actor", b"actor", "artifact", b"artifact", "cause", b"cause", "create_time", b"create_time", "failure", b"failure", "live_time", b"live_time", "mirror_percent", b"mirror_percent", "number", b"number", "outcome", b"outcome", "plan", b"plan", "reason", b"reason", "restored_revision", b"restored_revision", "serving", b"serving", "verdicts", b"verdicts", "version", b"version"]) -> None: ...
 
 global___Revision = Revision
 
@@ -338,6 +378,10 @@ class Variant(google.protobuf.message.Message):
     VERSION_FIELD_NUMBER: builtins.int
     WEIGHT_FIELD_NUMBER: builtins.int
     STATE_FIELD_NUMBER: builtins.int
+    MIRROR_PERCENT_FIELD_NUMBER: builtins.int
+    READY_REPLICA_COUNT_FIELD_NUMBER: builtins.int
+    RESTART_COUNT_FIELD_NUMBER: builtins.int
+    TRAFFIC_FIELD_NUMBER: builtins.int
     revision: builtins.int
     """The revision it belongs to."""
     version: builtins.str
@@ -346,6 +390,16 @@ class Variant(google.protobuf.message.Message):
     """Its share of the requests in percent; all shares add up to 100 or 0."""
     state: global___VariantState.ValueType
     """How it is."""
+    mirror_percent: builtins.int
+    """Its share of the requests that are copied to it, in percent."""
+    ready_replica_count: builtins.int
+    """How many of its model servers are ready."""
+    restart_count: builtins.int
+    """How often one of its model servers died and was started again."""
+    @property
+    def traffic(self) -> modelyard.deployer.v1.rollout_pb2.VariantTraffic:
+        """What was counted of it, as its controller reported last."""
+
     def __init__(
         self,
         *,
@@ -353,7 +407,12 @@ class Variant(google.protobuf.message.Message):
         version: builtins.str = ...,
         weight: builtins.int = ...,
         state: global___VariantState.ValueType = ...,
+        mirror_percent: builtins.int = ...,
+        ready_replica_count: builtins.int = ...,
+        restart_count: builtins.int = ...,
+        traffic: modelyard.deployer.v1.rollout_pb2.VariantTraffic | None = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["revision", b"revision", "state", b"state", "version", b"version", "weight", b"weight"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["traffic", b"traffic"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["mirror_percent", b"mirror_percent", "ready_replica_count", b"ready_replica_count", "restart_count", b"restart_count", "revision", b"revision", "state", b"state", "traffic", b"traffic", "version", b"version", "weight", b"weight"]) -> None: ...
 
 global___Variant = Variant

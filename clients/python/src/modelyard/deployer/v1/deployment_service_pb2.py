@@ -26,9 +26,10 @@ from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__
 from modelyard.common.v1 import access_pb2 as modelyard_dot_common_dot_v1_dot_access__pb2
 from modelyard.deployer.v1 import deployment_pb2 as modelyard_dot_deployer_dot_v1_dot_deployment__pb2
 from modelyard.deployer.v1 import environment_pb2 as modelyard_dot_deployer_dot_v1_dot_environment__pb2
+from modelyard.deployer.v1 import rollout_pb2 as modelyard_dot_deployer_dot_v1_dot_rollout__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n.modelyard/deployer/v1/deployment_service.proto\x12\x15modelyard.deployer.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a modelyard/common/v1/access.proto\x1a&modelyard/deployer/v1/deployment.proto\x1a\'modelyard/deployer/v1/environment.proto\"i\n\x14\x44\x65ployVersionRequest\x12\x0e\n\x06parent\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\t\x12\x0e\n\x06reason\x18\x03 \x01(\t\x12\x0c\n\x04\x65tag\x18\x04 \x01(\t\x12\x12\n\nrequest_id\x18\x05 \x01(\t\"`\n\x15\x44\x65ployVersionResponse\x12\x35\n\ndeployment\x18\x01 \x01(\x0b\x32!.modelyard.deployer.v1.Deployment\x12\x10\n\x08revision\x18\x02 \x01(\x03\"6\n\x13\x43heckVersionRequest\x12\x0e\n\x06parent\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\t\"L\n\x14\x43heckVersionResponse\x12\x34\n\x08verdicts\x18\x01 \x03(\x0b\x32\".modelyard.deployer.v1.GateVerdict\"m\n\x19RollbackDeploymentRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x10\n\x08revision\x18\x02 \x01(\x03\x12\x0e\n\x06reason\x18\x03 \x01(\t\x12\x0c\n\x04\x65tag\x18\x04 \x01(\t\x12\x12\n\nrequest_id\x18\x05 \x01(\t\"e\n\x1aRollbackDeploymentResponse\x12\x35\n\ndeployment\x18\x01 \x01(\x0b\x32!.modelyard.deployer.v1.Deployment\x12\x10\n\x08revision\x18\x02 \x01(\x03\"W\n\x15StopDeploymentRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0e\n\x06reason\x18\x02 \x01(\t\x12\x0c\n\x04\x65tag\x18\x03 \x01(\t\x12\x12\n\nrequest_id\x18\x04 \x01(\t\"O\n\x16StopDeploymentResponse\x12\x35\n\ndeployment\x18\x01 \x01(\x0b\x32!.modelyard.deployer.v1.Deployment\"$\n\x14GetDeploymentRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"N\n\x15GetDeploymentResponse\x12\x35\n\ndeployment\x18\x01 \x01(\x0b\x32!.modelyard.deployer.v1.Deployment\"O\n\x16ListDeploymentsRequest\x12\x0e\n\x06parent\x18\x01 \x01(\t\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\"j\n\x17ListDeploymentsResponse\x12\x36\n\x0b\x64\x65ployments\x18\x01 \x03(\x0b\x32!.modelyard.deployer.v1.Deployment\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"M\n\x14ListRevisionsRequest\x12\x0e\n\x06parent\x18\x01 \x01(\t\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\"d\n\x15ListRevisionsResponse\x12\x32\n\trevisions\x18\x01 \x03(\x0b\x32\x1f.modelyard.deployer.v1.Revision\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"C\n\x1dStreamDeploymentEventsRequest\x12\x12\n\ndeployment\x18\x01 \x01(\t\x12\x0e\n\x06\x63ursor\x18\x02 \x01(\t\"\x9f\x01\n\x1eStreamDeploymentEventsResponse\x12\x36\n\x06\x65vents\x18\x01 \x03(\x0b\x32&.modelyard.deployer.v1.DeploymentEvent\x12\x35\n\ndeployment\x18\x02 \x01(\x0b\x32!.modelyard.deployer.v1.Deployment\x12\x0e\n\x06\x63ursor\x18\x03 \x01(\t\"{\n\x0f\x44\x65ploymentEvent\x12(\n\x04time\x18\x01 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x10\n\x08revision\x18\x02 \x01(\x03\x12\x0c\n\x04type\x18\x03 \x01(\t\x12\x0f\n\x07message\x18\x04 \x01(\t\x12\r\n\x05\x61\x63tor\x18\x05 \x01(\t2\xa6\x08\n\x11\x44\x65ploymentService\x12z\n\rDeployVersion\x12+.modelyard.deployer.v1.DeployVersionRequest\x1a,.modelyard.deployer.v1.DeployVersionResponse\"\x0e\x8a\xb5\x18\n\x08\x05\x12\x06parent\x12w\n\x0c\x43heckVersion\x12*.modelyard.deployer.v1.CheckVersionRequest\x1a+.modelyard.deployer.v1.CheckVersionResponse\"\x0e\x8a\xb5\x18\n\x08\x02\x12\x06parent\x12\x87\x01\n\x12RollbackDeployment\x12\x30.modelyard.deployer.v1.RollbackDeploymentRequest\x1a\x31.modelyard.deployer.v1.RollbackDeploymentResponse\"\x0c\x8a\xb5\x18\x08\x08\x05\x12\x04name\x12{\n\x0eStopDeployment\x12,.modelyard.deployer.v1.StopDeploymentRequest\x1a-.modelyard.deployer.v1.StopDeploymentResponse\"\x0c\x8a\xb5\x18\x08\x08\x05\x12\x04name\x12x\n\rGetDeployment\x12+.modelyard.deployer.v1.GetDeploymentRequest\x1a,.modelyard.deployer.v1.GetDeploymentResponse\"\x0c\x8a\xb5\x18\x08\x08\x02\x12\x04name\x12\x80\x01\n\x0fListDeployments\x12-.modelyard.deployer.v1.ListDeploymentsRequest\x1a..modelyard.deployer.v1.ListDeploymentsResponse\"\x0e\x8a\xb5\x18\n\x08\x02\x12\x06parent\x12z\n\rListRevisions\x12+.modelyard.deployer.v1.ListRevisionsRequest\x1a,.modelyard.deployer.v1.ListRevisionsResponse\"\x0e\x8a\xb5\x18\n\x08\x02\x12\x06parent\x12\x9b\x01\n\x16StreamDeploymentEvents\x12\x34.modelyard.deployer.v1.StreamDeploymentEventsRequest\x1a\x35.modelyard.deployer.v1.StreamDeploymentEventsResponse\"\x12\x8a\xb5\x18\x0e\x08\x02\x12\ndeployment0\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n.modelyard/deployer/v1/deployment_service.proto\x12\x15modelyard.deployer.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a modelyard/common/v1/access.proto\x1a&modelyard/deployer/v1/deployment.proto\x1a\'modelyard/deployer/v1/environment.proto\x1a#modelyard/deployer/v1/rollout.proto\"\xd0\x01\n\x14\x44\x65ployVersionRequest\x12\x0e\n\x06parent\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\t\x12\x0e\n\x06reason\x18\x03 \x01(\t\x12\x0c\n\x04\x65tag\x18\x04 \x01(\t\x12\x12\n\nrequest_id\x18\x05 \x01(\t\x12\x30\n\x04plan\x18\x06 \x01(\x0b\x32\".modelyard.deployer.v1.RolloutPlan\x12\x33\n\x07serving\x18\x07 \x01(\x0b\x32\".modelyard.deployer.v1.ServingSpec\"`\n\x15\x44\x65ployVersionResponse\x12\x35\n\ndeployment\x18\x01 \x01(\x0b\x32!.modelyard.deployer.v1.Deployment\x12\x10\n\x08revision\x18\x02 \x01(\x03\"6\n\x13\x43heckVersionRequest\x12\x0e\n\x06parent\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\t\"L\n\x14\x43heckVersionResponse\x12\x34\n\x08verdicts\x18\x01 \x03(\x0b\x32\".modelyard.deployer.v1.GateVerdict\"m\n\x19RollbackDeploymentRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x10\n\x08revision\x18\x02 \x01(\x03\x12\x0e\n\x06reason\x18\x03 \x01(\t\x12\x0c\n\x04\x65tag\x18\x04 \x01(\t\x12\x12\n\nrequest_id\x18\x05 \x01(\t\"e\n\x1aRollbackDeploymentResponse\x12\x35\n\ndeployment\x18\x01 \x01(\x0b\x32!.modelyard.deployer.v1.Deployment\x12\x10\n\x08revision\x18\x02 \x01(\x03\"X\n\x16\x43ontinueRolloutRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0e\n\x06reason\x18\x02 \x01(\t\x12\x0c\n\x04\x65tag\x18\x03 \x01(\t\x12\x12\n\nrequest_id\x18\x04 \x01(\t\"P\n\x17\x43ontinueRolloutResponse\x12\x35\n\ndeployment\x18\x01 \x01(\x0b\x32!.modelyard.deployer.v1.Deployment\"U\n\x13\x41\x62ortRolloutRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0e\n\x06reason\x18\x02 \x01(\t\x12\x0c\n\x04\x65tag\x18\x03 \x01(\t\x12\x12\n\nrequest_id\x18\x04 \x01(\t\"M\n\x14\x41\x62ortRolloutResponse\x12\x35\n\ndeployment\x18\x01 \x01(\x0b\x32!.modelyard.deployer.v1.Deployment\"\xb6\x01\n\x14ShadowVersionRequest\x12\x0e\n\x06parent\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\t\x12\x16\n\x0emirror_percent\x18\x03 \x01(\x05\x12\x0e\n\x06reason\x18\x04 \x01(\t\x12\x0c\n\x04\x65tag\x18\x05 \x01(\t\x12\x12\n\nrequest_id\x18\x06 \x01(\t\x12\x33\n\x07serving\x18\x07 \x01(\x0b\x32\".modelyard.deployer.v1.ServingSpec\"`\n\x15ShadowVersionResponse\x12\x35\n\ndeployment\x18\x01 \x01(\x0b\x32!.modelyard.deployer.v1.Deployment\x12\x10\n\x08revision\x18\x02 \x01(\x03\"S\n\x11StopShadowRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0e\n\x06reason\x18\x02 \x01(\t\x12\x0c\n\x04\x65tag\x18\x03 \x01(\t\x12\x12\n\nrequest_id\x18\x04 \x01(\t\"K\n\x12StopShadowResponse\x12\x35\n\ndeployment\x18\x01 \x01(\x0b\x32!.modelyard.deployer.v1.Deployment\"W\n\x15StopDeploymentRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0e\n\x06reason\x18\x02 \x01(\t\x12\x0c\n\x04\x65tag\x18\x03 \x01(\t\x12\x12\n\nrequest_id\x18\x04 \x01(\t\"O\n\x16StopDeploymentResponse\x12\x35\n\ndeployment\x18\x01 \x01(\x0b\x32!.modelyard.deployer.v1.Deployment\"$\n\x14GetDeploymentRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"N\n\x15GetDeploymentResponse\x12\x35\n\ndeployment\x18\x01 \x01(\x0b\x32!.modelyard.deployer.v1.Deployment\"O\n\x16ListDeploymentsRequest\x12\x0e\n\x06parent\x18\x01 \x01(\t\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\"j\n\x17ListDeploymentsResponse\x12\x36\n\x0b\x64\x65ployments\x18\x01 \x03(\x0b\x32!.modelyard.deployer.v1.Deployment\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"M\n\x14ListRevisionsRequest\x12\x0e\n\x06parent\x18\x01 \x01(\t\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\"d\n\x15ListRevisionsResponse\x12\x32\n\trevisions\x18\x01 \x03(\x0b\x32\x1f.modelyard.deployer.v1.Revision\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"C\n\x1dStreamDeploymentEventsRequest\x12\x12\n\ndeployment\x18\x01 \x01(\t\x12\x0e\n\x06\x63ursor\x18\x02 \x01(\t\"\x9f\x01\n\x1eStreamDeploymentEventsResponse\x12\x36\n\x06\x65vents\x18\x01 \x03(\x0b\x32&.modelyard.deployer.v1.DeploymentEvent\x12\x35\n\ndeployment\x18\x02 \x01(\x0b\x32!.modelyard.deployer.v1.Deployment\x12\x0e\n\x06\x63ursor\x18\x03 \x01(\t\"{\n\x0f\x44\x65ploymentEvent\x12(\n\x04time\x18\x01 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x10\n\x08revision\x18\x02 \x01(\x03\x12\x0c\n\x04type\x18\x03 \x01(\t\x12\x0f\n\x07message\x18\x04 \x01(\t\x12\r\n\x05\x61\x63tor\x18\x05 \x01(\t2\x8a\x0c\n\x11\x44\x65ploymentService\x12z\n\rDeployVersion\x12+.modelyard.deployer.v1.DeployVersionRequest\x1a,.modelyard.deployer.v1.DeployVersionResponse\"\x0e\x8a\xb5\x18\n\x08\x05\x12\x06parent\x12w\n\x0c\x43heckVersion\x12*.modelyard.deployer.v1.CheckVersionRequest\x1a+.modelyard.deployer.v1.CheckVersionResponse\"\x0e\x8a\xb5\x18\n\x08\x02\x12\x06parent\x12\x87\x01\n\x12RollbackDeployment\x12\x30.modelyard.deployer.v1.RollbackDeploymentRequest\x1a\x31.modelyard.deployer.v1.RollbackDeploymentResponse\"\x0c\x8a\xb5\x18\x08\x08\x05\x12\x04name\x12~\n\x0f\x43ontinueRollout\x12-.modelyard.deployer.v1.ContinueRolloutRequest\x1a..modelyard.deployer.v1.ContinueRolloutResponse\"\x0c\x8a\xb5\x18\x08\x08\x05\x12\x04name\x12u\n\x0c\x41\x62ortRollout\x12*.modelyard.deployer.v1.AbortRolloutRequest\x1a+.modelyard.deployer.v1.AbortRolloutResponse\"\x0c\x8a\xb5\x18\x08\x08\x05\x12\x04name\x12z\n\rShadowVersion\x12+.modelyard.deployer.v1.ShadowVersionRequest\x1a,.modelyard.deployer.v1.ShadowVersionResponse\"\x0e\x8a\xb5\x18\n\x08\x05\x12\x06parent\x12o\n\nStopShadow\x12(.modelyard.deployer.v1.StopShadowRequest\x1a).modelyard.deployer.v1.StopShadowResponse\"\x0c\x8a\xb5\x18\x08\x08\x05\x12\x04name\x12{\n\x0eStopDeployment\x12,.modelyard.deployer.v1.StopDeploymentRequest\x1a-.modelyard.deployer.v1.StopDeploymentResponse\"\x0c\x8a\xb5\x18\x08\x08\x05\x12\x04name\x12x\n\rGetDeployment\x12+.modelyard.deployer.v1.GetDeploymentRequest\x1a,.modelyard.deployer.v1.GetDeploymentResponse\"\x0c\x8a\xb5\x18\x08\x08\x02\x12\x04name\x12\x80\x01\n\x0fListDeployments\x12-.modelyard.deployer.v1.ListDeploymentsRequest\x1a..modelyard.deployer.v1.ListDeploymentsResponse\"\x0e\x8a\xb5\x18\n\x08\x02\x12\x06parent\x12z\n\rListRevisions\x12+.modelyard.deployer.v1.ListRevisionsRequest\x1a,.modelyard.deployer.v1.ListRevisionsResponse\"\x0e\x8a\xb5\x18\n\x08\x02\x12\x06parent\x12\x9b\x01\n\x16StreamDeploymentEvents\x12\x34.modelyard.deployer.v1.StreamDeploymentEventsRequest\x1a\x35.modelyard.deployer.v1.StreamDeploymentEventsResponse\"\x12\x8a\xb5\x18\x0e\x08\x02\x12\ndeployment0\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -41,6 +42,14 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_DEPLOYMENTSERVICE'].methods_by_name['CheckVersion']._serialized_options = b'\212\265\030\n\010\002\022\006parent'
   _globals['_DEPLOYMENTSERVICE'].methods_by_name['RollbackDeployment']._loaded_options = None
   _globals['_DEPLOYMENTSERVICE'].methods_by_name['RollbackDeployment']._serialized_options = b'\212\265\030\010\010\005\022\004name'
+  _globals['_DEPLOYMENTSERVICE'].methods_by_name['ContinueRollout']._loaded_options = None
+  _globals['_DEPLOYMENTSERVICE'].methods_by_name['ContinueRollout']._serialized_options = b'\212\265\030\010\010\005\022\004name'
+  _globals['_DEPLOYMENTSERVICE'].methods_by_name['AbortRollout']._loaded_options = None
+  _globals['_DEPLOYMENTSERVICE'].methods_by_name['AbortRollout']._serialized_options = b'\212\265\030\010\010\005\022\004name'
+  _globals['_DEPLOYMENTSERVICE'].methods_by_name['ShadowVersion']._loaded_options = None
+  _globals['_DEPLOYMENTSERVICE'].methods_by_name['ShadowVersion']._serialized_options = b'\212\265\030\n\010\005\022\006parent'
+  _globals['_DEPLOYMENTSERVICE'].methods_by_name['StopShadow']._loaded_options = None
+  _globals['_DEPLOYMENTSERVICE'].methods_by_name['StopShadow']._serialized_options = b'\212\265\030\010\010\005\022\004name'
   _globals['_DEPLOYMENTSERVICE'].methods_by_name['StopDeployment']._loaded_options = None
   _globals['_DEPLOYMENTSERVICE'].methods_by_name['StopDeployment']._serialized_options = b'\212\265\030\010\010\005\022\004name'
   _globals['_DEPLOYMENTSERVICE'].methods_by_name['GetDeployment']._loaded_options = None
@@ -51,40 +60,56 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_DEPLOYMENTSERVICE'].methods_by_name['ListRevisions']._serialized_options = b'\212\265\030\n\010\002\022\006parent'
   _globals['_DEPLOYMENTSERVICE'].methods_by_name['StreamDeploymentEvents']._loaded_options = None
   _globals['_DEPLOYMENTSERVICE'].methods_by_name['StreamDeploymentEvents']._serialized_options = b'\212\265\030\016\010\002\022\ndeployment'
-  _globals['_DEPLOYVERSIONREQUEST']._serialized_start=221
-  _globals['_DEPLOYVERSIONREQUEST']._serialized_end=326
-  _globals['_DEPLOYVERSIONRESPONSE']._serialized_start=328
-  _globals['_DEPLOYVERSIONRESPONSE']._serialized_end=424
-  _globals['_CHECKVERSIONREQUEST']._serialized_start=426
-  _globals['_CHECKVERSIONREQUEST']._serialized_end=480
-  _globals['_CHECKVERSIONRESPONSE']._serialized_start=482
-  _globals['_CHECKVERSIONRESPONSE']._serialized_end=558
-  _globals['_ROLLBACKDEPLOYMENTREQUEST']._serialized_start=560
-  _globals['_ROLLBACKDEPLOYMENTREQUEST']._serialized_end=669
-  _globals['_ROLLBACKDEPLOYMENTRESPONSE']._serialized_start=671
-  _globals['_ROLLBACKDEPLOYMENTRESPONSE']._serialized_end=772
-  _globals['_STOPDEPLOYMENTREQUEST']._serialized_start=774
-  _globals['_STOPDEPLOYMENTREQUEST']._serialized_end=861
-  _globals['_STOPDEPLOYMENTRESPONSE']._serialized_start=863
-  _globals['_STOPDEPLOYMENTRESPONSE']._serialized_end=942
-  _globals['_GETDEPLOYMENTREQUEST']._serialized_start=944
-  _globals['_GETDEPLOYMENTREQUEST']._serialized_end=980
-  _globals['_GETDEPLOYMENTRESPONSE']._serialized_start=982
-  _globals['_GETDEPLOYMENTRESPONSE']._serialized_end=1060
-  _globals['_LISTDEPLOYMENTSREQUEST']._serialized_start=1062
-  _globals['_LISTDEPLOYMENTSREQUEST']._serialized_end=1141
-  _globals['_LISTDEPLOYMENTSRESPONSE']._serialized_start=1143
-  _globals['_LISTDEPLOYMENTSRESPONSE']._serialized_end=1249
-  _globals['_LISTREVISIONSREQUEST']._serialized_start=1251
-  _globals['_LISTREVISIONSREQUEST']._serialized_end=1328
-  _globals['_LISTREVISIONSRESPONSE']._serialized_start=1330
-  _globals['_LISTREVISIONSRESPONSE']._serialized_end=1430
-  _globals['_STREAMDEPLOYMENTEVENTSREQUEST']._serialized_start=1432
-  _globals['_STREAMDEPLOYMENTEVENTSREQUEST']._serialized_end=1499
-  _globals['_STREAMDEPLOYMENTEVENTSRESPONSE']._serialized_start=1502
-  _globals['_STREAMDEPLOYMENTEVENTSRESPONSE']._serialized_end=1661
-  _globals['_DEPLOYMENTEVENT']._serialized_start=1663
-  _globals['_DEPLOYMENTEVENT']._serialized_end=1786
-  _globals['_DEPLOYMENTSERVICE']._serialized_start=1789
-  _globals['_DEPLOYMENTSERVICE']._serialized_end=2851
+  _globals['_DEPLOYVERSIONREQUEST']._serialized_start=259
+  _globals['_DEPLOYVERSIONREQUEST']._serialized_end=467
+  _globals['_DEPLOYVERSIONRESPONSE']._serialized_start=469
+  _globals['_DEPLOYVERSIONRESPONSE']._serialized_end=565
+  _globals['_CHECKVERSIONREQUEST']._serialized_start=567
+  _globals['_CHECKVERSIONREQUEST']._serialized_end=621
+  _globals['_CHECKVERSIONRESPONSE']._serialized_start=623
+  _globals['_CHECKVERSIONRESPONSE']._serialized_end=699
+  _globals['_ROLLBACKDEPLOYMENTREQUEST']._serialized_start=701
+  _globals['_ROLLBACKDEPLOYMENTREQUEST']._serialized_end=810
+  _globals['_ROLLBACKDEPLOYMENTRESPONSE']._serialized_start=812
+  _globals['_ROLLBACKDEPLOYMENTRESPONSE']._serialized_end=913
+  _globals['_CONTINUEROLLOUTREQUEST']._serialized_start=915
+  _globals['_CONTINUEROLLOUTREQUEST']._serialized_end=1003
+  _globals['_CONTINUEROLLOUTRESPONSE']._serialized_start=1005
+  _globals['_CONTINUEROLLOUTRESPONSE']._serialized_end=1085
+  _globals['_ABORTROLLOUTREQUEST']._serialized_start=1087
+  _globals['_ABORTROLLOUTREQUEST']._serialized_end=1172
+  _globals['_ABORTROLLOUTRESPONSE']._serialized_start=1174
+  _globals['_ABORTROLLOUTRESPONSE']._serialized_end=1251
+  _globals['_SHADOWVERSIONREQUEST']._serialized_start=1254
+  _globals['_SHADOWVERSIONREQUEST']._serialized_end=1436
+  _globals['_SHADOWVERSIONRESPONSE']._serialized_start=1438
+  _globals['_SHADOWVERSIONRESPONSE']._serialized_end=1534
+  _globals['_STOPSHADOWREQUEST']._serialized_start=1536
+  _globals['_STOPSHADOWREQUEST']._serialized_end=1619
+  _globals['_STOPSHADOWRESPONSE']._serialized_start=1621
+  _globals['_STOPSHADOWRESPONSE']._serialized_end=1696
+  _globals['_STOPDEPLOYMENTREQUEST']._serialized_start=1698
+  _globals['_STOPDEPLOYMENTREQUEST']._serialized_end=1785
+  _globals['_STOPDEPLOYMENTRESPONSE']._serialized_start=1787
+  _globals['_STOPDEPLOYMENTRESPONSE']._serialized_end=1866
+  _globals['_GETDEPLOYMENTREQUEST']._serialized_start=1868
+  _globals['_GETDEPLOYMENTREQUEST']._serialized_end=1904
+  _globals['_GETDEPLOYMENTRESPONSE']._serialized_start=1906
+  _globals['_GETDEPLOYMENTRESPONSE']._serialized_end=1984
+  _globals['_LISTDEPLOYMENTSREQUEST']._serialized_start=1986
+  _globals['_LISTDEPLOYMENTSREQUEST']._serialized_end=2065
+  _globals['_LISTDEPLOYMENTSRESPONSE']._serialized_start=2067
+  _globals['_LISTDEPLOYMENTSRESPONSE']._serialized_end=2173
+  _globals['_LISTREVISIONSREQUEST']._serialized_start=2175
+  _globals['_LISTREVISIONSREQUEST']._serialized_end=2252
+  _globals['_LISTREVISIONSRESPONSE']._serialized_start=2254
+  _globals['_LISTREVISIONSRESPONSE']._serialized_end=2354
+  _globals['_STREAMDEPLOYMENTEVENTSREQUEST']._serialized_start=2356
+  _globals['_STREAMDEPLOYMENTEVENTSREQUEST']._serialized_end=2423
+  _globals['_STREAMDEPLOYMENTEVENTSRESPONSE']._serialized_start=2426
+  _globals['_STREAMDEPLOYMENTEVENTSRESPONSE']._serialized_end=2585
+  _globals['_DEPLOYMENTEVENT']._serialized_start=2587
+  _globals['_DEPLOYMENTEVENT']._serialized_end=2710
+  _globals['_DEPLOYMENTSERVICE']._serialized_start=2713
+  _globals['_DEPLOYMENTSERVICE']._serialized_end=4259
 # @@protoc_insertion_point(module_scope)

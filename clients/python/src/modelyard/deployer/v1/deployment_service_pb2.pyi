@@ -11,6 +11,7 @@ import google.protobuf.message
 import google.protobuf.timestamp_pb2
 import modelyard.deployer.v1.deployment_pb2
 import modelyard.deployer.v1.environment_pb2
+import modelyard.deployer.v1.rollout_pb2
 import typing
 
 DESCRIPTOR: google.protobuf.descriptor.FileDescriptor
@@ -26,6 +27,8 @@ class DeployVersionRequest(google.protobuf.message.Message):
     REASON_FIELD_NUMBER: builtins.int
     ETAG_FIELD_NUMBER: builtins.int
     REQUEST_ID_FIELD_NUMBER: builtins.int
+    PLAN_FIELD_NUMBER: builtins.int
+    SERVING_FIELD_NUMBER: builtins.int
     parent: builtins.str
     """Required. `projects/{project}/environments/{environment}`."""
     version: builtins.str
@@ -36,6 +39,14 @@ class DeployVersionRequest(google.protobuf.message.Message):
     """Optional. The deployment's current etag; empty: whatever it is."""
     request_id: builtins.str
     """Optional. A UUID that makes the call safe to repeat."""
+    @property
+    def plan(self) -> modelyard.deployer.v1.rollout_pb2.RolloutPlan:
+        """Optional. How it takes over; unset: all at once."""
+
+    @property
+    def serving(self) -> modelyard.deployer.v1.rollout_pb2.ServingSpec:
+        """Optional. How it is served."""
+
     def __init__(
         self,
         *,
@@ -44,8 +55,11 @@ class DeployVersionRequest(google.protobuf.message.Message):
         reason: builtins.str = ...,
         etag: builtins.str = ...,
         request_id: builtins.str = ...,
+        plan: modelyard.deployer.v1.rollout_pb2.RolloutPlan | None = ...,
+        serving: modelyard.deployer.v1.rollout_pb2.ServingSpec | None = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["etag", b"etag", "parent", b"parent", "reason", b"reason", "request_id", b"request_id", "version", b"version"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["plan", b"plan", "serving", b"serving"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["etag", b"etag", "parent", b"parent", "plan", b"plan", "reason", b"reason", "request_id", b"request_id", "serving", b"serving", "version", b"version"]) -> None: ...
 
 global___DeployVersionRequest = DeployVersionRequest
 
@@ -176,6 +190,229 @@ class RollbackDeploymentResponse(google.protobuf.message.Message):
     def ClearField(self, field_name: typing.Literal["deployment", b"deployment", "revision", b"revision"]) -> None: ...
 
 global___RollbackDeploymentResponse = RollbackDeploymentResponse
+
+@typing.final
+class ContinueRolloutRequest(google.protobuf.message.Message):
+    """ContinueRolloutRequest names a deployment."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: builtins.int
+    REASON_FIELD_NUMBER: builtins.int
+    ETAG_FIELD_NUMBER: builtins.int
+    REQUEST_ID_FIELD_NUMBER: builtins.int
+    name: builtins.str
+    """Required. The deployment."""
+    reason: builtins.str
+    """Optional. Why, for the history; at most 1,000 characters."""
+    etag: builtins.str
+    """Optional. The deployment's current etag; empty: whatever it is."""
+    request_id: builtins.str
+    """Optional. A UUID that makes the call safe to repeat."""
+    def __init__(
+        self,
+        *,
+        name: builtins.str = ...,
+        reason: builtins.str = ...,
+        etag: builtins.str = ...,
+        request_id: builtins.str = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["etag", b"etag", "name", b"name", "reason", b"reason", "request_id", b"request_id"]) -> None: ...
+
+global___ContinueRolloutRequest = ContinueRolloutRequest
+
+@typing.final
+class ContinueRolloutResponse(google.protobuf.message.Message):
+    """ContinueRolloutResponse carries the deployment."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    DEPLOYMENT_FIELD_NUMBER: builtins.int
+    @property
+    def deployment(self) -> modelyard.deployer.v1.deployment_pb2.Deployment:
+        """The deployment."""
+
+    def __init__(
+        self,
+        *,
+        deployment: modelyard.deployer.v1.deployment_pb2.Deployment | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["deployment", b"deployment"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["deployment", b"deployment"]) -> None: ...
+
+global___ContinueRolloutResponse = ContinueRolloutResponse
+
+@typing.final
+class AbortRolloutRequest(google.protobuf.message.Message):
+    """AbortRolloutRequest names a deployment."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: builtins.int
+    REASON_FIELD_NUMBER: builtins.int
+    ETAG_FIELD_NUMBER: builtins.int
+    REQUEST_ID_FIELD_NUMBER: builtins.int
+    name: builtins.str
+    """Required. The deployment."""
+    reason: builtins.str
+    """Optional. Why, for the history; at most 1,000 characters."""
+    etag: builtins.str
+    """Optional. The deployment's current etag; empty: whatever it is."""
+    request_id: builtins.str
+    """Optional. A UUID that makes the call safe to repeat."""
+    def __init__(
+        self,
+        *,
+        name: builtins.str = ...,
+        reason: builtins.str = ...,
+        etag: builtins.str = ...,
+        request_id: builtins.str = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["etag", b"etag", "name", b"name", "reason", b"reason", "request_id", b"request_id"]) -> None: ...
+
+global___AbortRolloutRequest = AbortRolloutRequest
+
+@typing.final
+class AbortRolloutResponse(google.protobuf.message.Message):
+    """AbortRolloutResponse carries the deployment."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    DEPLOYMENT_FIELD_NUMBER: builtins.int
+    @property
+    def deployment(self) -> modelyard.deployer.v1.deployment_pb2.Deployment:
+        """The deployment."""
+
+    def __init__(
+        self,
+        *,
+        deployment: modelyard.deployer.v1.deployment_pb2.Deployment | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["deployment", b"deployment"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["deployment", b"deployment"]) -> None: ...
+
+global___AbortRolloutResponse = AbortRolloutResponse
+
+@typing.final
+class ShadowVersionRequest(google.protobuf.message.Message):
+    """ShadowVersionRequest asks for a version to get copies of requests."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    PARENT_FIELD_NUMBER: builtins.int
+    VERSION_FIELD_NUMBER: builtins.int
+    MIRROR_PERCENT_FIELD_NUMBER: builtins.int
+    REASON_FIELD_NUMBER: builtins.int
+    ETAG_FIELD_NUMBER: builtins.int
+    REQUEST_ID_FIELD_NUMBER: builtins.int
+    SERVING_FIELD_NUMBER: builtins.int
+    parent: builtins.str
+    """Required. `projects/{project}/environments/{environment}`."""
+    version: builtins.str
+    """Required. The version, by its own name or an alias's or a model's name."""
+    mirror_percent: builtins.int
+    """Optional. The share of the requests that are copied, in percent; 0: 100."""
+    reason: builtins.str
+    """Optional. Why, for the history; at most 1,000 characters."""
+    etag: builtins.str
+    """Optional. The deployment's current etag; empty: whatever it is."""
+    request_id: builtins.str
+    """Optional. A UUID that makes the call safe to repeat."""
+    @property
+    def serving(self) -> modelyard.deployer.v1.rollout_pb2.ServingSpec:
+        """Optional. How it is served."""
+
+    def __init__(
+        self,
+        *,
+        parent: builtins.str = ...,
+        version: builtins.str = ...,
+        mirror_percent: builtins.int = ...,
+        reason: builtins.str = ...,
+        etag: builtins.str = ...,
+        request_id: builtins.str = ...,
+        serving: modelyard.deployer.v1.rollout_pb2.ServingSpec | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["serving", b"serving"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["etag", b"etag", "mirror_percent", b"mirror_percent", "parent", b"parent", "reason", b"reason", "request_id", b"request_id", "serving", b"serving", "version", b"version"]) -> None: ...
+
+global___ShadowVersionRequest = ShadowVersionRequest
+
+@typing.final
+class ShadowVersionResponse(google.protobuf.message.Message):
+    """ShadowVersionResponse carries the deployment."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    DEPLOYMENT_FIELD_NUMBER: builtins.int
+    REVISION_FIELD_NUMBER: builtins.int
+    revision: builtins.int
+    """The number of the new revision."""
+    @property
+    def deployment(self) -> modelyard.deployer.v1.deployment_pb2.Deployment:
+        """The deployment."""
+
+    def __init__(
+        self,
+        *,
+        deployment: modelyard.deployer.v1.deployment_pb2.Deployment | None = ...,
+        revision: builtins.int = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["deployment", b"deployment"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["deployment", b"deployment", "revision", b"revision"]) -> None: ...
+
+global___ShadowVersionResponse = ShadowVersionResponse
+
+@typing.final
+class StopShadowRequest(google.protobuf.message.Message):
+    """StopShadowRequest names a deployment."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: builtins.int
+    REASON_FIELD_NUMBER: builtins.int
+    ETAG_FIELD_NUMBER: builtins.int
+    REQUEST_ID_FIELD_NUMBER: builtins.int
+    name: builtins.str
+    """Required. The deployment."""
+    reason: builtins.str
+    """Optional. Why, for the history; at most 1,000 characters."""
+    etag: builtins.str
+    """Optional. The deployment's current etag; empty: whatever it is."""
+    request_id: builtins.str
+    """Optional. A UUID that makes the call safe to repeat."""
+    def __init__(
+        self,
+        *,
+        name: builtins.str = ...,
+        reason: builtins.str = ...,
+        etag: builtins.str = ...,
+        request_id: builtins.str = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["etag", b"etag", "name", b"name", "reason", b"reason", "request_id", b"request_id"]) -> None: ...
+
+global___StopShadowRequest = StopShadowRequest
+
+@typing.final
+class StopShadowResponse(google.protobuf.message.Message):
+    """StopShadowResponse carries the deployment."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    DEPLOYMENT_FIELD_NUMBER: builtins.int
+    @property
+    def deployment(self) -> modelyard.deployer.v1.deployment_pb2.Deployment:
+        """The deployment."""
+
+    def __init__(
+        self,
+        *,
+        deployment: modelyard.deployer.v1.deployment_pb2.Deployment | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["deployment", b"deployment"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["deployment", b"deployment"]) -> None: ...
+
+global___StopShadowResponse = StopShadowResponse
 
 @typing.final
 class StopDeploymentRequest(google.protobuf.message.Message):
@@ -439,7 +676,9 @@ class DeploymentEvent(google.protobuf.message.Message):
     """UPPER_SNAKE_CASE: `DEPLOY_REQUESTED`, `GATE_REFUSED`,
     `ROLLBACK_REQUESTED`, `STOP_REQUESTED`, `VARIANT_STARTING`,
     `VARIANT_READY`, `VARIANT_FAILED`, `TRAFFIC_SHIFTED`, `DRAINING`,
-    `DRAINED`, `LIVE`, `FAILED`, `STOPPED`.
+    `DRAINED`, `LIVE`, `FAILED`, `STOPPED`, `STEP_STARTED`, `ANALYSIS_PASSED`,
+    `CONTINUE_REQUESTED`, `ABORT_REQUESTED`, `SHADOW_REQUESTED`,
+    `SHADOW_ENDED`.
     """
     message: builtins.str
     """What happened, for a person."""

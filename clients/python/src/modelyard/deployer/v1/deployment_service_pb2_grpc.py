@@ -50,6 +50,26 @@ class DeploymentServiceStub(object):
                 request_serializer=modelyard_dot_deployer_dot_v1_dot_deployment__service__pb2.RollbackDeploymentRequest.SerializeToString,
                 response_deserializer=modelyard_dot_deployer_dot_v1_dot_deployment__service__pb2.RollbackDeploymentResponse.FromString,
                 _registered_method=True)
+        self.ContinueRollout = channel.unary_unary(
+                '/modelyard.deployer.v1.DeploymentService/ContinueRollout',
+                request_serializer=modelyard_dot_deployer_dot_v1_dot_deployment__service__pb2.ContinueRolloutRequest.SerializeToString,
+                response_deserializer=modelyard_dot_deployer_dot_v1_dot_deployment__service__pb2.ContinueRolloutResponse.FromString,
+                _registered_method=True)
+        self.AbortRollout = channel.unary_unary(
+                '/modelyard.deployer.v1.DeploymentService/AbortRollout',
+                request_serializer=modelyard_dot_deployer_dot_v1_dot_deployment__service__pb2.AbortRolloutRequest.SerializeToString,
+                response_deserializer=modelyard_dot_deployer_dot_v1_dot_deployment__service__pb2.AbortRolloutResponse.FromString,
+                _registered_method=True)
+        self.ShadowVersion = channel.unary_unary(
+                '/modelyard.deployer.v1.DeploymentService/ShadowVersion',
+                request_serializer=modelyard_dot_deployer_dot_v1_dot_deployment__service__pb2.ShadowVersionRequest.SerializeToString,
+                response_deserializer=modelyard_dot_deployer_dot_v1_dot_deployment__service__pb2.ShadowVersionResponse.FromString,
+                _registered_method=True)
+        self.StopShadow = channel.unary_unary(
+                '/modelyard.deployer.v1.DeploymentService/StopShadow',
+                request_serializer=modelyard_dot_deployer_dot_v1_dot_deployment__service__pb2.StopShadowRequest.SerializeToString,
+                response_deserializer=modelyard_dot_deployer_dot_v1_dot_deployment__service__pb2.StopShadowResponse.FromString,
+                _registered_method=True)
         self.StopDeployment = channel.unary_unary(
                 '/modelyard.deployer.v1.DeploymentService/StopDeployment',
                 request_serializer=modelyard_dot_deployer_dot_v1_dot_deployment__service__pb2.StopDeploymentRequest.SerializeToString,
@@ -109,6 +129,48 @@ class DeploymentServiceServicer(object):
         is a new revision with that one's version; gates are not asked.
 
         Errors: FAILED_PRECONDITION NOTHING_TO_ROLL_BACK; NOT_FOUND
+        RESOURCE_NOT_FOUND; ABORTED ETAG_MISMATCH.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ContinueRollout(self, request, context):
+        """Let a rollout that waits for it take its next step.
+
+        Errors: FAILED_PRECONDITION WRONG_STATE when none waits for it; NOT_FOUND
+        RESOURCE_NOT_FOUND; ABORTED ETAG_MISMATCH.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def AbortRollout(self, request, context):
+        """Give an unfinished rollout up: what was live gets all requests again.
+
+        Errors: FAILED_PRECONDITION WRONG_STATE when there is none; NOT_FOUND
+        RESOURCE_NOT_FOUND; ABORTED ETAG_MISMATCH.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ShadowVersion(self, request, context):
+        """Have a version get copies of the live one's requests; its answers are
+        dropped. It replaces another shadow. Gates are not asked.
+
+        Errors: FAILED_PRECONDITION WRONG_STATE (nothing is live, or the version is
+        not READY), REQUEST_ID_REUSED; NOT_FOUND RESOURCE_NOT_FOUND; ABORTED
+        ETAG_MISMATCH.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def StopShadow(self, request, context):
+        """End a shadow.
+
+        Errors: FAILED_PRECONDITION WRONG_STATE when there is none; NOT_FOUND
         RESOURCE_NOT_FOUND; ABORTED ETAG_MISMATCH.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -179,6 +241,26 @@ def add_DeploymentServiceServicer_to_server(servicer, server):
                     servicer.RollbackDeployment,
                     request_deserializer=modelyard_dot_deployer_dot_v1_dot_deployment__service__pb2.RollbackDeploymentRequest.FromString,
                     response_serializer=modelyard_dot_deployer_dot_v1_dot_deployment__service__pb2.RollbackDeploymentResponse.SerializeToString,
+            ),
+            'ContinueRollout': grpc.unary_unary_rpc_method_handler(
+                    servicer.ContinueRollout,
+                    request_deserializer=modelyard_dot_deployer_dot_v1_dot_deployment__service__pb2.ContinueRolloutRequest.FromString,
+                    response_serializer=modelyard_dot_deployer_dot_v1_dot_deployment__service__pb2.ContinueRolloutResponse.SerializeToString,
+            ),
+            'AbortRollout': grpc.unary_unary_rpc_method_handler(
+                    servicer.AbortRollout,
+                    request_deserializer=modelyard_dot_deployer_dot_v1_dot_deployment__service__pb2.AbortRolloutRequest.FromString,
+                    response_serializer=modelyard_dot_deployer_dot_v1_dot_deployment__service__pb2.AbortRolloutResponse.SerializeToString,
+            ),
+            'ShadowVersion': grpc.unary_unary_rpc_method_handler(
+                    servicer.ShadowVersion,
+                    request_deserializer=modelyard_dot_deployer_dot_v1_dot_deployment__service__pb2.ShadowVersionRequest.FromString,
+                    response_serializer=modelyard_dot_deployer_dot_v1_dot_deployment__service__pb2.ShadowVersionResponse.SerializeToString,
+            ),
+            'StopShadow': grpc.unary_unary_rpc_method_handler(
+                    servicer.StopShadow,
+                    request_deserializer=modelyard_dot_deployer_dot_v1_dot_deployment__service__pb2.StopShadowRequest.FromString,
+                    response_serializer=modelyard_dot_deployer_dot_v1_dot_deployment__service__pb2.StopShadowResponse.SerializeToString,
             ),
             'StopDeployment': grpc.unary_unary_rpc_method_handler(
                     servicer.StopDeployment,
@@ -288,6 +370,114 @@ class DeploymentService(object):
             '/modelyard.deployer.v1.DeploymentService/RollbackDeployment',
             modelyard_dot_deployer_dot_v1_dot_deployment__service__pb2.RollbackDeploymentRequest.SerializeToString,
             modelyard_dot_deployer_dot_v1_dot_deployment__service__pb2.RollbackDeploymentResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ContinueRollout(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/modelyard.deployer.v1.DeploymentService/ContinueRollout',
+            modelyard_dot_deployer_dot_v1_dot_deployment__service__pb2.ContinueRolloutRequest.SerializeToString,
+            modelyard_dot_deployer_dot_v1_dot_deployment__service__pb2.ContinueRolloutResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def AbortRollout(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/modelyard.deployer.v1.DeploymentService/AbortRollout',
+            modelyard_dot_deployer_dot_v1_dot_deployment__service__pb2.AbortRolloutRequest.SerializeToString,
+            modelyard_dot_deployer_dot_v1_dot_deployment__service__pb2.AbortRolloutResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ShadowVersion(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/modelyard.deployer.v1.DeploymentService/ShadowVersion',
+            modelyard_dot_deployer_dot_v1_dot_deployment__service__pb2.ShadowVersionRequest.SerializeToString,
+            modelyard_dot_deployer_dot_v1_dot_deployment__service__pb2.ShadowVersionResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def StopShadow(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/modelyard.deployer.v1.DeploymentService/StopShadow',
+            modelyard_dot_deployer_dot_v1_dot_deployment__service__pb2.StopShadowRequest.SerializeToString,
+            modelyard_dot_deployer_dot_v1_dot_deployment__service__pb2.StopShadowResponse.FromString,
             options,
             channel_credentials,
             insecure,

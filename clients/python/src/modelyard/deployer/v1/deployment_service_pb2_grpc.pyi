@@ -55,6 +55,48 @@ class DeploymentServiceStub:
     RESOURCE_NOT_FOUND; ABORTED ETAG_MISMATCH.
     """
 
+    ContinueRollout: grpc.UnaryUnaryMultiCallable[
+        modelyard.deployer.v1.deployment_service_pb2.ContinueRolloutRequest,
+        modelyard.deployer.v1.deployment_service_pb2.ContinueRolloutResponse,
+    ]
+    """Let a rollout that waits for it take its next step.
+
+    Errors: FAILED_PRECONDITION WRONG_STATE when none waits for it; NOT_FOUND
+    RESOURCE_NOT_FOUND; ABORTED ETAG_MISMATCH.
+    """
+
+    AbortRollout: grpc.UnaryUnaryMultiCallable[
+        modelyard.deployer.v1.deployment_service_pb2.AbortRolloutRequest,
+        modelyard.deployer.v1.deployment_service_pb2.AbortRolloutResponse,
+    ]
+    """Give an unfinished rollout up: what was live gets all requests again.
+
+    Errors: FAILED_PRECONDITION WRONG_STATE when there is none; NOT_FOUND
+    RESOURCE_NOT_FOUND; ABORTED ETAG_MISMATCH.
+    """
+
+    ShadowVersion: grpc.UnaryUnaryMultiCallable[
+        modelyard.deployer.v1.deployment_service_pb2.ShadowVersionRequest,
+        modelyard.deployer.v1.deployment_service_pb2.ShadowVersionResponse,
+    ]
+    """Have a version get copies of the live one's requests; its answers are
+    dropped. It replaces another shadow. Gates are not asked.
+
+    Errors: FAILED_PRECONDITION WRONG_STATE (nothing is live, or the version is
+    not READY), REQUEST_ID_REUSED; NOT_FOUND RESOURCE_NOT_FOUND; ABORTED
+    ETAG_MISMATCH.
+    """
+
+    StopShadow: grpc.UnaryUnaryMultiCallable[
+        modelyard.deployer.v1.deployment_service_pb2.StopShadowRequest,
+        modelyard.deployer.v1.deployment_service_pb2.StopShadowResponse,
+    ]
+    """End a shadow.
+
+    Errors: FAILED_PRECONDITION WRONG_STATE when there is none; NOT_FOUND
+    RESOURCE_NOT_FOUND; ABORTED ETAG_MISMATCH.
+    """
+
     StopDeployment: grpc.UnaryUnaryMultiCallable[
         modelyard.deployer.v1.deployment_service_pb2.StopDeploymentRequest,
         modelyard.deployer.v1.deployment_service_pb2.StopDeploymentResponse,
@@ -136,6 +178,48 @@ class DeploymentServiceAsyncStub:
     is a new revision with that one's version; gates are not asked.
 
     Errors: FAILED_PRECONDITION NOTHING_TO_ROLL_BACK; NOT_FOUND
+    RESOURCE_NOT_FOUND; ABORTED ETAG_MISMATCH.
+    """
+
+    ContinueRollout: grpc.aio.UnaryUnaryMultiCallable[
+        modelyard.deployer.v1.deployment_service_pb2.ContinueRolloutRequest,
+        modelyard.deployer.v1.deployment_service_pb2.ContinueRolloutResponse,
+    ]
+    """Let a rollout that waits for it take its next step.
+
+    Errors: FAILED_PRECONDITION WRONG_STATE when none waits for it; NOT_FOUND
+    RESOURCE_NOT_FOUND; ABORTED ETAG_MISMATCH.
+    """
+
+    AbortRollout: grpc.aio.UnaryUnaryMultiCallable[
+        modelyard.deployer.v1.deployment_service_pb2.AbortRolloutRequest,
+        modelyard.deployer.v1.deployment_service_pb2.AbortRolloutResponse,
+    ]
+    """Give an unfinished rollout up: what was live gets all requests again.
+
+    Errors: FAILED_PRECONDITION WRONG_STATE when there is none; NOT_FOUND
+    RESOURCE_NOT_FOUND; ABORTED ETAG_MISMATCH.
+    """
+
+    ShadowVersion: grpc.aio.UnaryUnaryMultiCallable[
+        modelyard.deployer.v1.deployment_service_pb2.ShadowVersionRequest,
+        modelyard.deployer.v1.deployment_service_pb2.ShadowVersionResponse,
+    ]
+    """Have a version get copies of the live one's requests; its answers are
+    dropped. It replaces another shadow. Gates are not asked.
+
+    Errors: FAILED_PRECONDITION WRONG_STATE (nothing is live, or the version is
+    not READY), REQUEST_ID_REUSED; NOT_FOUND RESOURCE_NOT_FOUND; ABORTED
+    ETAG_MISMATCH.
+    """
+
+    StopShadow: grpc.aio.UnaryUnaryMultiCallable[
+        modelyard.deployer.v1.deployment_service_pb2.StopShadowRequest,
+        modelyard.deployer.v1.deployment_service_pb2.StopShadowResponse,
+    ]
+    """End a shadow.
+
+    Errors: FAILED_PRECONDITION WRONG_STATE when there is none; NOT_FOUND
     RESOURCE_NOT_FOUND; ABORTED ETAG_MISMATCH.
     """
 
@@ -226,6 +310,56 @@ class DeploymentServiceServicer(metaclass=abc.ABCMeta):
         is a new revision with that one's version; gates are not asked.
 
         Errors: FAILED_PRECONDITION NOTHING_TO_ROLL_BACK; NOT_FOUND
+        RESOURCE_NOT_FOUND; ABORTED ETAG_MISMATCH.
+        """
+
+    @abc.abstractmethod
+    def ContinueRollout(
+        self,
+        request: modelyard.deployer.v1.deployment_service_pb2.ContinueRolloutRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[modelyard.deployer.v1.deployment_service_pb2.ContinueRolloutResponse, collections.abc.Awaitable[modelyard.deployer.v1.deployment_service_pb2.ContinueRolloutResponse]]:
+        """Let a rollout that waits for it take its next step.
+
+        Errors: FAILED_PRECONDITION WRONG_STATE when none waits for it; NOT_FOUND
+        RESOURCE_NOT_FOUND; ABORTED ETAG_MISMATCH.
+        """
+
+    @abc.abstractmethod
+    def AbortRollout(
+        self,
+        request: modelyard.deployer.v1.deployment_service_pb2.AbortRolloutRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[modelyard.deployer.v1.deployment_service_pb2.AbortRolloutResponse, collections.abc.Awaitable[modelyard.deployer.v1.deployment_service_pb2.AbortRolloutResponse]]:
+        """Give an unfinished rollout up: what was live gets all requests again.
+
+        Errors: FAILED_PRECONDITION WRONG_STATE when there is none; NOT_FOUND
+        RESOURCE_NOT_FOUND; ABORTED ETAG_MISMATCH.
+        """
+
+    @abc.abstractmethod
+    def ShadowVersion(
+        self,
+        request: modelyard.deployer.v1.deployment_service_pb2.ShadowVersionRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[modelyard.deployer.v1.deployment_service_pb2.ShadowVersionResponse, collections.abc.Awaitable[modelyard.deployer.v1.deployment_service_pb2.ShadowVersionResponse]]:
+        """Have a version get copies of the live one's requests; its answers are
+        dropped. It replaces another shadow. Gates are not asked.
+
+        Errors: FAILED_PRECONDITION WRONG_STATE (nothing is live, or the version is
+        not READY), REQUEST_ID_REUSED; NOT_FOUND RESOURCE_NOT_FOUND; ABORTED
+        ETAG_MISMATCH.
+        """
+
+    @abc.abstractmethod
+    def StopShadow(
+        self,
+        request: modelyard.deployer.v1.deployment_service_pb2.StopShadowRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[modelyard.deployer.v1.deployment_service_pb2.StopShadowResponse, collections.abc.Awaitable[modelyard.deployer.v1.deployment_service_pb2.StopShadowResponse]]:
+        """End a shadow.
+
+        Errors: FAILED_PRECONDITION WRONG_STATE when there is none; NOT_FOUND
         RESOURCE_NOT_FOUND; ABORTED ETAG_MISMATCH.
         """
 
