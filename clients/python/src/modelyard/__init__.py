@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     )
     from modelyard.model import Context, Model
     from modelyard.packing import log_model
+    from modelyard.rollouts import Analysis, Serving
     from modelyard.tracking import (
         ActiveRun,
         active_run,
@@ -84,12 +85,15 @@ _HOMES = {
     "Model": "modelyard.model",
     "BundleError": "modelyard.bundle",
     "log_model": "modelyard.packing",
+    "Analysis": "modelyard.rollouts",
+    "Serving": "modelyard.rollouts",
 }
 
 __all__ = [
     "AbortedError",
     "ActiveRun",
     "AlreadyExistsError",
+    "Analysis",
     "AsyncClient",
     "BundleError",
     "Cache",
@@ -109,6 +113,7 @@ __all__ = [
     "PermissionDeniedError",
     "Progress",
     "ResourceExhaustedError",
+    "Serving",
     "UnauthenticatedError",
     "UnavailableError",
     "active_run",

@@ -11,6 +11,7 @@ from modelyard._names import Ref
 from modelyard._resume import Follow
 from modelyard.deployer.v1 import deployment_pb2, environment_pb2
 from modelyard.deployer.v1 import deployment_service_pb2 as service
+from modelyard.rollouts import Analysis, Serving, make_plan
 
 T = TypeVar("T")
 
@@ -24,11 +25,38 @@ _SETTLED = (
 class _Deployments(Group):
     @unary
     def deploy(
-        self, version: Ref, *, environment: Ref, reason: str = "", etag: str = ""
+        self,
+        version: Ref,
+        *,
+        environment: Ref,
+        canary: Sequence[int] = (),
+        hold: float = 0.0,
+        manual: bool = False,
+        analysis: Analysis | None = None,
+        progress_timeout: float | None = None,
+        keep_warm: bool = False,
+        serving: Serving | None = None,
+        reason: str = "",
+        etag: str = "",
     ) -> Call[deployment_pb2.Deployment]:
         """Put a version into an environment: start it, wait until it is ready, shift, drain.
 
         The answer comes at once; `follow` shows how it goes, `wait` returns how it went.
+
+        Args:
+            version: Which one.
+            environment: Where to.
+            canary: The shares in percent that it gets one after the other, such as
+                `[5, 25, 100]`; empty: all requests at once.
+            hold: How long it keeps each share at least, in seconds.
+            manual: Whether each share is kept until somebody calls `resume`.
+            analysis: What must hold before it gets more; else the rollout is aborted.
+            progress_timeout: In seconds, how long it may take to get ready, and how long an
+                analysis may stay without a result.
+            keep_warm: Keep the version it replaces running, for a rollback that starts nothing.
+            serving: How it is served.
+            reason: Why, for the history.
+            etag: Deploy only if nothing changed since.
 
         Raises:
             GateRefusedError: A gate of the environment refused the version.
@@ -39,8 +67,79 @@ class _Deployments(Group):
             reason=reason,
             etag=etag,
             request_id=new_request_id(),
+            plan=make_plan(
+                canary,
+                hold=hold,
+                manual=manual,
+                analysis=analysis,
+                progress_timeout=progress_timeout,
+                keep_warm=keep_warm,
+            ),
+            serving=None if serving is None else serving.to_proto(),
         )
         return call(request, service.DeployVersionResponse, lambda r: r.deployment)
+
+    @unary
+    def resume(
+        self, model: Ref, *, environment: Ref | None = None, reason: str = "", etag: str = ""
+    ) -> Call[deployment_pb2.Deployment]:
+        """Let a rollout that waits for somebody take its next step."""
+        request = service.ContinueRolloutRequest(
+            name=self._names.deployment(model, environment),
+            reason=reason,
+            etag=etag,
+            request_id=new_request_id(),
+        )
+        return call(request, service.ContinueRolloutResponse, lambda r: r.deployment)
+
+    @unary
+    def abort(
+        self, model: Ref, *, environment: Ref | None = None, reason: str = "", etag: str = ""
+    ) -> Call[deployment_pb2.Deployment]:
+        """Give an unfinished rollout up: what was live gets all requests again."""
+        request = service.AbortRolloutRequest(
+            name=self._names.deployment(model, environment),
+            reason=reason,
+            etag=etag,
+            request_id=new_request_id(),
+        )
+        return call(request, service.AbortRolloutResponse, lambda r: r.deployment)
+
+    @unary
+    def shadow(
+        self,
+        version: Ref,
+        *,
+        environment: Ref,
+        percent: int = 100,
+        serving: Serving | None = None,
+        reason: str = "",
+        etag: str = "",
+    ) -> Call[deployment_pb2.Deployment]:
+        """Have a version get copies of the live one's requests; its answers are dropped."""
+        request = service.ShadowVersionRequest(
+            parent=self._names.environment(environment),
+            version=self._names.target(version),
+            mirror_percent=percent,
+            reason=reason,
+            etag=etag,
+            request_id=new_request_id(),
+            serving=None if serving is None else serving.to_proto(),
+        )
+        return call(request, service.ShadowVersionResponse, lambda r: r.deployment)
+
+    @unary
+    def stop_shadow(
+        self, model: Ref, *, environment: Ref | None = None, reason: str = "", etag: str = ""
+    ) -> Call[deployment_pb2.Deployment]:
+        """End a shadow."""
+        request = service.StopShadowRequest(
+            name=self._names.deployment(model, environment),
+            reason=reason,
+            etag=etag,
+            request_id=new_request_id(),
+        )
+        return call(request, service.StopShadowResponse, lambda r: r.deployment)
 
     @unary
     def check(

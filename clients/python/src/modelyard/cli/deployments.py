@@ -6,27 +6,18 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from modelyard.cli.context import as_json, client
-from modelyard.cli.render import (
-    clean,
-    console,
-    leaf,
-    moment,
-    short_version,
-    show_list,
-    show_one,
-    state,
-)
+from modelyard.cli import rollouts
+from modelyard.cli.context import client
+from modelyard.cli.deploying import Environment, Reason, Wait, live_version, outcome, show
+from modelyard.cli.render import leaf, moment, short_version, show_list, state
+from modelyard.errors import InvalidArgumentError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from modelyard import Client
-    from modelyard.deployer.v1 import deployment_pb2, environment_pb2
-
-Environment = Annotated[str, typer.Option("--env", "-e", help="The environment.")]
-Reason = Annotated[str, typer.Option(help="Why, for the history.")]
-Wait = Annotated[bool, typer.Option(help="Watch until it is live, or failed.")]
+    from modelyard.deployer.v1 import environment_pb2
+    from modelyard.rollouts import Analysis
 
 
 def register(app: typer.Typer) -> None:
@@ -37,22 +28,65 @@ def register(app: typer.Typer) -> None:
     group.command("list")(list_deployments)
     group.command("show")(show_deployment)
     group.command("history")(history)
+    rollouts.register(group)
     app.add_typer(group, name="deployments", help="Look at deployments.")
 
 
 def deploy(
-    version: str,
+    version: Annotated[
+        str, typer.Argument(help="The version; with --from the model, unless there is one only.")
+    ] = "",
+    *,
     environment: Environment,
+    from_: Annotated[
+        str, typer.Option("--from", help="Take what is live in this environment.")
+    ] = "",
+    canary: Annotated[str, typer.Option(help="Shares one after the other: 5,25,100.")] = "",
+    hold: Annotated[float, typer.Option(help="Seconds to keep each share at least.")] = 0.0,
+    manual: Annotated[bool, typer.Option(help="Keep each share until told to go on.")] = False,
+    min_requests: Annotated[int, typer.Option(help="Judge a share by so many at least.")] = 50,
+    max_error_rate: Annotated[float | None, typer.Option(help="Of the canary, 0 to 1.")] = None,
+    max_error_rate_increase: Annotated[
+        float | None, typer.Option(help="Above that of the live version.")
+    ] = None,
+    max_p95: Annotated[float | None, typer.Option(help="Seconds.")] = None,
+    max_p95_ratio: Annotated[float | None, typer.Option(help="Of the live version's.")] = None,
+    keep_warm: Annotated[
+        bool, typer.Option(help="Keep what it replaces running, for a quick rollback.")
+    ] = False,
+    replicas: Annotated[int, typer.Option(help="How many model servers.")] = 1,
+    workers: Annotated[int, typer.Option(help="Processes of each model server.")] = 1,
+    cpu: Annotated[float, typer.Option(help="Cores of each model server; 0: any.")] = 0.0,
+    memory: Annotated[int, typer.Option(help="Its memory in MiB; 0: any.")] = 0,
     reason: Reason = "",
     wait: Wait = True,
     check: Annotated[bool, typer.Option(help="Only say how the gates judge it.")] = False,
 ) -> int:
     """Put a version into an environment: start it, shift the requests, drain the old one."""
+    from modelyard.rollouts import Serving  # noqa: PLC0415
+
     connection = client()
+    if from_:
+        version = _live_in(connection, version, from_)
+    elif not version:
+        problem = "name a version, or --from an environment"
+        raise InvalidArgumentError(problem, reason="INVALID_FIELD")
     if check:
         return _show_verdicts(connection.deployments.check(version, environment=environment))
-    ordered = connection.deployments.deploy(version, environment=environment, reason=reason)
-    return _outcome(connection, ordered, wait=wait)
+    ordered = connection.deployments.deploy(
+        version,
+        environment=environment,
+        canary=_shares(canary),
+        hold=hold,
+        manual=manual,
+        analysis=_analysis(
+            min_requests, max_error_rate, max_error_rate_increase, max_p95, max_p95_ratio
+        ),
+        keep_warm=keep_warm,
+        serving=Serving(replicas, workers, cpu=cpu, memory_bytes=memory * 1024 * 1024),
+        reason=reason,
+    )
+    return outcome(connection, ordered, wait=wait)
 
 
 def rollback(
@@ -67,14 +101,14 @@ def rollback(
     ordered = connection.deployments.rollback(
         model, environment=environment, revision=revision, reason=reason
     )
-    return _outcome(connection, ordered, wait=wait)
+    return outcome(connection, ordered, wait=wait)
 
 
 def undeploy(model: str, environment: Environment, reason: Reason = "", wait: Wait = True) -> int:
     """Serve a model no more in an environment; its history stays."""
     connection = client()
     stopped = connection.deployments.stop(model, environment=environment, reason=reason)
-    return _outcome(connection, stopped, wait=wait)
+    return outcome(connection, stopped, wait=wait)
 
 
 def list_deployments(
@@ -89,7 +123,7 @@ def list_deployments(
             "MODEL": lambda d: leaf(d.name),
             "ENVIRONMENT": lambda d: d.name.split("/")[3],
             "STATE": lambda d: state(pb.DeploymentState, d.state),
-            "LIVE": _live_version,
+            "LIVE": live_version,
             "UPDATED": lambda d: moment(d.update_time),
         },
     )
@@ -97,7 +131,7 @@ def list_deployments(
 
 def show_deployment(model: str, environment: Environment) -> None:
     """Show a deployment and what runs in it."""
-    _show(client().deployments.get(model, environment=environment))
+    show(client().deployments.get(model, environment=environment))
 
 
 def history(model: str, environment: Environment) -> None:
@@ -118,51 +152,38 @@ def history(model: str, environment: Environment) -> None:
     )
 
 
-def _outcome(connection: Client, deployment: deployment_pb2.Deployment, *, wait: bool) -> int:
-    from modelyard.deployer.v1 import deployment_pb2 as pb  # noqa: PLC0415
-
-    revision = deployment.desired_revision
-    if wait:
-        _follow(connection, deployment.name)
-        deployment = connection.deployments.get(deployment.name)
-    _show(deployment)
-    settled = (pb.DEPLOYMENT_STATE_LIVE, pb.DEPLOYMENT_STATE_STOPPED)
-    met = deployment.state in settled and deployment.desired_revision == revision
-    return 0 if met or not wait else 1
-
-
-def _follow(connection: Client, name: str) -> None:
-    """Show a deployment's journal until it settles."""
-    from rich.text import Text  # noqa: PLC0415
-
-    out = console()
-    for event in connection.deployments.follow(name):
-        if not as_json():
-            out.print(Text(f"  {event.type.lower().replace('_', ' ')}  {clean(event.message)}"))
-
-
-def _show(deployment: deployment_pb2.Deployment) -> None:
-    from modelyard.deployer.v1 import deployment_pb2 as pb  # noqa: PLC0415
-
-    variants = ", ".join(
-        f"{short_version(v.version)} {v.weight} % {state(pb.VariantState, v.state).lower()}"
-        for v in deployment.variants
-    )
-    show_one(
-        deployment,
-        {
-            "deployment": f"{leaf(deployment.name)} in {deployment.name.split('/')[3]}",
-            "state": state(pb.DeploymentState, deployment.state),
-            "failure": f"{deployment.failure.reason} {deployment.failure.message}".strip(),
-            "live": _live_version(deployment),
-            "running": variants,
-        },
-    )
-
-
-def _live_version(deployment: deployment_pb2.Deployment) -> str:
+def _live_in(connection: Client, model: str, environment: str) -> str:
+    """Return the version that answers in an environment, of a model or of the only one."""
+    if not model:
+        found = list(connection.deployments.list(environment=environment))
+        if len(found) != 1:
+            names = ", ".join(leaf(deployment.name) for deployment in found) or "none"
+            problem = f"say which model of {environment} is meant: {names}"
+            raise InvalidArgumentError(problem, reason="INVALID_FIELD")
+        model = found[0].model
+    deployment = connection.deployments.get(model, environment=environment)
     live = [r.version for r in deployment.revisions if r.number == deployment.live_revision]
-    return short_version(live[0]) if live else "-"
+    if not live:
+        problem = f"no version of {leaf(model)} is live in {environment}"
+        raise InvalidArgumentError(problem, reason="INVALID_FIELD")
+    return live[0]
+
+
+def _shares(text: str) -> list[int]:
+    try:
+        return [int(part) for part in text.split(",")] if text else []
+    except ValueError:
+        problem = f"{text!r} is no list of percents such as 5,25,100"
+        raise InvalidArgumentError(problem, reason="INVALID_FIELD") from None
+
+
+def _analysis(min_requests: int, *limits: float | None) -> Analysis | None:
+    """Return what must hold; None when nothing was asked for."""
+    from modelyard.rollouts import Analysis  # noqa: PLC0415
+
+    if all(limit is None for limit in limits):
+        return None
+    return Analysis(min_requests, *limits)
 
 
 def _show_verdicts(answer: Sequence[environment_pb2.GateVerdict]) -> int:

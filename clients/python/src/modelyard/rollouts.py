@@ -1,0 +1,121 @@
+"""How a version takes over and is served: `Analysis` and `Serving`, for `client.deployments`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from google.protobuf.duration_pb2 import Duration
+
+    from modelyard.deployer.v1 import rollout_pb2
+
+LAST = 100
+
+
+@dataclass(frozen=True)
+class Analysis:
+    """What must hold of a canary before it gets more requests; None: not looked at.
+
+    Judged on the server by what its proxy counted since the present step began. Too few
+    requests, a missing value and NaN never pass.
+
+    Attributes:
+        min_requests: With fewer requests to the new version there is no result.
+        max_error_rate: The greatest share of failed requests, 0 to 1.
+        max_error_rate_increase: By how much that may be above the live version's.
+        max_p95: The greatest 95th percentile of the latency, in seconds.
+        max_p95_ratio: The same as a multiple of the live version's.
+    """
+
+    min_requests: int = 50
+    max_error_rate: float | None = None
+    max_error_rate_increase: float | None = None
+    max_p95: float | None = None
+    max_p95_ratio: float | None = None
+
+    def to_proto(self) -> rollout_pb2.RolloutAnalysis:
+        """Return it as the API has it."""
+        from modelyard.deployer.v1 import rollout_pb2  # noqa: PLC0415 - grpc waits for its use
+
+        return rollout_pb2.RolloutAnalysis(
+            min_request_count=self.min_requests,
+            max_error_rate=self.max_error_rate,
+            max_error_rate_increase=self.max_error_rate_increase,
+            max_p95_latency=None if self.max_p95 is None else duration(self.max_p95),
+            max_p95_latency_ratio=self.max_p95_ratio,
+        )
+
+
+@dataclass(frozen=True)
+class Serving:
+    """How a version is served; 0: the agent's default.
+
+    Attributes:
+        replicas: How many model servers.
+        workers: Processes of each model server that predict.
+        concurrency: Predictions at a time in each process.
+        queue: Requests that may wait in each process; more are refused at once.
+        cpu: Cores of each model server.
+        memory_bytes: Memory of each model server.
+        timeout: How long one prediction may take, in seconds.
+    """
+
+    replicas: int = 1
+    workers: int = 1
+    concurrency: int = 0
+    queue: int = 0
+    cpu: float = 0.0
+    memory_bytes: int = 0
+    timeout: float = 0.0
+
+    def to_proto(self) -> rollout_pb2.ServingSpec:
+        """Return it as the API has it."""
+        from modelyard.deployer.v1 import rollout_pb2  # noqa: PLC0415 - grpc waits for its use
+
+        return rollout_pb2.ServingSpec(
+            replica_count=self.replicas,
+            worker_count=self.workers,
+            concurrency=self.concurrency,
+            queue_size=self.queue,
+            cpu_cores=self.cpu,
+            memory_bytes=self.memory_bytes,
+            timeout=duration(self.timeout) if self.timeout else None,
+        )
+
+
+def make_plan(
+    canary: Sequence[int],
+    *,
+    hold: float,
+    manual: bool,
+    analysis: Analysis | None,
+    progress_timeout: float | None,
+    keep_warm: bool,
+) -> rollout_pb2.RolloutPlan:
+    """Return a plan of equal steps; a last one of 100 % is added when it is left out."""
+    from modelyard.deployer.v1 import rollout_pb2  # noqa: PLC0415 - grpc waits for its use
+
+    weights = [*canary] if not canary or canary[-1] == LAST else [*canary, LAST]
+    steps = [rollout_pb2.RolloutStep(weight=weight) for weight in weights]
+    for step in steps[:-1]:
+        step.manual = manual
+        if hold:
+            step.hold.CopyFrom(duration(hold))
+    return rollout_pb2.RolloutPlan(
+        steps=steps,
+        analysis=None if analysis is None else analysis.to_proto(),
+        progress_timeout=None if progress_timeout is None else duration(progress_timeout),
+        keep_previous_warm=keep_warm,
+    )
+
+
+def duration(seconds: float) -> Duration:
+    """Return so many seconds as the API has them."""
+    from google.protobuf.duration_pb2 import Duration  # noqa: PLC0415 - protobuf waits for its use
+
+    message = Duration()
+    message.FromTimedelta(timedelta(seconds=seconds))
+    return message
