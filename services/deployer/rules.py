@@ -245,6 +245,8 @@ def _enter_step(deployment: Deployment, now: datetime) -> Step:
     entered = stepping.enter(deployment, now)
     number, weight = entered.progress.step, stepping.weight(deployment, entered.progress.step)
     message = f"step {number}: it gets {weight} % of the requests"
+    if stepping.is_manual(entered):
+        message += ", until somebody says to go on"
     entry = JournalEntry(EventType.STEP_STARTED, deployment.desired_revision, message)
     return Step(entered, (entry,))
 

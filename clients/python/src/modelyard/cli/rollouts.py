@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 REFRESH_SECONDS = 1.0
 _MEDIAN, _P95 = 0.5, 0.95
+_HEADINGS = ("VERSION", "SHARE", "STATE", "READY", "RESTARTS", "RPS", "P50", "P95", "ERRORS")
 
 
 def register(group: typer.Typer) -> None:
@@ -101,17 +102,7 @@ def _table(
     title = f"{now.name.rpartition('/')[2]}  {state(pb.DeploymentState, now.state)}"
     progress = progress_of(now)
     table = Table(box=None, pad_edge=False, title=f"{title}  {progress}", title_justify="left")
-    for heading in (
-        "VERSION",
-        "SHARE",
-        "STATE",
-        "READY",
-        "RESTARTS",
-        "RPS",
-        "P50",
-        "P95",
-        "ERRORS",
-    ):
+    for heading in _HEADINGS:
         table.add_column(heading, no_wrap=True)
     earlier = {variant.revision: variant.traffic for variant in before.variants}
     for variant in now.variants:
