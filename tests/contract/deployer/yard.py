@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -20,6 +21,7 @@ from modelyard.deployer.v1 import (
     environment_pb2,
     environment_service_pb2,
     environment_service_pb2_grpc,
+    rollout_pb2,
 )
 
 from services.common import status
@@ -100,6 +102,17 @@ class Person:
             name=DEPLOYMENT, revision=revision, **fields
         )
         return await self.deployments("RollbackDeployment", request)
+
+    async def shadow(self, version: int, **fields: Any) -> Any:
+        request = deployment_service_pb2.ShadowVersionRequest(
+            parent=ENVIRONMENT, version=f"{MODEL}/versions/{version}", **fields
+        )
+        return await self.deployments("ShadowVersion", request)
+
+    async def change(self, what: str, **fields: Any) -> Any:
+        """Continue or abort a rollout, or end a shadow."""
+        kind = getattr(deployment_service_pb2, f"{what}Request")
+        return await self.deployments(what, kind(name=DEPLOYMENT, **fields))
 
     async def stop(self) -> Any:
         request = deployment_service_pb2.StopDeploymentRequest(name=DEPLOYMENT)
@@ -184,6 +197,7 @@ class ScriptedController:
         *,
         applied: bool = True,
         failure: tuple[str, str] | None = None,
+        traffic: dict[int, rollout_pb2.VariantTraffic] | None = None,
     ) -> None:
         report = assignment_pb2.AssignmentStatus(
             deployment=assignment.deployment,
@@ -194,6 +208,8 @@ class ScriptedController:
             variant = report.variants.add(revision=revision, state=state)
             if state == BROKEN and failure:
                 variant.failure.reason, variant.failure.message = failure
+            if traffic and revision in traffic:
+                variant.traffic.CopyFrom(traffic[revision])
         request = controller_service_pb2.ReportStatusRequest(
             controller="scripted", status=report, address="127.0.0.1:7080"
         )
@@ -230,6 +246,14 @@ async def until(condition: Callable[[], bool]) -> None:
     async with asyncio.timeout(PATIENCE):
         while not condition():  # noqa: ASYNC110 - what it looks at belongs to a server
             await asyncio.sleep(0.02)
+
+
+def traffic(requests: int, errors: int = 0, *, ms: float = 10.0) -> rollout_pb2.VariantTraffic:
+    """Count requests that all took so long."""
+    counted = rollout_pb2.VariantTraffic(request_count=requests, error_count=errors)
+    for bound in (ms, math.inf):
+        counted.latency_buckets.add(upper_milliseconds=bound, cumulative_count=requests)
+    return counted
 
 
 def weights(assignment: assignment_pb2.Assignment) -> dict[int, int]:
