@@ -14,6 +14,8 @@ MAX_ATTEMPTS = 3
 MAX_BATCH_BYTES = 256 * 1024
 MAX_WAIT = timedelta(seconds=30)
 MAX_FAILURE_MESSAGE = 4_000
+MAX_CARD = 262_144
+MAX_LICENSE = 128
 
 
 class BuildState(StrEnum):
@@ -112,6 +114,8 @@ class Winner:
     artifact: str
     environment_digest: str
     tests_passed: bool
+    card: str = ""
+    license: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -144,6 +144,8 @@ class Downstream:
                 build=str(build.name),
                 labels=build.spec.labels,
                 environment_digest=winner.environment_digest,
+                card=winner.card,
+                license=winner.license,
             ),
             aliases=build.spec.aliases,
             tests_passed=winner.tests_passed,

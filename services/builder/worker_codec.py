@@ -13,7 +13,9 @@ from modelyard.common.v1 import failure_pb2
 from services.builder import codec, spec_codec
 from services.builder.domain import (
     MAX_BATCH_BYTES,
+    MAX_CARD,
     MAX_FAILURE_MESSAGE,
+    MAX_LICENSE,
     MAX_WAIT,
     Build,
     Failure,
@@ -132,4 +134,13 @@ def winner(request: worker_service_pb2.RegisterBuildRequest, project: str) -> Wi
         raise invalid_name("artifact", "must belong to the build's project")
     if request.environment_digest and not _DIGEST.fullmatch(request.environment_digest):
         raise invalid_field("environment_digest", "must be 64 lowercase hex digits")
-    return Winner(str(name), request.environment_digest, request.tests_passed)
+    for field, maximum in (("card", MAX_CARD), ("license", MAX_LICENSE)):
+        if len(getattr(request, field)) > maximum:
+            raise invalid_field(field, f"must not be longer than {maximum} characters")
+    return Winner(
+        str(name),
+        request.environment_digest,
+        request.tests_passed,
+        request.card,
+        request.license,
+    )

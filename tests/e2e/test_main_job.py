@@ -42,6 +42,8 @@ def test_the_main_job(suite: Suite) -> None:
         assert version.state == version_pb2.VERSION_STATE_READY
         assert version.tests_passed
         assert version.metrics["score"] == 0.8
+        assert "# Tiny" in version.card
+        assert version.license == "MIT"
 
         comparison = client.versions.compare([first.version, worse.version, better.version])
         score = next(m for m in comparison.metrics if m.key == "score")

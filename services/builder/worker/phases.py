@@ -105,7 +105,7 @@ async def package(work: Work, _builder: BuilderClient) -> None:
     """Complete the bundle with its lock and its provenance."""
     try:
         await asyncio.to_thread(_complete_bundle, work)
-    except (bundle.BundleError, OSError) as error:
+    except (bundle.BundleError, OSError, UnicodeDecodeError) as error:
         raise PhaseFailedError("PACKAGE_FAILED", str(error)) from error
 
 
@@ -123,6 +123,8 @@ async def register(work: Work, builder: BuilderClient) -> None:
         artifact=artifact.name,
         environment_digest=lock_digest(work.lock),
         tests_passed=work.tests_passed,
+        card=work.card,
+        license=work.license,
     )
     try:
         await builder.register(request)
@@ -190,6 +192,7 @@ def _complete_bundle(work: Work) -> None:
     lock.write_text(work.lock)
     if facts.environment_digest != lock_digest(work.lock):
         raise bundle.BundleError("the bundle names another environment than it was built in")
+    work.card, work.license = facts.card, facts.license
     provenance = _provenance(work, facts.python)
     (work.bundle / "provenance.json").write_text(json.dumps(provenance, indent=1) + "\n")
 

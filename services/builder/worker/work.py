@@ -50,6 +50,8 @@ class Work:
     lock: str = ""
     environment: Environment | None = None
     tests_passed: bool = False
+    card: str = ""
+    license: str = ""
 
     @property
     def source(self) -> Path:

@@ -32,6 +32,8 @@ MODEL_FOLDER = "model"
 CODE_FOLDER = "code"
 LOCK_FILE = "environment/requirements.lock"
 EXAMPLE_FILE = "example.json"
+CARD_FILE = "MODEL_CARD.md"
+CARD_LENGTH = 262_144
 PICKLE_FILE = "model.pkl"
 _ENTRY = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*")
 
@@ -58,6 +60,8 @@ class Bundle:
     python: str
     environment_digest: str
     example: dict[str, Any] | None
+    card: str
+    license: str
 
     @property
     def model_directory(self) -> Path:
@@ -97,6 +101,8 @@ def read(directory: str | Path) -> Bundle:
         python=texts["python"],
         environment_digest=_text(facts, "environment_digest", root),
         example=_read_object(example) if example.exists() else None,
+        card=_read_card(root / CARD_FILE),
+        license=_text(facts, "license", root),
     )
 
 
@@ -208,6 +214,15 @@ def _read_object(path: Path) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise BundleError(f"{path} is not a JSON object")
     return value
+
+
+def _read_card(path: Path) -> str:
+    if not path.exists():
+        return ""
+    text = path.read_text(encoding="utf-8") if path.stat().st_size <= 4 * CARD_LENGTH else None
+    if text is None or len(text) > CARD_LENGTH:
+        raise BundleError(f"{path} is longer than {CARD_LENGTH} characters")
+    return text
 
 
 def _text(facts: Mapping[str, Any], key: str, root: Path) -> str:

@@ -36,6 +36,14 @@ class Model:
     example: ClassVar[Mapping[str, Any] | None] = None
     """Inputs of one request, by name, for the smoke test and the schema."""
 
+    card: ClassVar[str | Path] = ""
+    """The model card: Markdown, or the path of a file in the source folder. Empty: a build takes
+    the source's `MODEL_CARD.md` or `README.md`."""
+
+    license: ClassVar[str] = ""
+    """The licence, such as `Apache-2.0`. Empty: a build takes what the card's front matter or the
+    source's `LICENSE` says."""
+
     def build(self, context: Context) -> None:
         """Train; `modelyard.log_metric` and its like work in here."""
         raise NotImplementedError(f"{type(self).__name__} does not define build(self, context)")

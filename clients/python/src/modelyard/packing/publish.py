@@ -14,6 +14,7 @@ from modelyard.bundle import Bundle
 from modelyard.errors import ModelyardError
 from modelyard.model import Model
 from modelyard.packing import writer
+from modelyard.packing.papers import Papers
 from modelyard.packing.requirements import lock_of
 from modelyard.tracking.run import ActiveRun, LocalRun
 from modelyard.tracking.start import active_run
@@ -53,21 +54,56 @@ def log_model(
         label: A unique name of the version, such as `1.4.0`.
         labels: Labels of the version.
         description: For people.
-        card: The model card, Markdown, or the `Path` of a file that holds it.
-        license: The licence, such as `Apache-2.0`.
+        card: The model card, Markdown, or the `Path` of a file that holds it; else the model
+            class's own.
+        license: The licence, such as `Apache-2.0`; else the model class's own.
 
     Raises:
         BundleError: The model cannot be packed; the text says what to do.
         ModelyardError: The server did not take it.
     """
-    run = active_run()
+    return publish(
+        source,
+        active_run(),
+        model=model,
+        example=example,
+        requirements=requirements,
+        aliases=aliases,
+        label=label,
+        labels=labels,
+        description=description,
+        card=card,
+        license=license,
+    )
+
+
+def publish(
+    source: Any,
+    run: ActiveRun | None,
+    *,
+    model: str | None,
+    example: Any,
+    requirements: Sequence[str] | str | Path | None,
+    aliases: Sequence[str],
+    label: str,
+    labels: Mapping[str, str] | None,
+    description: str,
+    card: str | Path,
+    license: str,
+) -> version_pb2.Version:
+    """Register a model as a version of a run, or of none; see `log_model`."""
     if run is not None and not isinstance(run, LocalRun):
         raise ModelyardError("a build registers its model itself", reason="WRONG_STATE")
     target = _target(model, run)
     text = card.read_text(encoding="utf-8") if isinstance(card, Path) else card
     with tempfile.TemporaryDirectory(prefix="modelyard-") as folder:
         bundle = write_bundle(
-            Path(folder), source, name=target, example=example, requirements=requirements
+            Path(folder),
+            source,
+            name=target,
+            example=example,
+            requirements=requirements,
+            papers=Papers(text, license),
         )
         with _client_of(run) as client:
             artifact = client.artifacts.push(bundle.directory)
@@ -80,8 +116,8 @@ def log_model(
                 label=label,
                 description=description,
                 labels=labels,
-                card=text,
-                license=license,
+                card=text or bundle.card,
+                license=license or bundle.license,
                 environment_digest=bundle.environment_digest,
                 aliases=aliases,
             )
@@ -95,15 +131,20 @@ def write_bundle(
     name: str,
     example: Any = None,
     requirements: Sequence[str] | str | Path | None = None,
+    papers: Papers = writer.NO_PAPERS,
 ) -> Bundle:
     """Write the bundle of whatever `log_model` takes into an empty folder."""
-    lock = lock_of(requirements)
+    given: dict[str, Any] = {
+        "name": name,
+        "lock": lock_of(requirements),
+        "example": example,
+        "papers": papers,
+    }
     if isinstance(source, Model):
-        return writer.write_model(directory, source, name=name, lock=lock, example=example)
+        return writer.write_model(directory, source, **given)
     if isinstance(source, str | Path):
-        folder = Path(source).expanduser()
-        return writer.write_folder(directory, folder, name=name, lock=lock, example=example)
-    return writer.write_estimator(directory, source, name=name, lock=lock, example=example)
+        return writer.write_folder(directory, Path(source).expanduser(), **given)
+    return writer.write_estimator(directory, source, **given)
 
 
 def _target(model: str | None, run: ActiveRun | None) -> str:

@@ -6,10 +6,12 @@ import hashlib
 import json
 import platform
 import shutil
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from modelyard.bundle import (
+    CARD_FILE,
     CODE_FOLDER,
     EXAMPLE_FILE,
     FACTS_FILE,
@@ -25,17 +27,29 @@ from modelyard.bundle import (
 from modelyard.model import Model
 from modelyard.packing import pickling, snapshot
 from modelyard.packing.examples import infer_request
+from modelyard.packing.papers import Papers, of_model, of_source
+
+NO_PAPERS = Papers()
 
 
 def write_model(
-    directory: Path, model: Model, *, name: str, lock: bytes, example: Any = None
+    directory: Path,
+    model: Model,
+    *,
+    name: str,
+    lock: bytes,
+    example: Any = None,
+    papers: Papers = NO_PAPERS,
 ) -> Bundle:
     """Write the bundle of a model whose class lies in a script or module of this process."""
+    own = of_model(model, Path.cwd())
+    papers = Papers(papers.card or own.card, papers.license or own.license)
     entry = snapshot.entry_of(model)
     snapshot.copy_modules([type(model).__module__], directory / CODE_FOLDER)
     save_state(directory, model)
     chosen = model.example if example is None else example
-    return _finish(directory, Loader.MODEL_CLASS, entry, name=name, lock=lock, example=chosen)
+    facts = _Facts(Loader.MODEL_CLASS, entry, name, papers)
+    return _finish(directory, facts, lock=lock, example=chosen)
 
 
 def write_built(
@@ -44,13 +58,18 @@ def write_built(
     """Write the bundle of a model that was built from a source folder."""
     snapshot.copy_source(source, directory / CODE_FOLDER)
     save_state(directory, model)
-    return _finish(
-        directory, Loader.MODEL_CLASS, entry, name=name, lock=lock, example=model.example
-    )
+    facts = _Facts(Loader.MODEL_CLASS, entry, name, of_source(model, source))
+    return _finish(directory, facts, lock=lock, example=model.example)
 
 
 def write_estimator(
-    directory: Path, estimator: Any, *, name: str, lock: bytes, example: Any = None
+    directory: Path,
+    estimator: Any,
+    *,
+    name: str,
+    lock: bytes,
+    example: Any = None,
+    papers: Papers = NO_PAPERS,
 ) -> Bundle:
     """Write the bundle of anything that can be pickled and has `predict(X)`."""
     if not callable(getattr(estimator, "predict", None)):
@@ -59,11 +78,18 @@ def write_estimator(
     folder.mkdir(parents=True, exist_ok=True)
     modules = pickling.dump(estimator, folder / PICKLE_FILE)
     snapshot.copy_modules(modules, directory / CODE_FOLDER)
-    return _finish(directory, Loader.SKLEARN, "", name=name, lock=lock, example=example)
+    facts = _Facts(Loader.SKLEARN, "", name, papers)
+    return _finish(directory, facts, lock=lock, example=example)
 
 
 def write_folder(
-    directory: Path, source: Path, *, name: str, lock: bytes, example: Any = None
+    directory: Path,
+    source: Path,
+    *,
+    name: str,
+    lock: bytes,
+    example: Any = None,
+    papers: Papers = NO_PAPERS,
 ) -> Bundle:
     """Write the bundle of a folder: a bundle as it is, or one with a `model.pkl`."""
     if (source / FACTS_FILE).exists():
@@ -75,7 +101,8 @@ def write_folder(
             "as a version use client.artifacts.push and client.versions.create"
         )
     shutil.copytree(source, directory / MODEL_FOLDER, dirs_exist_ok=True)
-    return _finish(directory, Loader.SKLEARN, "", name=name, lock=lock, example=example)
+    facts = _Facts(Loader.SKLEARN, "", name, papers)
+    return _finish(directory, facts, lock=lock, example=example)
 
 
 def save_state(directory: Path, model: Model) -> None:
@@ -87,9 +114,17 @@ def save_state(directory: Path, model: Model) -> None:
         raise BundleError(f"{type(model).__name__}.save wrote nothing into {folder}")
 
 
-def _finish(
-    directory: Path, loader: Loader, entry: str, *, name: str, lock: bytes, example: Any
-) -> Bundle:
+@dataclass(frozen=True, slots=True)
+class _Facts:
+    """What a bundle is to say about itself."""
+
+    loader: Loader
+    entry: str
+    model: str
+    papers: Papers
+
+
+def _finish(directory: Path, said: _Facts, *, lock: bytes, example: Any) -> Bundle:
     """Write what all bundles have, the facts last."""
     if lock:
         path = directory / LOCK_FILE
@@ -97,14 +132,17 @@ def _finish(
         path.write_bytes(lock)
     if example is not None:
         _write_json(directory / EXAMPLE_FILE, infer_request(example))
+    if said.papers.card:
+        (directory / CARD_FILE).write_text(said.papers.card, encoding="utf-8")
     major, minor, _ = platform.python_version_tuple()
     facts = {
         "format": FORMAT,
-        "loader": loader.value,
-        "entry": entry,
-        "model": name,
+        "loader": said.loader.value,
+        "entry": said.entry,
+        "model": said.model,
         "python": f"{major}.{minor}",
         "environment_digest": hashlib.sha256(lock).hexdigest() if lock else "",
+        "license": said.papers.license,
     }
     _write_json(directory / FACTS_FILE, facts)
     return read(directory)

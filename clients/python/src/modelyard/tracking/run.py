@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from modelyard._config import ConnectionSettings
 from modelyard.errors import ModelyardError, UnavailableError
@@ -33,6 +33,9 @@ from modelyard.tracking.spool import (
     write_finish,
 )
 
+if TYPE_CHECKING:
+    from modelyard.metadata.v1 import version_pb2
+
 EXIT_PATIENCE = 30.0
 """Seconds to wait at the end of a run for the server to acknowledge it."""
 
@@ -47,7 +50,8 @@ _STEPS = (-(2**63), 2**63 - 1)
 class ActiveRun:
     """A run in progress; a context manager that ends it as its body ends.
 
-    Its methods are the module's functions of the same names. None of them waits for a network.
+    Its methods are the module's functions of the same names. Only `log_model` and `sync` wait for
+    a network.
     """
 
     def __init__(self, name: str, appender: Appender) -> None:
@@ -155,6 +159,37 @@ class ActiveRun:
         self._appender.append(records.encode(["d", record]))
         digest: str = facts["digest"]
         return digest
+
+    def log_model(
+        self,
+        source: Any,
+        *,
+        model: str | None = None,
+        example: Any = None,
+        requirements: Sequence[str] | str | Path | None = None,
+        aliases: Sequence[str] = (),
+        label: str = "",
+        labels: Mapping[str, str] | None = None,
+        description: str = "",
+        card: str | Path = "",
+        license: str = "",  # noqa: A002 - what the API calls it
+    ) -> version_pb2.Version:
+        """Register a model as a version of this run; `modelyard.log_model` says it all."""
+        from modelyard.packing.publish import publish  # noqa: PLC0415 - rarely needed
+
+        return publish(
+            source,
+            self,
+            model=model,
+            example=example,
+            requirements=requirements,
+            aliases=aliases,
+            label=label,
+            labels=labels,
+            description=description,
+            card=card,
+            license=license,
+        )
 
     def sync(self, *, timeout: float = EXIT_PATIENCE) -> None:
         """Wait until the server has everything logged so far; in a build, that is the worker's."""

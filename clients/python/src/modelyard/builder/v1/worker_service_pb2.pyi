@@ -404,12 +404,18 @@ class RegisterBuildRequest(google.protobuf.message.Message):
     ARTIFACT_FIELD_NUMBER: builtins.int
     ENVIRONMENT_DIGEST_FIELD_NUMBER: builtins.int
     TESTS_PASSED_FIELD_NUMBER: builtins.int
+    CARD_FIELD_NUMBER: builtins.int
+    LICENSE_FIELD_NUMBER: builtins.int
     artifact: builtins.str
     """Required. `projects/{project}/artifacts/{digest}`, committed."""
     environment_digest: builtins.str
     """Optional. SHA-256 of the environment lock, 64 lowercase hex digits."""
     tests_passed: builtins.bool
     """Required. Whether the source's tests ran and passed."""
+    card: builtins.str
+    """Optional. The model card, Markdown; at most 262,144 characters."""
+    license: builtins.str
+    """Optional. The licence, such as `Apache-2.0`; at most 128 characters."""
     @property
     def lease(self) -> global___Lease:
         """Required. The claim."""
@@ -421,9 +427,11 @@ class RegisterBuildRequest(google.protobuf.message.Message):
         artifact: builtins.str = ...,
         environment_digest: builtins.str = ...,
         tests_passed: builtins.bool = ...,
+        card: builtins.str = ...,
+        license: builtins.str = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["lease", b"lease"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["artifact", b"artifact", "environment_digest", b"environment_digest", "lease", b"lease", "tests_passed", b"tests_passed"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["artifact", b"artifact", "card", b"card", "environment_digest", b"environment_digest", "lease", b"lease", "license", b"license", "tests_passed", b"tests_passed"]) -> None: ...
 
 global___RegisterBuildRequest = RegisterBuildRequest
 
