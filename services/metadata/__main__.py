@@ -33,16 +33,19 @@ from services.metadata.lineage.servicer import LineageServicer
 from services.metadata.lineage.tracing import Tracing
 from services.metadata.lineage.usage import Usage
 from services.metadata.models import codec as model_codec
-from services.metadata.models.artifacts import RemoteHolds
+from services.metadata.models.artifacts import Holds, RemoteHolds
 from services.metadata.models.evaluating import Evaluating
 from services.metadata.models.lifecycle import Lifecycle
 from services.metadata.models.pointing import Pointing
 from services.metadata.models.registering import Registering
 from services.metadata.models.registry import Registry
+from services.metadata.models.releasing import Releasing
+from services.metadata.models.removing import Removing
 from services.metadata.models.searching import VersionSearch
 from services.metadata.models.servicer import ModelServicer
 from services.metadata.projects.access import Access
 from services.metadata.projects.directory import Directory
+from services.metadata.projects.ending import Ending
 from services.metadata.projects.servicer import ProjectServicer
 from services.metadata.projects.signing import Signer, signing_key
 from services.metadata.projects.token_files import register_token_files
@@ -74,16 +77,10 @@ async def compose(chassis: Chassis, settings: MetadataSettings | None = None) ->
     access = await _access(database, directory, settings)
     sweep = timedelta(seconds=settings.sweep_seconds)
     holds = RemoteHolds(chassis.peer)
-    registering = Registering(
-        database=database,
-        holds=holds,
-        access=access,
-        clock=now,
-        pending=timedelta(seconds=settings.pending_seconds),
-        interval=sweep,
-    )
-    lifecycle = Lifecycle(database=database, holds=holds, access=access, clock=now, interval=sweep)
-    upkeep = Upkeep(database=database, holds=holds, access=access, clock=now, interval=sweep)
+    registering = _registering(database, holds, access, settings)
+    releasing = Releasing(database=database, holds=holds, access=access, clock=now, interval=sweep)
+    lifecycle = Lifecycle(database=database, releasing=releasing, clock=now)
+    removing = Removing(database=database, clock=now, interval=sweep)
     authenticator = CachingAuthenticator(access, seconds=settings.recheck_seconds)
     watch = Watch(database=database, bus=bus, authenticator=authenticator)
     silence = timedelta(seconds=settings.heartbeat_seconds)
@@ -91,6 +88,7 @@ async def compose(chassis: Chassis, settings: MetadataSettings | None = None) ->
     seconds, trim = settings.query_seconds, _trimming(database, settings).run_forever
     models = ModelServicer(
         registry=Registry(database=database, clock=now, encode=model_codec.resolved),
+        removing=removing,
         search=VersionSearch(database=database, seconds=seconds),
         registering=registering,
         lifecycle=lifecycle,
@@ -101,19 +99,22 @@ async def compose(chassis: Chassis, settings: MetadataSettings | None = None) ->
     runs = RunServicer(
         tracker=tracker,
         search=RunSearch(database=database, seconds=seconds, encode=run_codec.encoded),
-        upkeep=upkeep,
+        upkeep=Upkeep(database=database, releasing=releasing, clock=now),
         ingestor=Ingestor(database=database, clock=now),
         history=History(database=database),
         watch=watch,
         authenticator=authenticator,
     )
     hooks = await webhooks(settings, database=database, bus=bus, clock=now)
-    keeping = _keeping(database, lifecycle, access, settings)
-    sweepers = (registering, lifecycle, upkeep, tracker)
+    keeping = _keeping(database, lifecycle, settings)
+    ending = Ending(database=database, removing=removing, clock=now)
+    projects = ProjectServicer(directory=directory, ending=ending, access=access)
+    sweepers = (registering, releasing, removing, tracker)
     return Service(
         name="metadata",
         servicers=[
-            *_administration(database, directory, access, keeping),
+            (project_service_pb2_grpc.add_ProjectServiceServicer_to_server, projects),
+            *_administration(database, keeping),
             (model_service_pb2_grpc.add_ModelServiceServicer_to_server, models),
             (run_service_pb2_grpc.add_RunServiceServicer_to_server, runs),
             (webhook_service_pb2_grpc.add_WebhookServiceServicer_to_server, hooks.servicer),
@@ -128,15 +129,25 @@ async def compose(chassis: Chassis, settings: MetadataSettings | None = None) ->
     )
 
 
-def _administration(
-    database: Database, directory: Directory, access: Access, keeping: Keeping
-) -> list[tuple[Register, object]]:
-    """Make what projects are administered with."""
-    projects = ProjectServicer(directory=directory, access=access)
+def _registering(
+    database: Database, holds: Holds, access: Access, settings: MetadataSettings
+) -> Registering:
+    """Make what takes versions in, and finishes what was left half done."""
+    return Registering(
+        database=database,
+        holds=holds,
+        access=access,
+        clock=now,
+        pending=timedelta(seconds=settings.pending_seconds),
+        interval=timedelta(seconds=settings.sweep_seconds),
+    )
+
+
+def _administration(database: Database, keeping: Keeping) -> list[tuple[Register, object]]:
+    """Make what versions are kept and vouched for with."""
     retention = RetentionServicer(keeping=keeping)
     signatures = SignatureServicer(signing=Signing(database=database, clock=now))
     return [
-        (project_service_pb2_grpc.add_ProjectServiceServicer_to_server, projects),
         (retention_service_pb2_grpc.add_RetentionServiceServicer_to_server, retention),
         (signature_service_pb2_grpc.add_SignatureServiceServicer_to_server, signatures),
     ]
@@ -157,14 +168,11 @@ def _readers(database: Database, chassis: Chassis) -> list[tuple[Register, objec
     ]
 
 
-def _keeping(
-    database: Database, lifecycle: Lifecycle, access: Access, settings: MetadataSettings
-) -> Keeping:
+def _keeping(database: Database, lifecycle: Lifecycle, settings: MetadataSettings) -> Keeping:
     """Make what follows models' rules of retention."""
     return Keeping(
         database=database,
         lifecycle=lifecycle,
-        access=access,
         clock=now,
         interval=timedelta(seconds=settings.retention_seconds),
     )

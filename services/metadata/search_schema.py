@@ -51,7 +51,8 @@ class Scope:
     def covers(self, column: sa.ColumnElement[Any]) -> sa.ColumnElement[bool]:
         """Say that a column names one of the models."""
         if self.pks is None:
-            return column.in_(sa.select(MODELS.c.pk).where(MODELS.c.project == self.project))
+            kept = sa.and_(MODELS.c.project == self.project, MODELS.c.delete_time.is_(None))
+            return column.in_(sa.select(MODELS.c.pk).where(kept))
         return column == self.pks[0] if len(self.pks) == 1 else column.in_(self.pks)
 
 

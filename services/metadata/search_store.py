@@ -144,6 +144,8 @@ def _scope(connection: Connection, parent: ModelName) -> Scope:
     sql, given = "SELECT pk FROM models WHERE project = ?", [parent.project]
     if parent.model != WILDCARD:
         sql, given = sql + " AND model = ?", [parent.project, parent.model]
+    else:
+        sql += " AND delete_time IS NULL"
     rows = driver_sql(connection, f"{sql} LIMIT {MERGED + 1}", tuple(given))
     pks = tuple(rows.scalars())
     return Scope(parent.project, pks if len(pks) <= MERGED else None)

@@ -10,7 +10,6 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection, Row
 
 from services.common.database import Timestamp
-from services.common.errors import not_found
 from services.common.names import DatasetName, DatasetVersionName, ProjectName
 from services.metadata.datasets.domain import (
     Column,
@@ -21,7 +20,7 @@ from services.metadata.datasets.domain import (
     DatasetVersionDraft,
 )
 from services.metadata.listing import Listing, Page
-from services.metadata.projects.store import PROJECTS
+from services.metadata.projects.store import hold_project
 from services.metadata.schema import METADATA, Sort, fetch_page, insert_new, reference, row_id
 from services.metadata.values import pack
 
@@ -61,11 +60,10 @@ def lock_dataset(connection: Connection, name: DatasetName, now: datetime) -> in
     """Return a dataset's row, created if need be, locked until the transaction's end.
 
     Raises:
-        ServiceError: RESOURCE_NOT_FOUND when there is no such project.
+        ServiceError: RESOURCE_NOT_FOUND when there is no such project; WRONG_STATE when it is
+            deleted.
     """
-    project = sa.select(PROJECTS.c.project).where(PROJECTS.c.project == name.project)
-    if connection.execute(project).first() is None:
-        raise not_found(ProjectName(name.project))
+    hold_project(connection, ProjectName(name.project))
     insert_new(
         connection,
         DATASETS,
@@ -150,6 +148,14 @@ def list_versions(
     scope = f"dataset-versions\n{parent}"
     rows, token = fetch_page(connection, query, sorts, listing=listing, scope=scope)
     return Page(tuple(_version(row) for row in rows), token)
+
+
+def remove_datasets(connection: Connection, project: str) -> None:
+    """Remove all of a project's datasets, with their versions."""
+    of_project = DATASETS.c.project == project
+    pks = sa.select(DATASETS.c.pk).where(of_project)
+    connection.execute(DATASET_VERSIONS.delete().where(DATASET_VERSIONS.c.dataset_pk.in_(pks)))
+    connection.execute(DATASETS.delete().where(of_project))
 
 
 def _select(*profiles: sa.ColumnElement[Any]) -> sa.Select[Any]:

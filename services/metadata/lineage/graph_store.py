@@ -23,7 +23,6 @@ from services.metadata.models.evaluation_store import EVALUATIONS
 from services.metadata.models.store import ALIASES, MODELS, VERSIONS
 from services.metadata.runs.store import RUN_DATASETS, RUNS
 
-_KEPT = VERSIONS.c.purge_time.is_(None)
 _OF_RUN = RUNS.join(MODELS, MODELS.c.pk == RUNS.c.model_pk)
 _OF_VERSION = VERSIONS.join(MODELS, MODELS.c.pk == VERSIONS.c.model_pk)
 _MODEL = (MODELS.c.project, MODELS.c.model)
@@ -32,7 +31,7 @@ _MODEL = (MODELS.c.project, MODELS.c.model)
 def versions_of(connection: Connection, name: ModelName) -> list[str]:
     """Return the names of a model's versions."""
     query = sa.select(VERSIONS.c.number).select_from(_OF_VERSION)
-    found = query.where(MODELS.c.project == name.project, MODELS.c.model == name.model, _KEPT)
+    found = query.where(MODELS.c.project == name.project, MODELS.c.model == name.model)
     numbers = connection.execute(found.order_by(VERSIONS.c.number)).scalars()
     return [str(name.version(number)) for number in numbers]
 
@@ -157,7 +156,7 @@ def _version_nodes(connection: Connection, names: Sequence[str]) -> list[Node]:
         VERSIONS.c.archive_time,
         VERSIONS.c.delete_time,
     )
-    query = sa.select(*_MODEL, *columns).select_from(_OF_VERSION).where(_is_version(names), _KEPT)
+    query = sa.select(*_MODEL, *columns).select_from(_OF_VERSION).where(_is_version(names))
     return [
         Node(
             str(VersionName(row.project, row.model, row.number)),
@@ -233,7 +232,7 @@ def _runs_of_versions(connection: Connection, which: sa.ColumnElement[bool]) -> 
     query = sa.select(*_MODEL, VERSIONS.c.number, VERSIONS.c.run).select_from(_OF_VERSION)
     return [
         Edge(row.run, _version(row), "produced")
-        for row in connection.execute(query.where(which, VERSIONS.c.run != "", _KEPT))
+        for row in connection.execute(query.where(which, VERSIONS.c.run != ""))
     ]
 
 

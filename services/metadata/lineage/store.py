@@ -66,11 +66,6 @@ def current_users(connection: Connection, version_pk: int) -> list[str]:
     return list(connection.execute(query.order_by(USES.c.user_name)).scalars())
 
 
-def drop_uses(connection: Connection, version_pk: int) -> None:
-    """Forget who used a version."""
-    connection.execute(USES.delete().where(USES.c.version_pk == version_pk))
-
-
 def list_uses(
     connection: Connection,
     parent: ModelName | VersionName,

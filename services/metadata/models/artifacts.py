@@ -17,10 +17,6 @@ class Holds(Protocol):
         """Hold an artifact for a holder; doing it again changes nothing."""
         ...
 
-    async def release(self, artifact: str, holder: str, *, credential: str, seconds: float) -> None:
-        """Give a hold back; doing it again changes nothing."""
-        ...
-
     async def release_holder(self, holder: str, *, credential: str, seconds: float) -> None:
         """Give back all that a resource holds; doing it again changes nothing."""
         ...
@@ -43,18 +39,6 @@ class RemoteHolds:
             hold=artifact_pb2.Hold(artifact=artifact, holder=holder)
         )
         await self._peer.call(stub.HoldArtifact, request, credential=credential, seconds=seconds)
-
-    async def release(self, artifact: str, holder: str, *, credential: str, seconds: float) -> None:
-        """Give a hold back.
-
-        Raises:
-            ServiceError: SERVICE_UNAVAILABLE, RIGHT_MISSING.
-        """
-        stub = self._peer.stub(artifact_service_pb2_grpc.ArtifactServiceStub)
-        request = artifact_service_pb2.ReleaseArtifactRequest(
-            hold=artifact_pb2.Hold(artifact=artifact, holder=holder)
-        )
-        await self._peer.call(stub.ReleaseArtifact, request, credential=credential, seconds=seconds)
 
     async def release_holder(self, holder: str, *, credential: str, seconds: float) -> None:
         """Give back all that a resource holds.

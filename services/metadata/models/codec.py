@@ -44,7 +44,7 @@ GOALS = 1_000
 ALIASES = 20
 MODEL_PATHS = ("display_name", "description", "labels", "metric_goals")
 VERSION_PATHS = ("description", "labels", "card", "license")
-OUTPUT_PATHS = frozenset({"name", "etag", "create_time", "update_time"})
+OUTPUT_PATHS = frozenset({"name", "etag", "create_time", "update_time", "delete_time"})
 
 
 def model_draft(message: model_pb2.Model) -> ModelDraft:
@@ -81,6 +81,7 @@ def model(found: Model) -> model_pb2.Model:
     )
     stamp(message.create_time, found.create_time)
     stamp(message.update_time, found.update_time)
+    stamp(message.delete_time, found.delete_time)
     return message
 
 

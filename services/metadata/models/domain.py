@@ -8,7 +8,7 @@ from datetime import datetime
 from enum import StrEnum
 
 from services.common.errors import Reason, ServiceError, wrong_state
-from services.common.names import AliasName, EvaluationName, ModelName, RunName, VersionName
+from services.common.names import AliasName, EvaluationName, ModelName, ResourceName, VersionName
 from services.metadata.values import Failure, ParamValue
 
 USERS_NAMED = 20
@@ -52,6 +52,7 @@ class Model:
     revision: int
     create_time: datetime
     update_time: datetime
+    delete_time: datetime | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,15 +145,6 @@ class PendingVersion:
 
 
 @dataclass(frozen=True, slots=True)
-class PurgedVersion:
-    """A version on its way out: what is left to do is to give its bytes back."""
-
-    name: VersionName
-    artifact: str
-    purger: str
-
-
-@dataclass(frozen=True, slots=True)
 class EvaluationDraft:
     """What the caller says of an evaluation; no time: now."""
 
@@ -223,7 +215,7 @@ def alias_moved(name: AliasName, current: str) -> ServiceError:
     )
 
 
-def in_use(name: VersionName | RunName, users: Sequence[str]) -> ServiceError:
+def in_use(name: ResourceName, users: Sequence[str]) -> ServiceError:
     """Say that something cannot go while others need it, and which do."""
     named = ", ".join(users[:USERS_NAMED])
     more = f" and {len(users) - USERS_NAMED} more" if len(users) > USERS_NAMED else ""

@@ -2,52 +2,35 @@
 
 All of it is decided under the lock of the version's model, as are alias moves and
 the beginnings of uses: a version that goes is not needed by anything, and nothing
-can come to need it. Giving a purged version's bytes back is a crossing to the
-artifact service; this file owns it, and finishes what was left half done.
+can come to need it.
 """
 
 from __future__ import annotations
 
-import asyncio
-import logging
 from collections.abc import Callable, Collection
-from datetime import datetime, timedelta
+from datetime import datetime
 
-from services.common.auth import Right
 from services.common.database import Database, Transaction
-from services.common.errors import ServiceError, etag_mismatch, not_found, wrong_state
+from services.common.errors import etag_mismatch, not_found, wrong_state
 from services.common.idempotency import Key, once
 from services.common.names import VersionName
 from services.metadata.changes import Change, ChangeKind, publish
 from services.metadata.lineage.store import current_users
-from services.metadata.models import lifecycle_store, version_store
-from services.metadata.models.artifacts import Holds
-from services.metadata.models.domain import PurgedVersion, Standing, Version, VersionEdit, in_use
-from services.metadata.projects.access import Access
-
-logger = logging.getLogger(__name__)
-
-RELEASE_SECONDS = 10.0
-SWEEP_BATCH = 100
+from services.metadata.models import lifecycle_store, releases_store, version_store
+from services.metadata.models.domain import Standing, Version, VersionEdit, in_use
+from services.metadata.models.releases_store import Release
+from services.metadata.models.releasing import Releasing
 
 
 class Lifecycle:
     """Changes versions after they came to be, up to their end."""
 
     def __init__(
-        self,
-        *,
-        database: Database,
-        holds: Holds,
-        access: Access,
-        clock: Callable[[], datetime],
-        interval: timedelta,
+        self, *, database: Database, releasing: Releasing, clock: Callable[[], datetime]
     ) -> None:
         self._database = database
-        self._holds = holds
-        self._access = access
+        self._releasing = releasing
         self._clock = clock
-        self._interval = interval
 
     async def edit(
         self,
@@ -135,7 +118,7 @@ class Lifecycle:
 
         return await self._database.write(restore)
 
-    async def purge(self, name: VersionName, *, actor: str, credential: str) -> None:
+    async def purge(self, name: VersionName, *, actor: str) -> None:
         """Remove a deleted version for ever, and give its bytes back.
 
         It is gone for everyone when this returns; its bytes follow when the artifact
@@ -144,56 +127,19 @@ class Lifecycle:
         Raises:
             ServiceError: RESOURCE_NOT_FOUND; WRONG_STATE when it is not deleted.
         """
-        now = self._clock()
+        now, release = self._clock(), Release(str(name), actor)
 
-        def begin(tx: Transaction) -> PurgedVersion | None:
+        def purge(tx: Transaction) -> None:
             standing = _lock(tx, name)
             if not standing.is_deleted:
                 message = f"{name} is {standing.word}; delete it first"
                 raise wrong_state(name, standing.word, message)
-            lifecycle_store.begin_purge(tx.connection, standing.pk, purger=actor, now=now)
+            lifecycle_store.remove_versions(tx.connection, [standing.pk])
+            releases_store.owe(tx.connection, [release], now)
             _tell(tx, name, ChangeKind.VERSION_PURGED, "PURGED", actor)
-            return lifecycle_store.find_purged(tx.connection, name)
 
-        purged = await self._database.write(begin)
-        if purged is not None:
-            await self._finish(purged, credential)
-
-    async def sweep_forever(self) -> None:
-        """Finish purges left half done, until cancelled."""
-        while True:
-            await asyncio.sleep(self._interval.total_seconds())
-            try:
-                await self.sweep()
-            except ServiceError as error:  # the database is away; it is asked again
-                logger.warning("purges not swept", extra={"reason": error.reason})
-
-    async def sweep(self) -> None:
-        """Try once to finish every purge that was left half done."""
-        before = self._clock() - self._interval
-        waiting = await self._database.read(
-            lambda tx: lifecycle_store.list_purged(tx.connection, before=before, limit=SWEEP_BATCH)
-        )
-        for purged in waiting:
-            rights = (Right.READ, Right.WRITE)
-            issued = self._access.mint(purged.purger, str(purged.name), rights)
-            await self._finish(purged, issued.credential)
-
-    async def _finish(self, purged: PurgedVersion, credential: str) -> None:
-        """Give a purged version's bytes back and forget it; later if that cannot be now."""
-        name = purged.name
-        try:
-            await self._holds.release(
-                purged.artifact, str(name), credential=credential, seconds=RELEASE_SECONDS
-            )
-        except ServiceError as error:
-            logger.warning("bytes kept", extra={"version": str(name), "reason": error.reason})
-            now = self._clock()
-            await self._database.write(
-                lambda tx: lifecycle_store.defer_purge(tx.connection, name, now)
-            )
-            return
-        await self._database.write(lambda tx: lifecycle_store.end_purge(tx.connection, name))
+        await self._database.write(purge)
+        await self._releasing.release(release)
 
 
 def _lock(tx: Transaction, name: VersionName, etag: str = "") -> Standing:

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from datetime import datetime
 from typing import Any
 
 import sqlalchemy as sa
-from sqlalchemy.engine import Connection, Row
+from sqlalchemy.engine import Connection
 
-from services.common.names import ArtifactName, ModelName, VersionName
-from services.metadata.lineage.store import drop_uses
-from services.metadata.models.domain import PurgedVersion, VersionEdit
+from services.metadata.lineage.store import USES
+from services.metadata.models.domain import VersionEdit
 from services.metadata.models.evaluation_store import EVALUATIONS
 from services.metadata.models.store import (
     ALIASES,
-    MODELS,
     VERSION_LABELS,
     VERSION_METRICS,
     VERSION_PARAMS,
@@ -55,60 +53,13 @@ def aliases_of(connection: Connection, version_pk: int) -> list[str]:
     return list(connection.execute(query.order_by(ALIASES.c.alias)).scalars())
 
 
-def begin_purge(connection: Connection, version_pk: int, *, purger: str, now: datetime) -> None:
-    """Remove all of a version but what is needed to give its bytes back."""
-    for table in (VERSION_LABELS, VERSION_PARAMS, VERSION_METRICS, EVALUATIONS, SIGNATURES):
-        connection.execute(table.delete().where(table.c.version_pk == version_pk))
-    drop_uses(connection, version_pk)
-    gone = {"taken_label": None, "run": "", "build": "", "description": "", "card": ""}
-    _set(connection, version_pk, purge_time=now, purger=purger, **gone)
-
-
-def end_purge(connection: Connection, name: VersionName) -> None:
-    """Remove what is left of a version; there may be nothing."""
-    connection.execute(VERSIONS.delete().where(_is_purged(name)))
-
-
-def defer_purge(connection: Connection, name: VersionName, now: datetime) -> None:
-    """Put a purge that cannot be finished behind the others."""
-    connection.execute(VERSIONS.update().where(_is_purged(name)).values(purge_time=now))
-
-
-def find_purged(connection: Connection, name: VersionName) -> PurgedVersion | None:
-    """Return a version whose purge is half done, or None."""
-    row = connection.execute(_select_purged().where(_is_purged(name))).first()
-    return None if row is None else _purged(row)
-
-
-def list_purged(connection: Connection, *, before: datetime, limit: int) -> list[PurgedVersion]:
-    """Return versions whose purge has been half done since before a moment, oldest first."""
-    query = _select_purged().where(VERSIONS.c.purge_time < before)
-    rows = connection.execute(query.order_by(VERSIONS.c.purge_time).limit(limit))
-    return [_purged(row) for row in rows]
+def remove_versions(connection: Connection, version_pks: Sequence[int]) -> None:
+    """Remove versions and all that hangs on them; no alias may point to one."""
+    for table in (VERSION_LABELS, VERSION_PARAMS, VERSION_METRICS, EVALUATIONS, SIGNATURES, USES):
+        connection.execute(table.delete().where(table.c.version_pk.in_(version_pks)))
+    connection.execute(VERSIONS.delete().where(VERSIONS.c.pk.in_(version_pks)))
 
 
 def _set(connection: Connection, version_pk: int, **values: Any) -> None:
     values["revision"] = VERSIONS.c.revision + 1
     connection.execute(VERSIONS.update().where(VERSIONS.c.pk == version_pk).values(**values))
-
-
-def _is_purged(name: VersionName) -> sa.ColumnElement[bool]:
-    model = sa.select(MODELS.c.pk).where(
-        MODELS.c.project == name.project, MODELS.c.model == name.model
-    )
-    return sa.and_(
-        VERSIONS.c.model_pk == model.scalar_subquery(),
-        VERSIONS.c.number == name.version,
-        VERSIONS.c.purge_time.is_not(None),
-    )
-
-
-def _select_purged() -> sa.Select[Any]:
-    return sa.select(
-        MODELS.c.project, MODELS.c.model, VERSIONS.c.number, VERSIONS.c.artifact, VERSIONS.c.purger
-    ).join(MODELS, MODELS.c.pk == VERSIONS.c.model_pk)
-
-
-def _purged(row: Row[Any]) -> PurgedVersion:
-    name = ModelName(row.project, row.model).version(row.number)
-    return PurgedVersion(name, str(ArtifactName(row.project, row.artifact)), row.purger)

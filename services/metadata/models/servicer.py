@@ -21,6 +21,7 @@ from services.metadata.models.lifecycle import Lifecycle
 from services.metadata.models.pointing import Pointing
 from services.metadata.models.registering import Registering
 from services.metadata.models.registry import Registry
+from services.metadata.models.removing import Removing
 from services.metadata.models.searching import VersionSearch
 from services.metadata.watching import codec as watching_codec
 from services.metadata.watching.watch import Watch
@@ -36,6 +37,7 @@ class ModelServicer(model_service_pb2_grpc.ModelServiceServicer):
         self,
         *,
         registry: Registry,
+        removing: Removing,
         search: VersionSearch,
         registering: Registering,
         lifecycle: Lifecycle,
@@ -45,6 +47,7 @@ class ModelServicer(model_service_pb2_grpc.ModelServiceServicer):
     ) -> None:
         self._watch = watch
         self._registry = registry
+        self._removing = removing
         self._search = search
         self._registering = registering
         self._lifecycle = lifecycle
@@ -90,6 +93,30 @@ class ModelServicer(model_service_pb2_grpc.ModelServiceServicer):
             key=current_call().key(request),
         )
         return pb.UpdateModelResponse(model=codec.model(model))
+
+    async def DeleteModel(
+        self, request: pb.DeleteModelRequest, context: Context
+    ) -> pb.DeleteModelResponse:
+        """Delete a model."""
+        name, actor = ModelName.parse(request.name), current_call().caller.principal
+        model = await self._removing.delete(name, etag=request.etag, actor=actor)
+        return pb.DeleteModelResponse(model=codec.model(model))
+
+    async def RestoreModel(
+        self, request: pb.RestoreModelRequest, context: Context
+    ) -> pb.RestoreModelResponse:
+        """Take back that a model was deleted."""
+        name, actor = ModelName.parse(request.name), current_call().caller.principal
+        model = await self._removing.restore(name, actor=actor)
+        return pb.RestoreModelResponse(model=codec.model(model))
+
+    async def PurgeModel(
+        self, request: pb.PurgeModelRequest, context: Context
+    ) -> pb.PurgeModelResponse:
+        """Remove a deleted model for ever."""
+        name, actor = ModelName.parse(request.name), current_call().caller.principal
+        await self._removing.purge(name, actor=actor)
+        return pb.PurgeModelResponse()
 
     async def CreateVersion(
         self, request: pb.CreateVersionRequest, context: Context
@@ -186,8 +213,8 @@ class ModelServicer(model_service_pb2_grpc.ModelServiceServicer):
         self, request: pb.PurgeVersionRequest, context: Context
     ) -> pb.PurgeVersionResponse:
         """Remove a deleted version for ever."""
-        name, caller = VersionName.parse(request.name), current_call().caller
-        await self._lifecycle.purge(name, actor=caller.principal, credential=caller.credential)
+        name, actor = VersionName.parse(request.name), current_call().caller.principal
+        await self._lifecycle.purge(name, actor=actor)
         return pb.PurgeVersionResponse()
 
     async def CreateEvaluation(

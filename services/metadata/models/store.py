@@ -13,7 +13,7 @@ from sqlalchemy.engine import Connection, Row
 
 from services.common.database import Double, Timestamp
 from services.common.driver_sql import driver_sql
-from services.common.errors import not_found
+from services.common.errors import wrong_state
 from services.common.filtering import (
     FieldCompiler,
     compile_filter,
@@ -26,7 +26,7 @@ from services.common.filtering import (
 from services.common.names import ModelName, ProjectName
 from services.metadata.listing import Listing, Page
 from services.metadata.models.domain import MetricGoal, Model, ModelDraft
-from services.metadata.projects.store import PROJECTS
+from services.metadata.projects.store import hold_project
 from services.metadata.schema import (
     METADATA,
     BinaryText,
@@ -53,7 +53,22 @@ MODELS = sa.Table(
     sa.Column("revision", sa.BigInteger, nullable=False),
     sa.Column("create_time", Timestamp, nullable=False),
     sa.Column("update_time", Timestamp, nullable=False),
+    sa.Column("delete_time", Timestamp),
+    # Set while it is removed bit by bit: the id that it had, and who purged it. Its own is
+    # then one that no model can have.
+    sa.Column("removed_id", sa.Text),
+    sa.Column("purger", sa.Text),
     sa.UniqueConstraint("project", "model"),
+)
+_REMOVED = MODELS.c.removed_id.is_not(None)
+sa.Index("models_removed", MODELS.c.pk, sqlite_where=_REMOVED, postgresql_where=_REMOVED)
+# Of models that are gone: a new one of that name goes on numbering from there.
+USED_NUMBERS = sa.Table(
+    "used_numbers",
+    METADATA,
+    sa.Column("project", sa.Text, primary_key=True),
+    sa.Column("model", sa.Text, primary_key=True),
+    sa.Column("last_number", sa.BigInteger, nullable=False),
 )
 MODEL_LABELS = sa.Table(
     "model_labels",
@@ -100,19 +115,9 @@ VERSIONS = sa.Table(
     sa.Column("ready_time", Timestamp),
     sa.Column("archive_time", Timestamp),
     sa.Column("delete_time", Timestamp),
-    # Set while its removal is under way: its bytes are given back, then the row goes.
-    sa.Column("purge_time", Timestamp),
-    # Who removes it: its bytes are given back in this name.
-    sa.Column("purger", sa.Text),
     sa.Column("revision", sa.BigInteger, nullable=False),
     sa.UniqueConstraint("model_pk", "number"),
     sa.UniqueConstraint("model_pk", "taken_label"),
-)
-sa.Index(
-    "versions_purged",
-    VERSIONS.c.purge_time,
-    sqlite_where=VERSIONS.c.purge_time.is_not(None),
-    postgresql_where=VERSIONS.c.purge_time.is_not(None),
 )
 sa.Index("versions_model", VERSIONS.c.model_pk, VERSIONS.c.pk)
 sa.Index("versions_pending", VERSIONS.c.create_time, postgresql_where=VERSIONS.c.state == "PENDING")
@@ -175,10 +180,10 @@ sa.Index("alias_changes_alias", ALIAS_CHANGES.c.model_pk, ALIAS_CHANGES.c.alias,
 _FIND_MODEL = sa.select(MODELS.c.pk).where(
     MODELS.c.project == sa.bindparam("project"), MODELS.c.model == sa.bindparam("model")
 )
-_LOCK_MODEL = _FIND_MODEL.with_for_update()
+_LOCK_MODEL = _FIND_MODEL.add_columns(MODELS.c.delete_time).with_for_update()
 _NEXT_NUMBER = (
     "UPDATE models SET last_number = last_number + 1 WHERE project = ? AND model = ?"
-    " RETURNING pk, last_number"
+    " AND delete_time IS NULL RETURNING pk, last_number"
 )
 ORDERS = {"id": MODELS.c.model}
 TIMES = {"create_time": MODELS.c.create_time, "update_time": MODELS.c.update_time}
@@ -200,11 +205,10 @@ def insert_model(
     """Insert a model and return its row; None when it exists.
 
     Raises:
-        ServiceError: RESOURCE_NOT_FOUND when there is no such project.
+        ServiceError: RESOURCE_NOT_FOUND when there is no such project; WRONG_STATE when it is
+            deleted.
     """
-    project = sa.select(PROJECTS.c.project).where(PROJECTS.c.project == name.project)
-    if connection.execute(project).first() is None:
-        raise not_found(ProjectName(name.project))
+    hold_project(connection, ProjectName(name.project))
     row = insert_new(
         connection,
         MODELS,
@@ -213,7 +217,7 @@ def insert_model(
         model=name.model,
         display_name=draft.display_name,
         description=draft.description,
-        last_number=0,
+        last_number=_used_number(connection, name),
         revision=1,
         create_time=now,
         update_time=now,
@@ -224,18 +228,25 @@ def insert_model(
     return int(row.pk)
 
 
-def find_pk(connection: Connection, name: ModelName) -> int | None:
-    """Return a model's row, or None."""
-    return connection.execute(_FIND_MODEL, _named_values(name)).scalar()
+def lock_model(connection: Connection, name: ModelName, *, deleted: bool = False) -> int | None:
+    """Return a model's row, locked until the transaction's end; or None.
 
-
-def lock_model(connection: Connection, name: ModelName) -> int | None:
-    """Return a model's row, locked until the transaction's end; or None."""
-    return connection.execute(_LOCK_MODEL, _named_values(name)).scalar()
+    Raises:
+        ServiceError: WRONG_STATE when the model is deleted and that does not do.
+    """
+    row = connection.execute(_LOCK_MODEL, _named_values(name)).first()
+    if row is None:
+        return None
+    if row.delete_time is not None and not deleted:
+        raise wrong_state(name, "DELETED", f"{name} is deleted; restore it first")
+    return int(row.pk)
 
 
 def next_number(connection: Connection, name: ModelName) -> tuple[int, int] | None:
-    """Return a model's row, locked, and its next version number; None when there is no model."""
+    """Return a model's row, locked, and its next version number.
+
+    None when there is no model, or it is deleted.
+    """
     row = driver_sql(connection, _NEXT_NUMBER, (name.project, name.model)).first()
     return None if row is None else (row.pk, row.last_number)
 
@@ -284,7 +295,8 @@ def find_models(connection: Connection, names: Sequence[ModelName]) -> list[Mode
 
 def list_models(connection: Connection, project: str, listing: Listing) -> Page[Model]:
     """Return a page of a project's models."""
-    query = sa.select(MODELS).where(MODELS.c.project == project)
+    shown = MODELS.c.removed_id if listing.show_deleted else MODELS.c.delete_time
+    query = sa.select(MODELS).where(MODELS.c.project == project, shown.is_(None))
     expression = parse_filter(listing.filter)
     if expression is not None:
         query = query.where(compile_filter(expression, FIELDS))
@@ -297,7 +309,7 @@ def list_models(connection: Connection, project: str, listing: Listing) -> Page[
             else by_time(TIMES[column], descending=term.descending)
         )
     sorts.append(Sort(MODELS.c.model, str))
-    scope = f"models\n{project}"
+    scope = f"models\n{project}\n{listing.show_deleted}"
     rows, token = fetch_page(connection, query, sorts, listing=listing, scope=scope)
     return Page(tuple(_models(connection, rows)), token)
 
@@ -353,9 +365,16 @@ def _models(connection: Connection, rows: Sequence[Row[Any]]) -> list[Model]:
             revision=row.revision,
             create_time=row.create_time,
             update_time=row.update_time,
+            delete_time=row.delete_time,
         )
         for row in rows
     ]
+
+
+def _used_number(connection: Connection, name: ModelName) -> int:
+    """Return the newest version number that a model of this name ever had."""
+    is_it = sa.and_(USED_NUMBERS.c.project == name.project, USED_NUMBERS.c.model == name.model)
+    return connection.execute(sa.select(USED_NUMBERS.c.last_number).where(is_it)).scalar() or 0
 
 
 def _named_values(name: ModelName) -> dict[str, str]:

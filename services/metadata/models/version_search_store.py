@@ -131,8 +131,8 @@ FIELDS: Mapping[str, fields.Field] = {
 
 
 def _shown(deleted: bool) -> tuple[sa.ColumnElement[bool], ...]:
-    """Say which versions a list shows; those that are being purged are gone."""
-    return ((VERSIONS.c.purge_time if deleted else VERSIONS.c.delete_time).is_(None),)
+    """Say which versions a list shows."""
+    return () if deleted else (VERSIONS.c.delete_time.is_(None),)
 
 
 SUBJECT = fields.Subject(

@@ -135,7 +135,7 @@ def lock_version(connection: Connection, name: VersionName) -> Standing:
 
 
 def find_version(connection: Connection, name: VersionName) -> Version | None:
-    """Return a version, also a deleted one; None when there is none or it is being purged."""
+    """Return a version, also a deleted one; or None."""
     return _first(connection, connection.execute(_select_version(), _version_values(name)))
 
 
@@ -145,7 +145,6 @@ def find_versions(connection: Connection, names: Sequence[VersionName]) -> list[
     query = select_versions().where(
         MODELS.c.project == names[0].project,
         pairs.in_([(name.model, name.version) for name in names]),
-        is_listed(show_deleted=True),
     )
     return load_versions(connection, list(connection.execute(query)))
 
@@ -156,6 +155,7 @@ def newest_ready(connection: Connection, name: ModelName) -> Version | None:
         VERSIONS.c.state == VersionState.READY.value,
         VERSIONS.c.archive_time.is_(None),
         VERSIONS.c.delete_time.is_(None),
+        MODELS.c.delete_time.is_(None),
     )
     query = select_versions(card=True).where(of_model(name), may_be_chosen)
     newest = query.order_by(VERSIONS.c.number.desc()).limit(1)
@@ -164,7 +164,7 @@ def newest_ready(connection: Connection, name: ModelName) -> Version | None:
 
 def find_labelled(connection: Connection, name: ModelName, label: str) -> Version | None:
     """Return the version that has a label, or None."""
-    has_label = sa.and_(VERSIONS.c.taken_label == label, VERSIONS.c.purge_time.is_(None))
+    has_label = VERSIONS.c.taken_label == label
     query = select_versions(card=True).where(of_model(name), has_label)
     return _first(connection, connection.execute(query))
 
@@ -208,12 +208,6 @@ def of_model(name: ModelName) -> sa.ColumnElement[bool]:
     if name.model == WILDCARD:
         return in_project
     return sa.and_(in_project, MODELS.c.model == name.model)
-
-
-def is_listed(*, show_deleted: bool) -> sa.ColumnElement[bool]:
-    """Say which versions a list shows; those that are being purged are gone."""
-    gone = VERSIONS.c.purge_time if show_deleted else VERSIONS.c.delete_time
-    return gone.is_(None)
 
 
 # The statements of every registration and lookup, built once: building one costs several
@@ -273,7 +267,6 @@ def _is_version() -> sa.ColumnElement[bool]:
         MODELS.c.project == sa.bindparam("project"),
         MODELS.c.model == sa.bindparam("model"),
         VERSIONS.c.number == sa.bindparam("number"),
-        VERSIONS.c.purge_time.is_(None),
     )
 
 

@@ -63,6 +63,7 @@ def project(found: Project) -> project_pb2.Project:
     )
     stamp(message.create_time, found.create_time)
     stamp(message.update_time, found.update_time)
+    stamp(message.delete_time, found.delete_time)
     return message
 
 

@@ -15,6 +15,7 @@ from services.common.errors import (
     etag_mismatch,
     invalid_field,
     not_found,
+    wrong_state,
 )
 from services.common.idempotency import Key, once
 from services.common.names import WILDCARD, ProjectName, TokenName
@@ -47,7 +48,7 @@ class Directory:
         """Create a project.
 
         Raises:
-            ServiceError: RESOURCE_EXISTS.
+            ServiceError: RESOURCE_EXISTS, also of one that is gone.
         """
         now = self._clock()
         project = new_project(name.project, draft, now)
@@ -78,7 +79,7 @@ class Directory:
         """Change the fields named by `paths`.
 
         Raises:
-            ServiceError: RESOURCE_NOT_FOUND, ETAG_MISMATCH.
+            ServiceError: RESOURCE_NOT_FOUND, ETAG_MISMATCH; WRONG_STATE when it is deleted.
         """
         now = self._clock()
 
@@ -86,6 +87,8 @@ class Directory:
             current = store.find_project(tx.connection, name.project, lock=True)
             if current is None:
                 raise not_found(name)
+            if current.delete_time is not None:
+                raise wrong_state(name, "DELETED", f"{name} is deleted; restore it first")
             if etag and etag != str(current.revision):
                 raise etag_mismatch(name, current=str(current.revision))
             changed = current.changed({path: getattr(draft, path) for path in paths}, now)

@@ -64,6 +64,7 @@ class Project:
     revision: int
     create_time: datetime
     update_time: datetime
+    delete_time: datetime | None = None
 
     def changed(self, values: Mapping[str, Any], now: datetime) -> Project:
         """Return the project with new values, one revision on."""

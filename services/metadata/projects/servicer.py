@@ -13,6 +13,7 @@ from services.common.names import ProjectName, TokenName, check_id
 from services.metadata.projects import codec
 from services.metadata.projects.access import Access
 from services.metadata.projects.directory import Directory
+from services.metadata.projects.ending import Ending
 from services.metadata.wire import listing, timestamp
 
 Context = grpc.aio.ServicerContext[Any, Any]
@@ -21,8 +22,9 @@ Context = grpc.aio.ServicerContext[Any, Any]
 class ProjectServicer(project_service_pb2_grpc.ProjectServiceServicer):
     """Serve `modelyard.metadata.v1.ProjectService`."""
 
-    def __init__(self, *, directory: Directory, access: Access) -> None:
+    def __init__(self, *, directory: Directory, ending: Ending, access: Access) -> None:
         self._directory = directory
+        self._ending = ending
         self._access = access
 
     async def CreateProject(
@@ -63,6 +65,30 @@ class ProjectServicer(project_service_pb2_grpc.ProjectServiceServicer):
             key=current_call().key(request),
         )
         return pb.UpdateProjectResponse(project=codec.project(project))
+
+    async def DeleteProject(
+        self, request: pb.DeleteProjectRequest, context: Context
+    ) -> pb.DeleteProjectResponse:
+        """Delete a project."""
+        name, actor = ProjectName.parse(request.name), current_call().caller.principal
+        project = await self._ending.delete(name, etag=request.etag, actor=actor)
+        return pb.DeleteProjectResponse(project=codec.project(project))
+
+    async def RestoreProject(
+        self, request: pb.RestoreProjectRequest, context: Context
+    ) -> pb.RestoreProjectResponse:
+        """Take back that a project was deleted."""
+        name, actor = ProjectName.parse(request.name), current_call().caller.principal
+        project = await self._ending.restore(name, actor=actor)
+        return pb.RestoreProjectResponse(project=codec.project(project))
+
+    async def PurgeProject(
+        self, request: pb.PurgeProjectRequest, context: Context
+    ) -> pb.PurgeProjectResponse:
+        """Remove a deleted project for ever."""
+        name, actor = ProjectName.parse(request.name), current_call().caller.principal
+        await self._ending.purge(name, actor=actor)
+        return pb.PurgeProjectResponse()
 
     async def CreateToken(
         self, request: pb.CreateTokenRequest, context: Context

@@ -12,6 +12,8 @@ from sqlalchemy.engine import Connection, Row
 
 from services.common.auth import Right
 from services.common.database import Timestamp
+from services.common.errors import not_found, wrong_state
+from services.common.names import ProjectName
 from services.metadata.listing import Listing, Page
 from services.metadata.projects.domain import Grant, Project, Token, TokenDraft
 from services.metadata.schema import METADATA, Sort, by_time, fetch_page, insert_new
@@ -27,6 +29,9 @@ PROJECTS = sa.Table(
     sa.Column("revision", sa.BigInteger, nullable=False),
     sa.Column("create_time", Timestamp, nullable=False),
     sa.Column("update_time", Timestamp, nullable=False),
+    sa.Column("delete_time", Timestamp),
+    # Of one that is gone for ever the row stays: its id is never given out again.
+    sa.Column("purge_time", Timestamp),
 )
 TOKENS = sa.Table(
     "tokens",
@@ -48,6 +53,11 @@ SIGNING_KEYS = sa.Table(
     sa.Column("purpose", sa.Text, primary_key=True),
     sa.Column("private_key", sa.LargeBinary, nullable=False),
     sa.Column("create_time", Timestamp, nullable=False),
+)
+_HOLD_PROJECT = (
+    sa.select(PROJECTS.c.delete_time)
+    .where(PROJECTS.c.project == sa.bindparam("project"), PROJECTS.c.purge_time.is_(None))
+    .with_for_update(read=True)
 )
 
 
@@ -71,21 +81,44 @@ def change_project(connection: Connection, project: Project) -> None:
 
 def find_project(connection: Connection, project: str, *, lock: bool = False) -> Project | None:
     """Return a project, or None; locked until the transaction's end if asked for."""
-    query = sa.select(PROJECTS).where(PROJECTS.c.project == project)
+    is_it = sa.and_(PROJECTS.c.project == project, PROJECTS.c.purge_time.is_(None))
+    query = sa.select(PROJECTS).where(is_it)
     query = query.with_for_update() if lock else query
     row = connection.execute(query).first()
     return None if row is None else _project(row)
+
+
+def hold_project(connection: Connection, name: ProjectName) -> None:
+    """Keep a project from being deleted until the transaction's end.
+
+    Raises:
+        ServiceError: RESOURCE_NOT_FOUND; WRONG_STATE when it is deleted.
+    """
+    row = connection.execute(_HOLD_PROJECT, {"project": name.project}).first()
+    if row is None:
+        raise not_found(name)
+    if row.delete_time is not None:
+        raise wrong_state(name, "DELETED", f"{name} is deleted; restore it first")
+
+
+def set_purged(connection: Connection, project: str, now: datetime) -> None:
+    """Note that a project is gone for ever."""
+    is_it = PROJECTS.c.project == project
+    connection.execute(PROJECTS.update().where(is_it).values(purge_time=now))
 
 
 def list_projects(
     connection: Connection, listing: Listing, *, among: Collection[str] | None
 ) -> Page[Project]:
     """Return a page of projects by id, of those named; None: of all."""
-    query = sa.select(PROJECTS)
+    shown = PROJECTS.c.purge_time if listing.show_deleted else PROJECTS.c.delete_time
+    query = sa.select(PROJECTS).where(shown.is_(None))
     if among is not None:
         query = query.where(PROJECTS.c.project.in_(sorted(among)))
     sorts = [Sort(PROJECTS.c.project, str)]
-    rows, token = fetch_page(connection, query, sorts, listing=listing, scope="projects")
+    rows, token = fetch_page(
+        connection, query, sorts, listing=listing, scope=f"projects\n{listing.show_deleted}"
+    )
     return Page(tuple(_project(row) for row in rows), token)
 
 
@@ -179,6 +212,7 @@ def _columns(project: Project) -> dict[str, Any]:
         "protected_aliases": pack(project.protected_aliases),
         "revision": project.revision,
         "update_time": project.update_time,
+        "delete_time": project.delete_time,
     }
 
 
@@ -191,6 +225,7 @@ def _project(row: Row[Any]) -> Project:
         revision=row.revision,
         create_time=row.create_time,
         update_time=row.update_time,
+        delete_time=row.delete_time,
     )
 
 

@@ -11,14 +11,12 @@ import logging
 from collections.abc import Callable
 from datetime import datetime, timedelta
 
-from services.common.auth import Right
 from services.common.database import Database, Transaction
 from services.common.errors import Reason, ServiceError, etag_mismatch, not_found
 from services.common.idempotency import Key, once
 from services.common.names import ModelName
 from services.metadata.models.lifecycle import Lifecycle
 from services.metadata.models.store import lock_model
-from services.metadata.projects.access import Access
 from services.metadata.retention import store
 from services.metadata.retention.domain import Action, Retention, Rules, Verdict, judge
 
@@ -36,13 +34,11 @@ class Keeping:
         *,
         database: Database,
         lifecycle: Lifecycle,
-        access: Access,
         clock: Callable[[], datetime],
         interval: timedelta,
     ) -> None:
         self._database = database
         self._lifecycle = lifecycle
-        self._access = access
         self._clock = clock
         self._interval = interval
 
@@ -120,11 +116,7 @@ class Keeping:
             if verdict.action is Action.DELETE:
                 await self._lifecycle.delete(verdict.name, etag="", actor=setter)
             if verdict.action is Action.PURGE:
-                rights = (Right.READ, Right.WRITE)
-                issued = self._access.mint(setter, str(verdict.name), rights)
-                await self._lifecycle.purge(
-                    verdict.name, actor=setter, credential=issued.credential
-                )
+                await self._lifecycle.purge(verdict.name, actor=setter)
         except ServiceError as error:
             if error.reason not in STAYED:
                 raise

@@ -54,8 +54,9 @@ def find_retention(connection: Connection, name: ModelName) -> Retention | None:
 
 
 def list_retentions(connection: Connection) -> list[Retention]:
-    """Return every model's retention."""
-    return [_retention(row) for row in connection.execute(_select())]
+    """Return the retention of every model that is not deleted."""
+    query = _select().where(MODELS.c.delete_time.is_(None))
+    return [_retention(row) for row in connection.execute(query)]
 
 
 def delete_retention(connection: Connection, model_pk: int) -> None:
@@ -64,7 +65,7 @@ def delete_retention(connection: Connection, model_pk: int) -> None:
 
 
 def list_candidates(connection: Connection, name: ModelName, *, limit: int) -> list[Candidate]:
-    """Return a model's versions that are not being purged, newest first."""
+    """Return a model's versions, newest first."""
     query = (
         sa.select(
             VERSIONS.c.pk,
@@ -75,11 +76,7 @@ def list_candidates(connection: Connection, name: ModelName, *, limit: int) -> l
             VERSIONS.c.delete_time,
         )
         .join(MODELS, MODELS.c.pk == VERSIONS.c.model_pk)
-        .where(
-            MODELS.c.project == name.project,
-            MODELS.c.model == name.model,
-            VERSIONS.c.purge_time.is_(None),
-        )
+        .where(MODELS.c.project == name.project, MODELS.c.model == name.model)
         .order_by(VERSIONS.c.number.desc())
         .limit(limit)
     )

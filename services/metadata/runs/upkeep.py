@@ -1,53 +1,34 @@
-"""The upkeep of runs: edited, deleted, restored, removed for ever.
-
-A run may hold bytes, as the snapshot of its source. Giving them back is a crossing to the
-artifact service, owed from the moment that the run is gone; this file owns it.
-"""
+"""The upkeep of runs: edited, deleted, restored, removed for ever."""
 
 from __future__ import annotations
 
-import asyncio
-import logging
 from collections.abc import Callable, Collection
-from datetime import datetime, timedelta
+from datetime import datetime
 
-from services.common.auth import Right
 from services.common.database import Database, Transaction
-from services.common.errors import ServiceError, etag_mismatch, not_found, wrong_state
+from services.common.errors import etag_mismatch, not_found, wrong_state
 from services.common.idempotency import Key, once
 from services.common.names import RunName
 from services.metadata.changes import ChangeKind
-from services.metadata.models.artifacts import Holds
+from services.metadata.models import releases_store
 from services.metadata.models.domain import USERS_NAMED, in_use
+from services.metadata.models.releases_store import Release
+from services.metadata.models.releasing import Releasing
 from services.metadata.models.store import lock_model
-from services.metadata.projects.access import Access
 from services.metadata.runs import store, upkeep_store
 from services.metadata.runs.domain import Run, RunEdit, RunState
 from services.metadata.runs.news import publish_run
-
-logger = logging.getLogger(__name__)
-
-RELEASE_SECONDS = 10.0
-SWEEP_BATCH = 100
 
 
 class Upkeep:
     """Changes runs after they came to be, up to their end."""
 
     def __init__(
-        self,
-        *,
-        database: Database,
-        holds: Holds,
-        access: Access,
-        clock: Callable[[], datetime],
-        interval: timedelta,
+        self, *, database: Database, releasing: Releasing, clock: Callable[[], datetime]
     ) -> None:
         self._database = database
-        self._holds = holds
-        self._access = access
+        self._releasing = releasing
         self._clock = clock
-        self._interval = interval
 
     async def edit(
         self,
@@ -119,49 +100,18 @@ class Upkeep:
         Raises:
             ServiceError: RESOURCE_NOT_FOUND; WRONG_STATE when it is not deleted.
         """
+        release = Release(str(name), actor)
 
         def purge(tx: Transaction) -> None:
             pk, run = _lock(tx, name)
             if run.delete_time is None:
                 raise wrong_state(name, run.state, f"{name} is not deleted; delete it first")
             upkeep_store.remove_run(tx.connection, pk)
-            upkeep_store.owe_release(tx.connection, name, actor, self._clock())
+            releases_store.owe(tx.connection, [release], self._clock())
             publish_run(tx, ChangeKind.RUN_PURGED, run, actor=actor)
 
         await self._database.write(purge)
-        await self._release(name, actor)
-
-    async def sweep_forever(self) -> None:
-        """Give back what is owed, until cancelled."""
-        while True:
-            await asyncio.sleep(self._interval.total_seconds())
-            try:
-                for name, actor in await self._owed():
-                    await self._release(name, actor)
-            except ServiceError as error:  # the database is away; it is asked again
-                logger.warning("runs' bytes not given back", extra={"reason": error.reason})
-
-    async def _owed(self) -> list[tuple[RunName, str]]:
-        before = self._clock() - self._interval
-        return await self._database.read(
-            lambda tx: upkeep_store.list_owed(tx.connection, before=before, limit=SWEEP_BATCH)
-        )
-
-    async def _release(self, name: RunName, actor: str) -> None:
-        """Give back what a run held; later, behind the others, if that cannot be now."""
-        issued = self._access.mint(actor, str(name), (Right.READ, Right.WRITE))
-        try:
-            await self._holds.release_holder(
-                str(name), credential=issued.credential, seconds=RELEASE_SECONDS
-            )
-        except ServiceError as error:
-            logger.warning("bytes kept", extra={"run": str(name), "reason": error.reason})
-            now = self._clock()
-            await self._database.write(
-                lambda tx: upkeep_store.owe_release(tx.connection, name, actor, now)
-            )
-            return
-        await self._database.write(lambda tx: upkeep_store.end_release(tx.connection, name))
+        await self._releasing.release(release)
 
 
 def _lock(tx: Transaction, name: RunName, etag: str = "") -> tuple[int, Run]:

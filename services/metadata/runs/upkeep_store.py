@@ -9,7 +9,6 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
-from services.common.database import Timestamp
 from services.common.names import RunName, VersionName
 from services.metadata.models.store import MODELS, VERSIONS
 from services.metadata.runs import points_store
@@ -24,16 +23,7 @@ from services.metadata.runs.store import (
     model_of,
     series_of,
 )
-from services.metadata.schema import METADATA, upsert
 
-RELEASES = sa.Table(
-    "run_releases",
-    METADATA,
-    sa.Column("run", sa.Text, primary_key=True),
-    # Who purged it: bytes are given back with that principal's rights.
-    sa.Column("purger", sa.Text, nullable=False),
-    sa.Column("due_time", Timestamp, nullable=False),
-)
 _TEXTS = ("display_name", "notes")
 
 
@@ -60,7 +50,6 @@ def versions_of(connection: Connection, name: RunName, *, limit: int) -> list[Ve
         .join(MODELS, MODELS.c.pk == VERSIONS.c.model_pk)
         .where(
             VERSIONS.c.run == str(name),
-            VERSIONS.c.purge_time.is_(None),
             MODELS.c.project == name.project,
             MODELS.c.model == name.model,
         )
@@ -76,24 +65,6 @@ def remove_run(connection: Connection, run_pk: int) -> None:
     for table in (RUN_TAGS, RUN_PARAMS, RUN_DATASETS, RUN_WRITERS, SERIES):
         connection.execute(table.delete().where(table.c.run_pk == run_pk))
     connection.execute(RUNS.delete().where(RUNS.c.pk == run_pk))
-
-
-def owe_release(connection: Connection, name: RunName, purger: str, now: datetime) -> None:
-    """Note that a run that is gone is to give its bytes back; again puts it behind the others."""
-    row = {"run": str(name), "purger": purger, "due_time": now}
-    upsert(connection, RELEASES, ["run"], [row])
-
-
-def list_owed(connection: Connection, *, before: datetime, limit: int) -> list[tuple[RunName, str]]:
-    """Return runs that have owed their bytes since before a moment, with who purged them."""
-    query = sa.select(RELEASES).where(RELEASES.c.due_time < before)
-    rows = connection.execute(query.order_by(RELEASES.c.due_time).limit(limit))
-    return [(RunName.parse(row.run), row.purger) for row in rows]
-
-
-def end_release(connection: Connection, name: RunName) -> None:
-    """Note that a run has given its bytes back."""
-    connection.execute(RELEASES.delete().where(RELEASES.c.run == str(name)))
 
 
 def _set(connection: Connection, run_pk: int, **values: Any) -> None:

@@ -11,12 +11,11 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection, Row
 
 from services.common.database import Timestamp, Transaction
-from services.common.errors import not_found
 from services.common.names import ProjectName, WebhookName
 from services.common.outbox import last_sequence
 from services.metadata.changes import topic
 from services.metadata.listing import Listing, Page
-from services.metadata.projects.store import PROJECTS
+from services.metadata.projects.store import hold_project
 from services.metadata.schema import METADATA, Sort, fetch_page, insert_new, reference, row_id
 from services.metadata.webhooks.domain import Webhook, WebhookDraft
 
@@ -91,6 +90,14 @@ class Subscriber:
     queue_time: datetime
 
 
+def remove_webhooks(connection: Connection, project: str) -> None:
+    """Remove all of a project's webhooks, with their deliveries."""
+    of_project = WEBHOOKS.c.project == project
+    pks = sa.select(WEBHOOKS.c.pk).where(of_project)
+    connection.execute(DELIVERIES.delete().where(DELIVERIES.c.webhook_pk.in_(pks)))
+    connection.execute(WEBHOOKS.delete().where(of_project))
+
+
 def add_webhook(
     connection: Connection,
     name: WebhookName,
@@ -103,11 +110,10 @@ def add_webhook(
     """Insert a webhook that begins at the ledger's end; None when it exists.
 
     Raises:
-        ServiceError: RESOURCE_NOT_FOUND when there is no such project.
+        ServiceError: RESOURCE_NOT_FOUND when there is no such project; WRONG_STATE when it is
+            deleted.
     """
-    project = sa.select(PROJECTS.c.project).where(PROJECTS.c.project == name.project)
-    if connection.execute(project).first() is None:
-        raise not_found(ProjectName(name.project))
+    hold_project(connection, ProjectName(name.project))
     row = insert_new(
         connection,
         WEBHOOKS,

@@ -11,12 +11,12 @@ from alembic import op
 from services.metadata.datasets import store as datasets
 from services.metadata.lineage import store as lineage
 from services.metadata.models import evaluation_store as evaluations
+from services.metadata.models import releases_store as releases
 from services.metadata.models import store as models
 from services.metadata.projects import store as projects
 from services.metadata.retention import store as retention
 from services.metadata.runs import points_store as points
 from services.metadata.runs import store as runs
-from services.metadata.runs import upkeep_store as run_upkeep
 from services.metadata.schema import METADATA
 from services.metadata.signatures import store as signatures
 from services.metadata.webhooks import store as webhooks
@@ -30,8 +30,8 @@ STORES = (
     projects,
     models,
     evaluations,
+    releases,
     runs,
-    run_upkeep,
     points,
     datasets,
     lineage,

@@ -51,11 +51,19 @@ class _Models(Group):
 
     @paged
     def list(
-        self, *, filter: str = "", order_by: str = "", project: Ref | None = None
+        self,
+        *,
+        filter: str = "",
+        order_by: str = "",
+        show_deleted: bool = False,
+        project: Ref | None = None,
     ) -> Pages[model_pb2.Model]:
         """List a project's models."""
         request = service.ListModelsRequest(
-            parent=self._names.project(project), filter=filter, order_by=order_by
+            parent=self._names.project(project),
+            filter=filter,
+            order_by=order_by,
+            show_deleted=show_deleted,
         )
         return pages(request, service.ListModelsResponse, lambda r: r.models)
 
@@ -91,6 +99,30 @@ class _Models(Group):
             request_id=new_request_id(),
         )
         return call(request, service.UpdateModelResponse, lambda r: r.model)
+
+    @unary
+    def delete(self, model: Ref, *, etag: str = "") -> Call[model_pb2.Model]:
+        """Delete a model that nothing needs; it can be restored until it is purged.
+
+        The refusal names what needs it: aliases, deployments, runs that are running.
+        """
+        request = service.DeleteModelRequest(name=self._names.model(model), etag=etag)
+        return call(request, service.DeleteModelResponse, lambda r: r.model)
+
+    @unary
+    def restore(self, model: Ref) -> Call[model_pb2.Model]:
+        """Take back that a model was deleted."""
+        request = service.RestoreModelRequest(name=self._names.model(model))
+        return call(request, service.RestoreModelResponse, lambda r: r.model)
+
+    @unary
+    def purge(self, model: Ref) -> Call[None]:
+        """Remove a deleted model for ever, with its versions and runs.
+
+        Its name is free again; a model of that name goes on with the version numbers.
+        """
+        request = service.PurgeModelRequest(name=self._names.model(model))
+        return call(request, service.PurgeModelResponse, lambda _: None)
 
 
 class Models(_Models, SyncGroup):

@@ -67,11 +67,28 @@ class _Projects(Group):
         return call(request, service.UpdateProjectResponse, lambda r: r.project)
 
     @paged
-    def list(self) -> Pages[project_pb2.Project]:
+    def list(self, *, show_deleted: bool = False) -> Pages[project_pb2.Project]:
         """List the projects in which one may read."""
-        return pages(
-            service.ListProjectsRequest(), service.ListProjectsResponse, lambda r: r.projects
-        )
+        request = service.ListProjectsRequest(show_deleted=show_deleted)
+        return pages(request, service.ListProjectsResponse, lambda r: r.projects)
+
+    @unary
+    def delete(self, project: Ref, *, etag: str = "") -> Call[project_pb2.Project]:
+        """Delete a project whose models are all deleted; it can be restored until it is purged."""
+        request = service.DeleteProjectRequest(name=self._names.project(project), etag=etag)
+        return call(request, service.DeleteProjectResponse, lambda r: r.project)
+
+    @unary
+    def restore(self, project: Ref) -> Call[project_pb2.Project]:
+        """Take back that a project was deleted."""
+        request = service.RestoreProjectRequest(name=self._names.project(project))
+        return call(request, service.RestoreProjectResponse, lambda r: r.project)
+
+    @unary
+    def purge(self, project: Ref) -> Call[None]:
+        """Remove a deleted project for ever, with all in it; its id is never given out again."""
+        request = service.PurgeProjectRequest(name=self._names.project(project))
+        return call(request, service.PurgeProjectResponse, lambda _: None)
 
 
 class Projects(_Projects, SyncGroup):

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from modelyard.cli.context import client
-from modelyard.cli.options import Filter, Order
+from modelyard.cli.options import Deleted, Filter, Labels, Order, mapping, number_pair
 from modelyard.cli.render import (
     leaf,
     moment,
@@ -21,6 +21,8 @@ from modelyard.cli.render import (
     value,
 )
 
+Maximize = Annotated[list[str] | None, typer.Option(help="A metric to maximise; repeatable.")]
+Minimize = Annotated[list[str] | None, typer.Option(help="A metric to minimise; repeatable.")]
 MOMENTS = [
     "%Y-%m-%d",
     "%Y-%m-%dT%H:%M",
@@ -34,10 +36,14 @@ def register_models(group: typer.Typer) -> None:
     """Add `models` to the command line."""
 
     @group.command("list")
-    def list_models(filter_: Filter = "", order_by: Order = "") -> None:
+    def list_models(
+        filter_: Filter = "",
+        order_by: Order = "",
+        deleted: Deleted = False,
+    ) -> None:
         """List models."""
         show_list(
-            client().models.list(filter=filter_, order_by=order_by),
+            client().models.list(filter=filter_, order_by=order_by, show_deleted=deleted),
             {
                 "MODEL": lambda m: leaf(m.name),
                 "DESCRIPTION": lambda m: m.description.partition("\n")[0][:60],
@@ -48,33 +54,85 @@ def register_models(group: typer.Typer) -> None:
     @group.command("show")
     def show_model(model: str) -> None:
         """Show a model."""
-        found = client().models.get(model)
-        goals = ", ".join(
-            f"{key} {'up' if goal == 1 else 'down'}" for key, goal in found.metric_goals.items()
-        )
-        show_one(
-            found,
-            {
-                "model": found.name,
-                "description": found.description,
-                "metric goals": goals,
-                "created": moment(found.create_time),
-            },
-        )
+        _show_model(client().models.get(model))
 
     @group.command("create")
     def create_model(
         model: str,
         description: str = "",
-        maximize: Annotated[list[str] | None, typer.Option(help="Metrics to maximise.")] = None,
-        minimize: Annotated[list[str] | None, typer.Option(help="Metrics to minimise.")] = None,
+        maximize: Maximize = None,
+        minimize: Minimize = None,
     ) -> None:
         """Create a model and say which of its metrics are better high or low."""
-        goals = dict.fromkeys(maximize or [], "maximize") | dict.fromkeys(
-            minimize or [], "minimize"
-        )
+        goals = _goals(maximize, minimize)
         made = client().models.create(model, description=description, metric_goals=goals)
         show_one(made, {"model": made.name})
+
+    group.command("update")(_update_model)
+    _register_removal(group)
+
+
+def _update_model(
+    model: str,
+    *,
+    name: Annotated[str | None, typer.Option(help="For people.")] = None,
+    description: str | None = None,
+    label: Labels = None,
+    maximize: Maximize = None,
+    minimize: Minimize = None,
+) -> None:
+    """Change a model; labels replace all that it has, goals are added to those it has."""
+    found = client().models.get(model)
+    goals = {k: "maximize" if goal == 1 else "minimize" for k, goal in found.metric_goals.items()}
+    changed = client().models.update(
+        model,
+        display_name=name,
+        description=description,
+        labels=mapping(label),
+        metric_goals=goals | _goals(maximize, minimize) if maximize or minimize else None,
+        etag=found.etag,
+    )
+    _show_model(changed)
+
+
+def _goals(maximize: list[str] | None, minimize: list[str] | None) -> dict[str, str]:
+    return dict.fromkeys(maximize or [], "maximize") | dict.fromkeys(minimize or [], "minimize")
+
+
+def _register_removal(group: typer.Typer) -> None:
+    @group.command("delete")
+    def delete(model: str) -> None:
+        """Delete a model that nothing needs; it can be restored until it is purged."""
+        _show_model(client().models.delete(model))
+
+    @group.command("restore")
+    def restore(model: str) -> None:
+        """Take back that a model was deleted."""
+        _show_model(client().models.restore(model))
+
+    @group.command("purge")
+    def purge(model: str) -> None:
+        """Remove a deleted model for ever, with its versions and runs."""
+        from modelyard.metadata.v1 import model_service_pb2  # noqa: PLC0415
+
+        client().models.purge(model)
+        show_one(model_service_pb2.PurgeModelResponse(), {"purged": model})
+
+
+def _show_model(model: Any) -> None:
+    goals = ", ".join(
+        f"{key} {'up' if goal == 1 else 'down'}" for key, goal in sorted(model.metric_goals.items())
+    )
+    fields = {
+        "model": model.name,
+        "name": model.display_name,
+        "description": model.description,
+        "labels": pairs(model.labels),
+        "metric goals": goals,
+        "created": moment(model.create_time),
+        "deleted": moment(model.delete_time) if model.HasField("delete_time") else "",
+    }
+    show_one(model, fields)
 
 
 def register_versions(group: typer.Typer) -> None:
@@ -85,7 +143,7 @@ def register_versions(group: typer.Typer) -> None:
         model: Annotated[str, typer.Argument(help="A model; else all of them.")] = "",
         filter_: Filter = "",
         order_by: Order = "",
-        deleted: Annotated[bool, typer.Option(help="Deleted ones too.")] = False,
+        deleted: Deleted = False,
     ) -> None:
         """List versions, newest first."""
         from modelyard.metadata.v1 import version_pb2  # noqa: PLC0415
@@ -158,16 +216,15 @@ def _register_upkeep(group: typer.Typer) -> None:
         description: str | None = None,
         license_: Annotated[str | None, typer.Option("--license", help="E.g. MIT.")] = None,
         card: Annotated[typer.FileText | None, typer.Option(help="A Markdown file.")] = None,
-        label: Annotated[list[str] | None, typer.Option(help="key=value; repeatable.")] = None,
+        label: Labels = None,
     ) -> None:
         """Change a version's description, labels, card or licence."""
-        labels = None if label is None else dict(text.partition("=")[::2] for text in label)
         changed = client().versions.update(
             version,
             description=description,
             license=license_,
             card=None if card is None else card.read(),
-            labels=labels,
+            labels=mapping(label),
         )
         _show_change(changed)
 
@@ -211,7 +268,7 @@ def _register_evaluations(group: typer.Typer) -> None:
         notes: str = "",
     ) -> None:
         """Record what was measured of a version after the fact."""
-        metrics = {key: float(text) for key, _, text in (m.partition("=") for m in metric)}
+        metrics = dict(number_pair(text) for text in metric)
         made = client().versions.evaluate(version, metrics, dataset_version=dataset, notes=notes)
         show_one(made, {"evaluation": made.name, "metrics": pairs(made.metrics)})
 

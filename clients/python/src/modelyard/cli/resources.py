@@ -17,6 +17,7 @@ from modelyard.cli import (
     webhooks,
 )
 from modelyard.cli.context import client
+from modelyard.cli.options import Deleted, pair
 from modelyard.cli.render import leaf, moment, show_list, show_one
 
 Protect = Annotated[
@@ -81,10 +82,10 @@ def _environments(group: typer.Typer) -> None:
 
 def _projects(group: typer.Typer) -> None:
     @group.command("list")
-    def list_projects() -> None:
+    def list_projects(deleted: Deleted = False) -> None:
         """List the projects in which you may read."""
         show_list(
-            client().projects.list(),
+            client().projects.list(show_deleted=deleted),
             {"PROJECT": lambda p: leaf(p.name), "CREATED": lambda p: moment(p.create_time)},
         )
 
@@ -111,6 +112,24 @@ def _projects(group: typer.Typer) -> None:
             client().projects.update(project, description=description, protected_aliases=aliases)
         )
 
+    @group.command("delete")
+    def delete_project(project: str) -> None:
+        """Delete a project whose models are all deleted; it can be restored until it is purged."""
+        _show_project(client().projects.delete(project))
+
+    @group.command("restore")
+    def restore_project(project: str) -> None:
+        """Take back that a project was deleted."""
+        _show_project(client().projects.restore(project))
+
+    @group.command("purge")
+    def purge_project(project: str) -> None:
+        """Remove a deleted project for ever, with all in it; its id is never given out again."""
+        from modelyard.metadata.v1 import project_service_pb2  # noqa: PLC0415
+
+        client().projects.purge(project)
+        show_one(project_service_pb2.PurgeProjectResponse(), {"purged": project})
+
 
 def _show_project(project: Any) -> None:
     fields = {
@@ -118,6 +137,7 @@ def _show_project(project: Any) -> None:
         "description": project.description,
         "protected aliases": ", ".join(project.protected_aliases) or "none",
         "created": moment(project.create_time),
+        "deleted": moment(project.delete_time) if project.HasField("delete_time") else "",
     }
     show_one(project, fields)
 
@@ -145,7 +165,7 @@ def _tokens(group: typer.Typer) -> None:
         ] = None,
     ) -> None:
         """Create a token; its secret is shown once."""
-        roles = dict(text.partition("=")[::2] for text in role or [])
+        roles = dict(pair(text) for text in role or [])
         made = client().tokens.create(principal, roles=roles)
         show_one(made, {"token": made.token.name, "secret": made.secret})
 

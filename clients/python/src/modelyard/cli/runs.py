@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from modelyard.cli.context import client
-from modelyard.cli.options import Filter, Order
+from modelyard.cli.options import Deleted, Filter, Order, Tags, mapping
 from modelyard.cli.render import (
     leaf,
     moment,
@@ -30,7 +30,7 @@ def register(group: typer.Typer) -> None:
         group_: Annotated[str, typer.Option("--group", help="Those of one group.")] = "",
         filter_: Filter = "",
         order_by: Order = "",
-        deleted: Annotated[bool, typer.Option(help="Deleted ones too.")] = False,
+        deleted: Deleted = False,
     ) -> None:
         """List runs, newest first."""
         from modelyard.metadata.v1 import run_pb2  # noqa: PLC0415
@@ -102,10 +102,10 @@ def _register_upkeep(group: typer.Typer) -> None:
         run: str,
         display_name: Annotated[str | None, typer.Option("--name", help="For people.")] = None,
         notes: Annotated[str | None, typer.Option(help="Markdown.")] = None,
-        tag: Annotated[list[str] | None, typer.Option(help="key=value; repeatable.")] = None,
+        tag: Tags = None,
     ) -> None:
         """Change a run's name, notes or tags; tags replace all that it has."""
-        tags = None if tag is None else dict(text.partition("=")[::2] for text in tag)
+        tags = mapping(tag)
         _show_change(client().runs.update(run, display_name=display_name, notes=notes, tags=tags))
 
     @group.command("delete")

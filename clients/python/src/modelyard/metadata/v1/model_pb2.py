@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n!modelyard/metadata/v1/model.proto\x12\x15modelyard.metadata.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\xb5\x03\n\x05Model\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x14\n\x0c\x64isplay_name\x18\x02 \x01(\t\x12\x13\n\x0b\x64\x65scription\x18\x03 \x01(\t\x12\x38\n\x06labels\x18\x04 \x03(\x0b\x32(.modelyard.metadata.v1.Model.LabelsEntry\x12\x43\n\x0cmetric_goals\x18\x05 \x03(\x0b\x32-.modelyard.metadata.v1.Model.MetricGoalsEntry\x12\x0c\n\x04\x65tag\x18\x06 \x01(\t\x12/\n\x0b\x63reate_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0bupdate_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x1aU\n\x10MetricGoalsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\x30\n\x05value\x18\x02 \x01(\x0e\x32!.modelyard.metadata.v1.MetricGoal:\x02\x38\x01*]\n\nMetricGoal\x12\x1b\n\x17METRIC_GOAL_UNSPECIFIED\x10\x00\x12\x18\n\x14METRIC_GOAL_MAXIMIZE\x10\x01\x12\x18\n\x14METRIC_GOAL_MINIMIZE\x10\x02\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n!modelyard/metadata/v1/model.proto\x12\x15modelyard.metadata.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\xe6\x03\n\x05Model\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x14\n\x0c\x64isplay_name\x18\x02 \x01(\t\x12\x13\n\x0b\x64\x65scription\x18\x03 \x01(\t\x12\x38\n\x06labels\x18\x04 \x03(\x0b\x32(.modelyard.metadata.v1.Model.LabelsEntry\x12\x43\n\x0cmetric_goals\x18\x05 \x03(\x0b\x32-.modelyard.metadata.v1.Model.MetricGoalsEntry\x12\x0c\n\x04\x65tag\x18\x06 \x01(\t\x12/\n\x0b\x63reate_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0bupdate_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0b\x64\x65lete_time\x18\t \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x1aU\n\x10MetricGoalsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\x30\n\x05value\x18\x02 \x01(\x0e\x32!.modelyard.metadata.v1.MetricGoal:\x02\x38\x01*]\n\nMetricGoal\x12\x1b\n\x17METRIC_GOAL_UNSPECIFIED\x10\x00\x12\x18\n\x14METRIC_GOAL_MAXIMIZE\x10\x01\x12\x18\n\x14METRIC_GOAL_MINIMIZE\x10\x02\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -36,12 +36,12 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_MODEL_LABELSENTRY']._serialized_options = b'8\001'
   _globals['_MODEL_METRICGOALSENTRY']._loaded_options = None
   _globals['_MODEL_METRICGOALSENTRY']._serialized_options = b'8\001'
-  _globals['_METRICGOAL']._serialized_start=533
-  _globals['_METRICGOAL']._serialized_end=626
+  _globals['_METRICGOAL']._serialized_start=582
+  _globals['_METRICGOAL']._serialized_end=675
   _globals['_MODEL']._serialized_start=94
-  _globals['_MODEL']._serialized_end=531
-  _globals['_MODEL_LABELSENTRY']._serialized_start=399
-  _globals['_MODEL_LABELSENTRY']._serialized_end=444
-  _globals['_MODEL_METRICGOALSENTRY']._serialized_start=446
-  _globals['_MODEL_METRICGOALSENTRY']._serialized_end=531
+  _globals['_MODEL']._serialized_end=580
+  _globals['_MODEL_LABELSENTRY']._serialized_start=448
+  _globals['_MODEL_LABELSENTRY']._serialized_end=493
+  _globals['_MODEL_METRICGOALSENTRY']._serialized_start=495
+  _globals['_MODEL_METRICGOALSENTRY']._serialized_end=580
 # @@protoc_insertion_point(module_scope)

@@ -90,6 +90,7 @@ class Model(google.protobuf.message.Message):
     ETAG_FIELD_NUMBER: builtins.int
     CREATE_TIME_FIELD_NUMBER: builtins.int
     UPDATE_TIME_FIELD_NUMBER: builtins.int
+    DELETE_TIME_FIELD_NUMBER: builtins.int
     name: builtins.str
     """Identifier. `projects/{project}/models/{model}`."""
     display_name: builtins.str
@@ -116,6 +117,10 @@ class Model(google.protobuf.message.Message):
     def update_time(self) -> google.protobuf.timestamp_pb2.Timestamp:
         """Output only. When it was last written."""
 
+    @property
+    def delete_time(self) -> google.protobuf.timestamp_pb2.Timestamp:
+        """Output only. Set when it was deleted."""
+
     def __init__(
         self,
         *,
@@ -127,8 +132,9 @@ class Model(google.protobuf.message.Message):
         etag: builtins.str = ...,
         create_time: google.protobuf.timestamp_pb2.Timestamp | None = ...,
         update_time: google.protobuf.timestamp_pb2.Timestamp | None = ...,
+        delete_time: google.protobuf.timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["create_time", b"create_time", "update_time", b"update_time"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["create_time", b"create_time", "description", b"description", "display_name", b"display_name", "etag", b"etag", "labels", b"labels", "metric_goals", b"metric_goals", "name", b"name", "update_time", b"update_time"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["create_time", b"create_time", "delete_time", b"delete_time", "update_time", b"update_time"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["create_time", b"create_time", "delete_time", b"delete_time", "description", b"description", "display_name", b"display_name", "etag", b"etag", "labels", b"labels", "metric_goals", b"metric_goals", "name", b"name", "update_time", b"update_time"]) -> None: ...
 
 global___Model = Model

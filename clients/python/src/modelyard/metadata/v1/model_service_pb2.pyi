@@ -65,6 +65,14 @@ class _ModelChangeTypeEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper
     """A deployment began to use a version."""
     MODEL_CHANGE_TYPE_USE_ENDED: _ModelChangeType.ValueType  # 16
     """A deployment ceased to use a version."""
+    MODEL_CHANGE_TYPE_MODEL_DELETED: _ModelChangeType.ValueType  # 17
+    """A model was deleted."""
+    MODEL_CHANGE_TYPE_MODEL_RESTORED: _ModelChangeType.ValueType  # 18
+    """A model was restored."""
+    MODEL_CHANGE_TYPE_MODEL_PURGED: _ModelChangeType.ValueType  # 19
+    """A model was removed for ever, with its versions, aliases' histories and runs;
+    of those nothing is told.
+    """
 
 class ModelChangeType(_ModelChangeType, metaclass=_ModelChangeTypeEnumTypeWrapper):
     """ModelChangeType says what happened."""
@@ -103,6 +111,14 @@ MODEL_CHANGE_TYPE_USE_STARTED: ModelChangeType.ValueType  # 15
 """A deployment began to use a version."""
 MODEL_CHANGE_TYPE_USE_ENDED: ModelChangeType.ValueType  # 16
 """A deployment ceased to use a version."""
+MODEL_CHANGE_TYPE_MODEL_DELETED: ModelChangeType.ValueType  # 17
+"""A model was deleted."""
+MODEL_CHANGE_TYPE_MODEL_RESTORED: ModelChangeType.ValueType  # 18
+"""A model was restored."""
+MODEL_CHANGE_TYPE_MODEL_PURGED: ModelChangeType.ValueType  # 19
+"""A model was removed for ever, with its versions, aliases' histories and runs;
+of those nothing is told.
+"""
 global___ModelChangeType = ModelChangeType
 
 @typing.final
@@ -209,6 +225,7 @@ class ListModelsRequest(google.protobuf.message.Message):
     PAGE_TOKEN_FIELD_NUMBER: builtins.int
     FILTER_FIELD_NUMBER: builtins.int
     ORDER_BY_FIELD_NUMBER: builtins.int
+    SHOW_DELETED_FIELD_NUMBER: builtins.int
     parent: builtins.str
     """Required. `projects/{project}`."""
     page_size: builtins.int
@@ -219,6 +236,8 @@ class ListModelsRequest(google.protobuf.message.Message):
     """Optional. Which ones; see docs/api.md for the language."""
     order_by: builtins.str
     """Optional. Such as `create_time desc`; by id when empty."""
+    show_deleted: builtins.bool
+    """Optional. Deleted models too."""
     def __init__(
         self,
         *,
@@ -227,8 +246,9 @@ class ListModelsRequest(google.protobuf.message.Message):
         page_token: builtins.str = ...,
         filter: builtins.str = ...,
         order_by: builtins.str = ...,
+        show_deleted: builtins.bool = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["filter", b"filter", "order_by", b"order_by", "page_size", b"page_size", "page_token", b"page_token", "parent", b"parent"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["filter", b"filter", "order_by", b"order_by", "page_size", b"page_size", "page_token", b"page_token", "parent", b"parent", "show_deleted", b"show_deleted"]) -> None: ...
 
 global___ListModelsRequest = ListModelsRequest
 
@@ -317,6 +337,118 @@ class UpdateModelResponse(google.protobuf.message.Message):
     def ClearField(self, field_name: typing.Literal["model", b"model"]) -> None: ...
 
 global___UpdateModelResponse = UpdateModelResponse
+
+@typing.final
+class DeleteModelRequest(google.protobuf.message.Message):
+    """DeleteModelRequest names a model."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: builtins.int
+    ETAG_FIELD_NUMBER: builtins.int
+    name: builtins.str
+    """Required. `projects/{project}/models/{model}`."""
+    etag: builtins.str
+    """Optional. The model's current etag; another one is refused."""
+    def __init__(
+        self,
+        *,
+        name: builtins.str = ...,
+        etag: builtins.str = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["etag", b"etag", "name", b"name"]) -> None: ...
+
+global___DeleteModelRequest = DeleteModelRequest
+
+@typing.final
+class DeleteModelResponse(google.protobuf.message.Message):
+    """DeleteModelResponse carries the deleted model."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    MODEL_FIELD_NUMBER: builtins.int
+    @property
+    def model(self) -> modelyard.metadata.v1.model_pb2.Model:
+        """The model."""
+
+    def __init__(
+        self,
+        *,
+        model: modelyard.metadata.v1.model_pb2.Model | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["model", b"model"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["model", b"model"]) -> None: ...
+
+global___DeleteModelResponse = DeleteModelResponse
+
+@typing.final
+class RestoreModelRequest(google.protobuf.message.Message):
+    """RestoreModelRequest names a deleted model."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: builtins.int
+    name: builtins.str
+    """Required. `projects/{project}/models/{model}`."""
+    def __init__(
+        self,
+        *,
+        name: builtins.str = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["name", b"name"]) -> None: ...
+
+global___RestoreModelRequest = RestoreModelRequest
+
+@typing.final
+class RestoreModelResponse(google.protobuf.message.Message):
+    """RestoreModelResponse carries the restored model."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    MODEL_FIELD_NUMBER: builtins.int
+    @property
+    def model(self) -> modelyard.metadata.v1.model_pb2.Model:
+        """The model."""
+
+    def __init__(
+        self,
+        *,
+        model: modelyard.metadata.v1.model_pb2.Model | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["model", b"model"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["model", b"model"]) -> None: ...
+
+global___RestoreModelResponse = RestoreModelResponse
+
+@typing.final
+class PurgeModelRequest(google.protobuf.message.Message):
+    """PurgeModelRequest names a deleted model."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: builtins.int
+    name: builtins.str
+    """Required. `projects/{project}/models/{model}`."""
+    def __init__(
+        self,
+        *,
+        name: builtins.str = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["name", b"name"]) -> None: ...
+
+global___PurgeModelRequest = PurgeModelRequest
+
+@typing.final
+class PurgeModelResponse(google.protobuf.message.Message):
+    """PurgeModelResponse is empty."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+
+global___PurgeModelResponse = PurgeModelResponse
 
 @typing.final
 class CreateVersionRequest(google.protobuf.message.Message):

@@ -55,6 +55,21 @@ class ModelServiceStub(object):
                 request_serializer=modelyard_dot_metadata_dot_v1_dot_model__service__pb2.UpdateModelRequest.SerializeToString,
                 response_deserializer=modelyard_dot_metadata_dot_v1_dot_model__service__pb2.UpdateModelResponse.FromString,
                 _registered_method=True)
+        self.DeleteModel = channel.unary_unary(
+                '/modelyard.metadata.v1.ModelService/DeleteModel',
+                request_serializer=modelyard_dot_metadata_dot_v1_dot_model__service__pb2.DeleteModelRequest.SerializeToString,
+                response_deserializer=modelyard_dot_metadata_dot_v1_dot_model__service__pb2.DeleteModelResponse.FromString,
+                _registered_method=True)
+        self.RestoreModel = channel.unary_unary(
+                '/modelyard.metadata.v1.ModelService/RestoreModel',
+                request_serializer=modelyard_dot_metadata_dot_v1_dot_model__service__pb2.RestoreModelRequest.SerializeToString,
+                response_deserializer=modelyard_dot_metadata_dot_v1_dot_model__service__pb2.RestoreModelResponse.FromString,
+                _registered_method=True)
+        self.PurgeModel = channel.unary_unary(
+                '/modelyard.metadata.v1.ModelService/PurgeModel',
+                request_serializer=modelyard_dot_metadata_dot_v1_dot_model__service__pb2.PurgeModelRequest.SerializeToString,
+                response_deserializer=modelyard_dot_metadata_dot_v1_dot_model__service__pb2.PurgeModelResponse.FromString,
+                _registered_method=True)
         self.CreateVersion = channel.unary_unary(
                 '/modelyard.metadata.v1.ModelService/CreateVersion',
                 request_serializer=modelyard_dot_metadata_dot_v1_dot_model__service__pb2.CreateVersionRequest.SerializeToString,
@@ -171,7 +186,7 @@ class ModelServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def ListModels(self, request, context):
-        """List a project's models. Filter fields: `id`, `display_name`, `labels.K`,
+        """List a project's models, deleted ones aside. Filter fields: `id`, `display_name`, `labels.K`,
         `create_time`. Order fields: `id`, `create_time`, `update_time`.
 
         Errors: INVALID_ARGUMENT INVALID_FILTER, INVALID_ORDER, INVALID_PAGE_TOKEN.
@@ -185,6 +200,43 @@ class ModelServiceServicer(object):
 
         Errors: NOT_FOUND RESOURCE_NOT_FOUND; ABORTED ETAG_MISMATCH;
         INVALID_ARGUMENT INVALID_FIELD for an unknown path in the mask.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def DeleteModel(self, request, context):
+        """Delete a model that nothing needs, with all that hangs on it; it can be
+        restored until it is purged. Until then it is read by its name, lists leave
+        it out (those of all models' versions and runs too), and nothing may be added
+        to it or changed. Deleting it again changes nothing.
+
+        Errors: NOT_FOUND RESOURCE_NOT_FOUND; ABORTED ETAG_MISMATCH;
+        FAILED_PRECONDITION RESOURCE_IN_USE by its aliases, by deployments of its
+        versions, by runs that are running or by versions that are PENDING.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RestoreModel(self, request, context):
+        """Take back that a model was deleted. Restoring it again changes nothing.
+
+        Errors: NOT_FOUND RESOURCE_NOT_FOUND; FAILED_PRECONDITION WRONG_STATE when its
+        project is deleted.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def PurgeModel(self, request, context):
+        """Remove a deleted model for ever, with its versions, runs and histories, and
+        give their bytes back. It is gone at once; what it takes up follows. Its name
+        is free again, its versions' numbers are not: a model of the same name goes
+        on where this one ended.
+
+        Errors: NOT_FOUND RESOURCE_NOT_FOUND; FAILED_PRECONDITION WRONG_STATE when
+        it is not deleted.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -409,6 +461,21 @@ def add_ModelServiceServicer_to_server(servicer, server):
                     request_deserializer=modelyard_dot_metadata_dot_v1_dot_model__service__pb2.UpdateModelRequest.FromString,
                     response_serializer=modelyard_dot_metadata_dot_v1_dot_model__service__pb2.UpdateModelResponse.SerializeToString,
             ),
+            'DeleteModel': grpc.unary_unary_rpc_method_handler(
+                    servicer.DeleteModel,
+                    request_deserializer=modelyard_dot_metadata_dot_v1_dot_model__service__pb2.DeleteModelRequest.FromString,
+                    response_serializer=modelyard_dot_metadata_dot_v1_dot_model__service__pb2.DeleteModelResponse.SerializeToString,
+            ),
+            'RestoreModel': grpc.unary_unary_rpc_method_handler(
+                    servicer.RestoreModel,
+                    request_deserializer=modelyard_dot_metadata_dot_v1_dot_model__service__pb2.RestoreModelRequest.FromString,
+                    response_serializer=modelyard_dot_metadata_dot_v1_dot_model__service__pb2.RestoreModelResponse.SerializeToString,
+            ),
+            'PurgeModel': grpc.unary_unary_rpc_method_handler(
+                    servicer.PurgeModel,
+                    request_deserializer=modelyard_dot_metadata_dot_v1_dot_model__service__pb2.PurgeModelRequest.FromString,
+                    response_serializer=modelyard_dot_metadata_dot_v1_dot_model__service__pb2.PurgeModelResponse.SerializeToString,
+            ),
             'CreateVersion': grpc.unary_unary_rpc_method_handler(
                     servicer.CreateVersion,
                     request_deserializer=modelyard_dot_metadata_dot_v1_dot_model__service__pb2.CreateVersionRequest.FromString,
@@ -609,6 +676,87 @@ class ModelService(object):
             '/modelyard.metadata.v1.ModelService/UpdateModel',
             modelyard_dot_metadata_dot_v1_dot_model__service__pb2.UpdateModelRequest.SerializeToString,
             modelyard_dot_metadata_dot_v1_dot_model__service__pb2.UpdateModelResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DeleteModel(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/modelyard.metadata.v1.ModelService/DeleteModel',
+            modelyard_dot_metadata_dot_v1_dot_model__service__pb2.DeleteModelRequest.SerializeToString,
+            modelyard_dot_metadata_dot_v1_dot_model__service__pb2.DeleteModelResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RestoreModel(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/modelyard.metadata.v1.ModelService/RestoreModel',
+            modelyard_dot_metadata_dot_v1_dot_model__service__pb2.RestoreModelRequest.SerializeToString,
+            modelyard_dot_metadata_dot_v1_dot_model__service__pb2.RestoreModelResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def PurgeModel(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/modelyard.metadata.v1.ModelService/PurgeModel',
+            modelyard_dot_metadata_dot_v1_dot_model__service__pb2.PurgeModelRequest.SerializeToString,
+            modelyard_dot_metadata_dot_v1_dot_model__service__pb2.PurgeModelResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -44,7 +44,7 @@ class ModelServiceStub:
         modelyard.metadata.v1.model_service_pb2.ListModelsRequest,
         modelyard.metadata.v1.model_service_pb2.ListModelsResponse,
     ]
-    """List a project's models. Filter fields: `id`, `display_name`, `labels.K`,
+    """List a project's models, deleted ones aside. Filter fields: `id`, `display_name`, `labels.K`,
     `create_time`. Order fields: `id`, `create_time`, `update_time`.
 
     Errors: INVALID_ARGUMENT INVALID_FILTER, INVALID_ORDER, INVALID_PAGE_TOKEN.
@@ -58,6 +58,43 @@ class ModelServiceStub:
 
     Errors: NOT_FOUND RESOURCE_NOT_FOUND; ABORTED ETAG_MISMATCH;
     INVALID_ARGUMENT INVALID_FIELD for an unknown path in the mask.
+    """
+
+    DeleteModel: grpc.UnaryUnaryMultiCallable[
+        modelyard.metadata.v1.model_service_pb2.DeleteModelRequest,
+        modelyard.metadata.v1.model_service_pb2.DeleteModelResponse,
+    ]
+    """Delete a model that nothing needs, with all that hangs on it; it can be
+    restored until it is purged. Until then it is read by its name, lists leave
+    it out (those of all models' versions and runs too), and nothing may be added
+    to it or changed. Deleting it again changes nothing.
+
+    Errors: NOT_FOUND RESOURCE_NOT_FOUND; ABORTED ETAG_MISMATCH;
+    FAILED_PRECONDITION RESOURCE_IN_USE by its aliases, by deployments of its
+    versions, by runs that are running or by versions that are PENDING.
+    """
+
+    RestoreModel: grpc.UnaryUnaryMultiCallable[
+        modelyard.metadata.v1.model_service_pb2.RestoreModelRequest,
+        modelyard.metadata.v1.model_service_pb2.RestoreModelResponse,
+    ]
+    """Take back that a model was deleted. Restoring it again changes nothing.
+
+    Errors: NOT_FOUND RESOURCE_NOT_FOUND; FAILED_PRECONDITION WRONG_STATE when its
+    project is deleted.
+    """
+
+    PurgeModel: grpc.UnaryUnaryMultiCallable[
+        modelyard.metadata.v1.model_service_pb2.PurgeModelRequest,
+        modelyard.metadata.v1.model_service_pb2.PurgeModelResponse,
+    ]
+    """Remove a deleted model for ever, with its versions, runs and histories, and
+    give their bytes back. It is gone at once; what it takes up follows. Its name
+    is free again, its versions' numbers are not: a model of the same name goes
+    on where this one ended.
+
+    Errors: NOT_FOUND RESOURCE_NOT_FOUND; FAILED_PRECONDITION WRONG_STATE when
+    it is not deleted.
     """
 
     CreateVersion: grpc.UnaryUnaryMultiCallable[
@@ -282,7 +319,7 @@ class ModelServiceAsyncStub:
         modelyard.metadata.v1.model_service_pb2.ListModelsRequest,
         modelyard.metadata.v1.model_service_pb2.ListModelsResponse,
     ]
-    """List a project's models. Filter fields: `id`, `display_name`, `labels.K`,
+    """List a project's models, deleted ones aside. Filter fields: `id`, `display_name`, `labels.K`,
     `create_time`. Order fields: `id`, `create_time`, `update_time`.
 
     Errors: INVALID_ARGUMENT INVALID_FILTER, INVALID_ORDER, INVALID_PAGE_TOKEN.
@@ -296,6 +333,43 @@ class ModelServiceAsyncStub:
 
     Errors: NOT_FOUND RESOURCE_NOT_FOUND; ABORTED ETAG_MISMATCH;
     INVALID_ARGUMENT INVALID_FIELD for an unknown path in the mask.
+    """
+
+    DeleteModel: grpc.aio.UnaryUnaryMultiCallable[
+        modelyard.metadata.v1.model_service_pb2.DeleteModelRequest,
+        modelyard.metadata.v1.model_service_pb2.DeleteModelResponse,
+    ]
+    """Delete a model that nothing needs, with all that hangs on it; it can be
+    restored until it is purged. Until then it is read by its name, lists leave
+    it out (those of all models' versions and runs too), and nothing may be added
+    to it or changed. Deleting it again changes nothing.
+
+    Errors: NOT_FOUND RESOURCE_NOT_FOUND; ABORTED ETAG_MISMATCH;
+    FAILED_PRECONDITION RESOURCE_IN_USE by its aliases, by deployments of its
+    versions, by runs that are running or by versions that are PENDING.
+    """
+
+    RestoreModel: grpc.aio.UnaryUnaryMultiCallable[
+        modelyard.metadata.v1.model_service_pb2.RestoreModelRequest,
+        modelyard.metadata.v1.model_service_pb2.RestoreModelResponse,
+    ]
+    """Take back that a model was deleted. Restoring it again changes nothing.
+
+    Errors: NOT_FOUND RESOURCE_NOT_FOUND; FAILED_PRECONDITION WRONG_STATE when its
+    project is deleted.
+    """
+
+    PurgeModel: grpc.aio.UnaryUnaryMultiCallable[
+        modelyard.metadata.v1.model_service_pb2.PurgeModelRequest,
+        modelyard.metadata.v1.model_service_pb2.PurgeModelResponse,
+    ]
+    """Remove a deleted model for ever, with its versions, runs and histories, and
+    give their bytes back. It is gone at once; what it takes up follows. Its name
+    is free again, its versions' numbers are not: a model of the same name goes
+    on where this one ended.
+
+    Errors: NOT_FOUND RESOURCE_NOT_FOUND; FAILED_PRECONDITION WRONG_STATE when
+    it is not deleted.
     """
 
     CreateVersion: grpc.aio.UnaryUnaryMultiCallable[
@@ -526,7 +600,7 @@ class ModelServiceServicer(metaclass=abc.ABCMeta):
         request: modelyard.metadata.v1.model_service_pb2.ListModelsRequest,
         context: _ServicerContext,
     ) -> typing.Union[modelyard.metadata.v1.model_service_pb2.ListModelsResponse, collections.abc.Awaitable[modelyard.metadata.v1.model_service_pb2.ListModelsResponse]]:
-        """List a project's models. Filter fields: `id`, `display_name`, `labels.K`,
+        """List a project's models, deleted ones aside. Filter fields: `id`, `display_name`, `labels.K`,
         `create_time`. Order fields: `id`, `create_time`, `update_time`.
 
         Errors: INVALID_ARGUMENT INVALID_FILTER, INVALID_ORDER, INVALID_PAGE_TOKEN.
@@ -542,6 +616,49 @@ class ModelServiceServicer(metaclass=abc.ABCMeta):
 
         Errors: NOT_FOUND RESOURCE_NOT_FOUND; ABORTED ETAG_MISMATCH;
         INVALID_ARGUMENT INVALID_FIELD for an unknown path in the mask.
+        """
+
+    @abc.abstractmethod
+    def DeleteModel(
+        self,
+        request: modelyard.metadata.v1.model_service_pb2.DeleteModelRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[modelyard.metadata.v1.model_service_pb2.DeleteModelResponse, collections.abc.Awaitable[modelyard.metadata.v1.model_service_pb2.DeleteModelResponse]]:
+        """Delete a model that nothing needs, with all that hangs on it; it can be
+        restored until it is purged. Until then it is read by its name, lists leave
+        it out (those of all models' versions and runs too), and nothing may be added
+        to it or changed. Deleting it again changes nothing.
+
+        Errors: NOT_FOUND RESOURCE_NOT_FOUND; ABORTED ETAG_MISMATCH;
+        FAILED_PRECONDITION RESOURCE_IN_USE by its aliases, by deployments of its
+        versions, by runs that are running or by versions that are PENDING.
+        """
+
+    @abc.abstractmethod
+    def RestoreModel(
+        self,
+        request: modelyard.metadata.v1.model_service_pb2.RestoreModelRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[modelyard.metadata.v1.model_service_pb2.RestoreModelResponse, collections.abc.Awaitable[modelyard.metadata.v1.model_service_pb2.RestoreModelResponse]]:
+        """Take back that a model was deleted. Restoring it again changes nothing.
+
+        Errors: NOT_FOUND RESOURCE_NOT_FOUND; FAILED_PRECONDITION WRONG_STATE when its
+        project is deleted.
+        """
+
+    @abc.abstractmethod
+    def PurgeModel(
+        self,
+        request: modelyard.metadata.v1.model_service_pb2.PurgeModelRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[modelyard.metadata.v1.model_service_pb2.PurgeModelResponse, collections.abc.Awaitable[modelyard.metadata.v1.model_service_pb2.PurgeModelResponse]]:
+        """Remove a deleted model for ever, with its versions, runs and histories, and
+        give their bytes back. It is gone at once; what it takes up follows. Its name
+        is free again, its versions' numbers are not: a model of the same name goes
+        on where this one ended.
+
+        Errors: NOT_FOUND RESOURCE_NOT_FOUND; FAILED_PRECONDITION WRONG_STATE when
+        it is not deleted.
         """
 
     @abc.abstractmethod

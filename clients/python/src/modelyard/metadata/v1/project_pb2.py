@@ -25,15 +25,15 @@ _sym_db = _symbol_database.Default()
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n#modelyard/metadata/v1/project.proto\x12\x15modelyard.metadata.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\xcd\x01\n\x07Project\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x14\n\x0c\x64isplay_name\x18\x02 \x01(\t\x12\x13\n\x0b\x64\x65scription\x18\x03 \x01(\t\x12\x0c\n\x04\x65tag\x18\x04 \x01(\t\x12/\n\x0b\x63reate_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0bupdate_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x19\n\x11protected_aliases\x18\x07 \x03(\t*x\n\x04Role\x12\x14\n\x10ROLE_UNSPECIFIED\x10\x00\x12\x0f\n\x0bROLE_VIEWER\x10\x01\x12\x14\n\x10ROLE_CONTRIBUTOR\x10\x02\x12\x10\n\x0cROLE_BUILDER\x10\x03\x12\x11\n\rROLE_DEPLOYER\x10\x04\x12\x0e\n\nROLE_ADMIN\x10\x05\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n#modelyard/metadata/v1/project.proto\x12\x15modelyard.metadata.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\xfe\x01\n\x07Project\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x14\n\x0c\x64isplay_name\x18\x02 \x01(\t\x12\x13\n\x0b\x64\x65scription\x18\x03 \x01(\t\x12\x0c\n\x04\x65tag\x18\x04 \x01(\t\x12/\n\x0b\x63reate_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0bupdate_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x19\n\x11protected_aliases\x18\x07 \x03(\t\x12/\n\x0b\x64\x65lete_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp*x\n\x04Role\x12\x14\n\x10ROLE_UNSPECIFIED\x10\x00\x12\x0f\n\x0bROLE_VIEWER\x10\x01\x12\x14\n\x10ROLE_CONTRIBUTOR\x10\x02\x12\x10\n\x0cROLE_BUILDER\x10\x03\x12\x11\n\rROLE_DEPLOYER\x10\x04\x12\x0e\n\nROLE_ADMIN\x10\x05\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'modelyard.metadata.v1.project_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_ROLE']._serialized_start=303
-  _globals['_ROLE']._serialized_end=423
+  _globals['_ROLE']._serialized_start=352
+  _globals['_ROLE']._serialized_end=472
   _globals['_PROJECT']._serialized_start=96
-  _globals['_PROJECT']._serialized_end=301
+  _globals['_PROJECT']._serialized_end=350
 # @@protoc_insertion_point(module_scope)

@@ -71,6 +71,7 @@ class Project(google.protobuf.message.Message):
     CREATE_TIME_FIELD_NUMBER: builtins.int
     UPDATE_TIME_FIELD_NUMBER: builtins.int
     PROTECTED_ALIASES_FIELD_NUMBER: builtins.int
+    DELETE_TIME_FIELD_NUMBER: builtins.int
     name: builtins.str
     """Identifier. `projects/{project}`; the id matches
     `[a-z]([a-z0-9-]{0,61}[a-z0-9])?`.
@@ -95,6 +96,10 @@ class Project(google.protobuf.message.Message):
         may move or delete, such as `production`; at most 64.
         """
 
+    @property
+    def delete_time(self) -> google.protobuf.timestamp_pb2.Timestamp:
+        """Output only. Set when it was deleted."""
+
     def __init__(
         self,
         *,
@@ -105,8 +110,9 @@ class Project(google.protobuf.message.Message):
         create_time: google.protobuf.timestamp_pb2.Timestamp | None = ...,
         update_time: google.protobuf.timestamp_pb2.Timestamp | None = ...,
         protected_aliases: collections.abc.Iterable[builtins.str] | None = ...,
+        delete_time: google.protobuf.timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["create_time", b"create_time", "update_time", b"update_time"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["create_time", b"create_time", "description", b"description", "display_name", b"display_name", "etag", b"etag", "name", b"name", "protected_aliases", b"protected_aliases", "update_time", b"update_time"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["create_time", b"create_time", "delete_time", b"delete_time", "update_time", b"update_time"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["create_time", b"create_time", "delete_time", b"delete_time", "description", b"description", "display_name", b"display_name", "etag", b"etag", "name", b"name", "protected_aliases", b"protected_aliases", "update_time", b"update_time"]) -> None: ...
 
 global___Project = Project

@@ -115,17 +115,21 @@ class ListProjectsRequest(google.protobuf.message.Message):
 
     PAGE_SIZE_FIELD_NUMBER: builtins.int
     PAGE_TOKEN_FIELD_NUMBER: builtins.int
+    SHOW_DELETED_FIELD_NUMBER: builtins.int
     page_size: builtins.int
     """Optional. At most so many; 0: 50; more than 1000: 1000."""
     page_token: builtins.str
     """Optional. `next_page_token` of the page before."""
+    show_deleted: builtins.bool
+    """Optional. Deleted projects too."""
     def __init__(
         self,
         *,
         page_size: builtins.int = ...,
         page_token: builtins.str = ...,
+        show_deleted: builtins.bool = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["page_size", b"page_size", "page_token", b"page_token"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["page_size", b"page_size", "page_token", b"page_token", "show_deleted", b"show_deleted"]) -> None: ...
 
 global___ListProjectsRequest = ListProjectsRequest
 
@@ -208,6 +212,118 @@ class UpdateProjectResponse(google.protobuf.message.Message):
     def ClearField(self, field_name: typing.Literal["project", b"project"]) -> None: ...
 
 global___UpdateProjectResponse = UpdateProjectResponse
+
+@typing.final
+class DeleteProjectRequest(google.protobuf.message.Message):
+    """DeleteProjectRequest names a project."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: builtins.int
+    ETAG_FIELD_NUMBER: builtins.int
+    name: builtins.str
+    """Required. `projects/{project}`."""
+    etag: builtins.str
+    """Optional. The project's current etag; another one is refused."""
+    def __init__(
+        self,
+        *,
+        name: builtins.str = ...,
+        etag: builtins.str = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["etag", b"etag", "name", b"name"]) -> None: ...
+
+global___DeleteProjectRequest = DeleteProjectRequest
+
+@typing.final
+class DeleteProjectResponse(google.protobuf.message.Message):
+    """DeleteProjectResponse carries the deleted project."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    PROJECT_FIELD_NUMBER: builtins.int
+    @property
+    def project(self) -> modelyard.metadata.v1.project_pb2.Project:
+        """The project."""
+
+    def __init__(
+        self,
+        *,
+        project: modelyard.metadata.v1.project_pb2.Project | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["project", b"project"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["project", b"project"]) -> None: ...
+
+global___DeleteProjectResponse = DeleteProjectResponse
+
+@typing.final
+class RestoreProjectRequest(google.protobuf.message.Message):
+    """RestoreProjectRequest names a deleted project."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: builtins.int
+    name: builtins.str
+    """Required. `projects/{project}`."""
+    def __init__(
+        self,
+        *,
+        name: builtins.str = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["name", b"name"]) -> None: ...
+
+global___RestoreProjectRequest = RestoreProjectRequest
+
+@typing.final
+class RestoreProjectResponse(google.protobuf.message.Message):
+    """RestoreProjectResponse carries the restored project."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    PROJECT_FIELD_NUMBER: builtins.int
+    @property
+    def project(self) -> modelyard.metadata.v1.project_pb2.Project:
+        """The project."""
+
+    def __init__(
+        self,
+        *,
+        project: modelyard.metadata.v1.project_pb2.Project | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["project", b"project"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["project", b"project"]) -> None: ...
+
+global___RestoreProjectResponse = RestoreProjectResponse
+
+@typing.final
+class PurgeProjectRequest(google.protobuf.message.Message):
+    """PurgeProjectRequest names a deleted project."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: builtins.int
+    name: builtins.str
+    """Required. `projects/{project}`."""
+    def __init__(
+        self,
+        *,
+        name: builtins.str = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["name", b"name"]) -> None: ...
+
+global___PurgeProjectRequest = PurgeProjectRequest
+
+@typing.final
+class PurgeProjectResponse(google.protobuf.message.Message):
+    """PurgeProjectResponse is empty."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+
+global___PurgeProjectResponse = PurgeProjectResponse
 
 @typing.final
 class CreateTokenRequest(google.protobuf.message.Message):

@@ -55,6 +55,21 @@ class ProjectServiceStub(object):
                 request_serializer=modelyard_dot_metadata_dot_v1_dot_project__service__pb2.UpdateProjectRequest.SerializeToString,
                 response_deserializer=modelyard_dot_metadata_dot_v1_dot_project__service__pb2.UpdateProjectResponse.FromString,
                 _registered_method=True)
+        self.DeleteProject = channel.unary_unary(
+                '/modelyard.metadata.v1.ProjectService/DeleteProject',
+                request_serializer=modelyard_dot_metadata_dot_v1_dot_project__service__pb2.DeleteProjectRequest.SerializeToString,
+                response_deserializer=modelyard_dot_metadata_dot_v1_dot_project__service__pb2.DeleteProjectResponse.FromString,
+                _registered_method=True)
+        self.RestoreProject = channel.unary_unary(
+                '/modelyard.metadata.v1.ProjectService/RestoreProject',
+                request_serializer=modelyard_dot_metadata_dot_v1_dot_project__service__pb2.RestoreProjectRequest.SerializeToString,
+                response_deserializer=modelyard_dot_metadata_dot_v1_dot_project__service__pb2.RestoreProjectResponse.FromString,
+                _registered_method=True)
+        self.PurgeProject = channel.unary_unary(
+                '/modelyard.metadata.v1.ProjectService/PurgeProject',
+                request_serializer=modelyard_dot_metadata_dot_v1_dot_project__service__pb2.PurgeProjectRequest.SerializeToString,
+                response_deserializer=modelyard_dot_metadata_dot_v1_dot_project__service__pb2.PurgeProjectResponse.FromString,
+                _registered_method=True)
         self.CreateToken = channel.unary_unary(
                 '/modelyard.metadata.v1.ProjectService/CreateToken',
                 request_serializer=modelyard_dot_metadata_dot_v1_dot_project__service__pb2.CreateTokenRequest.SerializeToString,
@@ -94,7 +109,8 @@ class ProjectServiceServicer(object):
     def CreateProject(self, request, context):
         """Create a project.
 
-        Errors: ALREADY_EXISTS RESOURCE_EXISTS; INVALID_ARGUMENT INVALID_FIELD.
+        Errors: ALREADY_EXISTS RESOURCE_EXISTS, also when the id is that of a project
+        that was deleted or purged; INVALID_ARGUMENT INVALID_FIELD.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -110,7 +126,7 @@ class ProjectServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def ListProjects(self, request, context):
-        """List the projects in which the caller may read, by name.
+        """List the projects in which the caller may read, by name, deleted ones aside.
 
         Errors: INVALID_ARGUMENT INVALID_PAGE_TOKEN.
         """
@@ -123,6 +139,40 @@ class ProjectServiceServicer(object):
 
         Errors: NOT_FOUND RESOURCE_NOT_FOUND; ABORTED ETAG_MISMATCH;
         INVALID_ARGUMENT INVALID_FIELD for an unknown path in the mask.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def DeleteProject(self, request, context):
+        """Delete a project in which no model is left that is not deleted. It can be
+        restored until it is purged. Until then it is read by its name, lists leave it
+        out, and no model, dataset or webhook may be added to it. Deleting it again
+        changes nothing.
+
+        Errors: NOT_FOUND RESOURCE_NOT_FOUND; ABORTED ETAG_MISMATCH;
+        FAILED_PRECONDITION RESOURCE_IN_USE by its models.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RestoreProject(self, request, context):
+        """Take back that a project was deleted. Restoring it again changes nothing.
+
+        Errors: NOT_FOUND RESOURCE_NOT_FOUND.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def PurgeProject(self, request, context):
+        """Remove a deleted project for ever, with its models, datasets and webhooks. Its
+        id is never given out again: what other services recorded under it, such as
+        builds and deployments that were, stays what it is about.
+
+        Errors: NOT_FOUND RESOURCE_NOT_FOUND; FAILED_PRECONDITION WRONG_STATE when
+        it is not deleted.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -213,6 +263,21 @@ def add_ProjectServiceServicer_to_server(servicer, server):
                     servicer.UpdateProject,
                     request_deserializer=modelyard_dot_metadata_dot_v1_dot_project__service__pb2.UpdateProjectRequest.FromString,
                     response_serializer=modelyard_dot_metadata_dot_v1_dot_project__service__pb2.UpdateProjectResponse.SerializeToString,
+            ),
+            'DeleteProject': grpc.unary_unary_rpc_method_handler(
+                    servicer.DeleteProject,
+                    request_deserializer=modelyard_dot_metadata_dot_v1_dot_project__service__pb2.DeleteProjectRequest.FromString,
+                    response_serializer=modelyard_dot_metadata_dot_v1_dot_project__service__pb2.DeleteProjectResponse.SerializeToString,
+            ),
+            'RestoreProject': grpc.unary_unary_rpc_method_handler(
+                    servicer.RestoreProject,
+                    request_deserializer=modelyard_dot_metadata_dot_v1_dot_project__service__pb2.RestoreProjectRequest.FromString,
+                    response_serializer=modelyard_dot_metadata_dot_v1_dot_project__service__pb2.RestoreProjectResponse.SerializeToString,
+            ),
+            'PurgeProject': grpc.unary_unary_rpc_method_handler(
+                    servicer.PurgeProject,
+                    request_deserializer=modelyard_dot_metadata_dot_v1_dot_project__service__pb2.PurgeProjectRequest.FromString,
+                    response_serializer=modelyard_dot_metadata_dot_v1_dot_project__service__pb2.PurgeProjectResponse.SerializeToString,
             ),
             'CreateToken': grpc.unary_unary_rpc_method_handler(
                     servicer.CreateToken,
@@ -354,6 +419,87 @@ class ProjectService(object):
             '/modelyard.metadata.v1.ProjectService/UpdateProject',
             modelyard_dot_metadata_dot_v1_dot_project__service__pb2.UpdateProjectRequest.SerializeToString,
             modelyard_dot_metadata_dot_v1_dot_project__service__pb2.UpdateProjectResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DeleteProject(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/modelyard.metadata.v1.ProjectService/DeleteProject',
+            modelyard_dot_metadata_dot_v1_dot_project__service__pb2.DeleteProjectRequest.SerializeToString,
+            modelyard_dot_metadata_dot_v1_dot_project__service__pb2.DeleteProjectResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RestoreProject(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/modelyard.metadata.v1.ProjectService/RestoreProject',
+            modelyard_dot_metadata_dot_v1_dot_project__service__pb2.RestoreProjectRequest.SerializeToString,
+            modelyard_dot_metadata_dot_v1_dot_project__service__pb2.RestoreProjectResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def PurgeProject(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/modelyard.metadata.v1.ProjectService/PurgeProject',
+            modelyard_dot_metadata_dot_v1_dot_project__service__pb2.PurgeProjectRequest.SerializeToString,
+            modelyard_dot_metadata_dot_v1_dot_project__service__pb2.PurgeProjectResponse.FromString,
             options,
             channel_credentials,
             insecure,

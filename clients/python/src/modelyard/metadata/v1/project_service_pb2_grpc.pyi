@@ -27,7 +27,8 @@ class ProjectServiceStub:
     ]
     """Create a project.
 
-    Errors: ALREADY_EXISTS RESOURCE_EXISTS; INVALID_ARGUMENT INVALID_FIELD.
+    Errors: ALREADY_EXISTS RESOURCE_EXISTS, also when the id is that of a project
+    that was deleted or purged; INVALID_ARGUMENT INVALID_FIELD.
     """
 
     GetProject: grpc.UnaryUnaryMultiCallable[
@@ -43,7 +44,7 @@ class ProjectServiceStub:
         modelyard.metadata.v1.project_service_pb2.ListProjectsRequest,
         modelyard.metadata.v1.project_service_pb2.ListProjectsResponse,
     ]
-    """List the projects in which the caller may read, by name.
+    """List the projects in which the caller may read, by name, deleted ones aside.
 
     Errors: INVALID_ARGUMENT INVALID_PAGE_TOKEN.
     """
@@ -56,6 +57,40 @@ class ProjectServiceStub:
 
     Errors: NOT_FOUND RESOURCE_NOT_FOUND; ABORTED ETAG_MISMATCH;
     INVALID_ARGUMENT INVALID_FIELD for an unknown path in the mask.
+    """
+
+    DeleteProject: grpc.UnaryUnaryMultiCallable[
+        modelyard.metadata.v1.project_service_pb2.DeleteProjectRequest,
+        modelyard.metadata.v1.project_service_pb2.DeleteProjectResponse,
+    ]
+    """Delete a project in which no model is left that is not deleted. It can be
+    restored until it is purged. Until then it is read by its name, lists leave it
+    out, and no model, dataset or webhook may be added to it. Deleting it again
+    changes nothing.
+
+    Errors: NOT_FOUND RESOURCE_NOT_FOUND; ABORTED ETAG_MISMATCH;
+    FAILED_PRECONDITION RESOURCE_IN_USE by its models.
+    """
+
+    RestoreProject: grpc.UnaryUnaryMultiCallable[
+        modelyard.metadata.v1.project_service_pb2.RestoreProjectRequest,
+        modelyard.metadata.v1.project_service_pb2.RestoreProjectResponse,
+    ]
+    """Take back that a project was deleted. Restoring it again changes nothing.
+
+    Errors: NOT_FOUND RESOURCE_NOT_FOUND.
+    """
+
+    PurgeProject: grpc.UnaryUnaryMultiCallable[
+        modelyard.metadata.v1.project_service_pb2.PurgeProjectRequest,
+        modelyard.metadata.v1.project_service_pb2.PurgeProjectResponse,
+    ]
+    """Remove a deleted project for ever, with its models, datasets and webhooks. Its
+    id is never given out again: what other services recorded under it, such as
+    builds and deployments that were, stays what it is about.
+
+    Errors: NOT_FOUND RESOURCE_NOT_FOUND; FAILED_PRECONDITION WRONG_STATE when
+    it is not deleted.
     """
 
     CreateToken: grpc.UnaryUnaryMultiCallable[
@@ -130,7 +165,8 @@ class ProjectServiceAsyncStub:
     ]
     """Create a project.
 
-    Errors: ALREADY_EXISTS RESOURCE_EXISTS; INVALID_ARGUMENT INVALID_FIELD.
+    Errors: ALREADY_EXISTS RESOURCE_EXISTS, also when the id is that of a project
+    that was deleted or purged; INVALID_ARGUMENT INVALID_FIELD.
     """
 
     GetProject: grpc.aio.UnaryUnaryMultiCallable[
@@ -146,7 +182,7 @@ class ProjectServiceAsyncStub:
         modelyard.metadata.v1.project_service_pb2.ListProjectsRequest,
         modelyard.metadata.v1.project_service_pb2.ListProjectsResponse,
     ]
-    """List the projects in which the caller may read, by name.
+    """List the projects in which the caller may read, by name, deleted ones aside.
 
     Errors: INVALID_ARGUMENT INVALID_PAGE_TOKEN.
     """
@@ -159,6 +195,40 @@ class ProjectServiceAsyncStub:
 
     Errors: NOT_FOUND RESOURCE_NOT_FOUND; ABORTED ETAG_MISMATCH;
     INVALID_ARGUMENT INVALID_FIELD for an unknown path in the mask.
+    """
+
+    DeleteProject: grpc.aio.UnaryUnaryMultiCallable[
+        modelyard.metadata.v1.project_service_pb2.DeleteProjectRequest,
+        modelyard.metadata.v1.project_service_pb2.DeleteProjectResponse,
+    ]
+    """Delete a project in which no model is left that is not deleted. It can be
+    restored until it is purged. Until then it is read by its name, lists leave it
+    out, and no model, dataset or webhook may be added to it. Deleting it again
+    changes nothing.
+
+    Errors: NOT_FOUND RESOURCE_NOT_FOUND; ABORTED ETAG_MISMATCH;
+    FAILED_PRECONDITION RESOURCE_IN_USE by its models.
+    """
+
+    RestoreProject: grpc.aio.UnaryUnaryMultiCallable[
+        modelyard.metadata.v1.project_service_pb2.RestoreProjectRequest,
+        modelyard.metadata.v1.project_service_pb2.RestoreProjectResponse,
+    ]
+    """Take back that a project was deleted. Restoring it again changes nothing.
+
+    Errors: NOT_FOUND RESOURCE_NOT_FOUND.
+    """
+
+    PurgeProject: grpc.aio.UnaryUnaryMultiCallable[
+        modelyard.metadata.v1.project_service_pb2.PurgeProjectRequest,
+        modelyard.metadata.v1.project_service_pb2.PurgeProjectResponse,
+    ]
+    """Remove a deleted project for ever, with its models, datasets and webhooks. Its
+    id is never given out again: what other services recorded under it, such as
+    builds and deployments that were, stays what it is about.
+
+    Errors: NOT_FOUND RESOURCE_NOT_FOUND; FAILED_PRECONDITION WRONG_STATE when
+    it is not deleted.
     """
 
     CreateToken: grpc.aio.UnaryUnaryMultiCallable[
@@ -235,7 +305,8 @@ class ProjectServiceServicer(metaclass=abc.ABCMeta):
     ) -> typing.Union[modelyard.metadata.v1.project_service_pb2.CreateProjectResponse, collections.abc.Awaitable[modelyard.metadata.v1.project_service_pb2.CreateProjectResponse]]:
         """Create a project.
 
-        Errors: ALREADY_EXISTS RESOURCE_EXISTS; INVALID_ARGUMENT INVALID_FIELD.
+        Errors: ALREADY_EXISTS RESOURCE_EXISTS, also when the id is that of a project
+        that was deleted or purged; INVALID_ARGUMENT INVALID_FIELD.
         """
 
     @abc.abstractmethod
@@ -255,7 +326,7 @@ class ProjectServiceServicer(metaclass=abc.ABCMeta):
         request: modelyard.metadata.v1.project_service_pb2.ListProjectsRequest,
         context: _ServicerContext,
     ) -> typing.Union[modelyard.metadata.v1.project_service_pb2.ListProjectsResponse, collections.abc.Awaitable[modelyard.metadata.v1.project_service_pb2.ListProjectsResponse]]:
-        """List the projects in which the caller may read, by name.
+        """List the projects in which the caller may read, by name, deleted ones aside.
 
         Errors: INVALID_ARGUMENT INVALID_PAGE_TOKEN.
         """
@@ -270,6 +341,46 @@ class ProjectServiceServicer(metaclass=abc.ABCMeta):
 
         Errors: NOT_FOUND RESOURCE_NOT_FOUND; ABORTED ETAG_MISMATCH;
         INVALID_ARGUMENT INVALID_FIELD for an unknown path in the mask.
+        """
+
+    @abc.abstractmethod
+    def DeleteProject(
+        self,
+        request: modelyard.metadata.v1.project_service_pb2.DeleteProjectRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[modelyard.metadata.v1.project_service_pb2.DeleteProjectResponse, collections.abc.Awaitable[modelyard.metadata.v1.project_service_pb2.DeleteProjectResponse]]:
+        """Delete a project in which no model is left that is not deleted. It can be
+        restored until it is purged. Until then it is read by its name, lists leave it
+        out, and no model, dataset or webhook may be added to it. Deleting it again
+        changes nothing.
+
+        Errors: NOT_FOUND RESOURCE_NOT_FOUND; ABORTED ETAG_MISMATCH;
+        FAILED_PRECONDITION RESOURCE_IN_USE by its models.
+        """
+
+    @abc.abstractmethod
+    def RestoreProject(
+        self,
+        request: modelyard.metadata.v1.project_service_pb2.RestoreProjectRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[modelyard.metadata.v1.project_service_pb2.RestoreProjectResponse, collections.abc.Awaitable[modelyard.metadata.v1.project_service_pb2.RestoreProjectResponse]]:
+        """Take back that a project was deleted. Restoring it again changes nothing.
+
+        Errors: NOT_FOUND RESOURCE_NOT_FOUND.
+        """
+
+    @abc.abstractmethod
+    def PurgeProject(
+        self,
+        request: modelyard.metadata.v1.project_service_pb2.PurgeProjectRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[modelyard.metadata.v1.project_service_pb2.PurgeProjectResponse, collections.abc.Awaitable[modelyard.metadata.v1.project_service_pb2.PurgeProjectResponse]]:
+        """Remove a deleted project for ever, with its models, datasets and webhooks. Its
+        id is never given out again: what other services recorded under it, such as
+        builds and deployments that were, stays what it is about.
+
+        Errors: NOT_FOUND RESOURCE_NOT_FOUND; FAILED_PRECONDITION WRONG_STATE when
+        it is not deleted.
         """
 
     @abc.abstractmethod
