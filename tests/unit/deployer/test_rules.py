@@ -6,15 +6,13 @@ import math
 import random
 from collections.abc import Callable
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from functools import partial
 
 import pytest
 
-from services.common.names import DeploymentName
-from services.deployer import rules, shadowing, stepping
+from services.deployer import rules, shadowing
 from services.deployer.domain import (
-    Assignment,
     Deployment,
     DeploymentState,
     EventType,
@@ -25,109 +23,30 @@ from services.deployer.domain import (
     RevisionOutcome,
     Step,
     VariantReport,
-    VariantState,
 )
-from services.deployer.plans import RolloutAnalysis, RolloutPlan, RolloutStep, Traffic
-
-START = datetime(2026, 1, 1, tzinfo=UTC)
-PATIENCE, IMPATIENT = 3600.0, 0.0
-AT_ONCE = RolloutPlan()
-ANALYSIS = RolloutAnalysis(min_request_count=20, max_error_rate=0.1, max_p95_ratio=2.0)
-CANARY = RolloutPlan(
-    (RolloutStep(5, hold_seconds=10), RolloutStep(50), RolloutStep(100)), analysis=ANALYSIS
+from services.deployer.plans import Traffic
+from tests.unit.deployer.lives import (
+    AT_ONCE,
+    CANARY,
+    DRAINING,
+    FAILED,
+    IMPATIENT,
+    MANUAL,
+    PATIENCE,
+    READY,
+    START,
+    STARTING,
+    WARM,
+    blank,
+    live,
+    next_step,
+    report,
+    run,
+    shadow,
+    shares,
+    tell,
+    wish,
 )
-MANUAL = RolloutPlan((RolloutStep(20, manual=True), RolloutStep(100)))
-WARM = RolloutPlan(keep_previous_warm=True)
-READY, FAILED = VariantState.READY, VariantState.FAILED
-STARTING, DRAINING = VariantState.STARTING, VariantState.DRAINING
-
-
-def blank() -> Deployment:
-    return Deployment(
-        name=DeploymentName("p", "production", "churn"),
-        state=DeploymentState.PENDING,
-        failure=None,
-        desired_revision=0,
-        live_revision=0,
-        assignment=Assignment(),
-        report=Report(),
-        revisions=(),
-        create_time=START,
-        update_time=START,
-    )
-
-
-def wish(
-    deployment: Deployment,
-    version: str,
-    cause: RevisionCause = RevisionCause.DEPLOY,
-    *,
-    plan: RolloutPlan = AT_ONCE,
-    variant: int = 0,
-) -> Deployment:
-    revision = replace(draft(deployment, version, cause), plan=plan, variant=variant)
-    wished = rules.wish(deployment, revision).deployment
-    return replace(wished, uses=wished.uses | {version} - {""})
-
-
-def shadow(deployment: Deployment, version: str) -> Deployment:
-    revision = draft(deployment, version, RevisionCause.SHADOW)
-    revision = replace(revision, mirror_percent=100)
-    wished = shadowing.wish(deployment, revision, START).deployment
-    return replace(wished, uses=wished.uses | {version})
-
-
-def draft(deployment: Deployment, version: str, cause: RevisionCause) -> Revision:
-    number = deployment.last_revision + 1
-    return Revision(number, version, f"a-{version}", "", "user:ada", "", cause, START)
-
-
-def report(deployment: Deployment, *, applied: bool = True, **states: VariantState) -> Deployment:
-    """Report on the present assignment; `r1=READY` is revision 1."""
-    return tell(deployment, {int(key[1:]): states[key] for key in states}, applied=applied)
-
-
-def tell(
-    deployment: Deployment,
-    states: dict[int, VariantState],
-    *,
-    applied: bool = True,
-    traffic: dict[int, Traffic] | None = None,
-) -> Deployment:
-    """Report on the present assignment, by revision."""
-    boom, counted = Failure("CRASHED", "boom"), traffic or {}
-    variants = tuple(
-        VariantReport(number, state, boom if state is FAILED else None, traffic=counted.get(number))
-        for number, state in sorted(states.items())
-    )
-    step = rules.receive(deployment, Report(deployment.assignment.generation, applied, variants))
-    return deployment if step is None else step.deployment
-
-
-def next_step(deployment: Deployment, *, now: datetime, wait: float) -> Step | None:
-    return rules.next_step(deployment, now=now, since=START, progress_seconds=wait)
-
-
-def run(
-    deployment: Deployment, *, now: datetime = START, wait: float = PATIENCE
-) -> tuple[Deployment, list[EventType]]:
-    """Take steps until there is only waiting left."""
-    told: list[EventType] = []
-    while (step := next_step(deployment, now=now, wait=wait)) is not None:
-        deployment = step.deployment
-        told += [entry.type for entry in step.entries]
-    return deployment, told
-
-
-def shares(deployment: Deployment) -> dict[int, int]:
-    return {variant.revision: variant.weight for variant in deployment.assignment.variants}
-
-
-def live(version: str = "v1") -> Deployment:
-    deployment, _ = run(wish(blank(), version))
-    deployment, _ = run(report(deployment, r1=READY))
-    deployment, _ = run(report(deployment, r1=READY))
-    return run(report(deployment, r1=READY))[0]
 
 
 def test_the_first_rollout() -> None:
@@ -341,142 +260,3 @@ def settle(deployment: Deployment) -> None:
     expected = {r.key: 0 for r in (deployment.warm, deployment.shadow) if r is not None}
     expected |= {deployment.live.key: 100} if deployment.live else {}
     assert shares(deployment) == expected
-
-
-def canary(plan: RolloutPlan) -> Deployment:
-    """Bring a second version to its first step, in force since START."""
-    deployment, _ = run(wish(live(), "v2", plan=plan))
-    deployment, _ = run(report(deployment, r1=READY, r2=READY))
-    return run(counted(deployment, 1_000, 0))[0]
-
-
-def counted(deployment: Deployment, requests: int, errors: int, ms: float = 10.0) -> Deployment:
-    """Report that both answer; the first always well and within 10 ms."""
-    quick = requests if ms <= 10 else min(requests, 1_000)
-    good = ((10.0, requests), (100.0, requests), (math.inf, requests))
-    seen = ((10.0, quick), (100.0, requests), (math.inf, requests))
-    traffic = {1: Traffic(requests, 0, good), 2: Traffic(requests, errors, seen)}
-    return tell(deployment, {1: READY, 2: READY}, traffic=traffic)
-
-
-def after(seconds: float) -> datetime:
-    return START + timedelta(seconds=seconds)
-
-
-def test_a_canary_goes_step_by_step() -> None:
-    deployment = canary(CANARY)
-    assert shares(deployment) == {1: 95, 2: 5}
-    assert deployment.progress.step == 1
-    deployment = counted(deployment, 1_100, 1)
-    held, _ = run(deployment, now=after(9))
-    assert shares(held) == {1: 95, 2: 5}
-    assert stepping.waits_for(held, after(9)) is stepping.Wait.HOLD
-    deployment, told = run(deployment, now=after(10))
-    assert told == [EventType.ANALYSIS_PASSED]
-    assert shares(deployment) == {1: 50, 2: 50}
-    deployment, told = run(counted(deployment, 1_200, 1), now=after(11))
-    assert told == [EventType.STEP_STARTED]
-    deployment, _ = run(counted(deployment, 1_300, 1), now=after(12))
-    assert shares(deployment) == {1: 0, 2: 100}
-    deployment, told = run(report(deployment, r1=READY, r2=READY), now=after(13))
-    assert told == [EventType.TRAFFIC_SHIFTED, EventType.LIVE, EventType.DRAINING]
-    assert deployment.live_revision == 2
-
-
-@pytest.mark.parametrize(
-    ("requests", "errors", "ms", "explanation"),
-    [
-        (1_100, 20, 10.0, "error rate 20.00%, limit 10.00%"),
-        (1_100, 0, 100.0, "p95 latency 95.5 ms, limit 19 ms (live: 9.5 ms)"),
-    ],
-)
-def test_a_bad_canary_is_aborted_at_once(
-    requests: int, errors: int, ms: float, explanation: str
-) -> None:
-    deployment, told = run(counted(canary(CANARY), requests, errors, ms), now=after(1))
-    assert told == [EventType.FAILED]
-    assert shares(deployment) == {1: 100}
-    assert deployment.failure == Failure("ANALYSIS_FAILED", explanation)
-
-
-def test_too_few_requests_never_pass() -> None:
-    deployment, _ = run(counted(canary(CANARY), 1_010, 0), now=after(60))
-    assert shares(deployment) == {1: 95, 2: 5}
-    assert stepping.waits_for(deployment, after(60)) is stepping.Wait.ANALYSIS
-    deployment, _ = run(deployment, now=after(10 + PATIENCE))
-    assert deployment.failure == Failure(
-        "ANALYSIS_INCONCLUSIVE", "10 of at least 20 requests so far"
-    )
-    assert shares(deployment) == {1: 100}
-
-
-def test_counts_that_begin_anew_are_compared_with_anew() -> None:
-    deployment, _ = run(counted(canary(CANARY), 5, 0), now=after(60))
-    assert shares(deployment) == {1: 95, 2: 5}
-    assert deployment.progress.start_time == after(60)
-    deployment, _ = run(counted(deployment, 105, 0), now=after(70))
-    assert shares(deployment) == {1: 50, 2: 50}
-
-
-def test_a_manual_step_waits_for_somebody() -> None:
-    deployment, _ = run(canary(MANUAL), now=after(10 * PATIENCE))
-    assert shares(deployment) == {1: 80, 2: 20}
-    assert stepping.waits_for(deployment, START) is stepping.Wait.MANUAL
-    step = rules.go_on(deployment, actor="user:ada", reason="")
-    assert step is not None
-    assert rules.go_on(step.deployment, actor="user:ada", reason="") is None
-    assert shares(run(step.deployment)[0]) == {1: 0, 2: 100}
-
-
-def test_an_abort_brings_back_what_was_live() -> None:
-    step = rules.abort(canary(MANUAL), actor="user:ada", reason="no", now=START)
-    assert step is not None
-    assert shares(step.deployment) == {1: 100}
-    assert step.deployment.failure == Failure("ABORTED", "given up by user:ada: no")
-    assert rules.abort(step.deployment, actor="user:ada", reason="", now=START) is None
-
-
-def test_the_first_version_has_nothing_to_share_with() -> None:
-    deployment, _ = run(wish(blank(), "v1", plan=CANARY))
-    deployment, _ = run(report(deployment, r1=READY))
-    assert shares(deployment) == {1: 100}
-
-
-def test_going_back_to_a_warm_version_starts_nothing() -> None:
-    deployment, _ = run(wish(live(), "v2", plan=WARM))
-    deployment, _ = run(report(deployment, r1=READY, r2=READY))
-    deployment, told = run(report(deployment, r1=READY, r2=READY))
-    assert shares(deployment) == {1: 0, 2: 100}
-    assert EventType.DRAINING not in told
-    assert deployment.warm_revision == 1
-    deployment = report(deployment, r1=READY, r2=READY)
-    deployment, _ = run(wish(deployment, "v1", RevisionCause.ROLLBACK, variant=1))
-    assert shares(deployment) == {1: 0, 2: 100}
-    deployment, _ = run(report(deployment, r1=READY, r2=READY))
-    assert shares(deployment) == {1: 100, 2: 0}
-    deployment, _ = run(report(deployment, r1=READY, r2=READY))
-    assert shares(deployment) == {1: 100}
-    assert (deployment.live_revision, deployment.warm_revision) == (3, 0)
-
-
-def test_going_back_from_a_canary_is_one_step() -> None:
-    deployment, _ = run(wish(canary(MANUAL), "v1", RevisionCause.ROLLBACK, variant=1))
-    assert shares(deployment) == {1: 100}
-    for _ in range(2):
-        deployment, _ = run(report(deployment, r1=READY))
-        assert shares(deployment) == {1: 100}
-    assert deployment.live_revision == 3
-
-
-def test_a_shadow_gets_copies_beside_a_rollout() -> None:
-    deployment, _ = run(shadow(live(), "v2"))
-    assert shares(deployment) == {1: 100, 2: 0}
-    assert [v.mirror_percent for v in deployment.assignment.variants] == [0, 100]
-    deployment = report(deployment, r1=READY, r2=READY)
-    deployment, _ = run(wish(deployment, "v3", plan=CANARY))
-    assert shares(deployment) == {1: 100, 2: 0, 3: 0}
-    deployment, _ = run(report(deployment, r1=READY, r2=FAILED, r3=READY))
-    assert deployment.shadow_revision == 0
-    assert deployment.revision(2).failure == Failure("CRASHED", "boom")
-    assert 2 not in shares(deployment)
-    assert deployment.live_revision == 1

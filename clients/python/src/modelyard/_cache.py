@@ -89,7 +89,7 @@ class Cache:
         shutil.rmtree(self._workplace(key), ignore_errors=True)
 
     def lock(self, key: str) -> Flow[int]:
-        """Wait for the right to fetch what a key, 64 hex digits, names; `unlocking` gives it back."""
+        """Wait for the right to fetch what a key, 64 hex digits, names; see `unlocking`."""
         descriptor = self._open_lock(key)
         try:
             while not try_lock(descriptor):
