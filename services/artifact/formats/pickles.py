@@ -17,27 +17,39 @@ from services.artifact.formats.tensors import numpy_array
 _SCANNED_BYTES = 4 * 1024 * 1024
 _MEMBERS = 10_000
 _NAMED = 8
+_END, _END_BYTES = b"PK\x05\x06", 22
+_CODES = frozenset(op.code for op in pickletools.opcodes)
+_OLD_STARTS = (b"(", b"c", b"]", b"}", b"I", b"l", b"d")
 _STRINGS = frozenset({"SHORT_BINUNICODE", "BINUNICODE", "UNICODE", "BINUNICODE8"})
 _COMPRESSED = ((b"\x1f\x8b", "gzip"), (b"BZh", "bzip2"), (b"\xfd7zXZ", "xz"), (b"ZF", "joblib"))
 
 
 def bare(path: str, size: int, head: bytes, file: BinaryIO) -> Finding | None:
     """Recognise a pickle by its opcodes."""
-    if not (head[:1] == b"\x80" and head[1:2] in b"\x02\x03\x04\x05") and not _is_old(head, size):
+    is_new = head[:1] == b"\x80" and head[1:2] in b"\x02\x03\x04\x05"
+    if not is_new and head[:1].decode("latin-1") not in _CODES:
         return None
     file.seek(0)
-    names = list(_names(file.read(_SCANNED_BYTES)))
+    data = file.read(_SCANNED_BYTES)
+    if not is_new and not _is_old(data, is_whole=len(data) == size):
+        return None
+    names = list(_names(data))
     return unsafe("pickle", *(_told(names) or ("it names nothing, and can",)))
 
 
-def _is_old(head: bytes, size: int) -> bool:
-    """Say whether it is a pickle of the protocols 0 or 1, which have no magic number."""
-    if head[:1] not in (b"(", b"c", b"]", b"}", b"I", b"l", b"d"):
-        return False
+def _is_old(data: bytes, *, is_whole: bool) -> bool:
+    """Say whether it is a pickle of the protocols 0 or 1, which have no magic number.
+
+    It is one that comes to its end, or does not within what was read. Text may do so by chance:
+    then it calls nothing.
+    """
+    calls = data[:1] in _OLD_STARTS
     try:
-        return any(op.name == "STOP" for op, _, _ in pickletools.genops(io.BytesIO(head)))
-    except (ValueError, IndexError, UnicodeDecodeError):
-        return False
+        for op, _, _ in pickletools.genops(io.BytesIO(data)):
+            calls = calls or op.name in ("GLOBAL", "INST", "STACK_GLOBAL")
+    except (ValueError, IndexError):
+        return calls and not is_whole
+    return calls
 
 
 def _told(names: list[str]) -> tuple[str, ...]:
@@ -70,6 +82,8 @@ def archives(path: str, size: int, head: bytes, file: BinaryIO) -> Finding | Non
             members = archive.infolist()
             if len(members) > _MEMBERS:
                 return unverified("zip", f"it has more than {_MEMBERS} members")
+            if not _ends(file, size, archive.comment):
+                return unverified("zip", "more follows its end")
             findings = [_member(archive, member) for member in members if not member.is_dir()]
     except (zipfile.BadZipFile, ValueError, NotImplementedError, RuntimeError, OSError) as error:
         return unverified("zip", f"it cannot be read: {type(error).__name__}")
@@ -77,6 +91,17 @@ def archives(path: str, size: int, head: bytes, file: BinaryIO) -> Finding | Non
     if worst is None or worst.verdict is Verdict.UNVERIFIED:
         return unverified("zip", *(worst.reasons if worst else ("it is empty",)))
     return Finding(f"zip of {worst.format}", worst.verdict, worst.reasons)
+
+
+def _ends(file: BinaryIO, size: int, comment: bytes) -> bool:
+    """Say whether an archive's last record is the last of the file."""
+    file.seek(max(size - _END_BYTES - len(comment), 0))
+    return file.read(len(_END)) == _END
+
+
+def is_archive(file: BinaryIO) -> bool:
+    """Say whether a file, whatever it begins with, can be opened as a zip archive."""
+    return zipfile.is_zipfile(file)
 
 
 def _member(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> Finding:

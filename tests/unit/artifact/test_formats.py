@@ -34,6 +34,10 @@ def tensors(header: dict[str, Any], data: bytes) -> bytes:
     return len(text).to_bytes(8, "little") + text + data
 
 
+def whole(data: bytes) -> dict[str, Any]:
+    return {"w": {"dtype": "U8", "shape": [len(data)], "data_offsets": [0, len(data)]}}
+
+
 def zipped(**members: bytes) -> bytes:
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w") as archive:
@@ -44,7 +48,8 @@ def zipped(**members: bytes) -> bytes:
 
 def npy(descr: str) -> bytes:
     header = f"{{'descr': '{descr}', 'fortran_order': False, 'shape': (1,), }}\n".encode()
-    return b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header + bytes(8)
+    data = bytes(4 if descr == "<f4" else 8)
+    return b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header + data
 
 
 def field(number: int, data: bytes) -> bytes:
@@ -79,8 +84,11 @@ OPSET = field(8, field(1, b"ai.onnx") + b"\x10\x11")
         ("m", b"\x08\x0a" + GRAPH + field(8, field(1, b"com.acme")), UNVERIFIED),
         ("m", b"\x08\x0a" + field(7, field(5, b"\x70\x01")), UNVERIFIED),
         ("model.onnx", b"\x08\x0a" + GRAPH + b"\xff", UNVERIFIED),
-        ("weights.gguf", b"GGUF" + bytes(20), ALLOWED),
-        ("table.parquet", b"PAR1" + bytes(20), ALLOWED),
+        ("a.npy", npy("<f8")[:-1], UNVERIFIED),
+        ("a.npy", npy("<f8") + pickle.dumps(Shell()), UNVERIFIED),
+        ("weights.gguf", b"GGUF" + bytes(20), UNVERIFIED),
+        ("table.parquet", b"PAR1" + bytes(20) + b"PAR1", ALLOWED),
+        ("table.parquet", b"PAR1" + bytes(20), UNVERIFIED),
         ("model.h5", b"\x89HDF\r\n\x1a\n" + bytes(20), UNVERIFIED),
         ("model.joblib", b"\x1f\x8b" + bytes(20), UNVERIFIED),
         ("metrics.json", b'{"a": 1}', ALLOWED),
@@ -95,6 +103,50 @@ def test_verdicts(path: str, data: bytes, verdict: Verdict) -> None:
     finding = look(path, data)
     assert finding.verdict is verdict, finding
     assert bool(finding.reasons) is (verdict is not ALLOWED)
+
+
+ARCHIVE = zipped(**{"m/data.pkl": pickle.dumps(Shell())})
+OVERLONG = b"(lp0\n" + b"S'aaaaaaaaaa'\na" * 10_000
+
+
+@pytest.mark.parametrize(
+    ("path", "data", "verdict"),
+    [
+        ("m.safetensors", tensors(whole(ARCHIVE), ARCHIVE), UNVERIFIED),
+        ("t.parquet", b"PAR1" + ARCHIVE + b"PAR1", UNVERIFIED),
+        ("t.arrow", b"ARROW1" + ARCHIVE + b"ARROW1", UNVERIFIED),
+        ("notes.md", b"hello" + zipped(a=b"plain text"), UNVERIFIED),
+        ("a.npz", zipped(**{"a.npy": npy("<f4")}) + pickle.dumps(Shell()), UNVERIFIED),
+        ("a.npz", pickle.dumps(Shell()) + zipped(**{"a.npy": npy("<f4")}), UNSAFE),
+        ("a.zip", zipped(**{"b.zip": ARCHIVE}), UNVERIFIED),
+        ("a.txt", b"N0" + pickle.dumps(Shell(), protocol=0), UNSAFE),
+        ("a.json", b"S'x'\n0" + pickle.dumps(Shell(), protocol=0), UNSAFE),
+        ("a.csv", OVERLONG + pickle.dumps(Shell(), protocol=0), UNSAFE),
+        ("a.txt", b"all that is said here.\n", ALLOWED),
+        ("a.txt", b"call me\nnow.\nPlease.", ALLOWED),
+    ],
+)
+def test_a_file_that_is_two_things_is_not_allowed(path: str, data: bytes, verdict: Verdict) -> None:
+    assert look(path, data).verdict is verdict
+
+
+@pytest.mark.parametrize(
+    "tensor",
+    [
+        {"dtype": "F32", "shape": [-2, -1], "data_offsets": [0, 8]},
+        {"dtype": "F32", "shape": [2.0], "data_offsets": [0, 8]},
+        {"dtype": "F32", "shape": [True, 2], "data_offsets": [0, 8]},
+    ],
+)
+def test_tensors_have_counts(tensor: dict[str, Any]) -> None:
+    assert look("m.safetensors", tensors({"w": tensor}, bytes(8))).verdict is UNVERIFIED
+
+
+def test_a_tensor_is_described_once() -> None:
+    one = json.dumps(ONE)[1:-1]
+    header = f"{{{one},{one}}}".encode()
+    data = len(header).to_bytes(8, "little") + header + bytes(8)
+    assert look("m.safetensors", data).verdict is UNVERIFIED
 
 
 def test_reasons_name_what_would_be_called() -> None:
