@@ -39,7 +39,9 @@ def chunks(request: pb.AddPackRequest) -> list[tuple[bytes, int]]:
     """Read which chunks lie in a pack."""
     if len(request.chunks) > CHUNKS_PER_PACK:
         raise limit_exceeded("chunks_per_pack", CHUNKS_PER_PACK)
-    check_digests([chunk.digest for chunk in request.chunks], "chunks.digest")
+    digests = check_digests([chunk.digest for chunk in request.chunks], "chunks.digest")
+    if len(set(digests)) < len(digests):
+        raise invalid_field("chunks.digest", "must not be there twice")
     if any(not 0 < chunk.length_bytes <= CHUNK_BYTES for chunk in request.chunks):
         raise invalid_field("chunks.length_bytes", f"must be 1 to {CHUNK_BYTES}")
     return [(chunk.digest, chunk.length_bytes) for chunk in request.chunks]

@@ -13,14 +13,13 @@ import grpc
 import httpx
 import pytest
 from modelyard import AsyncClient
-from modelyard.artifact.v1 import artifact_service_pb2 as pb
 from modelyard.artifact.v1 import transfer_service_pb2 as transfer
 from modelyard.artifact.v1 import transfer_service_pb2_grpc
 
 from services.artifact.blobs import signing
 from tests.contract.artifact.conftest import Backend
 from tests.contract.artifact.serving import connected, serving
-from tests.contract.artifact.yard import MIB, Yard, noise, reason, sha
+from tests.contract.artifact.yard import MIB, Content, Yard, noise, reason, recipe, sha
 from tests.contract.builder.yard import until
 
 PARENT = "projects/alpha"
@@ -156,8 +155,7 @@ async def test_a_lie_is_found_out_and_never_delivered(place: Place) -> None:
 
     await until(found_out)
     await place.yard.push_files([truth])
-    recipe = pb.FileRecipe(digest=sha(truth), size_bytes=MIB, chunk_digests=[sha(truth)])
-    await place.yard.commit(recipe)
+    await place.yard.commit(recipe(truth))
 
 
 async def test_an_object_that_was_tampered_with_is_refused(
@@ -177,3 +175,32 @@ async def test_an_object_that_was_tampered_with_is_refused(
     await place.client.artifacts.push(source)
     out = await place.client.artifacts.pull(artifact.name, tmp_path / "out")
     assert (out / "big.bin").read_bytes() == BIG
+
+
+async def test_a_pack_lists_no_chunk_twice(place: Place) -> None:
+    data = noise(6, 1000)
+    granted = await place.announce(data + data)
+    assert (await http(granted.grant, data + data)).status_code == 200
+    add = transfer.AddPackRequest(parent=PARENT, pack=granted.pack, chunks=chunks_of(data, data))
+    assert await place.refused("AddPack", add) == "INVALID_FIELD"
+
+
+async def test_grants_are_for_ones_own_project(place: Place) -> None:
+    large = noise(9, 2 * MIB)
+    artifact = await place.yard.push({"big": Content(large)})
+    data = noise(7, 1000)
+    granted = await place.announce(data)
+    assert (await http(granted.grant, data)).status_code == 200
+    place.yard = Yard(place.yard.stub, "beta")
+    read = transfer.GrantReadsRequest(artifact=artifact.name, file_digests=[sha(large)])
+    assert await place.refused("GrantReads", read) == "RIGHT_MISSING"
+    for parent, why in ((PARENT, "RIGHT_MISSING"), ("projects/beta", "RESOURCE_NOT_FOUND")):
+        add = transfer.AddPackRequest(parent=parent, pack=granted.pack, chunks=chunks_of(data))
+        assert await place.refused("AddPack", add) == why
+    own = await place.yard.push({"small": Content(b"x")})
+    read = transfer.GrantReadsRequest(artifact=own.name, file_digests=[sha(large)])
+    assert await place.refused("GrantReads", read) == "RESOURCE_NOT_FOUND"
+    # Whoever knows the digests of another's chunks cannot make a file of them.
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await place.yard.commit(recipe(large))
+    assert reason(caught.value)[1] == "BYTES_MISSING"
