@@ -10,6 +10,7 @@ import secrets
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import grpc
 from modelyard import _channel
 from modelyard._config import ConnectionSettings
 from modelyard.builder.v1 import build_pb2, worker_service_pb2
@@ -22,8 +23,10 @@ from services.builder.worker.reporting import EventReporter
 from services.builder.worker.settings import WorkerSettings
 from services.builder.worker.spooling import RunSpool
 from services.builder.worker.work import Credential, Work
+from services.common.environment_removal import remove_old
 from services.common.environments import Environments
 from services.common.errors import ServiceError
+from services.common.names import BuildName
 from services.common.service import SuiteSettings
 
 logger = logging.getLogger(__name__)
@@ -99,6 +102,7 @@ class Worker:
     async def _work(self, answer: worker_service_pb2.LeaseBuildResponse) -> None:
         logger.info("build leased", extra={"build": answer.build.name})
         channel = _channel.open_channel(self._connection(answer.build))
+        environments = self.environments.within(_project(answer.build))
         try:
             with self.folders.build(f"{answer.build.name}-{answer.lease.fence}") as folder:
                 credential = Credential(answer.delegation)
@@ -120,12 +124,22 @@ class Worker:
                     reporter=reporter,
                     spool=spool,
                     cage=self.cage,
-                    environments=self.environments,
+                    environments=environments,
                     suite=self.suite,
                 )
                 await self._attempt(work, seconds=lease_seconds(answer))
         finally:
-            await asyncio.to_thread(channel.close)
+            environments.close()
+            await asyncio.to_thread(self._tidy, channel)
+
+    def _tidy(self, channel: grpc.Channel) -> None:
+        """Close what a build used, and remove environments that nobody used for long."""
+        channel.close()
+        remove_old(
+            self.environments.folder,
+            max_bytes=self.settings.environments_max_bytes,
+            max_age=self.settings.environments_max_days * 24 * 3_600.0,
+        )
 
     async def _attempt(self, work: Work, *, seconds: float) -> None:
         attempt = Attempt(work, self.builder, lease_seconds=seconds)
@@ -139,9 +153,13 @@ class Worker:
         certificates = self.suite.root_certificates
         return ConnectionSettings(
             server=self.suite.suite_address,
-            project=build.name.split("/")[1],
+            project=_project(build),
             root_certificates=Path(certificates).read_bytes() if certificates else None,
         )
+
+
+def _project(build: build_pb2.Build) -> str:
+    return str(BuildName.parse(build.name).project)
 
 
 def _code_facts(build: build_pb2.Build) -> dict[str, object]:

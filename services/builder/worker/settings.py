@@ -18,6 +18,10 @@ class WorkerSettings:
     """A local folder for work in progress and for environments."""
     environments: str = ""
     """Where environments are kept; several workers may share it; empty: in `data`."""
+    environments_max_bytes: int = 20 * 1024**3
+    """How large all environments may be together; those used last stay."""
+    environments_max_days: float = 30.0
+    """After how long without use an environment is removed."""
     name: str = "worker"
     """How it is called in builds; at most 40 characters of `[a-z0-9-]`."""
     concurrency: int = 1

@@ -55,6 +55,8 @@ class Preparer:
         self._server = server
         self._root_certificates = root_certificates
         self._environments = environments
+        # Held as long as the agent lives: its model servers, which end with it, run in them.
+        self._by_project: dict[str, Environments] = {}
         self._fetching: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
 
     async def prepare(self, name: DeploymentName, assigned: AssignedVariant) -> Variant:
@@ -125,10 +127,12 @@ class Preparer:
         if wanted and lock_digest(lock) != wanted:
             message = f"the bundle's {bundles.LOCK_FILE} is not the one the version names"
             raise PreparationError(Failure("ENVIRONMENT_FAILED", message))
+        project = ArtifactName.parse(assigned.artifact).project
+        if project not in self._by_project:
+            self._by_project[project] = self._environments.within(project)
+        environments = self._by_project[project]
         try:
-            environment = await self._environments.ensure(
-                lock, python=bundle.python, on_line=_log_line
-            )
+            environment = await environments.ensure(lock, python=bundle.python, on_line=_log_line)
         except EnvironmentFailedError as error:
             raise PreparationError(Failure("ENVIRONMENT_FAILED", str(error))) from error
         return environment.python

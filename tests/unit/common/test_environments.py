@@ -6,10 +6,12 @@ import asyncio
 import os
 import shutil
 import subprocess
+import tarfile
 from pathlib import Path
 
 import pytest
 
+from services.common.environment_removal import remove_old
 from services.common.environments import (
     MARKER,
     EnvironmentFailedError,
@@ -83,6 +85,8 @@ async def test_an_environment_is_made_once_and_whole(folder: Path, wheel: str) -
     assert not (extra / "numpy").exists()
 
     # What was cut off half-way does not count, and is made anew.
+    first.close()
+    second.close()
     (extra / MARKER).unlink()
     shutil.rmtree(extra / "pluggy")
     await second.extend(made[0], lock, "pluggy", on_line=lines.append)
@@ -94,3 +98,51 @@ async def test_what_cannot_be_resolved_says_why(folder: Path, wheel: str) -> Non
     requirements.write_text("iniconfig==0.0.0.0.1\n")
     with pytest.raises(EnvironmentFailedError, match="iniconfig"):
         await Environments(folder, wheel=wheel).resolve(requirements, on_line=print)
+
+
+async def test_a_project_has_its_own_and_old_ones_go_unless_they_are_in_use(
+    folder: Path, wheel: str, tmp_path: Path
+) -> None:
+    everything = Environments(tmp_path, wheel=wheel)
+    one, other = everything.within("one"), everything.within("other")
+    places = []
+    (tmp_path / "template").mkdir()
+    (tmp_path / "template" / "file").write_bytes(b"x" * 600)
+    for environments, name in ((one, "old"), (one, "new"), (other, "new")):
+        place = environments.folder / name
+
+        async def make(place: Path) -> None:
+            await asyncio.to_thread(shutil.copytree, tmp_path / "template", place)
+
+        await environments._have(place, make)
+        places.append(place)
+    old, new, _ = places
+    os.utime(old / MARKER, (1, 1))
+    os.utime(new / MARKER, (10**9, 10**9))
+    remove_old(tmp_path, max_bytes=0, max_age=0)
+    assert all(place.exists() for place in places), "all are in use"
+
+    one.close()
+    other.close()
+    remove_old(tmp_path, max_bytes=10**9, max_age=10**10)
+    assert all(place.exists() for place in places)
+    remove_old(tmp_path, max_bytes=1_300, max_age=10**10)
+    assert [place.exists() for place in places] == [False, True, True]
+    remove_old(tmp_path, max_bytes=10**9, max_age=3_600)
+    assert [place.exists() for place in places] == [False, False, True]
+
+
+async def test_nothing_of_a_package_runs_while_it_is_installed(
+    folder: Path, wheel: str, tmp_path: Path
+) -> None:
+    package = tmp_path / "evil-1"
+    package.mkdir()
+    (package / "setup.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')\n")
+    archive = tmp_path / "evil-1.tar.gz"
+    with tarfile.open(archive, "w:gz") as file:
+        file.add(package, package.name)
+    requirements = tmp_path / "requirements.txt"
+    requirements.write_text(f"evil @ {archive.as_uri()}\n")
+    with pytest.raises(EnvironmentFailedError, match=r"(?i)build"):
+        await Environments(folder, wheel=wheel).resolve(requirements, on_line=print)
+    assert not (tmp_path / "ran").exists()
