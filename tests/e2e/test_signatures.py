@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import fractions
 import json
+import pickle
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -80,6 +82,25 @@ def test_what_we_sign_the_stock_tool_verifies(
         (pulled / "weights" / "a.bin").write_bytes(b"b" * 100_000)
         with pytest.raises(ValueError, match="mismatch"):
             stock.verify(pulled, bundle)
+
+
+def test_a_model_is_signed_as_it_is_logged(
+    suite: Suite, keys: Keys, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = tmp_path / "logged"
+    model.mkdir()
+    (model / "model.pkl").write_bytes(pickle.dumps(fractions.Fraction(1, 2)))
+    with suite.client() as client:
+        monkeypatch.setenv("MODELYARD_SERVER", suite.address)
+        monkeypatch.setenv("MODELYARD_TOKEN", suite.token)
+        given: dict[str, Any] = {"model": "signed-at-once", "requirements": [], "aliases": ["now"]}
+        with pytest.raises(InvalidArgumentError):
+            modelyard.log_model(model, **given, sign_key=keys.public)
+        with pytest.raises(NotFoundError):
+            client.versions.get("signed-at-once")
+        version = modelyard.log_model(model, **given, sign_key=keys.private)
+        client.signatures.verify(version, keys.public)
+        assert client.artifacts.pull("signed-at-once@now", tmp_path / "out", verify_key=keys.public)
 
 
 def test_what_the_stock_tool_signs_we_verify(

@@ -80,6 +80,11 @@ def test_usage_and_quota(client: Client, tmp_path: Path, run: Run) -> None:
     assert ["quota", "none"] in [line.split() for line in lines]
     wrong = run("artifacts", "quota", "much")
     assert wrong.returncode == 2
+    absent = run("push", "absent")
+    assert (absent.returncode, absent.stderr) == (
+        1,
+        "modelyard: absent: No such file or directory\n",
+    )
 
 
 def test_sweep_and_holds(client: Client, tmp_path: Path, run: Run) -> None:

@@ -100,6 +100,12 @@ def _case(folder: Path) -> None:
     (folder / "a").write_text("x")
 
 
+def test_a_device_is_refused_by_name() -> None:
+    with pytest.raises(InvalidArgumentError) as caught:
+        list_files(Path(os.devnull))
+    assert caught.value.metadata["path"] == os.devnull
+
+
 @pytest.mark.parametrize("make", [_link, _pipe, _newline, _backslash, _not_utf8, _not_nfc, _case])
 def test_what_no_tree_may_hold_is_refused_by_name(make: object, tmp_path: Path) -> None:
     assert callable(make)

@@ -84,6 +84,8 @@ def list_files(root: Path, *, ignore: Sequence[str] = ()) -> list[LocalFile]:
     found = root.stat()
     if stat.S_ISREG(found.st_mode):
         files = [_local(root.name, root, found)]
+    elif not stat.S_ISDIR(found.st_mode):
+        raise _refusal(str(root), "it is neither a file nor a folder")
     else:
         files = list(_walk(root, "", tuple(ignore)))
     check_paths(file.path for file in files)

@@ -56,9 +56,13 @@ class _Artifacts(Group):
         are fetched once for all processes of a host, are read-only and hard-linked. With a
         `verify_key` nothing is fetched unless a signature of the version holds with it.
         """
-        if verify_key is not None:
-            yield from verify_version(self._names, source, verify_key)
-        artifact = yield from artifact_of(self._names, source)
+        if verify_key is None:
+            artifact = yield from artifact_of(self._names, source)
+        else:
+            # An alias may move meanwhile: what is verified is what is fetched.
+            version = yield from ask(resolve_version(self._names, source))
+            yield from verify_version(version, verify_key)
+            artifact = version.artifact
         chosen = Cache.of(cache)
         return (yield from _pull.pull(artifact, Path(destination), progress=progress, cache=chosen))
 

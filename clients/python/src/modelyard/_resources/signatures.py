@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from modelyard import _pull, _signing
 from modelyard._binding import AsyncGroup, Group, SyncGroup, flow
 from modelyard._calls import Flow, ask, call
-from modelyard._names import Names, Ref
+from modelyard._names import Ref
 from modelyard._resources.versions import resolve_version
 from modelyard._signing import PrivateKey, PublicKey
 from modelyard.errors import FailedPreconditionError
@@ -57,7 +57,8 @@ class _Signatures(Group):
         `FailedPreconditionError`: SIGNATURE_MISSING when it has none, SIGNATURE_INVALID when none
         holds.
         """
-        return (yield from verify_version(self._names, version, key))
+        found = yield from ask(resolve_version(self._names, version))
+        return (yield from verify_version(found, key))
 
 
 class Signatures(_Signatures, SyncGroup):
@@ -68,9 +69,8 @@ class AsyncSignatures(_Signatures, AsyncGroup):
     """Who vouches for a version's files."""
 
 
-def verify_version(names: Names, version: Ref, key: PublicKey) -> Flow[service.Signature]:
+def verify_version(found: version_pb2.Version, key: PublicKey) -> Flow[service.Signature]:
     """Find a signature that holds, or say why none does."""
-    found = yield from ask(resolve_version(names, version))
     files = yield from _pull.list_files(found.artifact)
     problem = _signing.missing(found.name)
     for signature in reversed((yield from _listed(found.name))):

@@ -64,8 +64,14 @@ def run(app: typer.Typer) -> int:
             return int(error.exit_code)
         if os.environ.get("MODELYARD_DEBUG"):
             raise
-        return _fail(f"{type(error).__name__}: {error} (MODELYARD_DEBUG=1 shows where)")
+        return _fail(_told(error))
     return status if isinstance(status, int) else 0
+
+
+def _told(error: Exception) -> str:
+    if isinstance(error, OSError) and error.filename is not None and error.strerror:
+        return f"{error.filename}: {error.strerror}"
+    return f"{type(error).__name__}: {error} (MODELYARD_DEBUG=1 shows where)"
 
 
 def _globals_first(arguments: list[str]) -> list[str]:

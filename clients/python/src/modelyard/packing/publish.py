@@ -39,6 +39,7 @@ def log_model(
     description: str = "",
     card: str | Path = "",
     license: str = "",
+    sign_key: str | Path | None = None,
 ) -> version_pb2.Version:
     """Register a model as a version, of the active run if there is one, and return it.
 
@@ -57,6 +58,8 @@ def log_model(
         card: The model card, Markdown, or the `Path` of a file that holds it; else the model
             class's own.
         license: The licence, such as `Apache-2.0`; else the model class's own.
+        sign_key: A PEM file with an elliptic-curve private key to sign the version's files with
+            (`modelyard[signing]`).
 
     Raises:
         BundleError: The model cannot be packed; the text says what to do.
@@ -74,6 +77,7 @@ def log_model(
         description=description,
         card=card,
         license=license,
+        sign_key=sign_key,
     )
 
 
@@ -90,6 +94,7 @@ def publish(
     description: str,
     card: str | Path,
     license: str,
+    sign_key: str | Path | None,
 ) -> version_pb2.Version:
     """Register a model as a version of a run, or of none; see `log_model`."""
     if run is not None and not isinstance(run, LocalRun):
@@ -107,6 +112,7 @@ def publish(
         )
         with _client_of(run) as client:
             artifact = client.artifacts.push(bundle.directory)
+            signed = None if sign_key is None else _signed(client, artifact.name, target, sign_key)
             if run is not None:
                 run.sync()
             version = client.versions.create(
@@ -121,7 +127,16 @@ def publish(
                 environment_digest=bundle.environment_digest,
                 aliases=aliases,
             )
+            if signed is not None:
+                client.signatures.add(version, signed)
             return _until_ready(client, version)
+
+
+def _signed(client: Client, artifact: str, name: str, key: str | Path) -> bytes:
+    """Sign before there is a version: with a bad key there will be none."""
+    from modelyard import _signing  # noqa: PLC0415 - an extra
+
+    return _signing.sign(name, client.artifacts.files(artifact), key)
 
 
 def write_bundle(

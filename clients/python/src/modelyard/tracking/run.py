@@ -173,6 +173,7 @@ class ActiveRun:
         description: str = "",
         card: str | Path = "",
         license: str = "",  # noqa: A002 - what the API calls it
+        sign_key: str | Path | None = None,
     ) -> version_pb2.Version:
         """Register a model as a version of this run; `modelyard.log_model` says it all."""
         from modelyard.packing.publish import publish  # noqa: PLC0415 - rarely needed
@@ -189,6 +190,7 @@ class ActiveRun:
             description=description,
             card=card,
             license=license,
+            sign_key=sign_key,
         )
 
     def sync(self, *, timeout: float = EXIT_PATIENCE) -> None:
