@@ -20,6 +20,7 @@ from services.common.auth import Authenticator, CachingAuthenticator
 from services.common.database import Database
 from services.common.events import EventBus
 from services.common.interceptors import Chain
+from services.common.memory import keep_freed_memory
 from services.common.peers import Peer, RemoteAuthenticator
 from services.common.server import Register, Server, ServerSettings
 from services.common.telemetry import Telemetry, configure
@@ -91,6 +92,7 @@ async def run(
     """Serve until SIGTERM or SIGINT; `ready` is told the port once calls are answered."""
     # Whatever a service writes is for its own account's eyes only.
     os.umask(0o077)
+    keep_freed_memory()
     logs.configure(suite.log_level)
     telemetry = configure(
         f"modelyard-{name}",
