@@ -100,10 +100,10 @@ def _locate_all(tx: Transaction, name: ArtifactName, entries: Sequence[ManifestE
 
 
 async def _split(
-    entries: Sequence[ManifestEntry], pieces: AsyncIterator[bytes]
+    entries: Sequence[ManifestEntry], pieces: AsyncIterator[memoryview]
 ) -> AsyncIterator[list[SmallFile]]:
     """Cut the content of files that follow each other into files again."""
-    ahead: deque[bytes] = deque()
+    ahead: deque[memoryview] = deque()
     buffered = size = 0
     group: list[SmallFile] = []
     for entry in entries:
@@ -120,7 +120,7 @@ async def _split(
         yield group
 
 
-def _take(ahead: deque[bytes], count: int) -> bytes:
+def _take(ahead: deque[memoryview], count: int) -> bytes:
     parts = []
     while count:
         piece = ahead.popleft()

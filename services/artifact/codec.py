@@ -5,8 +5,10 @@ from __future__ import annotations
 import re
 from collections.abc import AsyncIterator, Iterator, Sequence
 from datetime import datetime
+from typing import TypeAlias
 
 from google.protobuf import timestamp_pb2
+from modelyard import _wire
 from modelyard.artifact.v1 import artifact_pb2, artifact_service_pb2
 
 from services.artifact.batches import SmallFile
@@ -35,6 +37,7 @@ from services.common import pagination
 from services.common.errors import invalid_field
 from services.common.names import ArtifactName, ProjectName, invalid_name
 
+WriteChunksRequest: TypeAlias = "artifact_service_pb2.WriteChunksRequest | _wire.Chunks"
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 _HOLDER = re.compile(r"[a-z0-9][a-z0-9/_.-]*")
 
@@ -62,7 +65,7 @@ def missing(found: Missing, *, direct: bool) -> artifact_service_pb2.FindMissing
 
 
 async def chunk_messages(
-    requests: AsyncIterator[artifact_service_pb2.WriteChunksRequest],
+    requests: AsyncIterator[WriteChunksRequest],
 ) -> AsyncIterator[ChunkMessage]:
     """Read a stream of chunks; its project is said once, and cannot change."""
     parent = ""
@@ -74,7 +77,7 @@ async def chunk_messages(
         yield ChunkMessage(project, _chunks(request.chunks))
 
 
-def _chunks(messages: Sequence[artifact_service_pb2.Chunk]) -> tuple[Chunk, ...]:
+def _chunks(messages: Sequence[artifact_service_pb2.Chunk | _wire.Chunk]) -> tuple[Chunk, ...]:
     if len(messages) > CHUNKS_PER_MESSAGE:
         raise limit_exceeded("chunks_per_message", CHUNKS_PER_MESSAGE)
     chunks = tuple(Chunk(message.digest, message.data) for message in messages)

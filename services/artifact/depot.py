@@ -105,7 +105,7 @@ class Depot:
 
     async def open_file(
         self, name: ArtifactName, path: str, *, offset: int, limit: int | None
-    ) -> tuple[ManifestEntry, AsyncIterator[bytes]]:
+    ) -> tuple[ManifestEntry, AsyncIterator[memoryview]]:
         """Return a file of an artifact and the range of its content.
 
         Raises:

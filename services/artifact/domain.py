@@ -51,7 +51,7 @@ class Chunk:
     """A piece of a file, as it is sent."""
 
     digest: bytes
-    data: bytes
+    data: bytes | memoryview
 
 
 @dataclass(frozen=True, slots=True)

@@ -199,7 +199,7 @@ def _headers(entry: ManifestEntry, tag: str, wanted: range) -> dict[str, str]:
     return headers
 
 
-async def _chained(first: bytes, rest: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
-    yield first
+async def _chained(first: memoryview, rest: AsyncIterator[memoryview]) -> AsyncIterator[bytes]:
+    yield bytes(first)
     async for piece in rest:
-        yield piece
+        yield bytes(piece)

@@ -111,7 +111,7 @@ class PackWriter:
             self._descriptor = -1
 
 
-def _write_all(descriptor: int, pieces: Iterable[bytes], offset: int) -> None:
+def _write_all(descriptor: int, pieces: Iterable[bytes | memoryview], offset: int) -> None:
     for piece in pieces:
         rest = memoryview(piece)
         while rest:

@@ -68,7 +68,7 @@ class ContentReader:
 
     async def read(
         self, project: str, located: Located, *, offset: int = 0, limit: int | None = None
-    ) -> AsyncIterator[bytes]:
+    ) -> AsyncIterator[memoryview]:
         """Yield a range of a file, located at its offset, in pieces of at most 1 MiB.
 
         Raises:
@@ -85,7 +85,7 @@ class ContentReader:
             skip = max(skip - len(data), 0)
             left -= len(view)
             for at in range(0, len(view), MESSAGE_BYTES):
-                yield bytes(view[at : at + MESSAGE_BYTES])
+                yield view[at : at + MESSAGE_BYTES]
 
     async def read_unverified(self, project: str, file: StoredFile) -> AsyncIterator[bytes]:
         """Yield a file's stored bytes, for a caller who verifies the whole."""

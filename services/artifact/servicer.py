@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import grpc
+from modelyard._wire import read_chunks, write_file_data
 from modelyard.artifact.v1 import artifact_service_pb2 as pb
 from modelyard.artifact.v1 import artifact_service_pb2_grpc
 
@@ -18,6 +19,7 @@ from services.artifact.uploads import Uploads
 from services.common import pagination
 from services.common.auth import current_call
 from services.common.names import ArtifactName, ProjectName
+from services.common.pipeline import read_by
 
 Context = grpc.aio.ServicerContext[Any, Any]
 
@@ -51,8 +53,9 @@ class ArtifactServicer(artifact_service_pb2_grpc.ArtifactServiceServicer):
         )
         return codec.missing(missing, direct=self._uploads.direct)
 
+    @read_by(read_chunks)
     async def WriteChunks(
-        self, requests: AsyncIterator[pb.WriteChunksRequest], context: Context
+        self, requests: AsyncIterator[codec.WriteChunksRequest], context: Context
     ) -> AsyncIterator[pb.WriteChunksResponse]:
         """Store chunks."""
         async for count in self._uploads.write_chunks(codec.chunk_messages(requests)):
@@ -102,16 +105,16 @@ class ArtifactServicer(artifact_service_pb2_grpc.ArtifactServiceServicer):
         found = await self._depot.list_files(name, prefix=prefix, after=after, limit=size + 1)
         return codec.files_page(found, size=size, query=query)
 
-    async def ReadFile(
+    async def ReadFile(  # type: ignore[override]  # bytes go out without a copy
         self, request: pb.ReadFileRequest, context: Context
-    ) -> AsyncIterator[pb.ReadFileResponse]:
+    ) -> AsyncIterator[pb.ReadFileResponse | bytes]:
         """Send a range of a file."""
         name = ArtifactName.parse(request.artifact, "artifact")
         offset, limit = codec.byte_range(request)
         entry, pieces = await self._depot.open_file(name, request.path, offset=offset, limit=limit)
         yield pb.ReadFileResponse(file=codec.file(entry))
         async for piece in pieces:
-            yield pb.ReadFileResponse(data=piece)
+            yield write_file_data(piece)
 
     async def ReadFiles(
         self, request: pb.ReadFilesRequest, context: Context

@@ -9,10 +9,10 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import grpc
-from google.protobuf.message import DecodeError, Message
+from google.protobuf.message import DecodeError
 
 from services.common.auth import Call, enter_call
 from services.common.errors import Reason, ServiceError
@@ -21,9 +21,21 @@ from services.common.methods import Method
 from services.common.telemetry import MeasuredCall
 
 Context = grpc.aio.ServicerContext[Any, Any]
+_Handler = TypeVar("_Handler", bound=Callable[..., Any])
+_READ = "_read_by"
 if TYPE_CHECKING:  # grpc's own class takes no parameters at run time
     Handler = grpc.RpcMethodHandler[Any, Any]
     Continuation = Callable[[grpc.HandlerCallDetails], Awaitable[Handler | None]]
+
+
+def read_by(read: Callable[[bytes], Any]) -> Callable[[_Handler], _Handler]:
+    """Mark a servicer's method whose requests are parsed by another function than protobuf's."""
+
+    def mark(handler: _Handler) -> _Handler:
+        setattr(handler, _READ, read)
+        return handler
+
+    return mark
 
 
 class Pipeline(grpc.aio.ServerInterceptor):
@@ -48,9 +60,11 @@ class Pipeline(grpc.aio.ServerInterceptor):
     def _wrap(self, handler: Handler, method: Method) -> Handler:
         chain = self._chain
         serialise = handler.response_serializer
+        implementation = (_stream_handler if method.server_streaming else _unary_handler)(handler)
+        read = getattr(implementation, _READ, method.request_class.FromString)
 
         async def unary(raw: Any, context: Context) -> Any:
-            incoming = _Incoming(method, context, raw)
+            incoming = _Incoming(method, context, raw, read)
             error: BaseException | None = None
             response: Any = b""
             try:
@@ -62,7 +76,7 @@ class Pipeline(grpc.aio.ServerInterceptor):
             return b"" if error is not None else response
 
         async def stream(raw: Any, context: Context) -> AsyncIterator[Any]:
-            incoming = _Incoming(method, context, raw)
+            incoming = _Incoming(method, context, raw, read)
             error: BaseException | None = None
             try:
                 request = await incoming.enter(chain)
@@ -107,14 +121,27 @@ def _stream_handler(handler: Any) -> Callable[[Any, Context], AsyncIterator[Any]
 class _Incoming:
     """One call on its way through the interceptors."""
 
-    __slots__ = ("_entered", "_first", "_raw", "alarm", "call", "context", "measured", "method")
+    __slots__ = (
+        "_entered",
+        "_first",
+        "_raw",
+        "_read",
+        "alarm",
+        "call",
+        "context",
+        "measured",
+        "method",
+    )
 
-    def __init__(self, method: Method, context: Context, raw: Any) -> None:
+    def __init__(
+        self, method: Method, context: Context, raw: Any, read: Callable[[bytes], Any]
+    ) -> None:
         self.method = method
         self.context = context
         self.call = _call(method, context)
         self._raw = raw
-        self._first: Message | None = None
+        self._read = read
+        self._first: Any = None
         self._entered = 0
         self.measured: MeasuredCall | None = None
         self.alarm: asyncio.Timeout | None = None
@@ -150,9 +177,9 @@ class _Incoming:
         async for raw in self._raw:
             yield self._parse(raw)
 
-    def _parse(self, raw: bytes) -> Message:
+    def _parse(self, raw: bytes) -> Any:
         try:
-            return self.method.request_class.FromString(raw)
+            return self._read(raw)
         except DecodeError:
             message = "the request is not a valid message"
             raise ServiceError(Reason.MALFORMED_REQUEST, message) from None

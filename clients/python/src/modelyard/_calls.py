@@ -62,21 +62,21 @@ class Pages(Generic[ResultT_co]):
 
 @dataclass(frozen=True, slots=True)
 class Download:
-    """A server stream whose messages go to a sink, in order."""
+    """A server stream whose messages go to a sink, in order; `read` parses them."""
 
     request: Message
-    response: type[Message]
+    read: Callable[[bytes], Any]
     sink: Callable[[Any], None]
 
 
 @dataclass(frozen=True, slots=True)
 class Upload:
-    """A stream of requests; each response goes to a sink.
+    """A stream of requests, messages or their bytes; each response goes to a sink.
 
     `failed` returns what went wrong in `requests`, which gRPC itself would hide.
     """
 
-    requests: Iterator[Message]
+    requests: Iterator[Message | bytes]
     request: type[Message]
     response: type[Message]
     sink: Callable[[Any], None]

@@ -69,7 +69,7 @@ class Connection:
 
     def call(self, wanted: Call[T]) -> T:
         """Make a unary call and return what its description picks of the response."""
-        method = self.channel.unary_unary(*_unary(wanted.request, wanted.response))
+        method = self.channel.unary_unary(*_unary(wanted.request, wanted.response.FromString))
         options = self._options(_deadline(wanted, self.timeout))
         try:
             if self._scope.is_root:
@@ -96,7 +96,9 @@ class Connection:
         """Follow a stream, opening it again where it broke."""
         while not follow.done:
             try:
-                for message in self._stream(follow.request, follow.response, follow.timeout):
+                for message in self._stream(
+                    follow.request, follow.response.FromString, follow.timeout
+                ):
                     yield from follow.received(message)
                     if follow.done:
                         return
@@ -131,7 +133,7 @@ class Connection:
                 answer: object = self.call(command)
                 return answer
             case Download():
-                for message in self._stream(command.request, command.response, STREAM_TIMEOUT):
+                for message in self._stream(command.request, command.read, STREAM_TIMEOUT):
                     command.sink(message)
             case Upload():
                 self._upload(command)
@@ -146,10 +148,11 @@ class Connection:
                 )
         return None
 
-    def _stream(self, request: Message, response: type[Message], timeout: float) -> Iterator[Any]:
-        stream = self.channel.unary_stream(*_unary(request, response))(
-            request, **self._options(timeout)
-        )
+    def _stream(
+        self, request: Message, read: Callable[[bytes], Any], timeout: float
+    ) -> Iterator[Any]:
+        method: Any = self.channel.unary_stream(*_unary(request, read))
+        stream = method(request, **self._options(timeout))
         try:
             with self._scope.ending(stream.cancel):
                 yield from stream
@@ -160,7 +163,7 @@ class Connection:
 
     def _upload(self, upload: Upload) -> None:
         method = self.channel.stream_stream(
-            path_of(upload.request), upload.request.SerializeToString, upload.response.FromString
+            path_of(upload.request), _serialised, upload.response.FromString
         )
         stream = method(upload.requests, **self._options(STREAM_TIMEOUT))
         try:
@@ -200,7 +203,7 @@ class AsyncConnection:
 
     async def call(self, wanted: Call[T]) -> T:
         """Make a unary call and return what its description picks of the response."""
-        method: Any = self.channel.unary_unary(*_unary(wanted.request, wanted.response))
+        method: Any = self.channel.unary_unary(*_unary(wanted.request, wanted.response.FromString))
         try:
             response = await method(
                 wanted.request, **self._options(_deadline(wanted, self.timeout))
@@ -222,7 +225,7 @@ class AsyncConnection:
         """Follow a stream, opening it again where it broke."""
         while not follow.done:
             try:
-                stream = self._stream(follow.request, follow.response, follow.timeout)
+                stream = self._stream(follow.request, follow.response.FromString, follow.timeout)
                 async with aclosing(stream):
                     async for message in stream:
                         for item in follow.received(message):
@@ -261,7 +264,7 @@ class AsyncConnection:
                 answer: object = await self.call(command)
                 return answer
             case Download():
-                stream = self._stream(command.request, command.response, STREAM_TIMEOUT)
+                stream = self._stream(command.request, command.read, STREAM_TIMEOUT)
                 async with aclosing(stream):
                     async for message in stream:
                         await _in_thread(command.sink, message)
@@ -279,10 +282,10 @@ class AsyncConnection:
     async def _stream(
         self,
         request: Message,
-        response: type[Message],
+        read: Callable[[bytes], Any],
         timeout: float,  # noqa: ASYNC109  # the stream's, which gRPC watches
     ) -> AsyncGenerator[Any, None]:
-        method: Any = self.channel.unary_stream(*_unary(request, response))
+        method: Any = self.channel.unary_stream(*_unary(request, read))
         stream = method(request, **self._options(timeout))
         try:
             async for message in stream:
@@ -294,7 +297,7 @@ class AsyncConnection:
 
     async def _upload(self, upload: Upload) -> None:
         method: Any = self.channel.stream_stream(
-            path_of(upload.request), upload.request.SerializeToString, upload.response.FromString
+            path_of(upload.request), _serialised, upload.response.FromString
         )
         stream = method(_in_threads(upload.requests), **self._options(STREAM_TIMEOUT))
         try:
@@ -309,9 +312,13 @@ class AsyncConnection:
         return {"timeout": timeout, "metadata": _channel.call_metadata(self.settings)}
 
 
-def _unary(request: Message, response: type[Message]) -> tuple[str, Any, Any]:
+def _unary(request: Message, read: Callable[[bytes], Any]) -> tuple[str, Any, Any]:
     kind = type(request)
-    return path_of(kind), kind.SerializeToString, response.FromString
+    return path_of(kind), kind.SerializeToString, read
+
+
+def _serialised(request: Message | bytes) -> bytes:
+    return request if isinstance(request, bytes) else request.SerializeToString()
 
 
 def _deadline(wanted: Call[Any], default: float) -> float:

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from itertools import accumulate
 from pathlib import Path
 
-from modelyard import _direct, _storage
+from modelyard import _direct, _storage, _wire
 from modelyard._calls import Download, Flow, Pause, side_by_side
 from modelyard._chunking import MAX_CHUNK_BYTES
 from modelyard._progress import Meter
@@ -86,7 +86,7 @@ def read_recipe(artifact: str, path: str) -> Flow[Recipe]:
     while True:
         recipe = Recipe()
         try:
-            yield Download(request, service.ReadRecipeResponse, recipe.take)
+            yield Download(request, service.ReadRecipeResponse.FromString, recipe.take)
         except UnavailableError as error:
             yield breaks.after(error, advanced=False)
         else:
@@ -117,7 +117,7 @@ def fetch_small(artifact: str, wanted: Sequence[Wanted], meter: Meter) -> Flow[N
         before = len(left)
         request = service.ReadFilesRequest(artifact=artifact, paths=left)
         try:
-            yield Download(request, service.ReadFilesResponse, take)
+            yield Download(request, service.ReadFilesResponse.FromString, take)
         except UnavailableError as error:
             yield breaks.after(error, advanced=len(left) < before)
         else:
@@ -255,9 +255,8 @@ def _stream(artifact: str, wanted: Wanted, descriptor: int, meter: Meter) -> Flo
     """Fetch a whole file in order; say whether it arrived as it was stored."""
     size, state, received = wanted.file.size_bytes, hashlib.sha256(), 0
 
-    def take(message: service.ReadFileResponse) -> None:
+    def take(data: _wire.Data) -> None:
         nonlocal received
-        data = message.data
         if received + len(data) > size:
             raise damaged(wanted.file.path, wanted.file.sha256)
         _write_at(descriptor, memoryview(data), received)
@@ -272,7 +271,7 @@ def _stream(artifact: str, wanted: Wanted, descriptor: int, meter: Meter) -> Flo
             artifact=artifact, path=wanted.file.path, offset_bytes=received
         )
         try:
-            yield Download(request, service.ReadFileResponse, take)
+            yield Download(request, _wire.read_file_data, take)
         except UnavailableError as error:
             yield breaks.after(error, advanced=received > before)
         else:
@@ -315,9 +314,9 @@ class _Cutter:
         """Forget the beginning of a chunk whose end did not come."""
         self._buffer.clear()
 
-    def feed(self, message: service.ReadFileResponse) -> None:
-        """Take one message of the stream."""
-        self._buffer += message.data
+    def feed(self, data: _wire.Data) -> None:
+        """Take the data of one message of the stream."""
+        self._buffer += data
         at = 0
         with memoryview(self._buffer) as view:
             while self.next < self._last:
@@ -356,7 +355,7 @@ def read_chunks(
             limit_bytes=recipe.offsets[last] - offset,
         )
         try:
-            yield Download(request, service.ReadFileResponse, cutter.feed)
+            yield Download(request, _wire.read_file_data, cutter.feed)
         except UnavailableError as error:
             cutter.restart()
             yield breaks.after(error, advanced=cutter.next > before)

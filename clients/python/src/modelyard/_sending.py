@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
-from modelyard import _direct, _storage
+from modelyard import _direct, _storage, _wire
 from modelyard._calls import BYTES_TIMEOUT, Call, Flow, Pause, Upload, ask, call
 from modelyard._chunking import MAX_CHUNK_BYTES
 from modelyard._progress import Meter
@@ -145,19 +145,19 @@ class _Feed:
         self._wanted = wanted
         self._read = read
 
-    def messages(self) -> Iterator[service.WriteChunksRequest]:
+    def messages(self) -> Iterator[bytes]:
         """Return the requests; what goes wrong in between is kept in `error`."""
         try:
-            message = service.WriteChunksRequest(parent=self._parent)
+            chunks: list[_wire.Chunk] = []
             size = 0
             for digest in self._wanted:
                 data = self._read(digest)
-                if size + len(data) > MAX_CHUNK_BYTES or len(message.chunks) == CHUNKS_PER_MESSAGE:
-                    yield message
-                    message, size = service.WriteChunksRequest(), 0
-                message.chunks.add(digest=digest, data=data)
+                if size + len(data) > MAX_CHUNK_BYTES or len(chunks) == CHUNKS_PER_MESSAGE:
+                    yield _wire.write_chunks(self._parent, chunks)
+                    chunks, size = [], 0
+                chunks.append(_wire.Chunk(digest, data))
                 size += len(data)
-            yield message
+            yield _wire.write_chunks(self._parent, chunks)
         except Exception as problem:
             # gRPC would only log it and cancel the call.
             self.error = problem

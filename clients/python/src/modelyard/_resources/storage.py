@@ -34,7 +34,7 @@ class _Storage(Group):
                 progress(response.done_bytes, response.total_bytes)
 
         request = service.VerifyArtifactRequest(artifact=artifact)
-        yield Download(request, service.VerifyArtifactResponse, take)
+        yield Download(request, service.VerifyArtifactResponse.FromString, take)
         return damaged
 
     @unary

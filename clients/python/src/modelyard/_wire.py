@@ -1,0 +1,110 @@
+"""The messages that carry a file's bytes, written and read without copying those.
+
+On the wire they are what protobuf makes of the messages of the same names; protobuf would copy
+their bytes twice on either side. What is not laid out as expected is left to protobuf to judge.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import TypeAlias
+
+from modelyard.artifact.v1 import artifact_service_pb2 as service
+
+Data: TypeAlias = "bytes | memoryview"
+
+# Tags of fields that have a length: the field's number, then type 2.
+_FIRST, _SECOND = 0x0A, 0x12
+_MORE = 0x80
+
+
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """`modelyard.artifact.v1.Chunk`."""
+
+    digest: bytes
+    data: Data
+
+
+@dataclass(frozen=True, slots=True)
+class Chunks:
+    """`modelyard.artifact.v1.WriteChunksRequest`."""
+
+    parent: str
+    chunks: list[Chunk]
+
+
+def write_chunks(parent: str, chunks: Iterable[Chunk]) -> bytes:
+    """Write a `WriteChunksRequest`."""
+    parts: list[Data] = [*_field(_FIRST, parent.encode())] if parent else []
+    for chunk in chunks:
+        inner = [*_field(_FIRST, chunk.digest), *_field(_SECOND, chunk.data)]
+        parts += _header(_SECOND, sum(map(len, inner))), *inner
+    return b"".join(parts)
+
+
+def read_chunks(raw: bytes) -> Chunks | service.WriteChunksRequest:
+    """Read a `WriteChunksRequest`.
+
+    Raises:
+        google.protobuf.message.DecodeError: It is none.
+    """
+    parent, chunks = "", []
+    try:
+        for tag, value in _fields(memoryview(raw)):
+            if tag == _FIRST:
+                parent = str(value, "utf-8")
+            else:
+                (first, digest), (second, data) = _fields(value)
+                if (first, second) != (_FIRST, _SECOND):
+                    raise ValueError
+                chunks.append(Chunk(bytes(digest), data))
+    except (ValueError, IndexError):
+        return service.WriteChunksRequest.FromString(raw)
+    return Chunks(parent, chunks)
+
+
+def write_file_data(data: Data) -> bytes:
+    """Write a `ReadFileResponse` that has data only."""
+    return b"".join(_field(_SECOND, data))
+
+
+def read_file_data(raw: bytes) -> Data:
+    """Return the data of a `ReadFileResponse`; there is none in the one that has the file."""
+    try:
+        ((tag, data),) = _fields(memoryview(raw))
+        if tag == _SECOND:
+            return data
+    except (ValueError, IndexError):
+        pass
+    return service.ReadFileResponse.FromString(raw).data
+
+
+def _field(tag: int, value: Data) -> tuple[bytes, Data]:
+    return _header(tag, len(value)), value
+
+
+def _header(tag: int, length: int) -> bytes:
+    header = bytearray((tag,))
+    while length >= _MORE:
+        header.append(length % _MORE | _MORE)
+        length //= _MORE
+    header.append(length)
+    return bytes(header)
+
+
+def _fields(view: memoryview) -> Iterator[tuple[int, memoryview]]:
+    """Yield tags and values; raise ValueError or IndexError at anything out of the ordinary."""
+    at = 0
+    while at < len(view):
+        tag = view[at]
+        length, shift, at = view[at + 1] % _MORE, 7, at + 2
+        while view[at - 1] >= _MORE:
+            length |= view[at] % _MORE << shift
+            shift, at = shift + 7, at + 1
+        end = at + length
+        if tag not in (_FIRST, _SECOND) or end > len(view):
+            raise ValueError
+        yield tag, view[at:end]
+        at = end
