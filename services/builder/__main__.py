@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import uvloop
 from modelyard.builder.v1 import (
     build_service_pb2_grpc,
+    queue_service_pb2_grpc,
     secret_service_pb2_grpc,
     worker_service_pb2_grpc,
 )
@@ -19,6 +20,9 @@ from services.builder.downstream import Downstream
 from services.builder.ledger import Ledger
 from services.builder.orders import Orders
 from services.builder.provisions import Provisions
+from services.builder.queue.domain import Defaults
+from services.builder.queue.queueing import Queue
+from services.builder.queue.servicer import QueueServicer
 from services.builder.registrar import Registrar
 from services.builder.runs import RunFinisher
 from services.builder.scheduler import Scheduler
@@ -26,12 +30,14 @@ from services.builder.secrets.keeping import open_vault
 from services.builder.secrets.servicer import SecretServicer
 from services.builder.servicer import BuildServicer
 from services.builder.settings import PREFIX, BuilderSettings
+from services.builder.trimming import Trimming
 from services.builder.worker_servicer import WorkerServicer
 from services.common.server import ServerSettings
 from services.common.service import Background, Chassis, Service, SuiteSettings, run
 from services.common.settings import load, load_or_exit
 
 MIGRATIONS = Path(__file__).parent / "migrations"
+UPKEEP_SECONDS = 600.0
 
 
 async def compose(chassis: Chassis, settings: BuilderSettings | None = None) -> Service:
@@ -42,7 +48,12 @@ async def compose(chassis: Chassis, settings: BuilderSettings | None = None) -> 
     delegations = Delegations(database=database, downstream=downstream, clock=now)
     ledger = Ledger(database=database, bus=bus)
     vault = await open_vault(settings.secret_key_file, database=database, clock=now)
-    orders = Orders(database=database, downstream=downstream, vault=vault, clock=now)
+    queue = Queue(
+        database=database,
+        defaults=Defaults(settings.project_limit, settings.model_limit),
+        clock=now,
+    )
+    orders = Orders(database=database, downstream=downstream, vault=vault, queue=queue, clock=now)
     provisions = Provisions(
         database=database, downstream=downstream, delegations=delegations, vault=vault
     )
@@ -55,8 +66,10 @@ async def compose(chassis: Chassis, settings: BuilderSettings | None = None) -> 
         bus=bus,
         downstream=downstream,
         delegations=delegations,
+        queue=queue,
         clock=now,
         lease_seconds=settings.lease_seconds,
+        retry_delay=timedelta(seconds=settings.retry_seconds),
     )
     chores = (scheduler.expire, delegations.renew_due, registrar.resume, runs.finish_due)
     add_builds = build_service_pb2_grpc.add_BuildServiceServicer_to_server
@@ -67,10 +80,19 @@ async def compose(chassis: Chassis, settings: BuilderSettings | None = None) -> 
     )
     secrets = SecretServicer(vault=vault)
     add_secrets = secret_service_pb2_grpc.add_SecretServiceServicer_to_server
+    add_queue = queue_service_pb2_grpc.add_QueueServiceServicer_to_server
+    age = timedelta(days=settings.event_days) if settings.event_days else None
+    trimming = Trimming(database=database, clock=now, age=age)
+    upkeep = _ticking([queue.forget_lost, trimming.trim], UPKEEP_SECONDS)
     return Service(
         name="builder",
-        servicers=[(add_builds, builds), (add_workers, workers), (add_secrets, secrets)],
-        background=[bus.run, *_ticking(chores, settings.tick_seconds)],
+        servicers=[
+            (add_builds, builds),
+            (add_workers, workers),
+            (add_secrets, secrets),
+            (add_queue, QueueServicer(queue=queue)),
+        ],
+        background=[bus.run, *_ticking(chores, settings.tick_seconds), *upkeep],
         close=[database.close],
     )
 

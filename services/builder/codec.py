@@ -15,7 +15,7 @@ from modelyard.builder.v1 import (
 from modelyard.common.v1 import failure_pb2
 
 from services.builder import spec_codec
-from services.builder.domain import Build, BuildState, Failure, Phase, PhaseState
+from services.builder.domain import Attempt, Build, BuildState, Failure, Phase, PhaseState
 from services.builder.spec import BuildSpec, PhaseKind
 from services.common import pagination
 from services.common.names import (
@@ -80,9 +80,24 @@ def build(found: Build) -> build_pb2.Build:
     message.source = found.source
     if found.origin is not None:  # the difference is in the spec, once
         message.origin.CopyFrom(spec_codec.origin_message(replace(found.origin, diff="")))
+    message.past_attempts.extend(_attempt_message(attempt) for attempt in found.past_attempts)
+    if found.waiting is not None:
+        reason = build_pb2.WaitingReason.Value(f"WAITING_REASON_{found.waiting.reason}")
+        message.waiting.reason, message.waiting.message = reason, found.waiting.message
     if found.winner is not None:
         message.artifact = found.winner.artifact
     return message
+
+
+def _attempt_message(attempt: Attempt) -> build_pb2.Attempt:
+    return build_pb2.Attempt(
+        attempt=attempt.number,
+        run=attempt.run,
+        worker=attempt.worker,
+        failure=_failure_message(attempt.failure),
+        start_time=timestamp(attempt.start_time),
+        end_time=timestamp(attempt.end_time),
+    )
 
 
 def _phase_message(phase: Phase) -> build_pb2.Phase:

@@ -10,7 +10,11 @@ from services.builder.spec import BuildSpec, PhaseKind, SourceOrigin
 from services.common.errors import Reason, ServiceError, wrong_state
 from services.common.names import BuildName
 
-MAX_ATTEMPTS = 3
+MAX_FAILED_ATTEMPTS = 3
+"""After so many an order is taken for poison, whatever its budget says."""
+MAX_ATTEMPTS = 20
+"""Those that were handed back included."""
+LONGEST_RETRY_DELAY = timedelta(minutes=5)
 MAX_BATCH_BYTES = 256 * 1024
 MAX_WAIT = timedelta(seconds=30)
 MAX_FAILURE_MESSAGE = 4_000
@@ -73,6 +77,7 @@ class FailureReason(StrEnum):
     DISK_FULL = "DISK_FULL"
     TOO_MANY_PROCESSES = "TOO_MANY_PROCESSES"
     WORKER_LOST = "WORKER_LOST"
+    WORKER_STOPPED = "WORKER_STOPPED"
     RIGHT_LOST = "RIGHT_LOST"
 
 
@@ -81,6 +86,37 @@ class Failure:
     """Why something ended badly."""
 
     reason: FailureReason
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """An attempt that did not bring its build to an end."""
+
+    number: int
+    run: str
+    worker: str
+    failure: Failure
+    start_time: datetime
+    end_time: datetime
+
+
+class WaitingReason(StrEnum):
+    """What a queued build waits for; `builder.v1.WaitingReason` documents them."""
+
+    WORKERS_BUSY = "WORKERS_BUSY"
+    PROJECT_LIMIT = "PROJECT_LIMIT"
+    MODEL_LIMIT = "MODEL_LIMIT"
+    NO_WORKER = "NO_WORKER"
+    NO_CAPACITY = "NO_CAPACITY"
+    RETRY_DELAY = "RETRY_DELAY"
+
+
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """What a queued build waits for, for programs and for people."""
+
+    reason: WaitingReason
     message: str
 
 
@@ -163,6 +199,12 @@ class Build:
     version: str = ""
     start_time: datetime | None = None
     end_time: datetime | None = None
+    attempt_start_time: datetime | None = None
+    past_attempts: tuple[Attempt, ...] = ()
+    retry_time: datetime | None = None
+    """Before this the next attempt does not begin."""
+    waiting: Waiting | None = None
+    """Why it is in the queue still; looked up where it is shown, never stored."""
 
     @property
     def topic(self) -> str:
@@ -192,6 +234,25 @@ class Build:
     def held_by(self, lease: Lease) -> bool:
         """Say whether a claim is the present one."""
         return self.state in LEASED and self.lease == lease
+
+    def tries_again(self, failure: Failure) -> bool:
+        """Say whether an attempt that ended so is followed by another."""
+        if failure.reason is FailureReason.WORKER_STOPPED:
+            return self.attempt < MAX_ATTEMPTS
+        failed = [*self._failed_attempts(), failure]
+        same = sum(other.reason is failure.reason for other in failed)
+        budget = self.spec.retries.budget(failure.reason)
+        return len(failed) < MAX_FAILED_ATTEMPTS and same <= budget
+
+    def retry_delay(self, failure: Failure, first: timedelta) -> timedelta:
+        """Return how long to wait before the next attempt: twice as long each time."""
+        if failure.reason is FailureReason.WORKER_STOPPED:
+            return timedelta()
+        return min(first * (1 << len(self._failed_attempts())), LONGEST_RETRY_DELAY)
+
+    def _failed_attempts(self) -> list[Failure]:
+        past = (attempt.failure for attempt in self.past_attempts)
+        return [f for f in past if f.reason is not FailureReason.WORKER_STOPPED]
 
     def running_phase(self) -> Phase | None:
         """Return the phase in progress."""

@@ -11,6 +11,7 @@ from datetime import datetime
 from services.builder import store, transitions
 from services.builder.domain import Build
 from services.builder.downstream import Downstream
+from services.builder.queue.queueing import Queue
 from services.builder.secrets.keeping import Vault
 from services.builder.spec import BuildSpec
 from services.common.database import Database, Transaction
@@ -39,9 +40,11 @@ class Orders:
         database: Database,
         downstream: Downstream,
         vault: Vault,
+        queue: Queue,
         clock: Callable[[], datetime],
     ) -> None:
         self._database = database
+        self._queue = queue
         self._downstream = downstream
         self._vault = vault
         self._clock = clock
@@ -59,10 +62,11 @@ class Orders:
         """Queue a build that acts for its creator.
 
         Raises:
-            ServiceError: BYTES_MISSING, RESOURCE_NOT_FOUND (a secret, a dataset version),
-                RIGHT_MISSING, REQUEST_ID_REUSED.
+            ServiceError: BYTES_MISSING, CAPACITY_EXCEEDED, RESOURCE_NOT_FOUND (a secret, a dataset
+                version), RIGHT_MISSING, REQUEST_ID_REUSED.
         """
         name = BuildName(project, _new_id(key))
+        await self._queue.refuse_over_ask(spec)
         await self._vault.require([SecretName.parse(secret) for secret in spec.secret_names])
         await self._hold_inputs(name, spec, credential)
         delegation = await self._downstream.issue_delegation(name, credential=credential)
@@ -86,18 +90,19 @@ class Orders:
         build = await self._database.read(lambda tx: store.find_build(tx.connection, name))
         if build is None:
             raise not_found(name)
-        return build
+        return (await self._queue.explained([build]))[0]
 
     async def list(
         self, project: str, *, where: str, before: tuple[datetime, str] | None, limit: int
     ) -> list[Build]:
         """Return a project's builds, newest first, from before a (create time, id) on."""
         expression = parse_filter(where)
-        return await self._database.read(
+        builds = await self._database.read(
             lambda tx: store.list_builds(
                 tx.connection, project, where=expression, before=before, limit=limit
             )
         )
+        return await self._queue.explained(builds)
 
     async def cancel(self, name: BuildName) -> Build:
         """Cancel a build; one that ended stays as it is."""

@@ -28,6 +28,9 @@ from services.builder.domain import (
     PhaseState,
 )
 from services.builder.downstream import Downstream
+from services.builder.queue import store as queue_store
+from services.builder.queue.domain import Ask, Defaults
+from services.builder.queue.queueing import Queue
 from services.builder.spec import PhaseKind
 from services.common.database import Database, Transaction
 from services.common.errors import Reason, ServiceError, wrong_state
@@ -38,6 +41,7 @@ from services.common.outbox import Event
 logger = logging.getLogger(__name__)
 
 POLL_SECONDS = 1.0
+NOTE_SECONDS = 15.0
 _LOST = {Reason.RIGHT_MISSING, Reason.INVALID_CREDENTIAL}
 
 
@@ -60,23 +64,30 @@ class Scheduler:
         bus: EventBus,
         downstream: Downstream,
         delegations: Delegations,
+        queue: Queue,
         clock: Callable[[], datetime],
         lease_seconds: float,
+        retry_delay: timedelta,
     ) -> None:
         self._database = database
         self._bus = bus
         self._downstream = downstream
         self._delegations = delegations
+        self._queue = queue
         self._clock = clock
+        self._retry_delay = retry_delay
         self._seen: dict[BuildName, tuple[Lease, int, float]] = {}
         self.lease_seconds = lease_seconds
 
-    async def lease(self, worker: str, *, wait: float) -> Build | None:
-        """Give the oldest queued build to a worker; wait so many seconds for one."""
-        deadline = time.monotonic() + wait
+    async def lease(self, ask: Ask, *, wait: float) -> Build | None:
+        """Give a worker the build that is its turn; wait so many seconds for one."""
+        deadline, noted = time.monotonic() + wait, -NOTE_SECONDS
         with self._bus.follow(transitions.QUEUE) as queue:
             while True:
-                build = await self._database.write(lambda tx: _take(tx, worker, self._clock()))
+                if time.monotonic() - noted >= NOTE_SECONDS:
+                    noted = time.monotonic()
+                    await self._note(ask)
+                build = await self._take(ask)
                 if build is not None:
                     return await self._prepare(build)
                 remaining = deadline - time.monotonic()
@@ -84,9 +95,21 @@ class Scheduler:
                     return None
                 await _woken(queue, min(remaining, POLL_SECONDS))
 
-    async def extend(self, lease: Lease) -> Extension:
-        """Take a sign of life; refuse with LEASE_LOST that of an earlier holder."""
-        build = await self._database.write(lambda tx: _extend(tx, lease))
+    async def extend(self, lease: Lease, *, wait: float = 0.0) -> Extension:
+        """Take a sign of life; hold the answer back until there is a reason to stop.
+
+        Raises:
+            ServiceError: LEASE_LOST, also while the answer is held back.
+        """
+        deadline = time.monotonic() + wait
+        with self._bus.follow(transitions.RECALLS) as recalls:
+            build = await self._database.write(lambda tx: _extend(tx, lease, self._clock()))
+            while build.state is BuildState.RUNNING:
+                remaining = deadline - time.monotonic()
+                if remaining <= 0:
+                    break
+                await _woken(recalls, min(remaining, POLL_SECONDS))
+                build = await self._database.lookup(lambda tx: transitions.look_held(tx, lease))
         cancel = build.state is BuildState.CANCELLING
         return Extension(self.expire_time(), cancel, build.delegation.credential)
 
@@ -106,8 +129,9 @@ class Scheduler:
         await self._database.write(lambda tx: _report_phase(tx, lease, phase, self._clock()))
 
     async def end_attempt(self, lease: Lease, failure: Failure | None) -> None:
-        """End an attempt without a version; one that a worker hands back is tried again."""
-        await self._database.write(lambda tx: _end_attempt(tx, lease, failure, self._clock()))
+        """End an attempt without a version; it is followed by another as its budget allows."""
+        now, delay = self._clock(), self._retry_delay
+        await self._database.write(lambda tx: _end_attempt(tx, lease, failure, now, delay))
 
     async def expire(self) -> None:
         """Take builds away from workers that were silent for the length of a lease."""
@@ -120,9 +144,33 @@ class Scheduler:
             since = since if tuple(known) == sign else now
             self._seen[build.name] = (*sign, since)
             if build.expirable and now - since >= self.lease_seconds:
-                await self._database.write(
-                    lambda tx, build=build: _expire(tx, build, self._clock())  # type: ignore[misc]
-                )
+                await self._lose(build)
+
+    async def _lose(self, build: Build) -> None:
+        now, delay = self._clock(), self._retry_delay
+        await self._database.write(lambda tx: _expire(tx, build, now, delay))
+
+    async def _note(self, ask: Ask) -> None:
+        now = self._clock()
+        await self._database.write(lambda tx: queue_store.note_worker(tx.connection, ask, now))
+
+    async def _take(self, ask: Ask) -> Build | None:
+        """Take a build; what was taken for a caller that is gone meanwhile is put back."""
+        if not await self._database.lookup(
+            lambda tx: queue_store.anything_queued(tx.connection, ask.pool)
+        ):
+            return None
+        now, defaults = self._clock(), self._queue.defaults
+        taking = asyncio.ensure_future(
+            self._database.write(lambda tx: _take(tx, ask, defaults, now))
+        )
+        try:
+            return await asyncio.shield(taking)
+        except asyncio.CancelledError:
+            build = await taking
+            if build is not None:
+                await self._database.write(lambda tx: _put_back(tx, build.lease, self._clock()))
+            raise
 
     async def _prepare(self, build: Build) -> Build:
         """Give a new attempt its run; when that fails, put the build back as it was."""
@@ -147,11 +195,11 @@ async def _woken(queue: asyncio.Queue[Event], seconds: float) -> None:
         return
 
 
-def _take(tx: Transaction, worker: str, now: datetime) -> Build | None:
-    build = store.take_oldest_queued(tx.connection)
+def _take(tx: Transaction, ask: Ask, defaults: Defaults, now: datetime) -> Build | None:
+    build = queue_store.take_next(tx.connection, ask, defaults, now)
     if build is None:
         return None
-    started = transitions.start(tx, build, worker, now)
+    started = transitions.start(tx, build, ask.worker, now)
     store.save_build(tx.connection, started)
     return started
 
@@ -172,10 +220,11 @@ def _set_run(tx: Transaction, lease: Lease, run: str) -> Build:
     return build
 
 
-def _extend(tx: Transaction, lease: Lease) -> Build:
+def _extend(tx: Transaction, lease: Lease, now: datetime) -> Build:
     build = transitions.load_held(tx, lease)
     build = replace(build, beats=build.beats + 1)
     store.save_build(tx.connection, build)
+    queue_store.note_sign(tx.connection, build.worker, now)
     return build
 
 
@@ -188,24 +237,26 @@ def _report_phase(tx: Transaction, lease: Lease, phase: Phase, now: datetime) ->
     store.save_build(tx.connection, replace(moved, beats=build.beats + 1))
 
 
-def _end_attempt(tx: Transaction, lease: Lease, failure: Failure | None, now: datetime) -> None:
+def _end_attempt(
+    tx: Transaction, lease: Lease, failure: Failure | None, now: datetime, delay: timedelta
+) -> None:
     build = transitions.load_held(tx, lease)
     if build.winner is not None:
         message = f"{build.name} is being registered and cannot end otherwise"
         raise wrong_state(build.name, build.state.value, message)
     if failure is None or build.state is BuildState.CANCELLING:
         ended = transitions.end(tx, build, BuildState.CANCELLED, now)
-    elif failure.reason is FailureReason.WORKER_LOST:
-        ended = transitions.lose_worker(tx, build, failure.message, now)
     else:
-        ended = transitions.end(tx, build, BuildState.FAILED, now, failure)
+        ended = transitions.fail_attempt(tx, build, failure, now, first_delay=delay)
     store.save_build(tx.connection, ended)
 
 
-def _expire(tx: Transaction, seen: Build, now: datetime) -> None:
+def _expire(tx: Transaction, seen: Build, now: datetime, delay: timedelta) -> None:
     build = transitions.load(tx, seen.name)
     if not build.held_by(seen.lease) or build.beats != seen.beats or not build.expirable:
         return
     message = f"worker {build.worker} was not heard of for the length of its lease"
-    store.save_build(tx.connection, transitions.lose_worker(tx, build, message, now))
+    failure = Failure(FailureReason.WORKER_LOST, message)
+    lost = transitions.fail_attempt(tx, build, failure, now, first_delay=delay)
+    store.save_build(tx.connection, lost)
     logger.warning("lease expired", extra={"build": str(build.name), "worker": build.worker})

@@ -9,7 +9,7 @@ import grpc
 from modelyard.builder.v1 import build_service_pb2 as pb
 from modelyard.builder.v1 import build_service_pb2_grpc
 
-from services.builder import codec
+from services.builder import codec, event_codec
 from services.builder.ledger import Ledger
 from services.builder.orders import Orders
 from services.common import pagination
@@ -66,5 +66,7 @@ class BuildServicer(build_service_pb2_grpc.BuildServiceServicer):
     ) -> AsyncIterator[bytes]:
         """Send a build's events on as they are stored."""
         name, follow = BuildName.parse(request.build, "build"), not request.no_follow
-        async for entry in self._ledger.follow(name, request.cursor, follow=follow):
+        wanted = event_codec.selection(request)
+        events = self._ledger.follow(name, request.cursor, follow=follow, wanted=wanted)
+        async for entry in events:
             yield codec.stored_events(entry.batch, entry.cursor)

@@ -74,6 +74,11 @@ class Resources:
     disk_bytes: int = 0
     process_count: int = 0
 
+    @property
+    def asks(self) -> bool:
+        """Say whether it asks for anything that a worker may lack."""
+        return bool(self.cpu_cores or self.memory_bytes or self.disk_bytes)
+
 
 @dataclass(frozen=True, slots=True)
 class RetryBudget:
@@ -82,6 +87,15 @@ class RetryBudget:
     worker_lost: int = 2
     out_of_memory: int = 0
     timeout: int = 0
+
+    def budget(self, reason: str) -> int:
+        """Return how often an attempt that failed for a reason is followed by another."""
+        budgets = {
+            "WORKER_LOST": self.worker_lost,
+            "OUT_OF_MEMORY": self.out_of_memory,
+            "TIMEOUT": self.timeout,
+        }
+        return budgets.get(reason, 0)
 
 
 @dataclass(frozen=True, slots=True)

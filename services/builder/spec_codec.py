@@ -87,7 +87,7 @@ def spec(message: build_pb2.BuildSpec, project: str) -> BuildSpec:
         data=_data(message.data, project),
         variables=variables,
         secrets=secrets,
-        resources=_resources(message.resources),
+        resources=resources(message.resources, f"{_SPEC}.resources"),
         timeouts=_timeouts(message.timeouts),
         network=message.network,
         skip_tests=message.skip_tests,
@@ -191,8 +191,8 @@ def _secrets(secrets: Iterable[build_pb2.SecretVariable], project: str) -> dict[
     return found
 
 
-def _resources(message: build_pb2.Resources) -> Resources:
-    field = f"{_SPEC}.resources"
+def resources(message: build_pb2.Resources, field: str) -> Resources:
+    """Read what a build asks for, or a worker has."""
     cores = message.cpu_cores
     if not (math.isfinite(cores) and 0 <= cores <= _MAX_CORES):
         raise invalid_field(f"{field}.cpu_cores", f"must be from 0 to {_MAX_CORES:g}")

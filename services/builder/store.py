@@ -15,6 +15,7 @@ from sqlalchemy.engine import Connection
 from services.builder.domain import (
     ENDED,
     LEASED,
+    Attempt,
     Build,
     BuildState,
     Delegation,
@@ -32,6 +33,7 @@ from services.common.filtering import (
     compile_filter,
     enum_field,
     map_field,
+    number_field,
     text_field,
     timestamp_field,
 )
@@ -67,6 +69,16 @@ BUILDS = sa.Table(
     sa.Column("end_time", Timestamp),
     sa.Column("delegation", sa.Text, nullable=False),
     sa.Column("delegation_renew_time", Timestamp, nullable=False),
+    sa.Column("attempt_start_time", Timestamp),
+    sa.Column("past_attempts", sa.LargeBinary, nullable=False),
+    sa.Column("retry_time", Timestamp),
+    # Of the spec, what the queue is ordered and searched by.
+    sa.Column("priority", sa.Integer, nullable=False),
+    sa.Column("pool", sa.Text, nullable=False),
+    sa.Column("cpu_cores", sa.Double, nullable=False),
+    sa.Column("memory_bytes", sa.BigInteger, nullable=False),
+    sa.Column("disk_bytes", sa.BigInteger, nullable=False),
+    sa.Column("events_trimmed", sa.Boolean, nullable=False, server_default=sa.false()),
     sa.Index("builds_by_age", "project", "create_time", "build"),
     sa.Index("builds_by_state", "state", "create_time"),
 )
@@ -94,6 +106,8 @@ FIELDS: dict[str, FieldCompiler] = {
     "state": enum_field(BUILDS.c.state, frozenset(BuildState)),
     "creator": text_field(BUILDS.c.creator),
     "create_time": timestamp_field(BUILDS.c.create_time),
+    "pool": text_field(BUILDS.c.pool),
+    "priority": number_field(BUILDS.c.priority),
     "labels": map_field(
         sa.and_(LABELS.c.project == BUILDS.c.project, LABELS.c.build == BUILDS.c.build),
         key=LABELS.c.key,
@@ -132,20 +146,7 @@ def find_build(connection: Connection, name: BuildName, *, lock: bool = False) -
     """Return a build; `lock` keeps it from changing until the transaction ends."""
     query = sa.select(BUILDS).where(_is(name))
     row = connection.execute(query.with_for_update() if lock else query).first()
-    return None if row is None else _build(row)
-
-
-def take_oldest_queued(connection: Connection) -> Build | None:
-    """Return the oldest queued build that nobody else is taking, locked."""
-    query = (
-        sa.select(BUILDS)
-        .where(BUILDS.c.state == BuildState.QUEUED)
-        .order_by(BUILDS.c.create_time, BUILDS.c.build)
-        .limit(1)
-        .with_for_update(skip_locked=True)
-    )
-    row = connection.execute(query).first()
-    return None if row is None else _build(row)
+    return None if row is None else build_of(row)
 
 
 def list_builds(
@@ -166,7 +167,7 @@ def list_builds(
         same = sa.and_(BUILDS.c.create_time == time, BUILDS.c.build < build)
         query = query.where(sa.or_(older, same))
     query = query.order_by(BUILDS.c.create_time.desc(), BUILDS.c.build.desc()).limit(limit)
-    return [_build(row) for row in connection.execute(query)]
+    return [build_of(row) for row in connection.execute(query)]
 
 
 def leased_builds(connection: Connection) -> list[Build]:
@@ -181,7 +182,19 @@ def builds_to_renew(connection: Connection, now: datetime, *, limit: int = 100) 
         .where(BUILDS.c.state.not_in(ENDED), BUILDS.c.delegation_renew_time <= now)
         .limit(limit)
     )
-    return [_build(row) for row in connection.execute(query)]
+    return [build_of(row) for row in connection.execute(query)]
+
+
+def builds_to_trim(connection: Connection, before: datetime, *, limit: int = 100) -> list[Build]:
+    """Return builds that ended before a moment and whose events are all kept still."""
+    ended = sa.and_(BUILDS.c.state.in_(ENDED), BUILDS.c.end_time < before)
+    query = sa.select(BUILDS).where(ended, BUILDS.c.events_trimmed.is_(sa.false())).limit(limit)
+    return [build_of(row) for row in connection.execute(query)]
+
+
+def note_trimmed(connection: Connection, name: BuildName) -> None:
+    """Keep that a build's events were trimmed."""
+    connection.execute(BUILDS.update().where(_is(name)).values(events_trimmed=True))
 
 
 def save_delegation(connection: Connection, name: BuildName, delegation: Delegation) -> None:
@@ -227,7 +240,7 @@ def delete_unfinished_run(connection: Connection, run: str) -> None:
 
 def _in_states(connection: Connection, states: Collection[BuildState]) -> list[Build]:
     query = sa.select(BUILDS).where(BUILDS.c.state.in_(states))
-    return [_build(row) for row in connection.execute(query)]
+    return [build_of(row) for row in connection.execute(query)]
 
 
 def _is(name: BuildName) -> sa.ColumnElement[bool]:
@@ -263,6 +276,14 @@ def _columns(build: Build) -> dict[str, Any]:
         "end_time": build.end_time,
         "delegation": build.delegation.credential,
         "delegation_renew_time": build.delegation.renew_time,
+        "attempt_start_time": build.attempt_start_time,
+        "past_attempts": encode(build.past_attempts),
+        "retry_time": build.retry_time,
+        "priority": build.spec.priority,
+        "pool": build.spec.pool,
+        "cpu_cores": build.spec.resources.cpu_cores,
+        "memory_bytes": build.spec.resources.memory_bytes,
+        "disk_bytes": build.spec.resources.disk_bytes,
     }
 
 
@@ -275,9 +296,11 @@ _FAILURE = _decoder(Failure | None)
 _PHASES = _decoder(tuple[Phase, ...])
 _FETCHED = _decoder(FetchedSource | None)
 _WINNER = _decoder(Winner | None)
+_ATTEMPTS = _decoder(tuple[Attempt, ...])
 
 
-def _build(row: Any) -> Build:
+def build_of(row: Any) -> Build:
+    """Read a build from its row."""
     return Build(
         name=BuildName(row.project, row.build),
         model=f"projects/{row.project}/models/{row.model}",
@@ -299,4 +322,7 @@ def _build(row: Any) -> Build:
         version=row.version,
         start_time=row.start_time,
         end_time=row.end_time,
+        attempt_start_time=row.attempt_start_time,
+        past_attempts=_ATTEMPTS(row.past_attempts),
+        retry_time=row.retry_time,
     )

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from services.builder import codec, store
 from services.builder.domain import (
     FRESH_PHASES,
-    MAX_ATTEMPTS,
+    LEASED,
+    Attempt,
     Build,
     BuildState,
     Failure,
@@ -24,6 +25,12 @@ from services.common.errors import not_found
 from services.common.names import BuildName
 
 QUEUE = "queue"
+"""The topic that wakes whoever waits for work."""
+RECALLS = "recalls"
+"""The topic of the builds whose workers should look at once whether to go on."""
+_NO_FAULT = frozenset(
+    {FailureReason.WORKER_LOST, FailureReason.WORKER_STOPPED, FailureReason.RIGHT_LOST}
+)
 
 
 def load(tx: Transaction, name: BuildName) -> Build:
@@ -36,7 +43,15 @@ def load(tx: Transaction, name: BuildName) -> Build:
 
 def load_held(tx: Transaction, lease: Lease) -> Build:
     """Return the build that a lease is about, locked, or refuse with LEASE_LOST."""
-    build = store.find_build(tx.connection, lease.build, lock=True)
+    return _held(store.find_build(tx.connection, lease.build, lock=True), lease)
+
+
+def look_held(tx: Transaction, lease: Lease) -> Build:
+    """Return the build that a lease is about as it is now, or refuse with LEASE_LOST."""
+    return _held(store.find_build(tx.connection, lease.build), lease)
+
+
+def _held(build: Build | None, lease: Lease) -> Build:
     if build is None or not build.held_by(lease):
         raise lease_lost(lease.build)
     return build
@@ -46,9 +61,13 @@ def enqueue(tx: Transaction, build: Build, now: datetime, failure: Failure | Non
     """Put a build into the queue, new or again."""
     queued = replace(build, state=BuildState.QUEUED, worker="")
     _announce(tx, queued, now, failure)
-    # Whoever waits for work looks again; what the event holds is of no account.
-    tx.publish(QUEUE, CHANGE)
+    wake_workers(tx)
     return queued
+
+
+def wake_workers(tx: Transaction) -> None:
+    """Have whoever waits for work look again; what the event holds is of no account."""
+    tx.publish(QUEUE, CHANGE)
 
 
 def start(tx: Transaction, build: Build, worker: str, now: datetime) -> Build:
@@ -63,6 +82,8 @@ def start(tx: Transaction, build: Build, worker: str, now: datetime) -> Build:
         phases=FRESH_PHASES,
         run="",
         start_time=build.start_time or now,
+        attempt_start_time=now,
+        retry_time=None,
     )
     _announce(tx, started, now, None)
     return started
@@ -83,20 +104,31 @@ def cancel(tx: Transaction, build: Build, now: datetime) -> Build:
     if build.state is BuildState.RUNNING and build.winner is None:
         cancelling = replace(build, state=BuildState.CANCELLING)
         _announce(tx, cancelling, now, None)
+        _recall(tx, build)
         return cancelling
     return build
 
 
-def lose_worker(tx: Transaction, build: Build, message: str, now: datetime) -> Build:
-    """Take a build away from a worker: to be tried again, unless that was its last attempt."""
-    failure = Failure(FailureReason.WORKER_LOST, message)
+def fail_attempt(
+    tx: Transaction, build: Build, failure: Failure, now: datetime, *, first_delay: timedelta
+) -> Build:
+    """End an attempt that failed: its build is tried again as far as its budget goes."""
     if build.state is BuildState.CANCELLING:
         return end(tx, build, BuildState.CANCELLED, now)
-    if build.attempt >= MAX_ATTEMPTS:
+    if not build.tries_again(failure):
         return end(tx, build, BuildState.FAILED, now, failure)
-    stopped = _stop_phase(tx, build, PhaseState.CANCELLED, None, now)
+    stopped = _stop_phase(tx, build, *_phase_end(BuildState.FAILED, failure), now)
     _finish_run(tx, stopped, BuildState.FAILED, failure)
-    return enqueue(tx, replace(stopped, fence=build.fence + 1), now, failure)
+    attempt = Attempt(
+        build.attempt, build.run, build.worker, failure, build.attempt_start_time or now, now
+    )
+    again = replace(
+        stopped,
+        fence=build.fence + 1,
+        past_attempts=(*build.past_attempts, attempt),
+        retry_time=now + build.retry_delay(failure, first_delay),
+    )
+    return enqueue(tx, again, now, failure)
 
 
 def end(
@@ -107,13 +139,7 @@ def end(
     failure: Failure | None = None,
 ) -> Build:
     """End a build for good; its fence rises, so that no lease of it holds any more."""
-    lost = failure is not None and failure.reason in {
-        FailureReason.WORKER_LOST,
-        FailureReason.RIGHT_LOST,
-    }
-    failed = state is BuildState.FAILED and not lost
-    phase_state = PhaseState.FAILED if failed else PhaseState.CANCELLED
-    stopped = _stop_phase(tx, build, phase_state, failure if failed else None, now)
+    stopped = _stop_phase(tx, build, *_phase_end(state, failure), now)
     ended = replace(
         stopped,
         state=state,
@@ -124,7 +150,23 @@ def end(
     event = codec.state_event(now, attempt=ended.attempt, state=state, failure=failure)
     tx.publish(build.topic, END, event)
     _finish_run(tx, ended, state, failure)
+    if build.state in LEASED:
+        wake_workers(tx)  # it no longer counts for any limit
+        if failure is not None and failure.reason is FailureReason.RIGHT_LOST:
+            _recall(tx, build)
     return ended
+
+
+def _phase_end(state: BuildState, failure: Failure | None) -> tuple[PhaseState, Failure | None]:
+    """Say how the phase in progress ends; what is not its own fault cancels it."""
+    failed = failure is not None and failure.reason not in _NO_FAULT
+    if state is BuildState.FAILED and failed:
+        return PhaseState.FAILED, failure
+    return PhaseState.CANCELLED, None
+
+
+def _recall(tx: Transaction, build: Build) -> None:
+    tx.publish(RECALLS, CHANGE, str(build.name).encode())
 
 
 def _announce(tx: Transaction, build: Build, now: datetime, failure: Failure | None) -> None:

@@ -6,6 +6,7 @@ import re
 from collections.abc import Mapping
 from datetime import datetime, timedelta
 
+from google.protobuf import duration_pb2
 from google.protobuf.message import DecodeError
 from modelyard.builder.v1 import build_event_pb2, worker_service_pb2
 from modelyard.common.v1 import failure_pb2
@@ -25,10 +26,12 @@ from services.builder.domain import (
     PhaseState,
     Winner,
 )
-from services.builder.spec import PhaseKind
+from services.builder.queue.domain import Ask
+from services.builder.spec import DEFAULT_POOL, PhaseKind
 from services.common.errors import Reason, ServiceError, invalid_field
-from services.common.names import ArtifactName, BuildName, SecretName, invalid_name
+from services.common.names import ArtifactName, BuildName, SecretName, check_id, invalid_name
 
+MAX_BUILDS = 1_000
 _WORKER = re.compile(r"[a-z0-9-]{1,63}")
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 _KINDS_BY_NUMBER = {codec.kind_number(kind): kind for kind in PhaseKind}
@@ -40,16 +43,24 @@ def lease(message: worker_service_pb2.Lease) -> Lease:
     return Lease(BuildName.parse(message.build, "lease.build"), message.attempt, message.fence)
 
 
-def worker_id(text: str) -> str:
-    """Read a worker's id."""
-    if not _WORKER.fullmatch(text):
+def ask(request: worker_service_pb2.LeaseBuildRequest) -> Ask:
+    """Read which worker asks for a build, and what it has."""
+    if not _WORKER.fullmatch(request.worker):
         raise invalid_field("worker", "must be 1 to 63 characters of a-z, 0-9 and -")
-    return text
+    if not 0 <= request.max_builds <= MAX_BUILDS:
+        raise invalid_field("max_builds", f"must be 0 to {MAX_BUILDS}")
+    return Ask(
+        worker=request.worker,
+        pool=check_id(request.pool or DEFAULT_POOL, "pool"),
+        max_builds=request.max_builds or 1,
+        free=spec_codec.resources(request.capacity, "capacity"),
+        total=spec_codec.resources(request.total, "total"),
+    )
 
 
-def wait_seconds(request: worker_service_pb2.LeaseBuildRequest) -> float:
-    """Read how long a worker wants to wait for a build."""
-    wait = request.wait.ToTimedelta()
+def wait_seconds(message: duration_pb2.Duration) -> float:
+    """Read how long a worker wants to wait for an answer."""
+    wait = message.ToTimedelta()
     if wait < timedelta():
         raise invalid_field("wait", "must not be negative")
     return min(wait, MAX_WAIT).total_seconds()

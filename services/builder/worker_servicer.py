@@ -38,8 +38,8 @@ class WorkerServicer(worker_service_pb2_grpc.WorkerServiceServicer):
         self, request: pb.LeaseBuildRequest, context: Context
     ) -> pb.LeaseBuildResponse:
         """Give a build to a worker, if there is one in time."""
-        worker, wait = worker_codec.worker_id(request.worker), worker_codec.wait_seconds(request)
-        build = await self._scheduler.lease(worker, wait=wait)
+        ask, wait = worker_codec.ask(request), worker_codec.wait_seconds(request.wait)
+        build = await self._scheduler.lease(ask, wait=wait)
         if build is None:
             return pb.LeaseBuildResponse()
         expire_time, seconds = self._scheduler.expire_time(), self._scheduler.lease_seconds
@@ -49,7 +49,8 @@ class WorkerServicer(worker_service_pb2_grpc.WorkerServiceServicer):
         self, request: pb.ExtendLeaseRequest, context: Context
     ) -> pb.ExtendLeaseResponse:
         """Take a worker's sign of life."""
-        found = await self._scheduler.extend(worker_codec.lease(request.lease))
+        wait = worker_codec.wait_seconds(request.wait)
+        found = await self._scheduler.extend(worker_codec.lease(request.lease), wait=wait)
         return pb.ExtendLeaseResponse(
             expire_time=codec.timestamp(found.expire_time),
             cancel=found.cancel,

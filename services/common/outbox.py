@@ -96,6 +96,12 @@ def read_events(connection: Connection, topic: str, after: int, limit: int = 100
     ]
 
 
+def first_sequence(connection: Connection, topic: str) -> int:
+    """Return the sequence of a topic's oldest event that is kept; 0 when it has none."""
+    query = sa.select(sa.func.min(_EVENTS.c.sequence)).where(_EVENTS.c.topic == topic)
+    return connection.execute(query).scalar() or 0
+
+
 def last_sequence(connection: Connection, topic: str) -> int:
     """Return the sequence of a topic's newest event; 0 when it has none."""
     query = sa.select(_COUNTERS.c.sequence).where(_COUNTERS.c.topic == topic)

@@ -102,6 +102,7 @@ def _defaults(layout: Layout) -> dict[str, str]:
         "MODELYARD_REFLECTION": "true",
         "MODELYARD_WORKER_ENVIRONMENTS": environments,
         "MODELYARD_WORKER_GRACE_SECONDS": "1",
+        "MODELYARD_WORKER_CONCURRENCY": str(min(4, os.cpu_count() or 1)),
         "MODELYARD_AGENT_ENVIRONMENTS": environments,
     }
 

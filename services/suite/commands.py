@@ -30,6 +30,9 @@ def up(
     inference_port: Annotated[
         int, typer.Option(help="The first environment's port for predictions.")
     ] = 7080,
+    max_workers: Annotated[
+        int | None, typer.Option(min=0, help="Run at most so many builds at a time.")
+    ] = None,
 ) -> None:
     """Run the whole suite on this machine until Ctrl-C."""
     from modelyard._config import config_path  # noqa: PLC0415
@@ -45,6 +48,8 @@ def up(
         raise typer.Exit(1) from None
     layout.prepare()
     start.write_config(layout, config_path(os.environ))
+    if max_workers is not None:
+        os.environ["MODELYARD_WORKER_CONCURRENCY"] = str(max_workers)
     start.exec_suite(layout)
 
 
@@ -57,9 +62,47 @@ def demo(
     sys.exit(run(keep=keep))
 
 
-def worker() -> None:
-    """Run builds for the suite that MODELYARD_SUITE_ADDRESS names, until SIGTERM."""
-    os.execv(sys.executable, [sys.executable, "-m", "services.builder.worker"])  # noqa: S606
+def worker(
+    *,
+    server: Annotated[str, typer.Option(help="The suite's address, host:port.")] = "",
+    token_file: Annotated[
+        Path | None, typer.Option(help="The file with a worker's token, worker.token.")
+    ] = None,
+    pool: Annotated[str, typer.Option(help="Takes builds whose order names this pool.")] = "",
+    max_builds: Annotated[
+        int | None, typer.Option("--max", min=1, help="Runs so many builds at a time.")
+    ] = None,
+    name: Annotated[str, typer.Option(help="How it is called; else the machine's name.")] = "",
+    data: Annotated[Path | None, typer.Option(help="Its folder for work in progress.")] = None,
+    root_certificates: Annotated[
+        Path | None, typer.Option(help="A PEM file, where the suite speaks TLS.")
+    ] = None,
+) -> None:
+    """Run builds for a suite, on any machine that reaches it, until SIGTERM.
+
+    What is not given here is read from MODELYARD_SUITE_ADDRESS, MODELYARD_WORKER_TOKEN_FILE and
+    their like. After SIGTERM it takes no more, and hands back what is not done within the grace
+    (MODELYARD_WORKER_GRACE_SECONDS).
+    """
+    from services.suite.joining import JoinError, environment  # noqa: PLC0415
+
+    try:
+        variables = environment(
+            os.environ,
+            server=server,
+            token_file=token_file,
+            pool=pool,
+            max_builds=max_builds,
+            name=name,
+            data=data,
+            root_certificates=root_certificates,
+        )
+    except JoinError as error:
+        typer.echo(f"modelyard: {error}", err=True)
+        raise typer.Exit(2) from None
+    os.execve(  # noqa: S606
+        sys.executable, [sys.executable, "-m", "services.builder.worker"], variables
+    )
 
 
 def migrate() -> None:

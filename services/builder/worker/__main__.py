@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import signal
+import sys
 
 from services.builder.worker.builder_client import BuilderClient
 from services.builder.worker.folders import WorkFolders
@@ -12,6 +13,7 @@ from services.builder.worker.processes import Cage
 from services.builder.worker.settings import PREFIX, WorkerSettings
 from services.common import logs
 from services.common.environments import Environments
+from services.common.errors import ServiceError
 from services.common.peers import Peer
 from services.common.service import SuiteSettings
 from services.common.settings import load_or_exit
@@ -53,7 +55,11 @@ def main() -> None:
     """Run a worker in its own process."""
     settings = load_or_exit(WorkerSettings, PREFIX)
     suite = load_or_exit(SuiteSettings, "MODELYARD_")
-    asyncio.run(run(settings, suite))
+    try:
+        asyncio.run(run(settings, suite))
+    except ServiceError as error:
+        print(f"modelyard: {suite.suite_address} refused the worker: {error}", file=sys.stderr)
+        sys.exit(1)
 
 
 if __name__ == "__main__":

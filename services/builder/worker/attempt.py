@@ -19,6 +19,8 @@ from services.common.errors import Reason, ServiceError
 
 logger = logging.getLogger(__name__)
 
+RETRY_SECONDS = 0.5
+
 _REASONS = {
     build_pb2.PHASE_KIND_PROVISION: "SOURCE_INVALID",
     build_pb2.PHASE_KIND_ENVIRONMENT: "ENVIRONMENT_FAILED",
@@ -100,7 +102,7 @@ class Attempt:
 
     def _failure(self, why: Cut | None, error: BaseException | None) -> failure_pb2.Failure:
         if why is Cut.DRAINED:
-            return failure_pb2.Failure(reason="WORKER_LOST", message="its worker was stopped")
+            return failure_pb2.Failure(reason="WORKER_STOPPED", message="its worker was stopped")
         if isinstance(error, PhaseFailedError):
             return error.failure
         if isinstance(error, ModelyardError):
@@ -131,18 +133,19 @@ class Attempt:
     async def _beat(self) -> None:
         """Extend the lease until cancelled; learn that it is lost or the build cancelled."""
         while True:
-            await asyncio.sleep(self._beat_seconds)
             try:
-                answer = await self._builder.extend(self._work.lease)
+                answer = await self._builder.extend(self._work.lease, wait=self._beat_seconds)
             except ServiceError as error:
                 if _is_lost(error):
                     self.cut(Cut.LOST)
                     return
                 logger.warning("lease not extended", extra={"reason": error.reason.value})
+                await asyncio.sleep(RETRY_SECONDS)
                 continue
             self._work.credential.value = answer.delegation
-            if answer.cancel:
+            if answer.cancel:  # from now on an answer comes at once
                 self.cut(Cut.CANCELLED)
+                await asyncio.sleep(self._beat_seconds)
 
     async def _report(self) -> None:
         """Send events until cancelled; learn that the lease is lost."""

@@ -8,7 +8,6 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 import grpc
-from google.protobuf import duration_pb2
 from modelyard.builder.v1 import build_pb2, worker_service_pb2, worker_service_pb2_grpc
 from modelyard.common.v1 import failure_pb2
 
@@ -19,6 +18,7 @@ from services.common.peers import Peer
 logger = logging.getLogger(__name__)
 
 CALL_SECONDS = 10.0
+EXTEND_SECONDS = 5.0
 REGISTER_SECONDS = 60.0
 STREAM_SECONDS = 60.0
 FIRST_DELAY = 0.1
@@ -39,11 +39,11 @@ class BuilderClient:
         self._peer = peer
         self._own_token = own_token
 
-    async def lease(self, worker: str, *, wait: float) -> worker_service_pb2.LeaseBuildResponse:
+    async def lease(
+        self, request: worker_service_pb2.LeaseBuildRequest
+    ) -> worker_service_pb2.LeaseBuildResponse:
         """Ask once for a build; an empty answer when there was none."""
-        request = worker_service_pb2.LeaseBuildRequest(
-            worker=worker, wait=duration_pb2.Duration(seconds=int(wait))
-        )
+        wait = request.wait.ToTimedelta().total_seconds()
         answer: worker_service_pb2.LeaseBuildResponse = await self._peer.call(
             self._stub().LeaseBuild,
             request,
@@ -53,12 +53,13 @@ class BuilderClient:
         return answer
 
     async def extend(
-        self, lease: worker_service_pb2.Lease
+        self, lease: worker_service_pb2.Lease, *, wait: float
     ) -> worker_service_pb2.ExtendLeaseResponse:
-        """Give a sign of life, once."""
+        """Give a sign of life; answered after so many seconds, at once if it is to stop."""
         request = worker_service_pb2.ExtendLeaseRequest(lease=lease)
-        answer: worker_service_pb2.ExtendLeaseResponse = await self._peer.call(
-            self._stub().ExtendLease, request, credential=self._own_token(), seconds=CALL_SECONDS
+        request.wait.FromMilliseconds(int(wait * 1_000))
+        answer: worker_service_pb2.ExtendLeaseResponse = await self._call(
+            self._stub().ExtendLease, request, seconds=wait + EXTEND_SECONDS
         )
         return answer
 

@@ -7,10 +7,13 @@ import contextlib
 import logging
 import re
 import secrets
+from collections.abc import Coroutine
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import grpc
+from google.protobuf import duration_pb2
 from modelyard import _channel
 from modelyard._config import ConnectionSettings
 from modelyard.builder.v1 import build_pb2, worker_service_pb2
@@ -25,13 +28,15 @@ from services.builder.worker.spooling import RunSpool
 from services.builder.worker.work import Credential, Work
 from services.common.environment_removal import remove_old
 from services.common.environments import Environments
-from services.common.errors import ServiceError
+from services.common.errors import Reason, ServiceError
 from services.common.names import BuildName
 from services.common.service import SuiteSettings
 
 logger = logging.getLogger(__name__)
 
 RETRY_SECONDS = 1.0
+REFUSED = {Reason.INVALID_CREDENTIAL, Reason.RIGHT_MISSING, Reason.INVALID_FIELD}
+"""What no later try would change."""
 
 
 def new_worker_id(name: str) -> str:
@@ -42,7 +47,7 @@ def new_worker_id(name: str) -> str:
 
 @dataclass(slots=True)
 class Worker:
-    """Runs builds, so many at a time."""
+    """Runs builds, so many at a time, in one process: at rest it costs no more than one would."""
 
     settings: WorkerSettings
     suite: SuiteSettings
@@ -52,41 +57,59 @@ class Worker:
     cage: Cage
     id: str
     attempts: set[Attempt] = field(default_factory=set)
+    running: set[asyncio.Task[None]] = field(default_factory=set)
+    freed: asyncio.Event = field(default_factory=asyncio.Event)
+    """Set whenever a build ended."""
 
     async def run(self, stop: asyncio.Event) -> None:
         """Work until told to stop; then let builds end, or hand them back after the grace."""
-        slots = [asyncio.create_task(self._slot(stop)) for _ in range(self.settings.concurrency)]
+        asking = asyncio.create_task(self._take_builds(stop))
         stopping = asyncio.create_task(stop.wait())
-        await asyncio.wait([stopping, *slots], return_when=asyncio.FIRST_COMPLETED)
-        stop.set()  # also when a slot broke, which ends the worker
+        await asyncio.wait([stopping, asking], return_when=asyncio.FIRST_COMPLETED)
+        stop.set()  # also when the asking broke, which ends the worker
         logger.info("draining", extra={"builds": len(self.attempts)})
-        _, unfinished = await asyncio.wait(slots, timeout=self.settings.grace_seconds)
+        await asyncio.wait([asking], timeout=RETRY_SECONDS)
+        await self._until_idle(self.settings.grace_seconds)
         for attempt in self.attempts:
             attempt.cut(Cut.DRAINED)
-        if unfinished:
-            await asyncio.wait(unfinished, timeout=RETRY_SECONDS * 4)
-        for slot in slots:
-            slot.cancel()
-        outcomes = await asyncio.gather(*slots, return_exceptions=True)
-        broken = [outcome for outcome in outcomes if isinstance(outcome, Exception)]
-        if broken:
-            raise broken[0]
+        await self._until_idle(RETRY_SECONDS * 4)
+        for task in (asking, *self.running):
+            task.cancel()
+        await asyncio.gather(asking, *self.running, return_exceptions=True)
+        if not asking.cancelled():
+            asking.result()
 
-    async def _slot(self, stop: asyncio.Event) -> None:
+    async def _until_idle(self, seconds: float) -> None:
+        if self.running:
+            await asyncio.wait(self.running, timeout=seconds)
+
+    async def _take_builds(self, stop: asyncio.Event) -> None:
+        """Ask for builds while there is room for one, until told to stop."""
         while not stop.is_set():
+            self.freed.clear()
+            if len(self.running) >= self.settings.concurrency:
+                await _first(stop.wait(), self.freed.wait())
+                continue
             answer = await self._lease(stop)
             if answer is not None and answer.HasField("lease"):
-                try:
-                    await self._work(answer)
-                except Exception:  # one build must not end the worker
-                    logger.exception("attempt broke off", extra={"build": answer.build.name})
+                task = asyncio.create_task(self._run(answer))
+                self.running.add(task)
+                task.add_done_callback(self._ended)
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        self.running.discard(task)
+        self.freed.set()
+
+    async def _run(self, answer: worker_service_pb2.LeaseBuildResponse) -> None:
+        try:
+            await self._work(answer)
+        except Exception:  # one build must not end the worker
+            logger.exception("attempt broke off", extra={"build": answer.build.name})
 
     async def _lease(self, stop: asyncio.Event) -> worker_service_pb2.LeaseBuildResponse | None:
-        """Wait for a build, or until told to stop."""
-        asking = asyncio.create_task(self.builder.lease(self.id, wait=self.settings.wait_seconds))
-        stopping = asyncio.create_task(stop.wait())
-        await asyncio.wait({asking, stopping}, return_when=asyncio.FIRST_COMPLETED)
-        stopping.cancel()
+        """Wait for a build, or until told to stop, or until there is more room than was told."""
+        asking = asyncio.create_task(self.builder.lease(self._request()))
+        await _first(stop.wait(), self.freed.wait(), asking)
         if not asking.done():
             asking.cancel()
         try:
@@ -94,10 +117,21 @@ class Worker:
         except asyncio.CancelledError:
             return None
         except (ServiceError, OSError) as error:
+            if isinstance(error, ServiceError) and error.reason in REFUSED:
+                raise
             logger.warning("no answer to a lease", extra={"error": str(error)})
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(stop.wait(), RETRY_SECONDS)
             return None
+
+    def _request(self) -> worker_service_pb2.LeaseBuildRequest:
+        wait = duration_pb2.Duration(seconds=int(self.settings.wait_seconds))
+        return worker_service_pb2.LeaseBuildRequest(
+            worker=self.id,
+            wait=wait,
+            pool=self.settings.pool,
+            max_builds=self.settings.concurrency,
+        )
 
     async def _work(self, answer: worker_service_pb2.LeaseBuildResponse) -> None:
         logger.info("build leased", extra={"build": answer.build.name})
@@ -160,6 +194,17 @@ class Worker:
 
 def _project(build: build_pb2.Build) -> str:
     return str(BuildName.parse(build.name).project)
+
+
+async def _first(*awaitables: Coroutine[Any, Any, Any] | asyncio.Task[Any]) -> None:
+    """Wait for the first of several; what was not a task before is cancelled then."""
+    own = [asyncio.ensure_future(a) for a in awaitables if not isinstance(a, asyncio.Task)]
+    tasks = [a for a in awaitables if isinstance(a, asyncio.Task)]
+    try:
+        await asyncio.wait([*own, *tasks], return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for task in own:
+            task.cancel()
 
 
 def _code_facts(build: build_pb2.Build) -> dict[str, object]:

@@ -24,6 +24,8 @@ class WorkerSettings:
     """After how long without use an environment is removed."""
     name: str = "worker"
     """How it is called in builds; at most 40 characters of `[a-z0-9-]`."""
+    pool: str = "default"
+    """Which builds it takes: those whose spec names this pool."""
     concurrency: int = 1
     """How many builds it runs at a time."""
     wait_seconds: float = 20.0

@@ -41,7 +41,9 @@ def start(backend: tuple[str, str], tmp_path: Path) -> Start:
     @asynccontextmanager
     async def begin() -> AsyncIterator[Yard]:
         url, redis_url = backend
-        settings = BuilderSettings(database_url=url, lease_seconds=LEASE_SECONDS, tick_seconds=0.1)
+        settings = BuilderSettings(
+            database_url=url, lease_seconds=LEASE_SECONDS, tick_seconds=0.1, retry_seconds=0.2
+        )
         async with (
             running(tmp_path, builder=settings, redis_url=redis_url) as stack,
             Yard.open(stack) as yard,
@@ -61,7 +63,9 @@ async def yard(start: Start) -> AsyncIterator[Yard]:
 async def stack(tmp_path: Path) -> AsyncIterator[Stack]:
     """The services for a real worker, with leases as short as its start allows."""
     url = f"sqlite:///{tmp_path / 'builder.db'}"
-    settings = BuilderSettings(database_url=url, lease_seconds=2.0, tick_seconds=0.2)
+    settings = BuilderSettings(
+        database_url=url, lease_seconds=2.0, tick_seconds=0.2, retry_seconds=0.2
+    )
     async with running(tmp_path, builder=settings) as stack:
         yield stack
 

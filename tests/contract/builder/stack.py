@@ -6,7 +6,7 @@ import asyncio
 import os
 import signal
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -18,11 +18,11 @@ from services.artifact.settings import ArtifactSettings
 from services.builder.__main__ import compose as compose_builder
 from services.builder.settings import BuilderSettings
 from services.builder.worker.builder_client import BuilderClient
-from services.common.auth import CachingAuthenticator
+from services.common.auth import Authenticator, CachingAuthenticator
 from services.common.interceptors import Chain
-from services.common.peers import Peer
+from services.common.peers import Peer, RemoteAuthenticator
 from services.common.server import Server, ServerSettings
-from services.common.service import Chassis, SuiteSettings
+from services.common.service import Chassis, Service, SuiteSettings
 from services.common.telemetry import Telemetry
 from services.metadata.__main__ import compose as compose_metadata
 from services.metadata.settings import MetadataSettings
@@ -108,6 +108,28 @@ async def running(
     ]
     authenticator = services[0].authenticator
     assert authenticator is not None
+    async with _serving(services, address, authenticator):
+        yield Stack(data, address)
+    await peer.close()
+
+
+@asynccontextmanager
+async def replica(stack: Stack, *, builder: BuilderSettings, redis_url: str) -> AsyncIterator[str]:
+    """Run a second builder on the same database; yield its address."""
+    address = f"127.0.0.1:{free_port()}"
+    peer = Peer(stack.address)
+    chassis = Chassis(SuiteSettings(suite_address=stack.address, redis_url=redis_url), peer)
+    token_file = str(stack.data / "tokens" / "builder.token")
+    services = [await compose_builder(chassis, replace(builder, token_file=token_file))]
+    async with _serving(services, address, RemoteAuthenticator(peer)):
+        yield address
+    await peer.close()
+
+
+@asynccontextmanager
+async def _serving(
+    services: Sequence[Service], address: str, authenticator: Authenticator
+) -> AsyncIterator[None]:
     quick = ServerSettings(listen=address, lame_duck_seconds=0, grace_seconds=0.2)
     server = Server(quick, Chain(CachingAuthenticator(authenticator), Telemetry()))
     for service in services:
@@ -116,7 +138,7 @@ async def running(
     await server.start()
     loops = [asyncio.ensure_future(work()) for service in services for work in service.background]
     try:
-        yield Stack(data, address)
+        yield
     finally:
         await server.stop()
         for loop in loops:
@@ -125,4 +147,3 @@ async def running(
         for service in services:
             for close in service.close:
                 close()
-        await peer.close()

@@ -104,7 +104,7 @@ async def test_three_lost_workers_are_enough(yard: Yard) -> None:
 async def test_a_worker_may_hand_a_build_back(yard: Yard) -> None:
     await yard.order()
     lease = (await yard.take()).lease
-    await yard.end(lease, "WORKER_LOST")
+    await yard.end(lease, "WORKER_STOPPED")
     again = await yard.take("w2", wait=0)
     assert again.lease.attempt == 2
 

@@ -6,7 +6,7 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -62,6 +62,12 @@ class Yard:
                 source,
             )
 
+    def at(self, channel: grpc.aio.Channel) -> Yard:
+        """Do the same at another replica."""
+        builds = build_service_pb2_grpc.BuildServiceStub(channel)
+        workers = worker_service_pb2_grpc.WorkerServiceStub(channel)
+        return replace(self, builds=builds, workers=workers)
+
     async def order(self, **fields: Any) -> build_pb2.Build:
         """Order a build."""
         spec = build_pb2.BuildSpec(**{"source": self.source, **fields})
@@ -85,15 +91,15 @@ class Yard:
         request = build_service_pb2.CancelBuildRequest(name=name)
         return await self._build(self.builds.CancelBuild, request)
 
-    async def take(self, worker: str = "w1", wait: float = 5) -> Any:
-        request = worker_service_pb2.LeaseBuildRequest(worker=worker)
+    async def take(self, worker: str = "w1", wait: float = 5, **told: Any) -> Any:
+        request = worker_service_pb2.LeaseBuildRequest(worker=worker, **told)
         request.wait.FromMilliseconds(int(wait * 1000))
         return await self.work(self.workers.LeaseBuild, request)
 
-    async def extend(self, lease: Lease) -> Any:
-        return await self.work(
-            self.workers.ExtendLease, worker_service_pb2.ExtendLeaseRequest(lease=lease)
-        )
+    async def extend(self, lease: Lease, wait: float = 0) -> Any:
+        request = worker_service_pb2.ExtendLeaseRequest(lease=lease)
+        request.wait.FromMilliseconds(int(wait * 1000))
+        return await self.work(self.workers.ExtendLease, request)
 
     async def secrets(self, lease: Lease) -> dict[str, str]:
         request = worker_service_pb2.GetBuildSecretsRequest(lease=lease)
@@ -143,17 +149,18 @@ class Yard:
         except grpc.aio.AioRpcError as error:
             raise status.decode(error) from error
 
-    def stream(self, build: str, cursor: str = "", *, no_follow: bool = False) -> Any:
-        request = build_service_pb2.StreamBuildEventsRequest(
-            build=build, cursor=cursor, no_follow=no_follow
-        )
+    def stream(self, build: str, cursor: str = "", **wanted: Any) -> Any:
+        request = build_service_pb2.StreamBuildEventsRequest(build=build, cursor=cursor, **wanted)
         return self.builds.StreamBuildEvents(request, metadata=self._bearer("admin"), timeout=30)
 
-    async def events(self, build: str, cursor: str = "", *, no_follow: bool = False) -> list[Any]:
+    async def events(self, build: str, cursor: str = "", **wanted: Any) -> list[Any]:
         """Read a stream to its end."""
         found: list[Any] = []
-        async for message in self.stream(build, cursor, no_follow=no_follow):
-            found += message.events
+        try:
+            async for message in self.stream(build, cursor, **wanted):
+                found += message.events
+        except grpc.aio.AioRpcError as error:
+            raise status.decode(error) from error
         return found
 
     async def _build(self, method: Any, request: Any) -> build_pb2.Build:

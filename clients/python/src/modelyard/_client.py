@@ -25,6 +25,7 @@ from modelyard._resources.environments import AsyncEnvironments, Environments
 from modelyard._resources.lineage import AsyncLineage, Lineage
 from modelyard._resources.models import AsyncModels, Models
 from modelyard._resources.projects import AsyncProjects, Projects
+from modelyard._resources.queue import AsyncQueue, Queue
 from modelyard._resources.retention import AsyncRetention, Retention
 from modelyard._resources.runs import AsyncRuns, Runs
 from modelyard._resources.secrets import AsyncSecrets, Secrets
@@ -122,6 +123,7 @@ class Client:
         self.lineage = Lineage(connection, names)
         self.models = Models(connection, names)
         self.projects = Projects(connection, names)
+        self.queue = Queue(connection, names)
         self.runs = Runs(connection, names)
         self.storage = Storage(connection, names)
         self.tokens = Tokens(connection, names)
@@ -212,6 +214,7 @@ class AsyncClient:
         self.lineage = AsyncLineage(connection, names)
         self.models = AsyncModels(connection, names)
         self.projects = AsyncProjects(connection, names)
+        self.queue = AsyncQueue(connection, names)
         self.runs = AsyncRuns(connection, names)
         self.storage = AsyncStorage(connection, names)
         self.tokens = AsyncTokens(connection, names)

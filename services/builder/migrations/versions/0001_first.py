@@ -1,4 +1,4 @@
-"""Builds, their labels, runs to finish, secrets; the chassis' own tables.
+"""Builds, their labels and limits, workers, runs to finish, secrets; the chassis' own tables.
 
 Revision ID: 0001
 Revises:
@@ -43,6 +43,15 @@ def upgrade() -> None:
         sa.Column("end_time", sa.BigInteger),
         sa.Column("delegation", sa.Text, nullable=False),
         sa.Column("delegation_renew_time", sa.BigInteger, nullable=False),
+        sa.Column("attempt_start_time", sa.BigInteger),
+        sa.Column("past_attempts", sa.LargeBinary, nullable=False),
+        sa.Column("retry_time", sa.BigInteger),
+        sa.Column("priority", sa.Integer, nullable=False),
+        sa.Column("pool", sa.Text, nullable=False),
+        sa.Column("cpu_cores", sa.Double, nullable=False),
+        sa.Column("memory_bytes", sa.BigInteger, nullable=False),
+        sa.Column("disk_bytes", sa.BigInteger, nullable=False),
+        sa.Column("events_trimmed", sa.Boolean, nullable=False, server_default=sa.false()),
     )
     op.create_index("builds_by_age", "builds", ["project", "create_time", "build"])
     op.create_index("builds_by_state", "builds", ["state", "create_time"])
@@ -53,6 +62,7 @@ def upgrade() -> None:
         sa.Column("key", sa.Text, primary_key=True),
         sa.Column("value", sa.Text, nullable=False),
     )
+    _create_queue()
     op.create_table(
         "runs_to_finish",
         sa.Column("run", sa.Text, primary_key=True),
@@ -67,6 +77,26 @@ def upgrade() -> None:
     outbox.tables(chassis)
     idempotency.table(chassis)
     chassis.create_all(op.get_bind())
+
+
+def _create_queue() -> None:
+    op.create_table(
+        "build_limits",
+        sa.Column("project", sa.Text, primary_key=True),
+        sa.Column("model", sa.Text, primary_key=True),
+        sa.Column("max_running", sa.Integer, nullable=False),
+    )
+    op.create_table(
+        "workers",
+        sa.Column("worker", sa.Text, primary_key=True),
+        sa.Column("pool", sa.Text, nullable=False),
+        sa.Column("max_builds", sa.Integer, nullable=False),
+        sa.Column("cpu_cores", sa.Double, nullable=False),
+        sa.Column("memory_bytes", sa.BigInteger, nullable=False),
+        sa.Column("disk_bytes", sa.BigInteger, nullable=False),
+        sa.Column("start_time", sa.BigInteger, nullable=False),
+        sa.Column("sign_time", sa.BigInteger, nullable=False),
+    )
 
 
 def _create_secrets() -> None:
@@ -96,6 +126,8 @@ def downgrade() -> None:
         "sealing_keys",
         "builds",
         "build_labels",
+        "build_limits",
+        "workers",
         "runs_to_finish",
         "answers",
         "events",

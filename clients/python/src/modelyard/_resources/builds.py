@@ -5,7 +5,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from google.protobuf.duration_pb2 import Duration
 from modelyard import _push
 from modelyard._binding import AsyncGroup, Group, SyncGroup, flow, followed, paged, unary
 from modelyard._calls import Call, Flow, Pages, ask, call, new_request_id, pages
+from modelyard._event_filter import narrow
 from modelyard._names import Names, Ref, project_of, text_of
 from modelyard._progress import OnProgress
 from modelyard._resources.comparisons import compare
@@ -113,13 +114,28 @@ class _Builds(Group):
 
     @followed
     def follow(
-        self, build: Ref, *, cursor: str = "", timeout: float | None = None
+        self,
+        build: Ref,
+        *,
+        cursor: str = "",
+        timeout: float | None = None,
+        grep: str = "",
+        since: datetime | timedelta | None = None,
+        phase: str = "",
+        stream: str = "",
+        tail: int = 0,
     ) -> Follow[build_event_pb2.BuildEvent]:
         """Iterate over a build's events, from the first to the last of a build that ended.
 
         A broken connection is opened again where it broke: no event is repeated or skipped.
+        The service leaves out what is not wanted: lines in which `grep` (RE2's syntax) is not
+        found, what happened before `since`, other phases ("train") or streams ("stderr");
+        `tail` begins with the last so many of the events wanted.
         """
-        return _follow(self._names, build, lambda r: r.events, cursor=cursor, timeout=timeout)
+        request = service.StreamBuildEventsRequest(build=self._names.build(build), cursor=cursor)
+        narrow(request, grep=grep, since=since, phase=phase, stream=stream, tail=tail)
+        response = service.StreamBuildEventsResponse
+        return Follow(request, response, lambda r: r.events, timeout=timeout)
 
     @followed
     def batches(
@@ -129,9 +145,19 @@ class _Builds(Group):
         return _follow(self._names, build, lambda r: [r], cursor=cursor, timeout=timeout)
 
     @followed
-    def logs(self, build: Ref) -> Follow[build_event_pb2.BuildEvent]:
-        """Iterate over the events that there are by now, without waiting for more."""
+    def logs(
+        self,
+        build: Ref,
+        *,
+        grep: str = "",
+        since: datetime | timedelta | None = None,
+        phase: str = "",
+        stream: str = "",
+        tail: int = 0,
+    ) -> Follow[build_event_pb2.BuildEvent]:
+        """Iterate over the events that there are by now; see `follow` for what is wanted."""
         request = service.StreamBuildEventsRequest(build=self._names.build(build), no_follow=True)
+        narrow(request, grep=grep, since=since, phase=phase, stream=stream, tail=tail)
         return Follow(request, service.StreamBuildEventsResponse, lambda r: r.events)
 
     @flow

@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from modelyard.cli import queue
 from modelyard.cli.context import as_json, client
+from modelyard.cli.moments import since_moment
 from modelyard.cli.render import (
     leaf,
     moment,
@@ -32,6 +34,7 @@ def register(app: typer.Typer) -> None:
     group.command("list")(list_builds)
     group.command("show")(show_build)
     group.command("cancel")(cancel_build)
+    group.command("limits")(queue.limits)
     app.add_typer(group, name="builds", help="Look at builds.")
 
 
@@ -69,13 +72,21 @@ def build(
 
 def logs(
     build: str,
+    *,
     follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on until it ends.")] = False,
+    grep: Annotated[str, typer.Option(help="Only lines with this regular expression.")] = "",
+    since: Annotated[str, typer.Option(help="10m, 2h, 1d ago, or a time.")] = "",
+    phase: Annotated[str, typer.Option(help="Only this phase, such as train.")] = "",
+    stream: Annotated[str, typer.Option(help="Only stdout, stderr or system.")] = "",
+    tail: Annotated[int, typer.Option(min=0, help="Begin with the last so many.")] = 0,
 ) -> None:
     """Show what happened in a build, from its start."""
     from modelyard.cli.live import show_events  # noqa: PLC0415
 
-    connection = client()
-    show_events(connection.builds.follow(build) if follow else connection.builds.logs(build))
+    builds = client().builds
+    show = builds.follow if follow else builds.logs
+    begin = since_moment(since) if since else None
+    show_events(show(build, grep=grep, since=begin, phase=phase, stream=stream, tail=tail))
 
 
 def list_builds(
@@ -90,6 +101,7 @@ def list_builds(
             "BUILD": lambda b: leaf(b.name),
             "MODEL": lambda b: leaf(b.model),
             "STATE": lambda b: state(build_pb2.BuildState, b.state),
+            "WAITS FOR": _waits_for,
             "VERSION": lambda b: short_version(b.version) or "-",
             "TOOK": lambda b: seconds_between(b.start_time, b.end_time),
             "FAILURE": lambda b: b.failure.reason or "-",
@@ -139,10 +151,25 @@ def _show(build: build_pb2.Build) -> None:
             "state": state(pb.BuildState, build.state),
             "failure": f"{build.failure.reason} {build.failure.message}".strip(),
             "version": short_version(build.version),
+            "waiting": build.waiting.message,
             "attempt": build.attempt,
+            **{f"attempt {past.attempt}": _past(past) for past in build.past_attempts},
             **phases,
         },
     )
+
+
+def _waits_for(build: build_pb2.Build) -> str:
+    from modelyard.builder.v1 import build_pb2 as pb  # noqa: PLC0415
+
+    reason = build.waiting.reason
+    return state(pb.WaitingReason, reason).lower().replace("_", " ") if reason else "-"
+
+
+def _past(attempt: build_pb2.Attempt) -> str:
+    failure = attempt.failure
+    took = seconds_between(attempt.start_time, attempt.end_time)
+    return f"{failure.reason} {failure.message}  {took}"
 
 
 def _param(text: str) -> tuple[str, object]:

@@ -9,6 +9,7 @@ import typer
 from modelyard.cli import (
     datasets,
     models,
+    queue,
     retention,
     runs,
     secrets,
@@ -42,6 +43,7 @@ def register(app: typer.Typer) -> None:
         ("secrets", secrets.register),
         ("signatures", signatures.register),
         ("webhooks", webhooks.register),
+        ("workers", queue.register),
     ):
         group = typer.Typer(no_args_is_help=True, rich_markup_mode=None)
         register_group(group)
