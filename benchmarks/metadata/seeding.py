@@ -14,7 +14,8 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from services.common.database import Database, Transaction, create_engine, migrate
+from services.common.database import Database, Transaction
+from services.common.engines import create_engine, migrate
 from services.metadata.__main__ import MIGRATIONS, now
 from services.metadata.models.store import ALIASES, MODELS, VERSIONS
 from services.metadata.projects.directory import Directory

@@ -5,22 +5,20 @@ one transaction, and its answer is returned once that is committed. On SQLite
 one writer thread per file takes all writes that wait and commits them together,
 a savepoint each, so that a failing one harms no other and the disk is asked to
 sync once. On PostgreSQL writes are ordinary transactions, tried again when the
-database refuses to serialise them.
+database refuses to serialise them; those that say what they lock are committed
+together there, too.
 """
 
 from __future__ import annotations
 
 import asyncio
-import fcntl
-import os
+import contextlib
 import queue
 import threading
-import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import datetime
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -28,17 +26,16 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection, Dialect, Engine
 
 from services.common import outbox
+from services.common.engines import READERS, create_engine, driver_of, is_sqlite, migrate
 from services.common.errors import Reason, ServiceError
-from services.common.outbox import EPOCH
+from services.common.outbox import microseconds, moment
 
 T = TypeVar("T")
 Work = Callable[["Transaction"], T]
 Listener = Callable[[list[outbox.Event]], None]
 
-READERS = 4
 ATTEMPTS = 5
 BATCH = 256
-IDLE_SECONDS = 1.0
 
 
 class Timestamp(sa.types.TypeDecorator[datetime]):
@@ -49,11 +46,11 @@ class Timestamp(sa.types.TypeDecorator[datetime]):
 
     def process_bind_param(self, value: datetime | None, dialect: Dialect) -> int | None:
         """Turn a moment into microseconds."""
-        return None if value is None else (value - EPOCH) // timedelta(microseconds=1)
+        return None if value is None else microseconds(value)
 
     def process_result_value(self, value: int | None, dialect: Dialect) -> datetime | None:
         """Turn microseconds into a moment."""
-        return None if value is None else EPOCH + timedelta(microseconds=value)
+        return None if value is None else moment(value)
 
 
 class Double(sa.types.TypeDecorator[float]):
@@ -96,7 +93,7 @@ class Database:
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
-        self._is_local = _is_sqlite(engine)
+        self._is_local = is_sqlite(engine)
         # A statement of PostgreSQL sees one moment anyway: reads need no transaction there.
         self._reading = (
             engine if self._is_local else engine.execution_options(isolation_level="AUTOCOMMIT")
@@ -113,7 +110,7 @@ class Database:
         PostgreSQL database must have been migrated (`modelyard migrate`).
         """
         engine = create_engine(url)
-        if _is_sqlite(engine):
+        if is_sqlite(engine):
             migrate(engine, migrations)
         return cls(engine)
 
@@ -137,13 +134,16 @@ class Database:
         """
         return self._read(work) if self._is_local else await self.read(work)
 
-    async def write(self, work: Callable[[Transaction], T]) -> T:
+    async def write(self, work: Callable[[Transaction], T], *, locks: str = "") -> T:
         """Run a function in a write transaction; return its answer once committed.
 
-        The function may run more than once, so it must do nothing but SQL.
+        Args:
+            work: the function; it may run more than once, so it must do nothing but SQL.
+            locks: the resource whose rows are all that it locks. Then PostgreSQL, too, commits
+                it together with others that wait, in the order of what they lock.
         """
         loop = asyncio.get_running_loop()
-        write = Write(work, loop, loop.create_future(), self._listeners)
+        write = Write(work, loop, loop.create_future(), self._listeners, locks)
         self._writer.submit(write)
         return await write.future  # type: ignore[no-any-return]  # what work returned
 
@@ -170,9 +170,16 @@ class Write:
     loop: asyncio.AbstractEventLoop
     future: asyncio.Future[Any]
     listeners: Sequence[Listener]
+    locks: str
     answer: Any = None
+    told: list[tuple[str, str, bytes]] = field(default_factory=list)
     events: list[outbox.Event] = field(default_factory=list)
     error: Exception | None = None
+
+    def perform(self, connection: Connection) -> None:
+        """Do it, but for its events."""
+        transaction = Transaction(connection, [])
+        self.answer, self.told = self.work(transaction), transaction.events
 
     def deliver(self) -> None:
         """Tell the listeners and whoever waits; in the event loop."""
@@ -200,6 +207,20 @@ def _deliver_here(writes: Sequence[Write]) -> None:
         write.deliver()
 
 
+def _gathered(waiting: queue.SimpleQueue[Write | None]) -> Iterator[list[Write]]:
+    """Yield all writes that wait, whenever there are any, until None is found among them."""
+    while (first := waiting.get()) is not None:
+        batch: list[Write | None] = [first]
+        with contextlib.suppress(queue.Empty):
+            while len(batch) < BATCH and batch[-1] is not None:
+                batch.append(waiting.get_nowait())
+        writes = [write for write in batch if write and not write.future.cancelled()]
+        if writes:
+            yield writes
+        if batch[-1] is None:
+            return
+
+
 class _CoalescingWriter:
     """The one writer of a SQLite file."""
 
@@ -218,31 +239,20 @@ class _CoalescingWriter:
 
     def _run(self) -> None:
         with self._engine.connect() as connection:
-            while (first := self._waiting.get()) is not None:
-                batch = [first, *self._more()]
-                writes = [write for write in batch if write and not write.future.cancelled()]
-                if writes:
-                    self._commit(connection, writes)
-                    _deliver(writes)
-                if None in batch:
-                    return
-
-    def _more(self) -> Iterator[Write | None]:
-        for _ in range(BATCH):
-            try:
-                yield self._waiting.get_nowait()
-            except queue.Empty:
-                return
+            for writes in _gathered(self._waiting):
+                self._commit(connection, writes)
+                _deliver(writes)
 
     def _commit(self, connection: Connection, batch: Sequence[Write]) -> None:
         """Run a batch's writes in one transaction; what fails the commit fails each of them."""
         try:
             with _translated(), connection.begin():
                 if len(batch) == 1:
-                    batch[0].answer, batch[0].events = _perform(connection, batch[0].work)
+                    batch[0].perform(connection)
                 else:
                     for write in batch:
                         _perform_apart(connection, write)
+                _tell(connection, [write for write in batch if write.error is None])
         except Exception as error:  # handed to whoever asked for the write
             for write in batch:
                 write.error = write.error or error
@@ -251,24 +261,33 @@ class _CoalescingWriter:
 def _perform_apart(connection: Connection, write: Write) -> None:
     """Run one write of several in a savepoint; its failure is its own."""
     # Statements of our own, not `begin_nested()`: that costs more than many a write does.
-    driver = _driver(connection)
+    driver = driver_of(connection)
     driver.execute("SAVEPOINT one_write")
     try:
         with _translated():
-            write.answer, write.events = _perform(connection, write.work)
+            write.perform(connection)
     except Exception as error:  # handed to whoever asked for the write
         write.error = error
         driver.execute("ROLLBACK TO one_write")
     driver.execute("RELEASE one_write")
 
 
-def _driver(connection: Connection) -> Any:
-    """Return the driver's own connection."""
-    return connection.connection.driver_connection
+def _tell(connection: Connection, writes: Sequence[Write]) -> None:
+    """Allot the events of writes their places in their ledgers: the last thing before the commit.
+
+    One statement a ledger, however many write to it; listeners hear of them with the first write.
+    """
+    if writes:
+        told = [event for write in writes for event in write.told]
+        writes[0].events = outbox.append(connection, told)
 
 
 class _PooledWriter:
-    """Writers of a PostgreSQL database."""
+    """Writers of a PostgreSQL database: one for the writes that say what they lock, and more.
+
+    Those of one project would wait for each other anyway, each from its place in the ledger
+    to its own flush of the disk.
+    """
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
@@ -276,147 +295,84 @@ class _PooledWriter:
             engine.pool.size(),  # type: ignore[attr-defined]  # a QueuePool
             thread_name_prefix="database-write",
         )
+        self._waiting: queue.SimpleQueue[Write | None] = queue.SimpleQueue()
+        self._sharing = threading.Thread(target=self._share, name="database-share", daemon=True)
+        self._sharing.start()
 
     def submit(self, write: Write) -> None:
-        self._threads.submit(self._write, write)
+        if write.locks:
+            self._waiting.put(write)
+        else:
+            self._threads.submit(self._write, write)
 
     def close(self) -> None:
+        self._waiting.put(None)
+        self._sharing.join()
         self._threads.shutdown()
+
+    def _share(self) -> None:
+        for writes in _gathered(self._waiting):
+            if len(writes) == 1:
+                self._write(writes[0])
+            elif self._commit(writes):
+                _deliver(writes)
+            else:  # one of them fails: each is done again by itself
+                for write in writes:
+                    self._threads.submit(self._write, write)
+
+    def _commit(self, writes: list[Write]) -> bool:
+        """Run writes in one transaction; False when any failed, and then nothing was written."""
+        # In one order, so that two processes cannot deadlock.
+        writes.sort(key=lambda write: write.locks)
+        try:
+            with self._engine.begin() as connection:
+                for write in writes:
+                    write.perform(connection)
+                _tell(connection, writes)
+        except Exception:  # found out again, and then told, by whichever fails alone
+            return False
+        return True
 
     def _write(self, write: Write) -> None:
         if write.future.cancelled():
             return
         try:
-            write.answer, write.events = self._perform(write.work)
+            self._perform(write)
         except Exception as error:  # handed to whoever asked for the write
             write.error = error
         _deliver([write])
 
-    def _perform(self, work: Work[Any]) -> tuple[Any, list[outbox.Event]]:
+    def _perform(self, write: Write) -> None:
         for attempt in range(ATTEMPTS):
             try:
                 with _translated(), self._engine.begin() as connection:
-                    return _perform(connection, work)
+                    write.perform(connection)
+                    _tell(connection, [write])
             except _ConflictError:
                 if attempt == ATTEMPTS - 1:
                     raise
-        raise AssertionError
-
-
-def _perform(connection: Connection, work: Work[Any]) -> tuple[Any, list[outbox.Event]]:
-    """Run a write and, last, allot its events their places in their ledgers."""
-    transaction = Transaction(connection, [])
-    answer = work(transaction)
-    return answer, outbox.append(connection, transaction.events)
+            else:
+                return
 
 
 class _ConflictError(ServiceError):
     """The database could not serialise a transaction; doing it again may help."""
 
 
-@contextmanager
+@contextlib.contextmanager
 def _translated() -> Iterator[None]:
     """Turn a database's failure into one the caller may see."""
     try:
         yield
-    except sa.exc.OperationalError as error:
-        if getattr(error.orig, "sqlstate", None) in ("40001", "40P01"):
+    except Exception as error:
+        # SQLAlchemy's, or the driver's own where it was asked directly.
+        origin = getattr(error, "orig", None) or error
+        if not any(kind.__name__ == "OperationalError" for kind in type(origin).__mro__):
+            raise
+        if getattr(origin, "sqlstate", None) in ("40001", "40P01"):
             message = "the database is busy; retry"
             raise _ConflictError(Reason.SERVICE_UNAVAILABLE, message) from error
-        if "disk is full" in str(error.orig):
+        if "disk is full" in str(origin):
             message = "the database's disk is full"
             raise ServiceError(Reason.LIMIT_EXCEEDED, message, limit="disk", maximum="") from error
         raise ServiceError(Reason.SERVICE_UNAVAILABLE, "the database does not answer") from error
-
-
-def create_engine(url: str) -> Engine:
-    """Make an engine with the settings every service's database has."""
-    parsed = sa.make_url(url)
-    if parsed.get_backend_name() != "sqlite":
-        engine = sa.create_engine(
-            parsed.set(drivername="postgresql+psycopg"),
-            pool_size=8,
-            max_overflow=4,
-            connect_args={"options": "-c timezone=UTC"},
-        )
-        sa.event.listen(engine, "checkin", _note_use)
-        sa.event.listen(engine, "checkout", _ping_idle)
-        return engine
-    path = Path(parsed.database or "")
-    _lock(path)
-    engine = sa.create_engine(
-        parsed, connect_args={"timeout": 30}, pool_size=READERS + 1, max_overflow=2
-    )
-    sa.event.listen(engine, "connect", _prepare_sqlite)
-    # Said to the driver itself: through SQLAlchemy it costs more than many a statement.
-    sa.event.listen(engine, "begin", lambda connection: _driver(connection).execute("BEGIN"))
-    return engine
-
-
-def _note_use(_connection: object, record: Any) -> None:
-    record.info["used"] = time.monotonic()
-
-
-def _ping_idle(connection: Any, record: Any, _proxy: object) -> None:
-    """Try a connection that has been idle for a while; asking each time costs a round trip."""
-    if time.monotonic() - record.info.get("used", 0.0) < IDLE_SECONDS:
-        return
-    try:
-        connection.execute("SELECT 1")
-        connection.rollback()
-    except _connection_errors() as error:
-        raise sa.exc.DisconnectionError from error
-
-
-def _connection_errors() -> tuple[type[Exception], ...]:
-    """Return what the PostgreSQL driver raises when its server is gone."""
-    import psycopg  # noqa: PLC0415 - SQLite needs none of it
-
-    return (psycopg.OperationalError, psycopg.InterfaceError)
-
-
-_LOCKS: dict[Path, int] = {}
-
-
-def _lock(path: Path) -> None:
-    """Claim a SQLite file for this process: two would not see each other's writer."""
-    lock = path.with_suffix(path.suffix + ".lock").resolve()
-    if lock in _LOCKS:
-        return
-    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    descriptor = os.open(lock, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        os.close(descriptor)
-        raise RuntimeError(f"{path} is in use by another process") from None
-    _LOCKS[lock] = descriptor
-
-
-def _prepare_sqlite(connection: Any, _record: object) -> None:
-    # The driver must not begin transactions by itself: savepoints need ours.
-    connection.isolation_level = None
-    for pragma in (
-        "journal_mode=WAL",
-        "synchronous=FULL",
-        "foreign_keys=ON",
-        "temp_store=MEMORY",
-        "cache_size=-16000",
-    ):
-        connection.execute(f"PRAGMA {pragma}")
-
-
-def _is_sqlite(engine: Engine) -> bool:
-    return engine.dialect.name == "sqlite"
-
-
-def migrate(engine: Engine, migrations: Path) -> None:
-    """Bring a database to the newest revision of an Alembic folder."""
-    from alembic import command  # noqa: PLC0415 - only start-up and `migrate` need it
-    from alembic.config import Config  # noqa: PLC0415
-
-    config = Config()
-    config.set_main_option("script_location", str(migrations))
-    with engine.begin() as connection:
-        config.attributes["connection"] = connection
-        command.upgrade(config, "head")

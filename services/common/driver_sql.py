@@ -2,22 +2,51 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Iterator, Sequence
+from typing import Any, Protocol
 
-import sqlalchemy as sa
 from sqlalchemy.engine import Connection
+
+from services.common.engines import driver_of
 
 Parameters = tuple[Any, ...] | list[tuple[Any, ...]]
 Statement = tuple[str, Parameters]
 
 
-def driver_sql(connection: Connection, sql: str, parameters: Parameters) -> sa.CursorResult[Any]:
+class Cursor(Protocol):
+    """What a driver answers with; its rows are plain tuples."""
+
+    @property
+    def rowcount(self) -> int:
+        """Return how many rows were written."""
+        ...
+
+    def fetchone(self) -> Any:
+        """Return the next row; None when there is none."""
+        ...
+
+    def __iter__(self) -> Iterator[Any]: ...
+
+
+def driver_sql(connection: Connection, sql: str, parameters: Parameters) -> Cursor:
     """Run SQL with `?` for each value, values as the driver takes them; a list runs it for each."""
+    if not connection.in_transaction():
+        connection.begin()
     if connection.dialect.name == "postgresql":
-        sql = sql.replace("?", "%s")
-    return connection.exec_driver_sql(sql, parameters)
+        sql = _as_psycopg(sql)
+    cursor: Any = driver_of(connection).cursor()
+    if isinstance(parameters, list):
+        cursor.executemany(sql, parameters)
+    else:
+        cursor.execute(sql, parameters)
+    return cursor  # type: ignore[no-any-return]  # as both drivers have it
+
+
+@functools.lru_cache(1_000)
+def _as_psycopg(sql: str) -> str:
+    return sql.replace("?", "%s")
 
 
 def run_together(connection: Connection, statements: Sequence[Statement]) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import TypeVar
 
 import msgspec
@@ -18,7 +18,7 @@ import sqlalchemy as sa
 from services.common.database import Timestamp, Transaction
 from services.common.driver_sql import driver_sql
 from services.common.errors import Reason, ServiceError
-from services.common.outbox import EPOCH
+from services.common.outbox import microseconds
 
 T = TypeVar("T")
 
@@ -55,21 +55,31 @@ _ANSWER = "UPDATE answers SET answer = ? WHERE principal = ? AND request_id = ?"
 _FIND = "SELECT method, fingerprint, answer FROM answers WHERE principal = ? AND request_id = ?"
 
 
-def once(tx: Transaction, key: Key | None, kind: type[T], work: Callable[[], T]) -> T:
+def once(
+    tx: Transaction,
+    key: Key | None,
+    kind: type[T],
+    work: Callable[[], T],
+    *,
+    expected: T | None = None,
+) -> T:
     """Do a write once per key; a repeat gets the first answer, a dataclass of `kind`.
 
-    A repeat that comes meanwhile waits: its claim is in conflict with the first one's.
+    A repeat that comes meanwhile waits: its claim is in conflict with the first one's. What
+    `work` is going to return, if that is known and given, need not be stored in a second step.
 
     Raises:
         ServiceError: REQUEST_ID_REUSED when the id came with another payload.
     """
     if key is None:
         return work()
-    if not _claim(tx, key):
+    if not _claim(tx, key, b"" if expected is None else msgspec.msgpack.encode(expected)):
         stored = _find(tx, key)
         assert stored is not None  # noqa: S101 - the claim found it
         return msgspec.msgpack.decode(stored, type=kind)
     answer = work()
+    if expected is not None:
+        return answer
     names = (key.principal, key.request_id)
     driver_sql(tx.connection, _ANSWER, (msgspec.msgpack.encode(answer), *names))
     return answer
@@ -81,21 +91,22 @@ def answered(tx: Transaction, key: Key | None, kind: type[T]) -> T | None:
     return None if stored is None else msgspec.msgpack.decode(stored, type=kind)
 
 
-def _claim(tx: Transaction, key: Key) -> bool:
+def _claim(tx: Transaction, key: Key, answer: bytes) -> bool:
     """Be the one to answer a key; False when it was answered, which another's claim waits for."""
-    now = (datetime.now(UTC) - EPOCH) // timedelta(microseconds=1)
-    row = (key.principal, key.request_id, key.method, key.fingerprint, b"", now)
+    now = microseconds(datetime.now(UTC))
+    row = (key.principal, key.request_id, key.method, key.fingerprint, answer, now)
     return driver_sql(tx.connection, _CLAIM, row).rowcount == 1
 
 
 def _find(tx: Transaction, key: Key) -> bytes | None:
-    row = driver_sql(tx.connection, _FIND, (key.principal, key.request_id)).first()
+    row = driver_sql(tx.connection, _FIND, (key.principal, key.request_id)).fetchone()
     if row is None:
         return None
-    if (row.method, bytes(row.fingerprint)) != (key.method, key.fingerprint):
+    method, fingerprint, answer = row
+    if (method, bytes(fingerprint)) != (key.method, key.fingerprint):
         raise ServiceError(
             Reason.REQUEST_ID_REUSED,
             "this request_id was used for another request; make a new one",
             request_id=key.request_id,
         )
-    return bytes(row.answer)
+    return bytes(answer)

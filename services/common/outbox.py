@@ -23,6 +23,16 @@ from services.common.driver_sql import driver_sql
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
+def microseconds(moment: datetime) -> int:
+    """Return a moment as databases keep it: microseconds since 1970."""
+    return (moment - EPOCH) // timedelta(microseconds=1)
+
+
+def moment(time_us: int) -> datetime:
+    """Return the moment that databases keep as so many microseconds."""
+    return EPOCH + timedelta(microseconds=time_us)
+
+
 @dataclass(frozen=True, slots=True)
 class Event:
     """One entry of a topic's ledger."""
@@ -71,7 +81,7 @@ def append(connection: Connection, entries: Sequence[tuple[str, str, bytes]]) ->
     # Topics are locked in one order, so that two transactions cannot deadlock.
     for topic in sorted({topic for topic, _, _ in entries}):
         own = [(kind, payload) for t, kind, payload in entries if t == topic]
-        last = driver_sql(connection, _ADVANCE, (topic, len(own))).scalar_one()
+        (last,) = driver_sql(connection, _ADVANCE, (topic, len(own))).fetchone()
         first = last - len(own) + 1
         events += [
             Event(topic, first + index, now, kind, payload)
@@ -91,7 +101,7 @@ def read_events(connection: Connection, topic: str, after: int, limit: int = 100
         .limit(limit)
     )
     return [
-        Event(row.topic, row.sequence, _time(row.time_us), row.kind, row.payload)
+        Event(row.topic, row.sequence, moment(row.time_us), row.kind, row.payload)
         for row in connection.execute(query)
     ]
 
@@ -136,16 +146,11 @@ def trim(
         .limit(limit)
     )
     # From the front without a hole, although clocks of replicas may differ.
-    old = itertools.takewhile(lambda row: _time(row.time_us) < before, connection.execute(oldest))
+    old = itertools.takewhile(lambda row: moment(row.time_us) < before, connection.execute(oldest))
     last = max((row.sequence for row in old), default=0)
     trimmed = sa.and_(_EVENTS.c.topic == topic, _EVENTS.c.sequence <= last)
     return connection.execute(_EVENTS.delete().where(trimmed)).rowcount if last else 0
 
 
 def _row(event: Event) -> tuple[object, ...]:
-    time_us = (event.time - EPOCH) // timedelta(microseconds=1)
-    return (event.topic, event.sequence, time_us, event.kind, event.payload)
-
-
-def _time(time_us: int) -> datetime:
-    return EPOCH + timedelta(microseconds=time_us)
+    return (event.topic, event.sequence, microseconds(event.time), event.kind, event.payload)

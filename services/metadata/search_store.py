@@ -147,7 +147,7 @@ def _scope(connection: Connection, parent: ModelName) -> Scope:
     else:
         sql += " AND delete_time IS NULL"
     rows = driver_sql(connection, f"{sql} LIMIT {MERGED + 1}", tuple(given))
-    pks = tuple(rows.scalars())
+    pks = tuple(pk for (pk,) in rows)
     return Scope(parent.project, pks if len(pks) <= MERGED else None)
 
 

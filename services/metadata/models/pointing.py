@@ -39,7 +39,8 @@ class Pointing:
         """
         now = self._clock()
         return await self._database.write(
-            lambda tx: once(tx, key, Alias, lambda: _move(tx, move, now))
+            lambda tx: once(tx, key, Alias, lambda: _move(tx, move, now)),
+            locks=str(move.name.parent),
         )
 
     async def delete(

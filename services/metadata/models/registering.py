@@ -123,7 +123,7 @@ class Registering:
             name = once(tx, key, Reserved, make).name
             return _Reservation(name, made[0] if made else None)
 
-        reserved = await self._database.write(reserve)
+        reserved = await self._database.write(reserve, locks=str(parent))
         # A repeat may find its version finished, deleted or gone by now.
         version = None if reserved.fresh else await self._get(reserved.name)
         if version is None or version.state is VersionState.PENDING:
@@ -187,10 +187,14 @@ class Registering:
         now = self._clock()
         actor = pending.creator
         if fresh is not None and not fresh.aliases:
-            ready = await self._database.write(lambda tx: _complete_fresh(tx, fresh, actor, now))
+            ready = await self._database.write(
+                lambda tx: _complete_fresh(tx, fresh, actor, now), locks=str(name.parent)
+            )
             if ready is not None:
                 return ready
-        return await self._database.write(lambda tx: _complete(tx, name, actor, now))
+        return await self._database.write(
+            lambda tx: _complete(tx, name, actor, now), locks=str(name.parent)
+        )
 
     async def _get(self, name: VersionName) -> Version:
         return await self._database.lookup(lambda tx: _found(tx, name))

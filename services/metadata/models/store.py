@@ -247,8 +247,9 @@ def next_number(connection: Connection, name: ModelName) -> tuple[int, int] | No
 
     None when there is no model, or it is deleted.
     """
-    row = driver_sql(connection, _NEXT_NUMBER, (name.project, name.model)).first()
-    return None if row is None else (row.pk, row.last_number)
+    found: tuple[int, int] | None
+    found = driver_sql(connection, _NEXT_NUMBER, (name.project, name.model)).fetchone()
+    return found
 
 
 def change_model(

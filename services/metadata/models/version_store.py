@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Iterable, Sequence
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Any
 
 import msgspec
@@ -15,7 +15,7 @@ from services.common.database import Timestamp
 from services.common.driver_sql import driver_sql
 from services.common.errors import not_found
 from services.common.names import WILDCARD, ArtifactName, ModelName, VersionName
-from services.common.outbox import EPOCH
+from services.common.outbox import microseconds
 from services.metadata.models import version_maps_store
 from services.metadata.models.domain import (
     PendingVersion,
@@ -32,9 +32,15 @@ from services.metadata.models.store import (
     VERSIONS,
     lock_model,
 )
-from services.metadata.schema import insert_new
+from services.metadata.schema import insert_rows
 from services.metadata.values import Failure, pack
 
+_INSERT = (
+    "INSERT INTO versions (model_pk, number, artifact, run, build, label, label_rank, taken_label,"
+    " description, card, license, environment_digest, tests_passed, wanted_aliases, creator,"
+    " create_time, state, revision) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?,"
+    " 'PENDING', 1) ON CONFLICT (model_pk, taken_label) DO NOTHING RETURNING pk"
+)
 _SET_FRESH_READY = (
     "UPDATE versions SET state = 'READY', ready_time = ?, revision = 2"
     # Every other change counts the revision up.
@@ -52,35 +58,30 @@ def insert_version(
     now: datetime,
 ) -> int | None:
     """Insert a PENDING version and return its row; None when its label is taken."""
-    row = insert_new(
-        connection,
-        VERSIONS,
-        ["model_pk", "taken_label"],
-        model_pk=model_pk,
-        number=number,
-        state=VersionState.PENDING.value,
-        artifact=draft.artifact,
-        run=draft.run,
-        build=draft.build,
-        label=draft.label,
-        label_rank=label_rank(draft.label),
-        taken_label=draft.label or None,
-        description=draft.description,
-        card=draft.card,
-        license=draft.license,
-        revision=1,
-        environment_digest=draft.environment_digest,
-        tests_passed=draft.tests_passed,
-        wanted_aliases=pack(draft.aliases),
-        creator=creator,
-        create_time=now,
+    values = (
+        model_pk,
+        number,
+        draft.artifact,
+        draft.run,
+        draft.build,
+        draft.label,
+        label_rank(draft.label),
+        draft.label or None,
+        draft.description,
+        draft.card,
+        draft.license,
+        draft.environment_digest,
+        draft.tests_passed,
+        pack(draft.aliases),
+        creator,
+        microseconds(now),
     )
+    row = driver_sql(connection, _INSERT, values).fetchone()
     if row is None:
         return None
-    labels = [{"version_pk": row.pk, "key": k, "value": v} for k, v in draft.labels.items()]
-    if labels:
-        connection.execute(VERSION_LABELS.insert(), labels)
-    return int(row.pk)
+    labels = [(*row, key, value) for key, value in draft.labels.items()]
+    insert_rows(connection, VERSION_LABELS.name, ("version_pk", "key", "value"), labels)
+    return int(row[0])
 
 
 def set_ready(connection: Connection, version_pk: int, now: datetime) -> tuple[str, ...] | None:
@@ -92,8 +93,7 @@ def set_ready(connection: Connection, version_pk: int, now: datetime) -> tuple[s
 
 def set_fresh_ready(connection: Connection, version_pk: int, now: datetime) -> bool:
     """Make a PENDING version READY that is as it was made; False if anything changed it."""
-    ready_time = (now - EPOCH) // timedelta(microseconds=1)
-    return driver_sql(connection, _SET_FRESH_READY, (ready_time, version_pk)).rowcount > 0
+    return driver_sql(connection, _SET_FRESH_READY, (microseconds(now), version_pk)).rowcount > 0
 
 
 def set_failed(connection: Connection, version_pk: int, failure: Failure) -> bool:

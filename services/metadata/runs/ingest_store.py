@@ -12,14 +12,14 @@ import random
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 import sqlalchemy as sa
-from sqlalchemy.engine import Connection, Row
+from sqlalchemy.engine import Connection
 
 from services.common.driver_sql import driver_sql
-from services.common.outbox import EPOCH
+from services.common.outbox import EPOCH, microseconds
 from services.metadata.models.domain import MetricGoal
 from services.metadata.models.store import MODEL_GOALS
 from services.metadata.runs import columns as arithmetic
@@ -97,8 +97,18 @@ class Written:
     next_block: int = 1
 
 
-def lock_runs(connection: Connection, pks: Iterable[int]) -> dict[int, Row[Any]]:
-    """Return pk, state, failure reason and mark of runs, locked until the transaction's end."""
+class LockedRun(NamedTuple):
+    """What of a run decides whether and how it takes a batch."""
+
+    pk: int
+    state: str
+    failure_reason: str | None
+    ingest_mark: int
+    delete_time: int | None
+
+
+def lock_runs(connection: Connection, pks: Iterable[int]) -> dict[int, LockedRun]:
+    """Return runs, locked until the transaction's end."""
     wanted = tuple(sorted(pks))
     suffix = "" if connection.dialect.name == "sqlite" else " FOR UPDATE"
     marks = ", ".join("?" * len(wanted))
@@ -106,7 +116,8 @@ def lock_runs(connection: Connection, pks: Iterable[int]) -> dict[int, Row[Any]]
         "SELECT pk, state, failure_reason, ingest_mark, delete_time FROM runs"  # noqa: S608 - marks
         f" WHERE pk IN ({marks}) ORDER BY pk{suffix}"
     )
-    return {row.pk: row for row in driver_sql(connection, sql, wanted)} if wanted else {}
+    rows = driver_sql(connection, sql, wanted) if wanted else ()
+    return {row[0]: LockedRun(*row) for row in rows}
 
 
 def load(connection: Connection, run_pk: int, mark: int) -> Ledger:
@@ -153,7 +164,7 @@ def beat(ledger: Ledger, now: datetime, writes: Writes) -> tuple[int, datetime]:
     if now - ledger.heard < _HEARTBEAT:
         writes.marks.append((mark, ledger.run_pk))
         return mark, ledger.heard
-    moment = (now - EPOCH) // timedelta(microseconds=1)
+    moment = microseconds(now)
     writes.beats.append((moment, mark, ledger.run_pk))
     return mark, now
 
@@ -301,7 +312,7 @@ def _insert_series(
     parameters: tuple[Any, ...] = (ledger.run_pk,)
     if len(new) == 1:
         sql, parameters = f"{sql} AND key = ?", (ledger.run_pk, new[0].key)
-    pks = {row.key: row.pk for row in driver_sql(connection, sql, parameters)}
+    pks = dict(driver_sql(connection, sql, parameters))
     for one in new:
         written.series[one.key] = Series(pks[one.key], one)
 

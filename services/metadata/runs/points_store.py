@@ -115,7 +115,7 @@ def block_numbers(connection: Connection, run_pk: int) -> tuple[int, int, int]:
         "SELECT count(*), coalesce(sum(length(steps)), 0), coalesce(max(number), 0)"
         " FROM metric_blocks WHERE run_pk = ?"
     )
-    count, size, last = driver_sql(connection, sql, (run_pk,)).one()
+    count, size, last = driver_sql(connection, sql, (run_pk,)).fetchone()
     return int(count), int(size) // 8, int(last) + 1
 
 
@@ -223,7 +223,7 @@ def _merge(connection: Connection, series_pks: Sequence[int]) -> None:
         order = " ORDER BY ordinal"
         rows = driver_sql(
             connection, 'SELECT ordinal, steps, times_us, "values"' + where + order, span
-        ).all()
+        )
         pieces = [Piece(pk, ordinal, _unpacked(*packed)) for ordinal, *packed in rows]
         driver_sql(connection, "DELETE" + where, span)
         add_chunks(connection, _joined(pieces))

@@ -12,7 +12,9 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection, Row
 
 from services.common.database import Double, Timestamp
+from services.common.driver_sql import driver_sql
 from services.common.names import WILDCARD, ModelName, RunName
+from services.common.outbox import microseconds
 from services.metadata.models.domain import MetricGoal
 from services.metadata.models.store import (
     MODEL_GOALS,
@@ -27,7 +29,6 @@ from services.metadata.runs.domain import (
     DatasetUse,
     MetricSummary,
     Run,
-    RunDraft,
     RunState,
     RuntimeEnvironment,
 )
@@ -35,7 +36,7 @@ from services.metadata.schema import (
     METADATA,
     BinaryText,
     index_params,
-    insert_new,
+    insert_rows,
     param_values,
     reference,
     row_id,
@@ -136,45 +137,32 @@ sa.Index("run_tags_value", *(RUN_TAGS.c[n] for n in ("model_pk", "key", "value",
 index_params("run_params", RUN_PARAMS, owner="run_pk")
 
 
-def insert_run(
-    connection: Connection,
-    model_pk: int,
-    run: str,
-    draft: RunDraft,
-    *,
-    creator: str,
-    now: datetime,
-) -> int | None:
-    """Insert a RUNNING run and return its row; None when it exists."""
-    row = insert_new(
-        connection,
-        RUNS,
-        ["model_pk", "run"],
-        model_pk=model_pk,
-        run=run,
-        display_name=draft.display_name,
-        notes=draft.notes,
-        run_group=draft.group,
-        git_commit="",
-        git_branch="",
-        state=RunState.RUNNING.value,
-        build=draft.build,
-        image="",
-        diff="",
-        creator=creator,
-        create_time=now,
-        heartbeat_time=now,
-        revision=1,
-    )
+# A run of a model that there is, locked until the transaction's end; one of that name stays.
+_INSERT_RUN = (
+    "INSERT INTO runs (model_pk, run, display_name, notes, run_group, build, creator, state,"
+    " create_time, heartbeat_time, git_commit, git_branch, image, diff, revision, ingest_mark)"
+    " SELECT pk, ?, ?, ?, ?, ?, ?, 'RUNNING', ?, ?, '', '', '', '', 1, 0 FROM models"
+    " WHERE project = ? AND model = ? AND delete_time IS NULL{lock}"
+    " ON CONFLICT (model_pk, run) DO NOTHING"
+    " RETURNING pk, model_pk"
+)
+
+
+def insert_run(connection: Connection, run: Run) -> int | None:
+    """Insert a run that has just been started, and return its row.
+
+    None when a run of this name exists, or its model does not or is deleted.
+    """
+    name, start = run.name, microseconds(run.create_time)
+    texts = (name.run, run.display_name, run.notes, run.group, run.build, run.creator)
+    values = (*texts, start, start, name.project, name.model)
+    lock = "" if connection.dialect.name == "sqlite" else " FOR UPDATE"
+    row = driver_sql(connection, _INSERT_RUN.format(lock=lock), values).fetchone()
     if row is None:
         return None
-    tags = [
-        {"run_pk": row.pk, "model_pk": model_pk, "key": key, "value": value}
-        for key, value in draft.tags.items()
-    ]
-    if tags:
-        connection.execute(RUN_TAGS.insert(), tags)
-    return int(row.pk)
+    tags = [(*row, key, value) for key, value in run.tags.items()]
+    insert_rows(connection, RUN_TAGS.name, ("run_pk", "model_pk", "key", "value"), tags)
+    return int(row[0])
 
 
 def find_run_pk(connection: Connection, name: RunName, *, deleted: bool = True) -> int | None:

@@ -59,21 +59,20 @@ class Tracker:
         Raises:
             ServiceError: RESOURCE_EXISTS; RESOURCE_NOT_FOUND when there is no such project.
         """
-        now = self._clock()
         name = RunName(parent.project, parent.model, run_id or f"run-{secrets.token_hex(8)}")
+        run = started(name, draft, creator=creator, now=self._clock())
 
         def create(tx: Transaction) -> Run:
-            model_pk = ensure_model(tx, parent, now)
-            pk = store.insert_run(
-                tx.connection, model_pk, name.run, draft, creator=creator, now=now
-            )
-            if pk is None:
-                raise already_exists(name)
-            run = started(name, draft, creator=creator, now=now)
+            if store.insert_run(tx.connection, run) is None:
+                ensure_model(tx, parent, run.create_time)
+                if store.insert_run(tx.connection, run) is None:
+                    raise already_exists(name)
             publish_run(tx, ChangeKind.RUN_CREATED, run, actor=creator)
             return run
 
-        return await self._database.write(lambda tx: once(tx, key, Run, lambda: create(tx)))
+        return await self._database.write(
+            lambda tx: once(tx, key, Run, lambda: create(tx), expected=run), locks=str(parent)
+        )
 
     async def get(self, name: RunName) -> Run:
         """Return a run with everything that is known of it."""
@@ -113,7 +112,7 @@ class Tracker:
                 publish_run(tx, ChangeKind.RUN_ENDED, run, actor=actor)
             return run
 
-        return await self._database.write(finish)
+        return await self._database.write(finish, locks=str(name.parent))
 
     async def sweep_forever(self) -> None:
         """Fail runs that fell silent, until cancelled.

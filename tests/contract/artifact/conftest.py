@@ -12,7 +12,7 @@ import pytest
 
 from services.artifact.__main__ import MIGRATIONS
 from services.artifact.settings import ArtifactSettings
-from services.common.database import create_engine, migrate
+from services.common.engines import create_engine, migrate
 from tests.contract.artifact.serving import connected, serving
 from tests.contract.artifact.yard import Yard
 from tests.servers.seaweedfs import S3Bucket

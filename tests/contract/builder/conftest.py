@@ -11,7 +11,7 @@ import pytest
 
 from services.builder.__main__ import MIGRATIONS
 from services.builder.settings import BuilderSettings
-from services.common.database import create_engine, migrate
+from services.common.engines import create_engine, migrate
 from services.common.environments import Environments
 from tests.contract.builder.stack import Stack, running
 from tests.contract.builder.yard import Yard

@@ -9,7 +9,8 @@ import pytest
 import sqlalchemy as sa
 
 from services.common import idempotency, outbox
-from services.common.database import Database, Double, Timestamp, create_engine
+from services.common.database import Database, Double, Timestamp
+from services.common.engines import create_engine
 
 SCHEMA = sa.MetaData()
 outbox.tables(SCHEMA)

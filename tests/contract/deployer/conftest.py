@@ -10,7 +10,7 @@ from pathlib import Path
 import grpc
 import pytest
 
-from services.common.database import create_engine, migrate
+from services.common.engines import create_engine, migrate
 from services.deployer.__main__ import MIGRATIONS
 from services.deployer.settings import Settings
 from tests.contract.deployer import registry as registries

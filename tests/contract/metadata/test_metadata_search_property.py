@@ -17,14 +17,14 @@ import sqlalchemy as sa
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from services.common.database import create_engine, migrate
+from services.common.engines import create_engine, migrate
 from services.common.errors import ServiceError
-from services.common.names import ModelName
+from services.common.names import ModelName, RunName
 from services.metadata.__main__ import MIGRATIONS
 from services.metadata.listing import Listing
 from services.metadata.models.store import MODEL_GOALS, MODELS
 from services.metadata.projects.store import PROJECTS
-from services.metadata.runs.domain import RunDraft
+from services.metadata.runs.domain import RunDraft, started
 from services.metadata.runs.search_store import SUBJECT
 from services.metadata.runs.store import RUN_PARAMS, RUNS, SERIES, insert_run
 from services.metadata.search_store import search
@@ -307,7 +307,8 @@ def fill(connection: sa.Connection, records: list[Record], goals: dict[Any, str]
     for place, record in enumerate(records):
         draft = RunDraft(display_name="", tags=record.tags, build="", group=record.group)
         model_pk = pks[record.model]
-        pk = insert_run(connection, model_pk, f"r{place}", draft, creator="u", now=EPOCH)
+        name = RunName("p", record.model, f"r{place}")
+        pk = insert_run(connection, started(name, draft, creator="u", now=EPOCH))
         assert pk is not None
         places[pk] = place
         if record.end is not None:
