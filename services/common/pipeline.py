@@ -1,4 +1,4 @@
-"""The one gRPC interceptor: it parses requests and runs the list around each handler.
+"""What stands around each handler: requests are parsed, the list of interceptors is run.
 
 Requests are parsed here and not by grpcio, which answers UNKNOWN or INTERNAL to
 bytes that are no message. All four kinds of RPC go the same way.
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import grpc
@@ -25,7 +25,6 @@ _Handler = TypeVar("_Handler", bound=Callable[..., Any])
 _READ = "_read_by"
 if TYPE_CHECKING:  # grpc's own class takes no parameters at run time
     Handler = grpc.RpcMethodHandler[Any, Any]
-    Continuation = Callable[[grpc.HandlerCallDetails], Awaitable[Handler | None]]
 
 
 def read_by(read: Callable[[bytes], Any]) -> Callable[[_Handler], _Handler]:
@@ -38,65 +37,47 @@ def read_by(read: Callable[[bytes], Any]) -> Callable[[_Handler], _Handler]:
     return mark
 
 
-class Pipeline(grpc.aio.ServerInterceptor):
-    """Wraps each declared method's handler; others (health, reflection) pass untouched."""
+def wrapped(handler: Handler, method: Method, chain: Chain) -> Handler:
+    """Return a method's handler with the interceptors around it."""
+    serialise = handler.response_serializer
+    answer, answers = _unary_handler(handler), _stream_handler(handler)
+    read = getattr(answers if method.server_streaming else answer, _READ, None)
+    read = read or method.request_class.FromString
 
-    def __init__(self, chain: Chain, methods: Mapping[str, Method]) -> None:
-        self._chain = chain
-        self._methods = methods
+    async def unary(raw: Any, context: Context) -> Any:
+        incoming = _Incoming(method, context, raw, read)
+        error: BaseException | None = None
+        response: Any = b""
+        try:
+            request = await incoming.enter(chain)
+            response = await answer(request, context)
+        except BaseException as raised:  # the interceptors decide
+            error = raised
+        await incoming.leave(chain, error)
+        return b"" if error is not None else response
 
-    async def intercept_service(
-        self,
-        continuation: Continuation,
-        handler_call_details: grpc.HandlerCallDetails,
-    ) -> Handler | None:
-        """Wrap the handler of one call."""
-        handler = await continuation(handler_call_details)
-        method = self._methods.get(handler_call_details.method)
-        if handler is None or method is None:
-            return handler
-        return self._wrap(handler, method)
+    async def stream(raw: Any, context: Context) -> AsyncIterator[Any]:
+        incoming = _Incoming(method, context, raw, read)
+        error: BaseException | None = None
+        try:
+            request = await incoming.enter(chain)
+            async for response in answers(request, context):
+                yield response
+        except BaseException as raised:  # the interceptors decide
+            error = raised
+        await incoming.leave(chain, error)
 
-    def _wrap(self, handler: Handler, method: Method) -> Handler:
-        chain = self._chain
-        serialise = handler.response_serializer
-        implementation = (_stream_handler if method.server_streaming else _unary_handler)(handler)
-        read = getattr(implementation, _READ, method.request_class.FromString)
-
-        async def unary(raw: Any, context: Context) -> Any:
-            incoming = _Incoming(method, context, raw, read)
-            error: BaseException | None = None
-            response: Any = b""
-            try:
-                request = await incoming.enter(chain)
-                response = await _unary_handler(handler)(request, context)
-            except BaseException as raised:  # the interceptors decide
-                error = raised
-            await incoming.leave(chain, error)
-            return b"" if error is not None else response
-
-        async def stream(raw: Any, context: Context) -> AsyncIterator[Any]:
-            incoming = _Incoming(method, context, raw, read)
-            error: BaseException | None = None
-            try:
-                request = await incoming.enter(chain)
-                async for response in _stream_handler(handler)(request, context):
-                    yield response
-            except BaseException as raised:  # the interceptors decide
-                error = raised
-            await incoming.leave(chain, error)
-
-        make = {
-            (False, False): grpc.unary_unary_rpc_method_handler,
-            (False, True): grpc.unary_stream_rpc_method_handler,
-            (True, False): grpc.stream_unary_rpc_method_handler,
-            (True, True): grpc.stream_stream_rpc_method_handler,
-        }[method.client_streaming, method.server_streaming]
-        return make(
-            stream if method.server_streaming else unary,
-            request_deserializer=None,
-            response_serializer=lambda response: _serialised(response, serialise),
-        )
+    make = {
+        (False, False): grpc.unary_unary_rpc_method_handler,
+        (False, True): grpc.unary_stream_rpc_method_handler,
+        (True, False): grpc.stream_unary_rpc_method_handler,
+        (True, True): grpc.stream_stream_rpc_method_handler,
+    }[method.client_streaming, method.server_streaming]
+    return make(
+        stream if method.server_streaming else unary,
+        request_deserializer=None,
+        response_serializer=lambda response: _serialised(response, serialise),
+    )
 
 
 def _serialised(response: Any, serialise: Callable[[Any], bytes] | None) -> bytes:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import ipaddress
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,8 +19,8 @@ from google.protobuf import descriptor_pool
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
 from services.common.interceptors import Chain
-from services.common.methods import Method, methods_of
-from services.common.pipeline import Pipeline
+from services.common.methods import methods_of
+from services.common.pipeline import wrapped
 from services.common.settings import SettingsError
 
 Register = Callable[[Any, Any], None]
@@ -65,23 +65,26 @@ class Server:
 
     def __init__(self, settings: ServerSettings, chain: Chain) -> None:
         self._settings = settings
-        self._methods: dict[str, Method] = {}
+        self._chain = chain
         self._names: list[str] = []
+        self._handlers = _Handlers()
         self._server = grpc.aio.server(
-            interceptors=[Pipeline(chain, self._methods)],
+            handlers=[self._handlers],
             options=OPTIONS,
             maximum_concurrent_rpcs=MAX_CONCURRENT_CALLS,
         )
         self._health = health.aio.HealthServicer()
-        health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
+        register: Register = health_pb2_grpc.add_HealthServicer_to_server
+        register(self._health, self._handlers)
 
     def add(self, register: Register, servicer: object) -> None:
         """Serve a servicer; refused when one of its RPCs declares no right."""
-        name = _service_name(register, servicer)
-        descriptor = descriptor_pool.Default().FindServiceByName(name)
-        self._methods.update(methods_of(descriptor))
-        self._names.append(name)
-        register(servicer, _Unregistered(self._server))
+        own = _Handlers()
+        register(servicer, own)
+        methods = methods_of(descriptor_pool.Default().FindServiceByName(own.service_name))
+        self._names.append(own.service_name)
+        for path, handler in own.by_path.items():
+            self._handlers.by_path[path] = wrapped(handler, methods[path], self._chain)
 
     async def start(self) -> int:
         """Listen and answer; return the port."""
@@ -121,11 +124,15 @@ class Server:
         return self._server.add_insecure_port(settings.listen)
 
     def _add_reflection(self) -> None:
-        from grpc_reflection.v1alpha import reflection  # noqa: PLC0415 - not in production
-
-        reflection.enable_server_reflection(
-            [*self._names, health.SERVICE_NAME, reflection.SERVICE_NAME], self._server
+        # Not in production.
+        from grpc_reflection.v1alpha import (  # noqa: PLC0415
+            reflection,
+            reflection_pb2_grpc,
         )
+
+        names = [*self._names, health.SERVICE_NAME, reflection.SERVICE_NAME]
+        register: Register = reflection_pb2_grpc.add_ServerReflectionServicer_to_server
+        register(reflection.aio.ReflectionServicer(names), self._handlers)
 
 
 def is_loopback(address: str) -> bool:
@@ -139,36 +146,25 @@ def is_loopback(address: str) -> bool:
         return host == "localhost"
 
 
-class _Unregistered:
-    """Takes a service's handlers without registering its methods one by one.
+class _Handlers(grpc.GenericRpcHandler):
+    """Methods' handlers by path, as a generated `add_…_to_server` registers them.
 
-    grpcio waits on every registered method at each call, so a call would cost the more
-    the more methods there are.
+    They are not registered with grpcio itself: it waits on every registered method at each
+    call, so a call would cost the more the more methods there are.
     """
 
-    def __init__(self, server: grpc.aio.Server) -> None:
-        self._server = server
+    def __init__(self) -> None:
+        self.by_path: dict[str, Any] = {}
+        self.service_name = ""
 
-    def add_generic_rpc_handlers(self, handlers: tuple[Any, ...]) -> None:
-        self._server.add_generic_rpc_handlers(handlers)
+    def service(self, handler_call_details: grpc.HandlerCallDetails) -> Any:
+        """Return the handler of a call; None when there is no such method."""
+        return self.by_path.get(handler_call_details.method)
 
-    def add_registered_method_handlers(self, _name: str, _handlers: object) -> None:
-        """Do nothing: the generic handlers serve the methods."""
+    def add_generic_rpc_handlers(self, _handlers: object) -> None:
+        """Do nothing: the same handlers come method by method."""
 
-
-class _Recorder:
-    """Takes what a generated `add_…_to_server` registers, to learn the service's name."""
-
-    name = ""
-
-    def add_generic_rpc_handlers(self, handlers: tuple[Any, ...]) -> None:
-        self.name = handlers[0].service_name()
-
-    def add_registered_method_handlers(self, name: str, _handlers: object) -> None:
-        self.name = name
-
-
-def _service_name(register: Register, servicer: object) -> str:
-    recorder = _Recorder()
-    register(servicer, recorder)
-    return recorder.name
+    def add_registered_method_handlers(self, name: str, handlers: Mapping[str, Any]) -> None:
+        """Take a service's handlers."""
+        self.service_name = name
+        self.by_path |= {f"/{name}/{method}": handler for method, handler in handlers.items()}
