@@ -13,14 +13,14 @@ import logging
 import secrets
 import time
 from collections import defaultdict
-from collections.abc import AsyncGenerator, Iterator
-from datetime import timedelta
+from collections.abc import AsyncGenerator, Iterator, Sequence
 from typing import Any
 
+import msgspec
 import redis.asyncio as redis
 
 from services.common.database import Database
-from services.common.outbox import EPOCH, Event, read_events
+from services.common.outbox import Event, microseconds, moment, read_events
 from services.common.pagination import cursor_expired
 
 logger = logging.getLogger(__name__)
@@ -34,10 +34,20 @@ BLOCK_MILLISECONDS = 3_000
 SOCKET_SECONDS = 6.0
 HEARTBEAT_SECONDS = 10.0
 PAGE = 200
+ENTRY_BYTES = 256 * 1024
 CANCEL_SECONDS = 0.2
 PENDING = 10_000
-GATHER_SECONDS = 0.005
+GATHER_SECONDS = 0.01
 EXPIRE_SECONDS = 60.0
+
+
+class _Carried(msgspec.Struct, array_like=True):
+    """An event as an entry of its topic's stream carries it."""
+
+    sequence: int
+    time_us: int
+    kind: str
+    payload: bytes
 
 
 class EventBus:
@@ -98,20 +108,20 @@ class EventBus:
         assert self._client is not None  # noqa: S101 - run() checked
         while True:
             batch = [await self._outgoing.get()]
-            # A send costs as much as a call: what comes in the next moment goes with it.
-            await asyncio.sleep(GATHER_SECONDS)
             while not self._outgoing.empty() and len(batch) < PAGE:
                 batch.append(self._outgoing.get_nowait())
             try:
                 async with self._client.pipeline(transaction=False) as pipeline:
-                    for event in batch:
-                        key = self._prefix + event.topic
-                        pipeline.xadd(key, _fields(event), maxlen=STREAM_LENGTH, approximate=True)
+                    for topic, entry in _entries(batch):
+                        key = self._prefix + topic
+                        pipeline.xadd(key, {"e": entry}, maxlen=STREAM_LENGTH, approximate=True)
                     due = self._due({self._prefix + event.topic for event in batch})
                     for key in due:
                         pipeline.expire(key, STREAM_SECONDS)
                     await pipeline.execute()
                 self._expiring.update(due)
+                # A send costs as much as a call: what comes in the next moment goes together.
+                await asyncio.sleep(GATHER_SECONDS)
             except (redis.RedisError, OSError) as error:
                 logger.warning("events not sent, followers poll", extra={"error": str(error)})
                 self._expiring.clear()
@@ -143,7 +153,8 @@ class EventBus:
                 if key in self._positions:
                     self._positions[key] = entry_id
                 if key != self._doorbell:
-                    self._deliver(_event(key.removeprefix(self._prefix), fields))
+                    for event in _events(key.removeprefix(self._prefix), fields[b"e"]):
+                        self._deliver(event)
 
     def _deliver(self, event: Event) -> None:
         for queue in self._followers.get(event.topic, ()):
@@ -230,23 +241,25 @@ async def _next_live(queue: asyncio.Queue[Event], after: int) -> list[Event]:
     return following
 
 
-def _fields(event: Event) -> dict[Any, Any]:
-    return {
-        "s": event.sequence,
-        "t": (event.time - EPOCH) // timedelta(microseconds=1),
-        "k": event.kind,
-        "p": event.payload,
-    }
+def _entries(events: Sequence[Event]) -> Iterator[tuple[str, bytes]]:
+    """Yield entries for events' topics: several small events to one, which costs as one does."""
+    waiting: dict[str, tuple[list[_Carried], int]] = {}
+    for event in events:
+        carried, size = waiting.pop(event.topic, ([], 0))
+        if size + len(event.payload) > ENTRY_BYTES and carried:
+            yield event.topic, msgspec.msgpack.encode(carried)
+            carried, size = [], 0
+        carried.append(
+            _Carried(event.sequence, microseconds(event.time), event.kind, event.payload)
+        )
+        waiting[event.topic] = (carried, size + len(event.payload))
+    for topic, (carried, _) in waiting.items():
+        yield topic, msgspec.msgpack.encode(carried)
 
 
-def _event(topic: str, fields: dict[bytes, bytes]) -> Event:
-    return Event(
-        topic=topic,
-        sequence=int(fields[b"s"]),
-        time=EPOCH + timedelta(microseconds=int(fields[b"t"])),
-        kind=fields[b"k"].decode(),
-        payload=fields[b"p"],
-    )
+def _events(topic: str, entry: bytes) -> Iterator[Event]:
+    for one in msgspec.msgpack.decode(entry, type=list[_Carried]):
+        yield Event(topic, one.sequence, moment(one.time_us), one.kind, one.payload)
 
 
 def _pairs(answer: Any) -> Iterator[tuple[str, list[tuple[str, dict[bytes, bytes]]]]]:
