@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections import Counter
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -16,7 +16,16 @@ from services.artifact.domain import Artifact, Hold, bytes_missing
 from services.artifact.schema import ARTIFACTS, FILES, HOLDS
 from services.artifact.store import insert, refer
 from services.common.database import Timestamp
+from services.common.driver_sql import driver_sql
 from services.common.names import ArtifactName
+from services.common.outbox import microseconds, moment
+
+_FIND_LEASES = "SELECT digest, lease_expire_time FROM artifacts WHERE project = ? AND digest IN"
+_FIND_HOLDERS = "SELECT digest, holder FROM holds WHERE project = ? AND holder IN"
+_ADD_HOLD = (
+    "INSERT INTO holds (project, digest, holder, create_time) VALUES (?, ?, ?, ?)"
+    " ON CONFLICT DO NOTHING"
+)
 
 
 def add_artifact(
@@ -124,6 +133,41 @@ def find_holding(connection: Connection, name: ArtifactName, holder: str) -> Hol
         return Holding(None, None)
     hold = None if row.create_time is None else Hold(name, holder, row.create_time)
     return Holding(hold, row.lease_expire_time)
+
+
+def find_holdings(
+    connection: Connection, wanted: Sequence[tuple[ArtifactName, str]]
+) -> tuple[set[tuple[ArtifactName, str]], dict[ArtifactName, datetime]]:
+    """Return which holds on artifacts of one project are taken, and the artifacts' leases."""
+    project = wanted[0][0].project
+    names = {name.artifact: name for name, _ in wanted}
+    found = driver_sql(connection, _FIND_LEASES + _marks(names), (project, *names))
+    leases = {names[digest]: moment(until) for digest, until in found}
+    holders = [holder for _, holder in wanted]
+    found = driver_sql(connection, _FIND_HOLDERS + _marks(holders), (project, *holders))
+    return {(names[digest], holder) for digest, holder in found if digest in names}, leases
+
+
+def add_holds(connection: Connection, holds: Sequence[Hold]) -> set[ArtifactName]:
+    """Record holds on artifacts of one project; return the artifacts that went meanwhile."""
+    project = holds[0].artifact.project
+    names = {hold.artifact.artifact: hold.artifact for hold in holds}
+    # The lock, where the database has such, makes a sweep wait and then see the holds.
+    lock = "" if connection.dialect.name == "sqlite" else " ORDER BY digest FOR KEY SHARE"
+    statement = _FIND_LEASES + _marks(names) + lock
+    standing = {digest for digest, _ in driver_sql(connection, statement, (project, *names))}
+    rows = [
+        (project, hold.artifact.artifact, hold.holder, microseconds(hold.create_time))
+        for hold in holds
+        if hold.artifact.artifact in standing
+    ]
+    if rows:
+        driver_sql(connection, _ADD_HOLD, rows)
+    return {name for digest, name in names.items() if digest not in standing}
+
+
+def _marks(values: Collection[str]) -> str:
+    return f" ({', '.join('?' * len(values))})"
 
 
 @functools.cache

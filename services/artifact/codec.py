@@ -20,6 +20,7 @@ from services.artifact.domain import (
     CHUNKS_PER_RECIPE_MESSAGE,
     DIGESTS_PER_CALL,
     HOLDER_CHARACTERS,
+    HOLDS_PER_CALL,
     MESSAGE_BYTES,
     PATH_BYTES,
     RECIPES_PER_CALL,
@@ -217,6 +218,19 @@ def hold_request(message: artifact_pb2.Hold) -> tuple[ArtifactName, str]:
     """Read an artifact and its holder, a resource of the same project."""
     name = ArtifactName.parse(message.artifact, "hold.artifact")
     return name, _holder(message.holder, ProjectName(name.project), "hold.holder")
+
+
+def hold_requests(
+    request: artifact_service_pb2.HoldArtifactsRequest,
+) -> list[tuple[ArtifactName, str]]:
+    """Read artifacts of one project and their holders."""
+    if len(request.holds) > HOLDS_PER_CALL:
+        raise limit_exceeded("holds_per_call", HOLDS_PER_CALL)
+    parent = ProjectName.parse(request.parent, "parent")
+    wanted = [hold_request(message) for message in request.holds]
+    if any(name.project != parent.project for name, _ in wanted):
+        raise invalid_name("holds", "must be of the project `parent`")
+    return wanted
 
 
 def holder_request(

@@ -17,6 +17,8 @@ from services.common.database import Database, Transaction
 from services.common.errors import Reason, ServiceError, not_found
 from services.common.names import ArtifactName, ProjectName
 
+Wanted = tuple[ArtifactName, str]
+"""An artifact and who is to hold it."""
 _FILES_AT_ONCE = 200
 
 
@@ -52,14 +54,25 @@ class Holds:
         )
         if found.hold is not None:
             return found.hold
-        # What was just committed is leased for long enough already.
-        soon = now + self._granting.duration / 2
-        if found.lease_expire_time is None or found.lease_expire_time < soon:
-            await self._lease(name, self._granting.granted(now))
-        # The lease keeps the bytes while they are looked over, without a long transaction.
-        await self._check_whole(name)
+        await self._secure(name, found.lease_expire_time, now)
         hold = Hold(name, holder, now)
         return await self._database.write(lambda tx: artifact_store.add_hold(tx.connection, hold))
+
+    async def hold_all(self, wanted: Sequence[Wanted]) -> list[Wanted]:
+        """Hold artifacts of one project, each for a holder; return those not wholly there."""
+        now = self._clock()
+        held, leases = await self._database.lookup(
+            lambda tx: artifact_store.find_holdings(tx.connection, wanted)
+        )
+        new = [one for one in wanted if one not in held]
+        names = {name for name, _ in new}
+        lost = {name for name in names if await self._is_lost(name, leases.get(name), now)}
+        holds = [Hold(name, holder, now) for name, holder in new if name not in lost]
+        if holds:
+            lost |= await self._database.write(
+                lambda tx: artifact_store.add_holds(tx.connection, holds)
+            )
+        return [one for one in new if one[0] in lost]
 
     async def release(self, name: ArtifactName, holder: str) -> None:
         """Release a hold; there may be none."""
@@ -82,6 +95,23 @@ class Holds:
         await self._database.write(
             lambda tx: artifact_store.delete_holder(tx.connection, project.project, holder)
         )
+
+    async def _is_lost(self, name: ArtifactName, leased: datetime | None, now: datetime) -> bool:
+        try:
+            await self._secure(name, leased, now)
+        except ServiceError as error:
+            if error.reason is not Reason.BYTES_MISSING:
+                raise
+            return True
+        return False
+
+    async def _secure(self, name: ArtifactName, leased: datetime | None, now: datetime) -> None:
+        """See that all of an artifact is there, and goes on being so until it is held."""
+        # What was just committed is leased for long enough already.
+        if leased is None or leased < now + self._granting.duration / 2:
+            await self._lease(name, self._granting.granted(now))
+        # The lease keeps the bytes while they are looked over, without a long transaction.
+        await self._check_whole(name)
 
     async def _lease(self, name: ArtifactName, until: datetime) -> None:
         if not await self._database.write(

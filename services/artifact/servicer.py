@@ -140,6 +140,15 @@ class ArtifactServicer(artifact_service_pb2_grpc.ArtifactServiceServicer):
         name, holder = codec.hold_request(request.hold)
         return pb.HoldArtifactResponse(hold=codec.hold(await self._holds.hold(name, holder)))
 
+    async def HoldArtifacts(
+        self, request: pb.HoldArtifactsRequest, context: Context
+    ) -> pb.HoldArtifactsResponse:
+        """Hold artifacts."""
+        wanted = codec.hold_requests(request)
+        missing = set(await self._holds.hold_all(wanted))
+        asked = zip(wanted, request.holds, strict=True)
+        return pb.HoldArtifactsResponse(missing=[hold for pair, hold in asked if pair in missing])
+
     async def ReleaseArtifact(
         self, request: pb.ReleaseArtifactRequest, context: Context
     ) -> pb.ReleaseArtifactResponse:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
+from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
@@ -12,6 +13,7 @@ from sqlalchemy.engine import Connection
 
 from services.artifact.domain import ChunkRef, Pack, StoredFile, bytes_missing, split_digests
 from services.artifact.schema import CHUNKS, FILES, PACKS, SPACES
+from services.common.driver_sql import driver_sql
 
 _SLICE = 500
 
@@ -57,34 +59,33 @@ def find_chunks(
     connection: Connection, project: str, digests: Sequence[bytes], *, damaged: bool = False
 ) -> dict[bytes, ChunkRef]:
     """Return where chunks lie; damaged ones only when asked for."""
-    found: dict[bytes, ChunkRef] = {}
-    for some in slices(digests):
-        query = sa.select(CHUNKS.c.digest, CHUNKS.c.pack, CHUNKS.c.position, CHUNKS.c.length).where(
-            among(CHUNKS, project, some)
-        )
-        if not damaged:
-            query = query.where(CHUNKS.c.damaged.is_(sa.false()))
-        for digest, pack, position, length in connection.execute(query):
-            found[bytes(digest)] = ChunkRef(bytes(digest), pack, position, length)
-    return found
+    sql = "SELECT digest, pack, position, length FROM chunks"
+    return {
+        bytes(digest): ChunkRef(bytes(digest), pack, position, length)
+        for digest, pack, position, length in _among(connection, sql, project, digests, damaged)
+    }
 
 
 def find_files(
     connection: Connection, project: str, digests: Sequence[bytes], *, damaged: bool = False
 ) -> dict[bytes, StoredFile]:
     """Return committed files; damaged ones only when asked for."""
-    found: dict[bytes, StoredFile] = {}
+    sql = "SELECT digest, size_bytes, chunk_digests, chunk_lengths FROM files"
+    return {
+        bytes(digest): StoredFile.unpack(bytes(digest), size, bytes(chunks), bytes(lengths))
+        for digest, size, chunks, lengths in _among(connection, sql, project, digests, damaged)
+    }
+
+
+def _among(
+    connection: Connection, sql: str, project: str, digests: Sequence[bytes], damaged: bool
+) -> Iterator[tuple[Any, ...]]:
+    """Yield rows of a project with some digests, those that are damaged only when asked for."""
+    sound = "" if damaged else " AND NOT damaged"
     for some in slices(digests):
-        query = sa.select(
-            FILES.c.digest, FILES.c.size_bytes, FILES.c.chunk_digests, FILES.c.chunk_lengths
-        ).where(among(FILES, project, some))
-        if not damaged:
-            query = query.where(FILES.c.damaged.is_(sa.false()))
-        for digest, size, chunks, lengths in connection.execute(query):
-            found[bytes(digest)] = StoredFile.unpack(
-                bytes(digest), size, bytes(chunks), bytes(lengths)
-            )
-    return found
+        marks = ", ".join("?" * len(some))
+        statement = f"{sql} WHERE project = ? AND digest IN ({marks}){sound}"
+        yield from driver_sql(connection, statement, (project, *some))
 
 
 def is_known_to(caller: str) -> sa.ColumnElement[bool]:

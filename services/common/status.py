@@ -89,8 +89,13 @@ def decode(error: grpc.aio.AioRpcError) -> ServiceError:
     if isinstance(details, bytes):
         return _from_status(status_pb2.Status.FromString(details))
     if error.code() in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED):
-        return ServiceError(Reason.SERVICE_UNAVAILABLE, "a service of the suite does not answer")
+        return unanswered()
     return ServiceError(Reason.INTERNAL, "internal error")
+
+
+def unanswered() -> ServiceError:
+    """Say that another service of the suite could not be asked."""
+    return ServiceError(Reason.SERVICE_UNAVAILABLE, "a service of the suite does not answer")
 
 
 def _from_status(status: status_pb2.Status) -> ServiceError:

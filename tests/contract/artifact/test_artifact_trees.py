@@ -7,6 +7,7 @@ import os
 
 import grpc
 import pytest
+from modelyard.artifact.v1 import artifact_pb2
 from modelyard.artifact.v1 import artifact_service_pb2 as pb
 
 from tests.contract.artifact.conftest import Start
@@ -159,6 +160,27 @@ async def test_hold_and_release(yard: Yard) -> None:
     await yard.release(artifact.name, holder)
     again = await yard.hold(artifact.name, holder)
     assert again.create_time.ToNanoseconds() > hold.create_time.ToNanoseconds()
+
+
+async def test_many_are_held_at_once_but_for_those_missing(yard: Yard) -> None:
+    names = [(await yard.push({"a": Content(bytes([number]))})).name for number in range(3)]
+    absent = f"projects/alpha/artifacts/{'a' * 64}"
+    holders = [f"projects/alpha/models/churn/versions/{number}" for number in range(5)]
+    pairs = list(zip([*names, absent, names[0]], holders, strict=True))
+    first = await yard.hold(*pairs[0])
+    holds = [artifact_pb2.Hold(artifact=name, holder=holder) for name, holder in pairs]
+    request = pb.HoldArtifactsRequest(parent="projects/alpha", holds=holds)
+    for _ in range(2):
+        answer = await yard.stub.HoldArtifacts(request, metadata=yard.metadata, timeout=10)
+        assert list(answer.missing) == [holds[3]]
+    listed = pb.ListHoldsRequest(artifact=names[0])
+    kept = (await yard.stub.ListHolds(listed, metadata=yard.metadata, timeout=10)).holds
+    assert [hold.holder for hold in kept] == [holders[0], holders[4]]
+    assert kept[0] == first
+    request.holds[0].artifact = f"projects/beta/artifacts/{'a' * 64}"
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await yard.stub.HoldArtifacts(request, metadata=yard.metadata, timeout=10)
+    assert reason(caught.value)[1] == "INVALID_NAME"
 
 
 async def test_hold_needs_the_whole_artifact(yard: Yard) -> None:

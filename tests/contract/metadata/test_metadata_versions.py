@@ -113,6 +113,22 @@ async def test_a_version_without_bytes_fails_and_gives_its_label_back(
     assert await resolve(admin, MODEL) == f"{MODEL}/versions/3"
 
 
+async def test_versions_made_together_stand_for_themselves(admin: Desk, artifact: str) -> None:
+    """Their bytes are asked for in one call; those that have none refuse nobody else."""
+    wanted = [artifact, ABSENT] * 6
+
+    async def create(place: int, digest: str) -> int | tuple[grpc.StatusCode, str]:
+        version = version_pb2.Version(artifact=digest)
+        request = pb.CreateVersionRequest(parent=f"{MODEL}{place % 3}", version=version)
+        if digest == ABSENT:
+            return await admin.refused(admin.models.CreateVersion, request)
+        answer = await admin.call(admin.models.CreateVersion, request)
+        return int(answer.version.state)
+
+    answers = await asyncio.gather(*(create(*item) for item in enumerate(wanted)))
+    assert answers == [READY, (grpc.StatusCode.FAILED_PRECONDITION, "BYTES_MISSING")] * 6
+
+
 async def test_numbers_are_allotted_once(admin: Desk, artifact: str) -> None:
     made = await asyncio.gather(*(admin.new_version(artifact) for _ in range(10)))
     numbers = sorted(int(version.name.rpartition("/")[2]) for version in made)

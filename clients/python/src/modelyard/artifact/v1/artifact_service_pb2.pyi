@@ -622,6 +622,50 @@ class HoldArtifactResponse(google.protobuf.message.Message):
 global___HoldArtifactResponse = HoldArtifactResponse
 
 @typing.final
+class HoldArtifactsRequest(google.protobuf.message.Message):
+    """HoldArtifactsRequest names artifacts and their holders."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    PARENT_FIELD_NUMBER: builtins.int
+    HOLDS_FIELD_NUMBER: builtins.int
+    parent: builtins.str
+    """Required. `projects/{project}`."""
+    @property
+    def holds(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[modelyard.artifact.v1.artifact_pb2.Hold]:
+        """Required. Artifacts of that project and their holders; at most 1000."""
+
+    def __init__(
+        self,
+        *,
+        parent: builtins.str = ...,
+        holds: collections.abc.Iterable[modelyard.artifact.v1.artifact_pb2.Hold] | None = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["holds", b"holds", "parent", b"parent"]) -> None: ...
+
+global___HoldArtifactsRequest = HoldArtifactsRequest
+
+@typing.final
+class HoldArtifactsResponse(google.protobuf.message.Message):
+    """HoldArtifactsResponse says what could not be held."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    MISSING_FIELD_NUMBER: builtins.int
+    @property
+    def missing(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[modelyard.artifact.v1.artifact_pb2.Hold]:
+        """Those of the request whose artifact is not there or not whole; the others are held."""
+
+    def __init__(
+        self,
+        *,
+        missing: collections.abc.Iterable[modelyard.artifact.v1.artifact_pb2.Hold] | None = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["missing", b"missing"]) -> None: ...
+
+global___HoldArtifactsResponse = HoldArtifactsResponse
+
+@typing.final
 class ReleaseArtifactRequest(google.protobuf.message.Message):
     """ReleaseArtifactRequest names a hold."""
 

@@ -94,6 +94,11 @@ class ArtifactServiceStub(object):
                 request_serializer=modelyard_dot_artifact_dot_v1_dot_artifact__service__pb2.HoldArtifactRequest.SerializeToString,
                 response_deserializer=modelyard_dot_artifact_dot_v1_dot_artifact__service__pb2.HoldArtifactResponse.FromString,
                 _registered_method=True)
+        self.HoldArtifacts = channel.unary_unary(
+                '/modelyard.artifact.v1.ArtifactService/HoldArtifacts',
+                request_serializer=modelyard_dot_artifact_dot_v1_dot_artifact__service__pb2.HoldArtifactsRequest.SerializeToString,
+                response_deserializer=modelyard_dot_artifact_dot_v1_dot_artifact__service__pb2.HoldArtifactsResponse.FromString,
+                _registered_method=True)
         self.ReleaseArtifact = channel.unary_unary(
                 '/modelyard.artifact.v1.ArtifactService/ReleaseArtifact',
                 request_serializer=modelyard_dot_artifact_dot_v1_dot_artifact__service__pb2.ReleaseArtifactRequest.SerializeToString,
@@ -239,6 +244,16 @@ class ArtifactServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def HoldArtifacts(self, request, context):
+        """Hold many artifacts of a project, each for a holder, as HoldArtifact does, for
+        about the price of one. What cannot be held leaves the others held.
+
+        Errors: none of its own.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def ReleaseArtifact(self, request, context):
         """Release a hold. Releasing it again changes nothing.
 
@@ -324,6 +339,11 @@ def add_ArtifactServiceServicer_to_server(servicer, server):
                     servicer.HoldArtifact,
                     request_deserializer=modelyard_dot_artifact_dot_v1_dot_artifact__service__pb2.HoldArtifactRequest.FromString,
                     response_serializer=modelyard_dot_artifact_dot_v1_dot_artifact__service__pb2.HoldArtifactResponse.SerializeToString,
+            ),
+            'HoldArtifacts': grpc.unary_unary_rpc_method_handler(
+                    servicer.HoldArtifacts,
+                    request_deserializer=modelyard_dot_artifact_dot_v1_dot_artifact__service__pb2.HoldArtifactsRequest.FromString,
+                    response_serializer=modelyard_dot_artifact_dot_v1_dot_artifact__service__pb2.HoldArtifactsResponse.SerializeToString,
             ),
             'ReleaseArtifact': grpc.unary_unary_rpc_method_handler(
                     servicer.ReleaseArtifact,
@@ -643,6 +663,33 @@ class ArtifactService(object):
             '/modelyard.artifact.v1.ArtifactService/HoldArtifact',
             modelyard_dot_artifact_dot_v1_dot_artifact__service__pb2.HoldArtifactRequest.SerializeToString,
             modelyard_dot_artifact_dot_v1_dot_artifact__service__pb2.HoldArtifactResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def HoldArtifacts(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/modelyard.artifact.v1.ArtifactService/HoldArtifacts',
+            modelyard_dot_artifact_dot_v1_dot_artifact__service__pb2.HoldArtifactsRequest.SerializeToString,
+            modelyard_dot_artifact_dot_v1_dot_artifact__service__pb2.HoldArtifactsResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -146,6 +146,16 @@ class ArtifactServiceStub:
     Errors: FAILED_PRECONDITION BYTES_MISSING when it is not there or not whole.
     """
 
+    HoldArtifacts: grpc.UnaryUnaryMultiCallable[
+        modelyard.artifact.v1.artifact_service_pb2.HoldArtifactsRequest,
+        modelyard.artifact.v1.artifact_service_pb2.HoldArtifactsResponse,
+    ]
+    """Hold many artifacts of a project, each for a holder, as HoldArtifact does, for
+    about the price of one. What cannot be held leaves the others held.
+
+    Errors: none of its own.
+    """
+
     ReleaseArtifact: grpc.UnaryUnaryMultiCallable[
         modelyard.artifact.v1.artifact_service_pb2.ReleaseArtifactRequest,
         modelyard.artifact.v1.artifact_service_pb2.ReleaseArtifactResponse,
@@ -300,6 +310,16 @@ class ArtifactServiceAsyncStub:
     is released. Holding it again for the same holder changes nothing.
 
     Errors: FAILED_PRECONDITION BYTES_MISSING when it is not there or not whole.
+    """
+
+    HoldArtifacts: grpc.aio.UnaryUnaryMultiCallable[
+        modelyard.artifact.v1.artifact_service_pb2.HoldArtifactsRequest,
+        modelyard.artifact.v1.artifact_service_pb2.HoldArtifactsResponse,
+    ]
+    """Hold many artifacts of a project, each for a holder, as HoldArtifact does, for
+    about the price of one. What cannot be held leaves the others held.
+
+    Errors: none of its own.
     """
 
     ReleaseArtifact: grpc.aio.UnaryUnaryMultiCallable[
@@ -478,6 +498,18 @@ class ArtifactServiceServicer(metaclass=abc.ABCMeta):
         is released. Holding it again for the same holder changes nothing.
 
         Errors: FAILED_PRECONDITION BYTES_MISSING when it is not there or not whole.
+        """
+
+    @abc.abstractmethod
+    def HoldArtifacts(
+        self,
+        request: modelyard.artifact.v1.artifact_service_pb2.HoldArtifactsRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[modelyard.artifact.v1.artifact_service_pb2.HoldArtifactsResponse, collections.abc.Awaitable[modelyard.artifact.v1.artifact_service_pb2.HoldArtifactsResponse]]:
+        """Hold many artifacts of a project, each for a holder, as HoldArtifact does, for
+        about the price of one. What cannot be held leaves the others held.
+
+        Errors: none of its own.
         """
 
     @abc.abstractmethod
