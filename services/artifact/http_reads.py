@@ -117,9 +117,12 @@ class HttpReads:
         tag = f'"{entry.sha256}"'
         if tag in request.headers.get("if-none-match", ""):
             return Response(status_code=304, headers={"ETag": tag})
-        wanted = _range(request, entry, tag)
-        headers = _headers(entry, tag, wanted)
-        code = 206 if "Content-Range" in headers else 200
+        part = _range(request, entry, tag)
+        wanted = range(entry.size) if part is None else part
+        headers, code = _headers(entry, tag, wanted), 200
+        if part is not None:
+            headers["Content-Range"] = f"bytes {part.start}-{part.stop - 1}/{entry.size}"
+            code = 206
         if request.method == "HEAD" or not wanted:
             return Response(status_code=code, headers=headers)
         _, pieces = await self._depot.open_file(
@@ -161,30 +164,29 @@ def _listen(settings: HttpSettings) -> socket.socket:
     return listener
 
 
-def _range(request: Request, entry: ManifestEntry, tag: str) -> range:
-    """Return which bytes are wanted: all, unless one range of this very file was asked for.
+def _range(request: Request, entry: ManifestEntry, tag: str) -> range | None:
+    """Return which part is wanted; None for all, unless one range of this very file is asked for.
 
     Raises:
         ServiceError: OFFSET_OUT_OF_RANGE.
     """
-    everything = range(entry.size)
     match = _RANGE.fullmatch(request.headers.get("range", ""))
-    if match is None or request.headers.get("if-range", tag) != tag:
-        return everything
+    if match is None or request.headers.get("if-range", tag) != tag or request.method != "GET":
+        return None
     first, last = match.groups()
+    if not (first or last) or (first and last and int(last) < int(first)):
+        return None  # a range that is none is ignored
     if first:
         found = range(int(first), min(int(last) + 1 if last else entry.size, entry.size))
-    elif last:
-        found = range(max(entry.size - int(last), 0), entry.size)
     else:
-        return everything
+        found = range(max(entry.size - int(last), 0), entry.size)
     if not found:
         raise offset_out_of_range(found.start, entry.size)
     return found
 
 
 def _headers(entry: ManifestEntry, tag: str, wanted: range) -> dict[str, str]:
-    headers = {
+    return {
         "Accept-Ranges": "bytes",
         "Cache-Control": "private, immutable",
         "Content-Length": str(len(wanted)),
@@ -194,9 +196,6 @@ def _headers(entry: ManifestEntry, tag: str, wanted: range) -> dict[str, str]:
         "X-Content-Type-Options": "nosniff",
         "ETag": tag,
     }
-    if len(wanted) < entry.size:
-        headers["Content-Range"] = f"bytes {wanted.start}-{wanted.stop - 1}/{entry.size}"
-    return headers
 
 
 async def _chained(first: memoryview, rest: AsyncIterator[memoryview]) -> AsyncIterator[bytes]:

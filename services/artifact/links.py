@@ -62,7 +62,10 @@ class Links:
             ServiceError: RESOURCE_NOT_FOUND, INVALID_PATH; WRONG_STATE without an HTTP address.
         """
         if not self._base:
-            message = "this installation does not serve files over HTTP (…_HTTP_LISTEN)"
+            message = (
+                "this installation serves no files over HTTP; MODELYARD_ARTIFACT_HTTP_LISTEN, such "
+                "as 127.0.0.1:7081, says where it does"
+            )
             raise wrong_state(name, "NO_HTTP", message)
         is_folder = not path or path.endswith("/")
         if path:

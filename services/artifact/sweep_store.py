@@ -19,6 +19,8 @@ from services.artifact.domain import ChunkRef, Garbage, GarbageKind, Usage, spli
 from services.artifact.schema import ARTIFACTS, CHUNKS, DUTIES, FILES, HOLDS, PACKS, SPACES
 from services.artifact.store import add_live, among, insert, refer
 
+_IMPLAUSIBLE = 3
+
 
 @dataclass(frozen=True, slots=True)
 class PackRow:
@@ -271,13 +273,20 @@ def set_quota(connection: Connection, project: str, quota: int | None) -> None:
 def take_duty(
     connection: Connection, duty: str, holder: str, *, now: datetime, until: datetime
 ) -> bool:
-    """Be the one replica to do something, until a moment; False while another one is."""
+    """Be the one replica to do something, until a moment; False while another one is.
+
+    Who has it for much longer than it is ever taken for took it while its clock was wrong.
+    """
     row = {"duty": duty, "holder": holder, "expire_time": until}
     statement = insert(connection, DUTIES).values(**row)
     statement = statement.on_conflict_do_update(
         index_elements=[DUTIES.c.duty],
         set_={name: statement.excluded[name] for name in ("holder", "expire_time")},
-        where=sa.or_(DUTIES.c.holder == holder, DUTIES.c.expire_time < now),
+        where=sa.or_(
+            DUTIES.c.holder == holder,
+            DUTIES.c.expire_time < now,
+            DUTIES.c.expire_time > now + _IMPLAUSIBLE * (until - now),
+        ),
     )
     # What an insert with a conflict did, PostgreSQL's driver tells by its rows alone.
     return connection.execute(statement.returning(DUTIES.c.duty)).first() is not None
