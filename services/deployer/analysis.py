@@ -60,12 +60,16 @@ def _findings(
     errors, latency = candidate.error_rate, candidate.latency(P95)
     if wanted.max_error_rate is not None:
         yield _within("error rate", errors, wanted.max_error_rate, _percent)
+    if math.isnan(latency) and (wanted.max_p95_seconds or wanted.max_p95_ratio):
+        # Latencies are merged a moment after the requests are counted.
+        yield Finding(Result.INCONCLUSIVE, "no latency was measured yet")
+        return
     if wanted.max_p95_seconds is not None:
         yield _within("p95 latency", latency, wanted.max_p95_seconds * 1000, _milliseconds)
     compared = (wanted.max_error_rate_increase, wanted.max_p95_ratio)
     if compared == (None, None):
         return
-    if live is None or live.request_count == 0:
+    if live is None or live.request_count == 0 or math.isnan(live.latency(P95)):
         yield Finding(Result.INCONCLUSIVE, "the live version had no requests to compare with")
         return
     if wanted.max_error_rate_increase is not None:

@@ -13,6 +13,7 @@ from services.common.errors import Reason, ServiceError
 from services.common.names import DeploymentName
 from services.deployer.agent.control_plane import ControlPlane, Told
 from services.deployer.agent.data_plane import DataPlane
+from services.deployer.agent.envoy_admin import EnvoyUnreachableError
 from services.deployer.agent.keeper import DeploymentKeeper, Limits
 from services.deployer.agent.preparing import Preparer, environment_of, variant_key
 from services.deployer.agent.state import KnownAssignments, Ports
@@ -21,6 +22,8 @@ from services.deployer.domain import Assignment, Report
 logger = logging.getLogger(__name__)
 
 RECONNECT_SECONDS = (0.2, 0.5, 1.0, 2.0)
+COUNT_SECONDS = 1.0
+IDLE_COUNT_SECONDS = 3.0
 FINAL = frozenset({Reason.RESOURCE_NOT_FOUND, Reason.INVALID_FIELD})
 
 
@@ -54,6 +57,7 @@ class Agent:
                 self._assign(tasks, name, assignment)
             tasks.create_task(self._report())
             tasks.create_task(self._notice_crashes())
+            tasks.create_task(self._count())
             await self._follow(tasks)
 
     async def _follow(self, tasks: asyncio.TaskGroup) -> None:
@@ -107,6 +111,20 @@ class Agent:
             for name, keeper in self._keepers.items():
                 if variant_key(name, failure.key.revision) == failure.key:
                     keeper.crashed(failure.key.revision, failure.error)
+
+    async def _count(self) -> None:
+        """Read what Envoy counted, again and again: soon while shares change, else less often."""
+        while True:
+            shifting = any(keeper.is_shifting for keeper in self._keepers.values())
+            await asyncio.sleep(COUNT_SECONDS if shifting else IDLE_COUNT_SECONDS)
+            if not self._keepers:
+                continue
+            try:
+                counted = await self._data_plane.traffic()
+            except EnvoyUnreachableError:
+                continue
+            for keeper in self._keepers.values():
+                keeper.count(counted)
 
     def _tell(self, name: DeploymentName, report: Report) -> None:
         if report.generation:  # 0: nobody assigned it any more

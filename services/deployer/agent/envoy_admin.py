@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import http.client
+import json
 import os
 import re
 import socket
 from pathlib import Path
+from typing import Any
+from urllib.parse import quote
 
 _TEXT = re.compile(r'^(?P<name>\S+): "(?P<value>.*)"$')
 
@@ -44,6 +47,12 @@ class EnvoyAdmin:
             if value.isdigit():
                 values[name] = int(value)
         return values
+
+    async def statistics(self, names: str) -> list[dict[str, Any]]:
+        """Return the counters, and the histograms with buckets, whose names match."""
+        query = f"/stats?format=json&histogram_buckets=cumulative&filter={quote(names)}"
+        found: list[dict[str, Any]] = json.loads(await self._get(query))["stats"]
+        return found
 
     async def _get(self, path: str) -> str:
         return await asyncio.to_thread(self._ask, path)

@@ -10,12 +10,12 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Coroutine
-from dataclasses import dataclass
+from collections.abc import Callable, Coroutine, Mapping
+from dataclasses import dataclass, replace
 
 from services.common import telemetry
 from services.common.names import DeploymentName
-from services.deployer.agent.data_plane import DataPlane
+from services.deployer.agent.data_plane import Condition, DataPlane, VariantKey
 from services.deployer.agent.envoy import ConfigRejectedError, EnvoyError
 from services.deployer.agent.model_server import ModelServerError
 from services.deployer.agent.preparing import (
@@ -33,6 +33,7 @@ from services.deployer.domain import (
     VariantReport,
     VariantState,
 )
+from services.deployer.plans import Traffic
 
 logger = logging.getLogger(__name__)
 
@@ -73,6 +74,7 @@ class DeploymentKeeper:
         self._tasks: dict[int, asyncio.Task[None]] = {}
         self._restarts: dict[int, tuple[int, float]] = {}
         self._in_force: dict[int, int] | None = None
+        self._counted: dict[int, Traffic] = {}
         self._changed = asyncio.Event()
 
     def assign(self, assignment: Assignment) -> None:
@@ -84,6 +86,22 @@ class DeploymentKeeper:
         """Take note that a ready variant died."""
         self._in_force = None
         self._set(revision, VariantState.FAILED, Failure(error.reason, error.message))
+
+    @property
+    def is_shifting(self) -> bool:
+        """Say whether several variants answer, or are about to: then counts matter soon."""
+        return len(self._assignment.variants) > 1
+
+    def count(self, counted: Mapping[VariantKey, Traffic]) -> None:
+        """Take what was counted of the variants by now; report when it is news."""
+        mine = {
+            revision: counted[key]
+            for revision in self._variants
+            if (key := variant_key(self._name, revision)) in counted
+        }
+        if mine != self._counted:
+            self._counted = mine
+            self._changed.set()
 
     async def run(self) -> None:
         """Keep the deployment until cancelled."""
@@ -107,8 +125,26 @@ class DeploymentKeeper:
                     await self._abandon(revision)
                     work = self._take_down(revision, assignment.trace_parent)
                     self._begin(tasks, revision, work)
-        variants = tuple(self._variants[revision] for revision in sorted(self._variants))
-        self._tell(Report(assignment.generation, applied, variants))
+        self._tell(Report(assignment.generation, applied, self._reports()))
+
+    def _reports(self) -> tuple[VariantReport, ...]:
+        """Say how each variant is, with what was counted of it last."""
+        conditions = self._data_plane.ready()
+        return tuple(
+            self._report(report, conditions.get(variant_key(self._name, report.revision)))
+            for _, report in sorted(self._variants.items())
+        )
+
+    def _report(self, known: VariantReport, condition: Condition | None) -> VariantReport:
+        counted = self._counted.get(known.revision)
+        if condition is None:
+            return replace(known, traffic=counted)
+        return replace(
+            known,
+            ready_replica_count=condition.ready_count,
+            restart_count=condition.restart_count,
+            traffic=counted,
+        )
 
     def _needs_start(self, variant: AssignedVariant) -> bool:
         if variant.revision in self._tasks:
@@ -196,6 +232,7 @@ class DeploymentKeeper:
                 self._warn("not removed, soon again", error)
                 await asyncio.sleep(RETRY_SECONDS)
         self._variants.pop(revision, None)
+        self._counted.pop(revision, None)
         self._restarts.pop(revision, None)
         self._changed.set()
 

@@ -7,12 +7,13 @@ import http.client
 import json
 import os
 import shutil
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
 from typing import Self
 
 from services.deployer.agent.child import Child
+from services.deployer.plans import ServingSpec
 
 HOST = "127.0.0.1"
 EXAMPLE_FILE = "example.json"
@@ -48,6 +49,7 @@ class ModelServerSpec:
     bundle: Path
     model: str
     version: str
+    serving: ServingSpec = field(default_factory=ServingSpec)
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +76,7 @@ class ModelServerProcess:
         arguments = [str(spec.python), "-I", "-m", "modelyard.serving", "--host", HOST]
         arguments += ["--bundle", str(spec.bundle), "--name", spec.model]
         arguments += ["--version", spec.version, "--http-port", "0", "--grpc-port", "0"]
-        arguments += ["--ports-file", str(folder / "ports.json")]
+        arguments += ["--ports-file", str(folder / "ports.json"), *_limits(spec.serving)]
         environment = {key: os.environ[key] for key in _PASSED_ON if key in os.environ}
         environment |= {"HOME": str(folder), "PYTHONUNBUFFERED": "1"}
         log = folder / "server.log"
@@ -157,6 +159,12 @@ class ModelServerProcess:
 
     def _failure(self, reason: FailureReason, text: str) -> ModelServerError:
         return ModelServerError(reason, "\n".join([text, *self.tail(_TAIL_LINES)]))
+
+
+def _limits(serving: ServingSpec) -> list[str]:
+    """Write how it is served as options; 0 is its own default."""
+    wanted = {"--concurrency": serving.concurrency, "--queue": serving.queue_size}
+    return [part for option, value in wanted.items() if value for part in (option, str(value))]
 
 
 def _prepare(folder: Path) -> Path:

@@ -75,6 +75,8 @@ class Preparer:
             version=str(VersionName.parse(assigned.version).version),
             bundle=directory,
             python=python,
+            serving=assigned.serving,
+            mirror_percent=assigned.mirror_percent,
         )
 
     def sweep(self) -> None:

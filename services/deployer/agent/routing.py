@@ -17,8 +17,12 @@ from typing import Any
 
 import grpc
 
+from services.deployer.agent.model_server import Ports
+
 MAX_PEEKED_BYTES = 64 * 1024 * 1024
-PREDICTION_TIMEOUT = "300s"
+PREDICTION_SECONDS = 300.0
+IDLE_TIMEOUT = "3600s"
+"""Longer than any prediction may take."""
 MODEL_HEADER = "modelyard-model"
 UNKNOWN_MODEL = "this model is not served here"
 _TOO_LARGE = (
@@ -35,16 +39,19 @@ _HTTP_OPTIONS = f"{_TYPES}.extensions.upstreams.http.v3.HttpProtocolOptions"
 _PEEK = files(__package__).joinpath("peek.lua").read_text()
 
 Json = dict[str, Any]
+_PREVIOUS_HOSTS = f"{_TYPES}.extensions.retry.host.previous_hosts.v3.PreviousHostsPredicate"
 
 
 @dataclass(frozen=True, slots=True)
 class Backend:
-    """A model server and its share of the model's requests; 0: none."""
+    """A variant: its model servers, its share of the model's requests, and of their copies."""
 
     id: str
-    http_port: int
-    grpc_port: int
+    ports: tuple[Ports, ...]
     weight: int
+    mirror_percent: int = 0
+    timeout_seconds: float = PREDICTION_SECONDS
+    """How long a request may take when this variant is the one with most of them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,13 +128,12 @@ def file_source(path: Path) -> Json:
 def _clusters(backend: Backend) -> tuple[Json, Json]:
     http_name, grpc_name = cluster_names(backend.id)
     return (
-        _cluster(http_name, backend.http_port, {"http_protocol_options": {}}),
-        _cluster(grpc_name, backend.grpc_port, {"http2_protocol_options": {}}),
+        _cluster(http_name, [p.http for p in backend.ports], {"http_protocol_options": {}}),
+        _cluster(grpc_name, [p.grpc for p in backend.ports], {"http2_protocol_options": {}}),
     )
 
 
-def _cluster(name: str, port: int, protocol: Json) -> Json:
-    endpoint = {"address": {"socket_address": {"address": "127.0.0.1", "port_value": port}}}
+def _cluster(name: str, ports: list[int], protocol: Json) -> Json:
     limits = {"max_connections": 4096, "max_pending_requests": 4096}
     limits |= {"max_requests": 4096, "max_retries": 1024}
     return {
@@ -138,7 +144,18 @@ def _cluster(name: str, port: int, protocol: Json) -> Json:
         "circuit_breakers": {"thresholds": [limits]},
         "load_assignment": {
             "cluster_name": name,
-            "endpoints": [{"lb_endpoints": [{"endpoint": endpoint}]}],
+            "endpoints": [{"lb_endpoints": [_endpoint(port) for port in ports]}],
+        },
+        "lb_policy": "LEAST_REQUEST",
+        # A model server that only fails is left out for a while, but never the last half.
+        "outlier_detection": {
+            "consecutive_5xx": 20,
+            "consecutive_gateway_failure": 5,
+            "enforcing_consecutive_gateway_failure": 100,
+            "interval": "1s",
+            "base_ejection_time": "5s",
+            "max_ejection_percent": 50,
+            "enforcing_success_rate": 0,
         },
         "typed_extension_protocol_options": {
             "envoy.extensions.upstreams.http.v3.HttpProtocolOptions": {
@@ -148,6 +165,11 @@ def _cluster(name: str, port: int, protocol: Json) -> Json:
             }
         },
     }
+
+
+def _endpoint(port: int) -> Json:
+    address = {"socket_address": {"address": "127.0.0.1", "port_value": port}}
+    return {"endpoint": {"address": address}}
 
 
 def _listener(listener: Listener, folder: Path) -> Json:
@@ -180,6 +202,14 @@ def _connection_manager(key: str, folder: Path) -> Json:
         },
         "http_filters": [
             {
+                # Counts by gRPC status, of each variant: HTTP has 200 for all of them.
+                "name": "envoy.filters.http.grpc_stats",
+                "typed_config": {
+                    "@type": f"{_FILTERS}.http.grpc_stats.v3.FilterConfig",
+                    "stats_for_all_methods": False,
+                },
+            },
+            {
                 "name": "envoy.filters.http.lua",
                 "typed_config": {"@type": f"{_FILTERS}.http.lua.v3.Lua"},
             },
@@ -189,7 +219,7 @@ def _connection_manager(key: str, folder: Path) -> Json:
             },
         ],
         "request_headers_timeout": "30s",
-        "stream_idle_timeout": PREDICTION_TIMEOUT,
+        "stream_idle_timeout": IDLE_TIMEOUT,
         "normalize_path": True,
         "merge_slashes": True,
         "local_reply_config": _local_replies(),
@@ -291,13 +321,29 @@ def _shared(match: Json, backends: tuple[Backend, ...], unserved: str, *, is_grp
     ]
     if not weights:
         return _refused(match, 503, unserved)
+    most = max(backends, key=lambda backend: backend.weight)
     action = {
         "weighted_clusters": {"clusters": weights},
-        "timeout": PREDICTION_TIMEOUT,
+        "timeout": f"{most.timeout_seconds:g}s",
+        "request_mirror_policies": [
+            {
+                "cluster": cluster_names(backend.id)[is_grpc],
+                "runtime_fraction": {"default_value": {"numerator": backend.mirror_percent}},
+            }
+            for backend in backends
+            if backend.mirror_percent
+        ],
         "retry_policy": {
             # Only what certainly was not begun: a prediction is never made twice.
             "retry_on": "connect-failure,refused-stream,reset-before-request",
             "num_retries": 3,
+            "retry_host_predicate": [
+                {
+                    "name": "envoy.retry_host_predicates.previous_hosts",
+                    "typed_config": {"@type": _PREVIOUS_HOSTS},
+                }
+            ],
+            "host_selection_retry_max_attempts": 3,
         },
     }
     return {"match": match, "route": action}

@@ -68,11 +68,20 @@ class Site:
             else:
                 return client
 
-    def register(self, folder: Path, model: str, factor: int, *, broken: bool = False) -> Any:
+    def register(
+        self,
+        folder: Path,
+        model: str,
+        factor: int,
+        *,
+        broken: bool = False,
+        fails: bool = False,
+        seconds: float = 0.0,
+    ) -> Any:
         """Push a bundle that multiplies by a factor, and register it as a version."""
         bundle = folder / f"{model}-{factor}"
         state = Times()
-        state.factor = factor
+        state.factor, state.fails, state.seconds = factor, fails, seconds
         if broken:
             state.factor = "no number"  # type: ignore[assignment]  # that is the point
         write_built(bundle, state, entry="model:Times", source=SOURCE, name=model, lock=LOCK)

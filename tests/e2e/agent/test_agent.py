@@ -14,6 +14,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+from modelyard import Analysis
 from modelyard.deployer.v1 import deployment_pb2
 
 from tests.e2e.agent.conftest import Site
@@ -112,6 +113,38 @@ def test_swap_under_load_and_back(site: Site, tmp_path: Path) -> None:
     assert set(load.answers) == {1.0, 2.0}
     assert len(load.answers) > 50
     assert predict(site, "swap") == 1
+
+
+def test_a_canary_is_judged_by_what_the_proxy_counts(site: Site, tmp_path: Path) -> None:
+    deploy(site, "canary", site.register(tmp_path, "canary", 1).name)
+    analysis = Analysis(min_requests=25, max_error_rate=0.02, max_p95=0.4)
+    with constant_load(site, "canary") as load, site.client() as client:
+
+        def roll_out(version: str) -> deployment_pb2.Deployment:
+            client.deployments.deploy(
+                version, environment=ENVIRONMENT, canary=[20], analysis=analysis
+            )
+            return client.deployments.wait("canary", environment=ENVIRONMENT, timeout=PATIENCE)
+
+        live = roll_out(site.register(tmp_path, "canary", 2).name)
+        assert (live.state, live.live_revision) == (LIVE, 2)
+        assert load.failures == []
+        failing = roll_out(site.register(tmp_path, "canary", 3, fails=True).name)
+        assert (failing.state, failing.live_revision) == (FAILED, 2)
+        assert failing.failure.reason == "ANALYSIS_FAILED"
+        assert failing.failure.message.startswith("error rate 100.00%, limit 2.00%")
+        until(lambda: len(client.deployments.get(failing.name).variants) == 1)
+        failed = len(load.failures)
+        slow = roll_out(site.register(tmp_path, "canary", 4, seconds=0.5).name)
+        assert (slow.state, slow.live_revision) == (FAILED, 2)
+        assert slow.failure.message.startswith("p95 latency")
+        history = list(client.deployments.history("canary", environment=ENVIRONMENT))
+    assert len(load.failures) == failed  # none but the failing canary's own
+    assert all("500" in failure for failure in load.failures)
+    print(f"{len(load.answers)} answers, {failed} failures of the failing canary")
+    assert failed < len(load.answers) * 0.2
+    assert [revision.number for revision in history] == [4, 3, 2, 1]
+    assert set(load.answers[-5:]) == {2.0}
 
 
 def test_live_traffic_outlives_the_services(site: Site, tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ import struct
 import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import grpc
 import httpx
@@ -19,7 +20,7 @@ import pytest
 from modelyard.serving import open_inference_service_pb2 as pb
 from modelyard.serving import open_inference_service_pb2_grpc as pb_grpc
 
-from services.deployer.agent.data_plane import DataPlane, Variant, VariantKey
+from services.deployer.agent.data_plane import Condition, DataPlane, Variant, VariantKey
 from services.deployer.agent.envoy import ConfigRejectedError
 from services.deployer.agent.envoy_admin import EnvoyAdmin
 from services.deployer.agent.model_server import FailureReason, ModelServerError
@@ -48,12 +49,12 @@ class Yard:
         self.folder = folder
         self.port = port
 
-    def variant(self, revision: int, *, entry: str = "Sum") -> Variant:
+    def variant(self, revision: int, *, entry: str = "Sum", **how: Any) -> Variant:
         bundle = self.folder / f"bundle-{revision}"
         if not bundle.exists():
             make_bundle(bundle, bias=10 * revision, entry=entry)
         key = VariantKey(ENVIRONMENT, "sum", revision)
-        return Variant(key, str(revision), bundle, Path(sys.executable))
+        return Variant(key, str(revision), bundle, Path(sys.executable), **how)
 
     async def deploy(self, revision: int) -> VariantKey:
         """Start a revision, wait until it is ready and give it every request."""
@@ -110,7 +111,7 @@ async def test_swaps_under_load_fail_no_request(yard: Yard) -> None:
     failed = {what: count for what, count in answers.items() if what.startswith("failed")}
     print(f"{sum(answers.values())} requests: {dict(answers)}")
     assert failed == {}
-    assert yard.plane.ready() == {VariantKey(ENVIRONMENT, "sum", 3): 100}
+    assert yard.plane.ready() == {VariantKey(ENVIRONMENT, "sum", 3): Condition(100, 1, 0)}
 
 
 async def test_a_request_in_hand_is_answered_before_the_old_version_goes(yard: Yard) -> None:

@@ -1,0 +1,84 @@
+"""Several model servers of one variant, copies of requests, and what Envoy counts."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+from typing import TYPE_CHECKING
+
+import httpx
+
+from services.deployer.agent.data_plane import VariantKey
+from services.deployer.plans import ServingSpec, Traffic
+from tests.rpc.agent.bundles import infer_body, until
+from tests.rpc.agent.test_data_plane import ENVIRONMENT, INFER, started_for, yard
+from tests.rpc.agent.traffic import Client, grpc_kept, http_kept, http_new, traffic
+
+if TYPE_CHECKING:
+    from tests.rpc.agent.test_data_plane import Yard
+
+__all__ = ["yard"]  # the fixture
+THREE = ServingSpec(replica_count=3)
+
+
+async def until_counted(yard: Yard, revision: int, requests: int) -> Traffic:
+    """Wait until so many requests of a revision, and their latencies, are counted."""
+    async with asyncio.timeout(20):
+        while True:
+            counted = (await yard.plane.traffic())[VariantKey(ENVIRONMENT, "sum", revision)]
+            if counted.buckets and counted.buckets[-1][1] >= requests:
+                return counted
+            await asyncio.sleep(0.05)
+
+
+async def test_a_replica_that_dies_fails_no_request_and_comes_back(yard: Yard) -> None:
+    variant = yard.variant(1, serving=THREE)
+    await yard.plane.ensure(variant)
+    await yard.plane.set_weights(ENVIRONMENT, "sum", {1: 100})
+    assert yard.plane.ready()[variant.key].ready_count == 3
+    servers = [
+        p for p in started_for(yard.folder / "bundle-1") if "modelyard.serving" in p.cmdline()
+    ]
+    clients: list[Client] = [http_kept, http_new, grpc_kept]
+    async with traffic(yard.port, clients) as answers:
+        await until(lambda: min(answers["http 1"], answers["grpc 1"]) > 20)
+        os.kill(servers[0].pid, signal.SIGSTOP)  # it answers no more, but for what it has in hand
+        os.kill(servers[0].pid, signal.SIGKILL)
+        await until(lambda: yard.plane.ready()[variant.key].ready_count == 2)
+        await until(lambda: yard.plane.ready()[variant.key].ready_count == 3)
+        assert yard.plane.ready()[variant.key].restart_count == 1
+    failed = {what: count for what, count in answers.items() if what.startswith("failed")}
+    print(f"{sum(answers.values())} requests: {dict(answers)}")
+    # What the dead one had in hand is lost: a prediction is never made twice.
+    assert sum(failed.values()) <= len(clients)
+
+
+async def test_a_shadow_gets_copies_and_never_answers(yard: Yard) -> None:
+    await yard.deploy(1)
+    shadow = yard.variant(2, mirror_percent=100)
+    await yard.plane.ensure(shadow)
+    await yard.plane.set_weights(ENVIRONMENT, "sum", {1: 100, 2: 0})
+    async with httpx.AsyncClient(timeout=20) as client:
+        url = f"http://127.0.0.1:{yard.port}{INFER}"
+        for _ in range(200):
+            answer = await client.post(url, json=infer_body(1, 2))
+            assert answer.headers["modelyard-version"] == "1"
+    assert (await until_counted(yard, 1, 200)).request_count == 200
+    assert (await until_counted(yard, 2, 200)).request_count == 200
+    await yard.plane.remove(shadow.key)
+    assert (await yard.post()).json()["model_version"] == "1"
+
+
+async def test_failures_and_latencies_are_counted(yard: Yard) -> None:
+    await yard.deploy(1)
+    async with traffic(yard.port, [http_kept, grpc_kept]) as answers:
+        await until(lambda: min(answers["http 1"], answers["grpc 1"]) > 20)
+    for _ in range(3):
+        assert (await yard.post(INFER, -1, 0)).status_code == 500
+    assert (await yard.post(INFER, 400, 0)).status_code == 200
+    counted = await until_counted(yard, 1, sum(answers.values()) + 4)
+    assert counted.error_count == 3
+    assert counted.request_count == sum(answers.values()) + 4
+    assert 300 <= counted.latency(1.0) <= 600
+    assert counted.latency(0.5) < 100
