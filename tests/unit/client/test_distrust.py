@@ -19,6 +19,8 @@ DATA = b"the bytes that were stored"
 class Liar(artifact_service_pb2_grpc.ArtifactServiceServicer):
     """Lists one file and sends other bytes than it says."""
 
+    is_endless = False
+
     def __init__(self, path: str, sent: bytes, *, true: bytes = DATA) -> None:
         self._sent = sent
         sha256 = hashlib.sha256(true).hexdigest()
@@ -30,7 +32,10 @@ class Liar(artifact_service_pb2_grpc.ArtifactServiceServicer):
         request: artifact_service_pb2.ListFilesRequest,
         context: grpc.ServicerContext,
     ) -> artifact_service_pb2.ListFilesResponse:
-        return artifact_service_pb2.ListFilesResponse(files=[self._file])
+        if not self.is_endless:
+            return artifact_service_pb2.ListFilesResponse(files=[self._file])
+        files = [artifact_pb2.File(path=f"{self._file.path}{n}") for n in range(20_000)]
+        return artifact_service_pb2.ListFilesResponse(files=files, next_page_token="more")
 
     def ReadFile(
         self,
@@ -57,6 +62,9 @@ class Liar(artifact_service_pb2_grpc.ArtifactServiceServicer):
         context: grpc.ServicerContext,
     ) -> Iterator[artifact_service_pb2.ReadRecipeResponse]:
         """Name the chunks of what is sent: that fits together, but not with the file's digest."""
+        while self.is_endless:
+            many = artifact_service_pb2.ReadRecipeResponse(chunk_digests=[bytes(32)] * 50_000)
+            yield many
         chunks = [self._sent[at : at + 2**20] for at in range(0, len(self._sent), 2**20)]
         yield artifact_service_pb2.ReadRecipeResponse(file=self._file)
         yield artifact_service_pb2.ReadRecipeResponse(
@@ -113,5 +121,15 @@ def test_a_large_file_must_have_its_digest_whatever_its_chunks_have(
         client.artifacts.pull(liar.digest, tmp_path / "out")
     assert not (tmp_path / "out").exists()
     assert all(path.stat().st_size == 0 for path in tmp_path.rglob("*") if path.is_file())
+    with pytest.raises(DataLossError):
+        client.artifacts.read(liar.digest, "a")
+
+
+def test_what_has_no_end_is_not_listened_to(connect: Connect, tmp_path: Path) -> None:
+    liar = Liar("a", DATA)
+    liar.is_endless = True
+    client = serve(connect, liar)
+    with pytest.raises((DataLossError, InvalidArgumentError)):
+        client.artifacts.pull(liar.digest, tmp_path / "out")
     with pytest.raises(DataLossError):
         client.artifacts.read(liar.digest, "a")

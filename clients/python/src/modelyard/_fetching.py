@@ -28,6 +28,8 @@ SMALL_BYTES = 1024 * 1024
 """A file that is not larger is fetched whole, together with others."""
 RANGE_BYTES = 32 * 1024 * 1024
 PARTS_AT_ONCE = 3
+CHUNKS_PER_FILE = 400_000
+"""More than any server keeps: one that goes on is not listened to."""
 _BREATH_BYTES = 32 * 1024 * 1024
 _WAIT_SECONDS = 0.02
 
@@ -59,6 +61,8 @@ class Recipe:
             self.direct = message.direct and _storage.usable()
         self.digests += message.chunk_digests
         self.sizes += message.chunk_sizes
+        if len(self.digests) > CHUNKS_PER_FILE or len(self.sizes) > CHUNKS_PER_FILE:
+            raise damaged(self.file.path, self.file.sha256)
 
     def check(self, path: str) -> None:
         """Refuse what does not add up to the file."""

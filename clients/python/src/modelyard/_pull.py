@@ -27,6 +27,8 @@ from modelyard.artifact.v1 import artifact_pb2
 from modelyard.artifact.v1 import artifact_service_pb2 as service
 from modelyard.errors import AlreadyExistsError, DataLossError
 
+FILES_PER_ARTIFACT = 200_000
+"""More than any server keeps: one that lists on is not listened to."""
 _FILES_PER_PAGE = 1000
 _FILES_PER_UNIT = 1000
 _UNIT_BYTES = 16 * 1024 * 1024
@@ -71,7 +73,7 @@ def list_files(artifact: str, *, prefix: str = "") -> Flow[Sequence[artifact_pb2
         page = wanted.page(token)
         found, token = yield from ask(Call(page.request, page.response, page.pick, BYTES_TIMEOUT))
         files += found
-        more = bool(token)
+        more = bool(token) and len(files) <= FILES_PER_ARTIFACT
     check_paths(file.path for file in files)
     entries = [Entry(f.path, f.executable, f.size_bytes, f.sha256) for f in files]
     if tree_digest(entries) != id_of(artifact):

@@ -93,7 +93,11 @@ class _Artifacts(Group):
 
     @flow
     def read(self, source: Ref, path: str) -> Flow[bytes]:
-        """Return the bytes of one file of a version or an artifact, verified."""
+        """Return the bytes of one file of a version or an artifact.
+
+        They are verified by the SHA-256 that the service lists for the file; that it lists the
+        right one, only `pull` and `files` make sure of, by the artifact's digest.
+        """
         artifact = yield from artifact_of(self._names, source)
         return (yield from _fetching.read_whole(artifact, path))
 
