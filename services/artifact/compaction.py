@@ -20,6 +20,7 @@ from services.artifact.domain import Chunk, ChunkRef, Garbage, GarbageKind, Pack
 from services.artifact.packs import PackFolder, PackWriter, Span, plan_spans, salvage_span
 from services.artifact.sweep_store import PackRow
 from services.common.database import Database, Transaction
+from services.common.errors import ServiceError
 
 logger = logging.getLogger(__name__)
 
@@ -104,7 +105,15 @@ class Compaction:
             )
         )
         loop = asyncio.get_running_loop()
-        pack = await loop.run_in_executor(self._threads, writer.finish, self._blobs)
+        try:
+            pack = await loop.run_in_executor(self._threads, writer.finish, self._blobs)
+        except ServiceError:
+            # What did not come to lie there takes none of the project's room.
+            now = self._clock()
+            await self._database.write(
+                lambda tx: sweep_store.give_up_pack(tx.connection, name, now=now)
+            )
+            raise
         await self._database.write(partial(_move, project, pack, old))
         logger.info("packs compacted", extra={"project": project, "bytes": size})
 

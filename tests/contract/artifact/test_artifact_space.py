@@ -7,11 +7,14 @@ import signal
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import replace
+from pathlib import Path
 
 import grpc
 import pytest
 from modelyard.artifact.v1.storage_pb2 import GarbageKind
 
+from services.artifact.blobs import unavailable
+from services.artifact.blobs.disk import DiskBlobs
 from services.artifact.settings import ArtifactSettings
 from tests.contract.artifact.conftest import Backend
 from tests.contract.artifact.stores import Store, opened, spawned, until
@@ -90,6 +93,36 @@ async def test_what_nothing_needs_goes(backend: Backend) -> None:
 
         await until(is_empty)
         await store.yard.push(KEPT)
+
+
+async def test_a_compaction_that_fails_takes_no_room(
+    sqlite_disk: Backend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with two_trees(quick(sqlite_disk)):
+        pass
+    put, failures = DiskBlobs.put, 0
+
+    def failing(self: DiskBlobs, name: str, source: Path) -> None:
+        nonlocal failures
+        failures += 1
+        raise unavailable()
+
+    monkeypatch.setattr(DiskBlobs, "put", failing)
+    async with opened(quick(sqlite_disk, sweep=0.05)) as store:
+
+        async def failed_often() -> bool:
+            return failures >= 4
+
+        await until(failed_often)
+        stored = (await store.house.usage()).stored_bytes
+        assert stored <= sum(sqlite_disk.sizes()) + MIB + 10_000  # of the one at work, at most
+        monkeypatch.setattr(DiskBlobs, "put", put)
+
+        async def is_compact() -> bool:
+            return (await store.house.usage()).stored_bytes < MIB + 10_000
+
+        await until(is_compact)
+        assert (await store.house.usage()).stored_bytes == sum(sqlite_disk.sizes())
 
 
 async def test_what_is_asked_for_again_is_pardoned(backend: Backend) -> None:
