@@ -21,16 +21,17 @@ import contextlib
 import fcntl
 import hashlib
 import os
-import re
 import shutil
 import signal
 import sys
 import tempfile
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import uv
+
+from services.common.environment_lock import HASH, EnvironmentFailedError, check_lock, pin, vouched
 
 OnLine = Callable[[str], None]
 
@@ -41,14 +42,9 @@ LOCK_POLL_SECONDS = 0.1
 STOP_SECONDS = 5.0
 LAST_LINES = 20
 
-_PIN = re.compile(r"([A-Za-z0-9][A-Za-z0-9._-]*)==(\S+)", re.ASCII)
 _PASSED_PREFIXES = ("UV_", "PIP_", "SSL_")
 _PASSED_SUFFIXES = ("_PROXY", "_CA_BUNDLE")
 _PASSED = ("HOME", "PATH", "TMPDIR", "XDG_CACHE_HOME", "XDG_CONFIG_HOME", "XDG_DATA_HOME")
-
-
-class EnvironmentFailedError(Exception):
-    """An environment cannot be resolved or made; the text is meant for whoever wants it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,11 +78,6 @@ def own_python() -> str:
     return f"{sys.version_info.major}.{sys.version_info.minor}"
 
 
-def lock_digest(lock: str) -> str:
-    """Return the SHA-256 of a lock, as versions and bundles carry it."""
-    return hashlib.sha256(lock.encode()).hexdigest()
-
-
 class Environments:
     """Resolves requirements and makes environments in one folder."""
 
@@ -111,22 +102,61 @@ class Environments:
         while self._held:
             os.close(self._held.popitem()[1])
 
-    async def resolve(self, requirements: Path | None, *, python: str = "", on_line: OnLine) -> str:
+    async def check_python(self, python: str, *, on_line: OnLine) -> None:
+        """Have a version of Python: this machine's, or one that `uv` installs.
+
+        Raises:
+            EnvironmentFailedError: it is not to be had.
+        """
+        if python == own_python():
+            return
+        self.folder.mkdir(parents=True, exist_ok=True)
+        try:
+            await self._uv("python", "find", "--no-project", python, on_line=lambda _: None)
+        except EnvironmentFailedError:
+            try:
+                await self._uv("python", "install", python, on_line=on_line)
+            except EnvironmentFailedError as error:
+                told = f"Python {python} is not on this worker, which has {own_python()}"
+                problem = f"{told}, and cannot be installed: {error}"
+                raise EnvironmentFailedError(problem) from None
+
+    async def resolve(
+        self,
+        requirements: Sequence[str],
+        *,
+        constraints: Sequence[str] = (),
+        hashes: Mapping[str, Collection[str]] | None = None,
+        python: str = "",
+        on_line: OnLine,
+    ) -> str:
         """Return the exact versions, one a line, of some requirements and of serving.
+
+        Args:
+            requirements: lines of packages and versions.
+            constraints: such lines, for packages that are needed anyway.
+            hashes: `pin_key` → the digests of a package's files, such as `sha256:…`; when there
+                are any, each line of the lock has hashes: these, or for what they do not name,
+                those of the index.
+            python: such as `3.11`; this interpreter's own when empty.
+            on_line: takes each line that the installer prints.
 
         Raises:
             EnvironmentFailedError: there is no solution, or it cannot be pinned.
         """
         wheel = await self.client_wheel(on_line)
-        own = f"modelyard[serving] @ {wheel.as_uri()}\n"
-        sources = [requirements] if requirements is not None else []
-        return await self._compile(sources, own, python=python, on_line=on_line)
+        wanted = [*requirements, f"modelyard[serving] @ {wheel.as_uri()}"]
+        options = ("--generate-hashes",) if hashes else ()
+        lock = await self._compile(
+            wanted, *options, constraints=constraints, python=python, on_line=on_line
+        )
+        return vouched(lock, hashes) if hashes else lock
 
     async def ensure(self, lock: str, *, python: str = "", on_line: OnLine) -> Environment:
         """Return the environment of a lock; make it if need be.
 
         Args:
-            lock: `name==version` lines.
+            lock: `name==version` lines, all with hashes or none.
             python: such as `3.11`; this interpreter's own when empty.
             on_line: takes each line that the installer prints.
 
@@ -145,7 +175,12 @@ class Environments:
             own = f"modelyard[serving] @ {wheel.as_uri()}"
             await self._uv("venv", "--python", _interpreter(python), str(place), on_line=on_line)
             target = ("--python", str(environment.python), *self._no_build)
-            await self._uv("pip", "install", *target, "-r", str(pins), own, on_line=on_line)
+            if HASH in lock:
+                strict = ("--require-hashes", "--no-deps", "-r", str(pins))
+                await self._uv("pip", "install", *target, *strict, on_line=on_line)
+                await self._uv("pip", "install", *target, "--no-deps", own, on_line=on_line)
+            else:
+                await self._uv("pip", "install", *target, "-r", str(pins), own, on_line=on_line)
             await _compile_bytecode(environment.python, place / "lib")
 
         await self._have(environment.folder, make)
@@ -161,10 +196,13 @@ class Environments:
         Raises:
             EnvironmentFailedError: the requirement does not go with the lock.
         """
-        wanted = f"{requirement}\n{lock}"
         python = _interpreter(environment.version)
-        full = await self._compile([], wanted, python=environment.version, on_line=on_line)
-        more = "".join(sorted(set(full.splitlines(True)) - set(lock.splitlines(True))))
+        there = [pin(line) for line in lock.splitlines()]
+        options = ("--generate-hashes",) if HASH in lock else ()
+        full = await self._compile(
+            [requirement, *there], *options, python=environment.version, on_line=on_line
+        )
+        more = "".join(line for line in full.splitlines(True) if pin(line) not in there)
         folder = self.folder / f"extra-{_digest(more, environment.digest)[:32]}"
 
         async def make(place: Path) -> None:
@@ -197,20 +235,28 @@ class Environments:
         return next(folder.glob("*.whl"))
 
     async def _compile(
-        self, sources: list[Path], more: str, *, python: str, on_line: OnLine
+        self,
+        requirements: Sequence[str],
+        *options: str,
+        constraints: Sequence[str] = (),
+        python: str,
+        on_line: OnLine,
     ) -> str:
         self.folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix="resolve-", dir=self.folder) as scratch:
-            extra, result = Path(scratch) / "extra.txt", Path(scratch) / "lock.txt"
-            extra.write_text(more)
+            wanted, result = Path(scratch) / "requirements.txt", Path(scratch) / "lock.txt"
+            wanted.write_text("\n".join(requirements))
+            bounds = Path(scratch) / "constraints.txt"
+            bounds.write_text("\n".join(constraints))
             plain = ("--no-header", "--no-annotate", "--no-emit-package", "modelyard")
             await self._uv(
                 *("pip", "compile", "--quiet", *plain, *self._no_build, "-o", str(result)),
                 *("--python", _interpreter(python or own_python())),
-                *(str(source) for source in [*sources, extra]),
+                *(*options, "--constraints", str(bounds), str(wanted)),
                 on_line=on_line,
             )
-            lines = sorted(line for line in result.read_text().splitlines() if line.strip())
+            text = result.read_text().replace(" \\\n   ", "")
+            lines = sorted(line for line in text.splitlines() if line.strip())
         lock = "".join(f"{line}\n" for line in lines if not line.startswith("#"))
         check_lock(lock)
         return lock
@@ -251,16 +297,6 @@ class Environments:
             raise
         if status != 0:
             raise EnvironmentFailedError("\n".join(last) or f"uv ended with status {status}")
-
-
-def check_lock(lock: str) -> None:
-    """Refuse a lock that is not exact versions only: no addresses, options or paths."""
-    for line in lock.splitlines():
-        pin = _PIN.fullmatch(line)
-        if pin is None:
-            raise EnvironmentFailedError(f"{line[:200]!r} is not an exact version, name==version")
-        if pin[1].lower() == "modelyard":
-            raise EnvironmentFailedError("a lock never holds modelyard: the suite brings its own")
 
 
 def _given_wheel(text: str) -> Path:

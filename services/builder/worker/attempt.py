@@ -13,7 +13,7 @@ from modelyard.common.v1 import failure_pb2
 from modelyard.errors import ModelyardError
 
 from services.builder.worker.builder_client import BuilderClient
-from services.builder.worker.phases import PHASES
+from services.builder.worker.phases import PHASES, run_phase
 from services.builder.worker.work import PhaseFailedError, Work
 from services.common.errors import Reason, ServiceError
 
@@ -115,11 +115,11 @@ class Attempt:
 
     async def _phases(self) -> None:
         reporter, builder, lease = self._work.reporter, self._builder, self._work.lease
-        for kind, phase in PHASES.items():
+        for kind in PHASES:
             await builder.report_phase(lease, kind, build_pb2.PHASE_STATE_RUNNING)
             reporter.phase = kind
             try:
-                await phase(self._work, builder)
+                await run_phase(kind, self._work, builder)
             except PhaseFailedError as error:
                 self._work.say(f"{error.failure.reason}: {error.failure.message}")
                 await reporter.flush()

@@ -63,6 +63,19 @@ class BuilderClient:
         )
         return answer
 
+    async def secrets(self, lease: worker_service_pb2.Lease) -> dict[str, str]:
+        """Return the values of the secrets that the build names, by their names."""
+        request = worker_service_pb2.GetBuildSecretsRequest(lease=lease)
+        answer = await self._persist(lambda: self._call(self._stub().GetBuildSecrets, request))
+        return {found.secret: found.value for found in answer.secrets}
+
+    async def report_source(
+        self, lease: worker_service_pb2.Lease, source: str, origin: build_pb2.SourceOrigin
+    ) -> None:
+        """Have kept what was fetched from the build's git source."""
+        request = worker_service_pb2.ReportSourceRequest(lease=lease, source=source, origin=origin)
+        await self._persist(lambda: self._call(self._stub().ReportSource, request))
+
     async def report_phase(
         self,
         lease: worker_service_pb2.Lease,

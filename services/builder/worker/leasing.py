@@ -149,7 +149,6 @@ class Worker:
                     credential=lambda: credential.value,
                     reporter=reporter,
                 )
-                spool.note_code(_code_facts(answer.build))
                 work = Work(
                     lease=answer.lease,
                     build=answer.build,
@@ -160,6 +159,7 @@ class Worker:
                     cage=self.cage,
                     environments=environments,
                     suite=self.suite,
+                    settings=self.settings,
                 )
                 await self._attempt(work, seconds=lease_seconds(answer))
         finally:
@@ -205,16 +205,3 @@ async def _first(*awaitables: Coroutine[Any, Any, Any] | asyncio.Task[Any]) -> N
     finally:
         for task in own:
             task.cancel()
-
-
-def _code_facts(build: build_pb2.Build) -> dict[str, object]:
-    origin = build.spec.origin
-    return {
-        "repository": origin.repository,
-        "commit": origin.commit,
-        "branch": origin.branch,
-        "dirty": origin.dirty,
-        "diff": origin.diff,
-        "snapshot": build.spec.source,
-        "entry_point": build.spec.entry or "model.py",
-    }

@@ -10,6 +10,16 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from typing import Protocol
+
+
+class Stream(Protocol):
+    """What output is read from."""
+
+    async def read(self, size: int, /) -> bytes:
+        """Return what there is, at most so many bytes; nothing at the end."""
+        ...
+
 
 MAX_LINE_BYTES = 16 * 1024
 WINDOW_SECONDS = 1.0
@@ -66,7 +76,7 @@ class Lines:
         return _cut(rest) if rest else []
 
 
-async def read_lines(stream: asyncio.StreamReader, on_line: OnOutput) -> None:
+async def read_lines(stream: Stream, on_line: OnOutput) -> None:
     """Hand on the lines of a stream as they are printed, to its end."""
     clock = asyncio.get_running_loop().time
     lines, due = Lines(), float("inf")

@@ -6,7 +6,8 @@ import asyncio
 import json
 import os
 import re
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -16,14 +17,16 @@ from modelyard.builder.v1 import build_pb2, worker_service_pb2
 from modelyard.common.v1 import value_pb2
 from modelyard.errors import DeadlineExceededError, ModelyardError, UnavailableError
 
+from services.builder.spec import DEFAULT_TIMEOUT, DEFAULT_TRAIN_TIMEOUT
 from services.builder.worker.builder_client import BuilderClient
+from services.builder.worker.provisioning import provision
+from services.builder.worker.resolving import environment
 from services.builder.worker.work import PhaseFailedError, Work
-from services.common.environments import EnvironmentFailedError, lock_digest
+from services.common.environment_lock import EnvironmentFailedError, lock_digest
 from services.common.errors import Reason, ServiceError
 
 EXIT_SOURCE_INVALID = 3
 EXIT_NO_TESTS = 5
-DEFAULT_TRAIN_SECONDS = 24 * 3_600.0
 MAX_NAMED_TESTS = 20
 PYTEST = "pytest"
 PYTEST_SETTINGS = ("pytest.ini", ".pytest.ini", "pyproject.toml", "tox.ini", "setup.cfg")
@@ -34,51 +37,26 @@ _PASSING = (UnavailableError, DeadlineExceededError)
 Phase = Callable[[Work, BuilderClient], Awaitable[None]]
 
 
-async def provision(work: Work, _builder: BuilderClient) -> None:
-    """Fetch the source."""
-    try:
-        async with work.client() as client:
-            await client.artifacts.pull(work.build.spec.source, work.source)
-    except _PASSING:
-        raise
-    except ModelyardError as error:
-        raise PhaseFailedError("SOURCE_INVALID", str(error)) from error
-    if not work.build.spec.entry and not (work.source / "model.py").is_file():
-        message = "the source has no model.py; name the model class as module:Class"
-        raise PhaseFailedError("SOURCE_INVALID", message)
-
-
-async def environment(work: Work, _builder: BuilderClient) -> None:
-    """Resolve the requirements and make the environment, or find it."""
-    found = work.source / "requirements.txt"
-    requirements, python = found if found.is_file() else None, work.build.spec.python_version
-    try:
-        lock = await work.environments.resolve(requirements, python=python, on_line=work.say)
-        work.environment = await work.environments.ensure(lock, python=python, on_line=work.say)
-    except EnvironmentFailedError as error:
-        raise PhaseFailedError("ENVIRONMENT_FAILED", str(error)) from error
-    work.lock = lock
-    work.lock_file.write_text(lock)
-
-
 async def train(work: Work, _builder: BuilderClient) -> None:
     """Run `Model.build` in a child process, which leaves the bundle."""
     spec = work.build.spec
     params = work.folder / "params.json"
     params.write_text(json.dumps({key: _plain(spec.params[key]) for key in spec.params}))
-    timeout = _timeout(spec, build_pb2.PHASE_KIND_TRAIN) or DEFAULT_TRAIN_SECONDS
-    paths = {"source": work.source, "params": params, "out": work.bundle, "lock": work.lock_file}
+    work.data.mkdir(exist_ok=True)
+    paths = {
+        "source": work.source,
+        "params": params,
+        "data": work.data,
+        "out": work.bundle,
+        "lock": work.lock_file,
+    }
     options = [part for key, path in paths.items() for part in (f"--{key}", str(path))]
     name = work.build.model.rpartition("/")[2]
-    try:
-        async with asyncio.timeout(timeout):
-            status = await work.python(
-                *("-m", "modelyard.building.train", *options),
-                *("--entry", spec.entry, "--name", name),
-            )
-    except TimeoutError:
-        message = f"training took longer than {timeout:g} seconds"
-        raise PhaseFailedError("TIMEOUT", message) from None
+    status = await work.python(
+        *("-m", "modelyard.building.train", *options),
+        *("--entry", spec.entry, "--name", name),
+        **work.code_variables,
+    )
     await work.spool.drain()
     if status == EXIT_SOURCE_INVALID:
         raise PhaseFailedError("SOURCE_INVALID", "the source holds no model class; see the log")
@@ -112,7 +90,8 @@ async def package(work: Work, _builder: BuilderClient) -> None:
 async def register(work: Work, builder: BuilderClient) -> None:
     """Push the bundle and have the builder register it."""
     try:
-        async with work.client() as client:
+        # The registration itself is not cut short: from its first word on it is the builder's.
+        async with _limit(work, build_pb2.PHASE_KIND_REGISTER), work.client() as client:
             artifact = await client.artifacts.push(work.bundle)
     except _PASSING:
         raise
@@ -144,10 +123,48 @@ PHASES: Mapping[build_pb2.PhaseKind.ValueType, Phase] = {
 }
 
 
+async def run_phase(
+    kind: build_pb2.PhaseKind.ValueType, work: Work, builder: BuilderClient
+) -> None:
+    """Run a phase within its time.
+
+    Raises:
+        PhaseFailedError: it failed, or took too long; no secret is in the message.
+    """
+    phase = PHASES[kind]
+    try:
+        if kind == build_pb2.PHASE_KIND_REGISTER:
+            await phase(work, builder)
+        else:
+            async with _limit(work, kind):
+                await phase(work, builder)
+    except PhaseFailedError as error:
+        error.failure.message = work.mask.text(error.failure.message)
+        raise
+
+
+@asynccontextmanager
+async def _limit(work: Work, kind: build_pb2.PhaseKind.ValueType) -> AsyncIterator[None]:
+    """End what takes longer than a phase may."""
+    seconds = _timeout(work.build.spec, kind)
+    try:
+        async with asyncio.timeout(seconds) as limit:
+            yield
+    except TimeoutError:
+        if not limit.expired():
+            raise
+        name = build_pb2.PhaseKind.Name(kind).removeprefix("PHASE_KIND_").lower()
+        message = f"the {name} phase took longer than {seconds:g} seconds"
+        raise PhaseFailedError("TIMEOUT", message) from None
+
+
 def _timeout(spec: build_pb2.BuildSpec, kind: build_pb2.PhaseKind.ValueType) -> float:
-    """Return how many seconds a phase may take by the spec; 0: it does not say."""
-    timeouts = {timeout.phase: timeout.timeout for timeout in spec.timeouts}
-    return timeouts[kind].ToTimedelta().total_seconds() if kind in timeouts else 0.0
+    """Return how many seconds a phase may take."""
+    for timeout in spec.timeouts:
+        if timeout.phase == kind:
+            return timeout.timeout.ToTimedelta().total_seconds()
+    is_train = kind == build_pb2.PHASE_KIND_TRAIN
+    return (DEFAULT_TRAIN_TIMEOUT if is_train else DEFAULT_TIMEOUT).total_seconds()
 
 
 def has_tests(source: Path) -> bool:
@@ -166,7 +183,9 @@ async def _run_tests(work: Work) -> None:
         message = f"pytest does not go with the requirements: {error}"
         raise PhaseFailedError("TEST_FAILED", message) from error
     lines: list[str] = []
-    variables = {"PYTHONPATH": str(extra), "MODELYARD_BUNDLE": str(work.bundle)}
+    given = work.code_variables
+    paths = [str(extra), *filter(None, [given.get("PYTHONPATH")])]
+    variables = given | {"PYTHONPATH": ":".join(paths), "MODELYARD_BUNDLE": str(work.bundle)}
     arguments = ("-m", "pytest", "-v", "-rfE", "-p", "no:cacheprovider", *_confined(work.source))
     status = await work.python_heard(arguments, variables, lines)
     if status == EXIT_NO_TESTS:
@@ -214,15 +233,19 @@ def _provenance(work: Work, python: str) -> dict[str, Any]:
         "run": build.run,
         "model": build.model,
         "creator": build.creator,
-        "source": spec.source,
+        "source": build.source,
         "entry": spec.entry,
         "params": {key: _plain(spec.params[key]) for key in sorted(spec.params)},
         "origin": {
-            "repository": spec.origin.repository,
-            "commit": spec.origin.commit,
-            "branch": spec.origin.branch,
-            "dirty": spec.origin.dirty,
+            "repository": build.origin.repository,
+            "commit": build.origin.commit,
+            "branch": build.origin.branch,
+            "dirty": build.origin.dirty,
         },
+        "requirements": spec.requirements,
+        "data": {data.name: data.dataset_version for data in spec.data},
+        "variables": dict(sorted(spec.variables.items())),
+        "secrets": {secret.variable: secret.secret for secret in spec.secrets},
         "python": python,
         "environment_digest": lock_digest(work.lock),
         "tests_passed": work.tests_passed,

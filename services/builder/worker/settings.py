@@ -30,6 +30,10 @@ class WorkerSettings:
     """How many builds it runs at a time."""
     wait_seconds: float = 20.0
     """How long one call waits for a build; at most 30."""
+    source_bytes: int = 1024**3
+    """How large what is fetched from a git repository may be."""
+    git_http: bool = False
+    """Whether git repositories may be fetched over HTTP without TLS."""
     grace_seconds: float = 8.0
     """How long builds may go on after SIGTERM before they are handed back."""
 

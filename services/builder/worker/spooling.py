@@ -55,6 +55,12 @@ class RunSpool:
         with (self.folder / DATA_FILE).open("ab") as file:
             file.write(records.encode(["c", facts]))
 
+    def note_dataset(self, role: str, dataset: str, digest: str) -> None:
+        """Log which data the build reads, as what."""
+        facts = {"role": role, "dataset": dataset, "version": {"digest": digest}}
+        with (self.folder / DATA_FILE).open("ab") as file:
+            file.write(records.encode(["d", facts]))
+
     async def run(self) -> None:
         """Ship what is there, again and again, until cancelled."""
         heard = time.monotonic()

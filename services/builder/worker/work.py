@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -10,8 +11,10 @@ from modelyard.builder.v1 import build_pb2, worker_service_pb2
 from modelyard.common.v1 import failure_pb2
 
 from services.builder.worker.lines import Line
+from services.builder.worker.masking import Mask
 from services.builder.worker.processes import Cage
 from services.builder.worker.reporting import STDERR, STDOUT, SYSTEM, EventReporter
+from services.builder.worker.settings import WorkerSettings
 from services.builder.worker.spooling import RunSpool
 from services.common.environments import Environment, Environments
 from services.common.service import SuiteSettings
@@ -47,6 +50,10 @@ class Work:
     cage: Cage
     environments: Environments
     suite: SuiteSettings
+    settings: WorkerSettings
+    mask: Mask = field(default_factory=Mask)
+    secret_values: Mapping[str, str] = field(default_factory=dict, repr=False)
+    """By the secrets' names."""
     lock: str = ""
     environment: Environment | None = None
     tests_passed: bool = False
@@ -59,6 +66,11 @@ class Work:
         return self.folder / "source"
 
     @property
+    def data(self) -> Path:
+        """Return the folder of the data that the build reads, a folder for each."""
+        return self.folder / "data"
+
+    @property
     def bundle(self) -> Path:
         """Return the folder that becomes the version's artifact."""
         return self.folder / "bundle"
@@ -68,9 +80,36 @@ class Work:
         """Return the file with the environment's lock."""
         return self.folder / "requirements.lock"
 
+    def take_secrets(self, values: Mapping[str, str]) -> None:
+        """Take the values of the build's secrets; from now on the log does not show them."""
+        self.secret_values = values
+        self.mask = Mask(values.values())
+
+    @property
+    def code_variables(self) -> dict[str, str]:
+        """Return the variables that the spec gives to the source's code."""
+        spec = self.build.spec
+        secrets = {secret.variable: self.secret_values[secret.secret] for secret in spec.secrets}
+        return {**spec.variables, **secrets, "MODELYARD_DATA": str(self.data)}
+
+    def note_code(self) -> None:
+        """Log on the run where the code came from, before anything of it runs."""
+        spec, origin = self.build.spec, self.build.origin
+        self.spool.note_code(
+            {
+                "repository": origin.repository,
+                "commit": origin.commit,
+                "branch": origin.branch,
+                "dirty": origin.dirty,
+                "diff": spec.origin.diff,
+                "snapshot": self.build.source,
+                "entry_point": spec.entry or "model.py",
+            }
+        )
+
     def say(self, text: str) -> None:
         """Add lines of the builder's own to the log."""
-        for line in text.splitlines():
+        for line in self.mask.text(text).splitlines():
             self.reporter.line(SYSTEM, line)
 
     def client(self) -> AsyncClient:
@@ -105,6 +144,8 @@ class Work:
             environment=self._variables() | variables,
             on_stdout=hear,
             on_stderr=print_stderr,
+            mask=self.mask,
+            read_only=[self.data],
         )
 
     def _variables(self) -> dict[str, str]:

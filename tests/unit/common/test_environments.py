@@ -11,14 +11,9 @@ from pathlib import Path
 
 import pytest
 
+from services.common.environment_lock import EnvironmentFailedError, check_lock
 from services.common.environment_removal import remove_old
-from services.common.environments import (
-    MARKER,
-    EnvironmentFailedError,
-    Environments,
-    check_lock,
-    installer_variables,
-)
+from services.common.environments import MARKER, Environments, installer_variables
 
 
 @pytest.fixture(scope="module")
@@ -63,12 +58,10 @@ def test_only_the_installers_own_variables_are_passed() -> None:
 
 async def test_an_environment_is_made_once_and_whole(folder: Path, wheel: str) -> None:
     first, second = Environments(folder, wheel=wheel), Environments(folder, wheel=wheel)
-    requirements = folder / "requirements.txt"
-    requirements.write_text("iniconfig\n")
     lines: list[str] = []
-    lock = await first.resolve(requirements, on_line=lines.append)
+    lock = await first.resolve(["iniconfig"], on_line=lines.append)
     assert "iniconfig==" in lock
-    assert lock == await second.resolve(requirements, on_line=lines.append)
+    assert lock == await second.resolve(["iniconfig"], on_line=lines.append)
     assert lock.splitlines() == sorted(lock.splitlines())
 
     made = await asyncio.gather(
@@ -94,10 +87,8 @@ async def test_an_environment_is_made_once_and_whole(folder: Path, wheel: str) -
 
 
 async def test_what_cannot_be_resolved_says_why(folder: Path, wheel: str) -> None:
-    requirements = folder / "impossible.txt"
-    requirements.write_text("iniconfig==0.0.0.0.1\n")
     with pytest.raises(EnvironmentFailedError, match="iniconfig"):
-        await Environments(folder, wheel=wheel).resolve(requirements, on_line=print)
+        await Environments(folder, wheel=wheel).resolve(["iniconfig==0.0.0.0.1"], on_line=print)
 
 
 async def test_a_project_has_its_own_and_old_ones_go_unless_they_are_in_use(
@@ -141,8 +132,7 @@ async def test_nothing_of_a_package_runs_while_it_is_installed(
     archive = tmp_path / "evil-1.tar.gz"
     with tarfile.open(archive, "w:gz") as file:
         file.add(package, package.name)
-    requirements = tmp_path / "requirements.txt"
-    requirements.write_text(f"evil @ {archive.as_uri()}\n")
+    requirements = [f"evil @ {archive.as_uri()}"]
     with pytest.raises(EnvironmentFailedError, match=r"(?i)build"):
         await Environments(folder, wheel=wheel).resolve(requirements, on_line=print)
     assert not (tmp_path / "ran").exists()

@@ -17,13 +17,26 @@ STATE_FILE = "state.pkl"
 
 @dataclass(frozen=True, slots=True)
 class Context:
-    """What `Model.build` is given: the parameters of this build."""
+    """What `Model.build` is given: the parameters and the data of this build."""
 
     params: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}))
+    folders: Mapping[str, Path] = field(default_factory=lambda: MappingProxyType({}))
+    """Of the data, by name."""
 
     def param(self, name: str, default: Any = None) -> Any:
         """Return a parameter, or the default when the build does not set it."""
         return self.params.get(name, default)
+
+    def data(self, name: str) -> Path:
+        """Return the folder, read-only, with the files of the data that the build names so.
+
+        Raises:
+            KeyError: The build names no such data.
+        """
+        if name not in self.folders:
+            known = ", ".join(sorted(self.folders)) or "none"
+            raise KeyError(f"the build names no data {name!r}; it has {known}")
+        return self.folders[name]
 
 
 class Model:

@@ -54,7 +54,7 @@ def _train(options: argparse.Namespace) -> None:
     os.chdir(options.source)
     kind = find_model_class(options.source, options.entry)
     model = kind()
-    model.build(Context(MappingProxyType(params)))
+    model.build(Context(MappingProxyType(params), MappingProxyType(_folders(options.data))))
     options.out.mkdir(parents=True, exist_ok=True)
     write_built(
         options.out,
@@ -77,6 +77,10 @@ def _log_surroundings(params: dict[str, Any]) -> None:
     appender.close()
 
 
+def _folders(data: Path | None) -> dict[str, Path]:
+    return {path.name: path for path in sorted(data.iterdir())} if data and data.is_dir() else {}
+
+
 def _entry(kind: type[Model]) -> str:
     return f"{kind.__module__}:{kind.__name__}"
 
@@ -86,6 +90,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--source", type=_path, required=True, help="the source folder")
     parser.add_argument("--entry", default="", help="module:Class; else the one of model.py")
     parser.add_argument("--params", type=_path, required=True, help="a JSON object")
+    parser.add_argument("--data", type=_path, help="a folder with one for each data input")
     parser.add_argument("--out", type=_path, required=True, help="the bundle's folder")
     parser.add_argument("--lock", type=_path, required=True, help="the environment's lock")
     parser.add_argument("--name", default="", help="the model's id")
