@@ -7,7 +7,7 @@ from datetime import datetime
 
 from services.common.auth import Right, right_missing
 from services.common.database import Database, Transaction
-from services.common.errors import etag_mismatch, not_found
+from services.common.errors import Reason, ServiceError, etag_mismatch, not_found
 from services.common.idempotency import Key, once
 from services.common.names import AliasName, ModelName, VersionName
 from services.metadata.changes import Change, ChangeKind, publish
@@ -77,7 +77,7 @@ class Pointing:
 
         found = await self._database.read(find)
         if found is None:
-            raise not_found(name)
+            raise not_found(name) if as_of is None else _pointed_nowhere(name, as_of)
         return found
 
     async def list_aliases(self, parent: ModelName, listing: Listing) -> Page[Alias]:
@@ -162,6 +162,11 @@ def _put(tx: Transaction, model_pk: int, version_pk: int, move: AliasMove, now: 
     )
     publish(tx, move.name.project, ChangeKind.ALIAS_MOVED, moved)
     return alias
+
+
+def _pointed_nowhere(name: AliasName, as_of: datetime) -> ServiceError:
+    message = f"{name} pointed nowhere at {as_of.isoformat()}"
+    return ServiceError(Reason.RESOURCE_NOT_FOUND, message, resource=str(name))
 
 
 def _check_etag(name: AliasName, current: Alias | None, etag: str) -> None:

@@ -213,7 +213,7 @@ def _reserve(
     """Record a PENDING version with what its run knows by now."""
     aliases = [parent.alias(alias) for alias in draft.aliases]
     check_protection(tx, aliases, may_deploy=draft.may_deploy)
-    model_pk, number = _allot(tx, parent, now)
+    model_pk, number = _allot(tx, parent, now, creator)
     run_pk = None
     if draft.run:
         run_pk = run_store.find_run_pk(
@@ -237,11 +237,11 @@ def _reserve(
     return _Fresh(pk, version, draft.aliases)
 
 
-def _allot(tx: Transaction, parent: ModelName, now: datetime) -> tuple[int, int]:
+def _allot(tx: Transaction, parent: ModelName, now: datetime, creator: str) -> tuple[int, int]:
     """Return a model's row, locked, and its next version number; it is created if need be."""
     allotted = store.next_number(tx.connection, parent)
     if allotted is None:
-        ensure_model(tx, parent, now)
+        ensure_model(tx, parent, now, creator)
         allotted = store.next_number(tx.connection, parent)
     if allotted is None:
         raise not_found(parent)

@@ -35,7 +35,9 @@ class Registry:
         self._resolutions = Resolutions()
         database.on_commit(self._resolutions.forget)
 
-    async def create_model(self, name: ModelName, draft: ModelDraft, *, key: Key | None) -> Model:
+    async def create_model(
+        self, name: ModelName, draft: ModelDraft, *, actor: str, key: Key | None
+    ) -> Model:
         """Create a model.
 
         Raises:
@@ -44,7 +46,7 @@ class Registry:
         now = self._clock()
 
         def create(tx: Transaction) -> Model:
-            if add_model(tx, name, draft, now) is None:
+            if add_model(tx, name, draft, now, actor) is None:
                 raise already_exists(name)
             return _found(store.find_model(tx.connection, name), name)
 
@@ -74,6 +76,7 @@ class Registry:
         *,
         paths: Collection[str],
         etag: str,
+        actor: str,
         key: Key | None,
     ) -> Model:
         """Change the fields named by `paths`.
@@ -90,7 +93,8 @@ class Registry:
                 raise etag_mismatch(name, current=str(current.revision))
             if pk is not None and paths:
                 _apply(tx, pk, draft, paths, now)
-                publish(tx, name.project, ChangeKind.MODEL_UPDATED, Change(str(name)))
+                changed = Change(str(name), actor=actor)
+                publish(tx, name.project, ChangeKind.MODEL_UPDATED, changed)
             return _found(store.find_model(tx.connection, name), name)
 
         return await self._database.write(lambda tx: once(tx, key, Model, lambda: change(tx)))
@@ -132,23 +136,27 @@ class Registry:
         return found
 
 
-def add_model(tx: Transaction, name: ModelName, draft: ModelDraft, now: datetime) -> int | None:
+def add_model(
+    tx: Transaction, name: ModelName, draft: ModelDraft, now: datetime, actor: str
+) -> int | None:
     """Create a model in a transaction and return its row; None when it exists."""
     pk = store.insert_model(tx.connection, name, draft, now)
     if pk is not None:
-        publish(tx, name.project, ChangeKind.MODEL_CREATED, Change(str(name)))
+        publish(tx, name.project, ChangeKind.MODEL_CREATED, Change(str(name), actor=actor))
     return pk
 
 
-def ensure_model(tx: Transaction, name: ModelName, now: datetime) -> int:
+def ensure_model(tx: Transaction, name: ModelName, now: datetime, actor: str) -> int:
     """Return a model's row, locked until the transaction's end; created if need be.
 
     Raises:
-        ServiceError: RESOURCE_NOT_FOUND when there is no such project.
+        ServiceError: RESOURCE_NOT_FOUND when there is no such project; WRONG_STATE when it or
+            the model is deleted.
     """
     pk = store.lock_model(tx.connection, name)
     if pk is None:
-        pk = add_model(tx, name, ModelDraft(), now) or store.lock_model(tx.connection, name)
+        pk = add_model(tx, name, ModelDraft(), now, actor)
+        pk = pk or store.lock_model(tx.connection, name)
     if pk is None:
         raise not_found(name)
     return pk

@@ -61,7 +61,8 @@ class ModelServicer(model_service_pb2_grpc.ModelServiceServicer):
         project = ProjectName.parse(request.parent, "parent").project
         name = ModelName(project, check_id(request.model_id, "model_id"))
         draft, key = codec.model_draft(request.model), current_call().key(request)
-        model = await self._registry.create_model(name, draft, key=key)
+        actor = current_call().caller.principal
+        model = await self._registry.create_model(name, draft, actor=actor, key=key)
         return pb.CreateModelResponse(model=codec.model(model))
 
     async def GetModel(self, request: pb.GetModelRequest, context: Context) -> pb.GetModelResponse:
@@ -90,6 +91,7 @@ class ModelServicer(model_service_pb2_grpc.ModelServiceServicer):
             codec.model_draft(request.model),
             paths=codec.update_paths(request),
             etag=request.model.etag,
+            actor=current_call().caller.principal,
             key=current_call().key(request),
         )
         return pb.UpdateModelResponse(model=codec.model(model))

@@ -43,7 +43,7 @@ class Directory:
         self._clock = clock
 
     async def create_project(
-        self, name: ProjectName, draft: ProjectDraft, *, key: Key | None
+        self, name: ProjectName, draft: ProjectDraft, *, actor: str, key: Key | None
     ) -> Project:
         """Create a project.
 
@@ -55,8 +55,9 @@ class Directory:
 
         def create(tx: Transaction) -> Project:
             if not store.add_project(tx.connection, project):
-                raise already_exists(name)
-            publish(tx, name.project, ChangeKind.PROJECT_CREATED, Change(str(name)))
+                raise _taken(tx, name)
+            created = Change(str(name), actor=actor)
+            publish(tx, name.project, ChangeKind.PROJECT_CREATED, created)
             return project
 
         return await self._database.write(lambda tx: once(tx, key, Project, lambda: create(tx)))
@@ -74,6 +75,7 @@ class Directory:
         *,
         paths: Collection[str],
         etag: str,
+        actor: str,
         key: Key | None,
     ) -> Project:
         """Change the fields named by `paths`.
@@ -93,7 +95,8 @@ class Directory:
                 raise etag_mismatch(name, current=str(current.revision))
             changed = current.changed({path: getattr(draft, path) for path in paths}, now)
             store.change_project(tx.connection, changed)
-            publish(tx, name.project, ChangeKind.PROJECT_UPDATED, Change(str(name)))
+            told = Change(str(name), actor=actor)
+            publish(tx, name.project, ChangeKind.PROJECT_UPDATED, told)
             return changed
 
         return await self._database.write(lambda tx: once(tx, key, Project, lambda: change(tx)))
@@ -150,6 +153,13 @@ class Directory:
         if revoked is None:
             raise not_found(name)
         return revoked
+
+
+def _taken(tx: Transaction, name: ProjectName) -> ServiceError:
+    if store.find_project(tx.connection, name.project) is not None:
+        return already_exists(name)
+    message = f"{name} was purged; the id of a project is never given out again"
+    return ServiceError(Reason.RESOURCE_EXISTS, message, resource=str(name))
 
 
 def _secret_shown(token: str, key: Key | None) -> ServiceError:

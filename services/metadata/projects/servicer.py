@@ -33,7 +33,8 @@ class ProjectServicer(project_service_pb2_grpc.ProjectServiceServicer):
         """Create a project."""
         name = ProjectName(check_id(request.project_id, "project_id"))
         draft, key = codec.project_draft(request.project), current_call().key(request)
-        project = await self._directory.create_project(name, draft, key=key)
+        actor = current_call().caller.principal
+        project = await self._directory.create_project(name, draft, actor=actor, key=key)
         return pb.CreateProjectResponse(project=codec.project(project))
 
     async def GetProject(
@@ -62,6 +63,7 @@ class ProjectServicer(project_service_pb2_grpc.ProjectServiceServicer):
             codec.project_draft(request.project),
             paths=codec.update_paths(request),
             etag=request.project.etag,
+            actor=current_call().caller.principal,
             key=current_call().key(request),
         )
         return pb.UpdateProjectResponse(project=codec.project(project))

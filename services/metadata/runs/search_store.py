@@ -91,7 +91,9 @@ def _is_dataset(column: sa.ColumnElement[Any], name: str) -> sa.ColumnElement[bo
     if DatasetName.expression.fullmatch(name):
         # What begins with the prefix: "0" is the character after "/".
         return sa.and_(column >= f"{name}/versions/", column < f"{name}/versions0")
-    raise FilterProblemError("wants the name of a dataset or of a dataset version")
+    raise FilterProblemError(
+        'wants a name such as "projects/default/datasets/sales", or with "/versions/3"'
+    )
 
 
 def _dataset_probe(

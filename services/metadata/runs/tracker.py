@@ -64,7 +64,7 @@ class Tracker:
 
         def create(tx: Transaction) -> Run:
             if store.insert_run(tx.connection, run) is None:
-                ensure_model(tx, parent, run.create_time)
+                ensure_model(tx, parent, run.create_time, creator)
                 if store.insert_run(tx.connection, run) is None:
                     raise already_exists(name)
             publish_run(tx, ChangeKind.RUN_CREATED, run, actor=creator)

@@ -38,7 +38,7 @@ async def a_thousand_builds(settings: MetadataSettings) -> None:
 
 
 def _insert(tx: Transaction) -> None:
-    model_pk = ensure_model(tx, CHURN, EPOCH)
+    model_pk = ensure_model(tx, CHURN, EPOCH, "user:admin")
     numbers = range(1, BUILDS + 1)
     owners = {"model_pk": model_pk}
     tables: dict[sa.Table, list[dict[str, Any]]] = {

@@ -29,7 +29,7 @@ def test_versions_are_minded(kept: str, command: Command, tmp_path: Path) -> Non
     edits = ("--description", "better", "--license", "MIT", "--card", str(card), "--label", "a=b")
     for arguments, shown, then in (
         (("update", version, *edits), version, ("better", "MIT", "# What it is for", "a=b")),
-        (("archive", version), "archived  2", ("archived",)),
+        (("archive", version), "archived  2", ("archived      2",)),
         (("unarchive", version), version, ("better",)),
         (("delete", version), "deleted   2", ("deleted       2",)),
         (("restore", version), version, ("READY",)),
@@ -74,9 +74,35 @@ def test_what_an_alias_was_is_told(kept: str, client: Client, command: Command) 
     for moment, answer in ((second, f"{kept}/1"), (f"{second}Z", f"{kept}/1")):
         assert answer in command("aliases", "show", kept, "production", "--as-of", moment)
     before = ("--as-of", "2020-05-01T12:00")
-    assert "does not exist" in command("aliases", "show", kept, "production", *before, status=1)
-    assert "beats 1" in command("aliases", "history", kept, "--alias", "production")
+    assert "pointed nowhere" in command("aliases", "show", kept, "production", *before, status=1)
+    odd = command("aliases", "show", f"{kept}@production", "--as-of", "yesterday", status=2)
+    assert "2026-05-01T12:00" in odd
+    assert "beats 1" in command("aliases", "history", kept, "production")
+    assert "beats 1" in command("aliases", "history", f"{kept}@production")
     assert "production" in command("aliases", "list", kept)
+    command("aliases", "delete", f"{kept}@production", "--reason", "over")
+    assert "over" in command("aliases", "history", kept)
+    assert "does not exist" in command("aliases", "show", kept, "production", status=1)
+
+
+def test_models_are_minded(kept: str, client: Client, command: Command) -> None:
+    told = command("models", "update", kept, "--maximize", "f1", "--label", "team=risk")
+    assert "f1 up" in told
+    assert "team=risk" in told
+    both = command("models", "update", kept, "--minimize", "loss", "--name", "Churn")
+    assert "f1 up, loss down" in both
+    assert "not key=value" in command("models", "update", kept, "--label", "team", status=2)
+    assert f"{kept}/aliases/production" in command("models", "delete", kept, status=1)
+    client.aliases.delete(kept, "production")
+    assert "WRONG_STATE" in command("models", "purge", kept, status=1)
+    assert "deleted" in command("models", "delete", kept)
+    assert kept not in command("models", "list")
+    assert kept in command("models", "list", "--deleted")
+    assert "restore it first" in command("promote", f"{kept}/1", "production", status=1)
+    assert "deleted" not in command("models", "restore", kept)
+    client.models.delete(kept)
+    command("models", "purge", kept)
+    assert "does not exist" in command("models", "show", kept, status=1)
 
 
 def test_projects_are_minded(command: Command) -> None:
@@ -89,3 +115,11 @@ def test_projects_are_minded(command: Command) -> None:
     ):
         assert shown in command("projects", *arguments), arguments
     assert "RESOURCE_EXISTS" in command("projects", "create", "shop", status=1)
+    assert "WRONG_STATE" in command("projects", "purge", "shop", status=1)
+    assert "deleted" in command("projects", "delete", "shop")
+    assert "shop" not in command("projects", "list")
+    assert "shop" in command("projects", "list", "--deleted")
+    assert "deleted" not in command("projects", "restore", "shop")
+    command("projects", "delete", "shop")
+    command("projects", "purge", "shop")
+    assert "never given out again" in command("projects", "create", "shop", status=1)

@@ -8,6 +8,7 @@ import math
 import os
 import stat
 import threading
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -69,6 +70,27 @@ def test_records_keep_types_and_strange_numbers(spool: Path) -> None:
     assert columns["up"].values[0] == math.inf
     assert columns["down"].values[0] == -math.inf
     assert batch.points == 3
+
+
+@pytest.mark.parametrize("text", ["", " ", "a\0b", "a\nb", "\x1b[0m", "\ud800", "x" * 251])
+def test_what_the_server_would_refuse_is_refused_where_it_is_logged(spool: Path, text: str) -> None:
+    run = make_run(spool)
+    logs: list[Callable[[], None]] = [
+        lambda: run.log_metric(text, 1.0),
+        lambda: run.log_metrics({"good": 1.0, text: 1.0}),
+        lambda: run.log_param(text, 1),
+        lambda: run.set_tag(text, "v"),
+    ]
+    for log in logs:
+        with pytest.raises(ValueError, match="line of 1 to"):
+            log()
+    if text.strip():
+        with pytest.raises(ValueError, match="a line of at most"):
+            run.set_tag("k", text * 2)
+    assert (spool / DATA_FILE).read_bytes() == b""
+    run.log_param("lines", "a\tb\nc")
+    with pytest.raises(ValueError, match="control"):
+        run.log_param("p", ["fine", "a\0b"])
 
 
 def test_steps_are_counted_when_they_are_not_given(spool: Path) -> None:

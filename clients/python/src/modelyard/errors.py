@@ -53,8 +53,11 @@ class ModelyardError(Exception):
         self.retry_delay = retry_delay
 
     def __str__(self) -> str:
-        details = "".join(f"\n  {v.field}: {v.problem}" for v in self.violations)
-        reason = f" ({self.reason})" if self.reason else ""
+        untold = [v for v in self.violations if f"{v.field} {v.problem}" not in self.message]
+        details = "".join(f"\n  {v.field}: {v.problem}" for v in untold)
+        error_id = self.metadata.get("error_id")
+        named = f"{self.reason}, error {error_id}" if error_id else self.reason
+        reason = f" ({named})" if named else ""
         return f"{self.message}{reason}{details}"
 
 

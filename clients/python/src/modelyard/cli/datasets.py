@@ -105,7 +105,10 @@ def _column_row(column: Column) -> tuple[object, ...]:
     ]
     if profile.kind == ColumnKind.COLUMN_KIND_TEMPORAL:
         given[1:] = [*map(_moment_of, given[1:4]), given[4]]
-    frequent = ", ".join(f"{_shown(top.value)} ({top.count:,})" for top in profile.top_values[:3])
+    # Profiles keep numbers as floats; of whole numbers nobody wants to see that.
+    end = ".0" if "int" in column.type else ""
+    tops = [(top.value.removesuffix(end), top.count) for top in profile.top_values[:3]]
+    frequent = ", ".join(f"{_shown(value)} ({count:,})" for value, count in tops)
     counts = (profile.count, profile.null_count, profile.nan_count)
     kind = state(ColumnKind, profile.kind).lower() if profile.kind else ""
     return (column.name, column.type, kind, *counts, *given, frequent)

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from modelyard.cli.context import client
-from modelyard.cli.options import Deleted, Filter, Labels, Order, mapping, number_pair
+from modelyard.cli.options import Deleted, Filter, Labels, Order, mapping, number_pair, utc
 from modelyard.cli.render import (
     leaf,
     moment,
@@ -23,13 +23,7 @@ from modelyard.cli.render import (
 
 Maximize = Annotated[list[str] | None, typer.Option(help="A metric to maximise; repeatable.")]
 Minimize = Annotated[list[str] | None, typer.Option(help="A metric to minimise; repeatable.")]
-MOMENTS = [
-    "%Y-%m-%d",
-    "%Y-%m-%dT%H:%M",
-    "%Y-%m-%dT%H:%M:%S",
-    "%Y-%m-%dT%H:%MZ",
-    "%Y-%m-%dT%H:%M:%SZ",
-]
+AliasOf = Annotated[str | None, typer.Argument(help="An alias of the model.")]
 
 
 def register_models(group: typer.Typer) -> None:
@@ -130,7 +124,7 @@ def _show_model(model: Any) -> None:
         "labels": pairs(model.labels),
         "metric goals": goals,
         "created": moment(model.create_time),
-        "deleted": moment(model.delete_time) if model.HasField("delete_time") else "",
+        "deleted": _if_set(model, "delete_time"),
     }
     show_one(model, fields)
 
@@ -186,8 +180,8 @@ def register_versions(group: typer.Typer) -> None:
                 "license": found.license,
                 "description": found.description,
                 "card": found.card,
-                "archived": moment(found.archive_time),
-                "deleted": moment(found.delete_time),
+                "archived": _if_set(found, "archive_time"),
+                "deleted": _if_set(found, "delete_time"),
                 "by": found.creator,
                 "created": moment(found.create_time),
             },
@@ -290,11 +284,15 @@ def _register_evaluations(group: typer.Typer) -> None:
 def _show_change(version: Any) -> None:
     fields = {
         "version": short_version(version.name),
-        "archived": moment(version.archive_time),
-        "deleted": moment(version.delete_time),
+        "archived": _if_set(version, "archive_time"),
+        "deleted": _if_set(version, "delete_time"),
         "etag": version.etag,
     }
     show_one(version, fields)
+
+
+def _if_set(message: Any, field: str) -> str:
+    return moment(getattr(message, field)) if message.HasField(field) else ""
 
 
 def register_aliases(group: typer.Typer) -> None:
@@ -315,14 +313,14 @@ def register_aliases(group: typer.Typer) -> None:
     @group.command("show")
     def show_alias(
         model: str,
-        alias: str,
+        alias: AliasOf = None,
         as_of: Annotated[
-            datetime | None, typer.Option(help="As it was then, in UTC.", formats=MOMENTS)
+            datetime | None,
+            typer.Option(parser=utc, metavar="<time>", help="As it was then; UTC unless it says."),
         ] = None,
     ) -> None:
-        """Show where an alias points, or pointed at a moment."""
-        when = None if as_of is None else as_of.replace(tzinfo=UTC)
-        found = client().aliases.get(model, alias, as_of=when)
+        """Show where an alias, `churn production` or `churn@production`, points or pointed."""
+        found = client().aliases.get(model, alias, as_of=as_of)
         fields = {
             "alias": leaf(found.name),
             "version": short_version(found.version),
@@ -331,10 +329,11 @@ def register_aliases(group: typer.Typer) -> None:
         show_one(found, fields)
 
     @group.command("history")
-    def history(model: str, alias: str = "-") -> None:
-        """Show where a model's aliases pointed, newest change first."""
+    def history(model: str, alias: AliasOf = None) -> None:
+        """Show where an alias, or each of a model's, pointed; newest change first."""
+        of_model, _, named = model.partition("@")
         show_list(
-            client().aliases.history(model, alias),
+            client().aliases.history(of_model, alias or named or "-"),
             {
                 "WHEN": lambda c: moment(c.change_time),
                 "ALIAS": lambda c: leaf(c.alias),
@@ -344,3 +343,18 @@ def register_aliases(group: typer.Typer) -> None:
                 "REASON": lambda c: c.reason,
             },
         )
+
+    group.command("delete")(_delete_alias)
+
+
+def _delete_alias(
+    model: str,
+    alias: AliasOf = None,
+    reason: Annotated[str, typer.Option(help="Why, for the history.")] = "",
+) -> None:
+    """Delete an alias, `churn production` or `churn@production`; its history stays."""
+    from modelyard.metadata.v1 import model_service_pb2  # noqa: PLC0415
+
+    client().aliases.delete(model, alias, reason=reason)
+    named = f"{model}@{alias}" if alias else model
+    show_one(model_service_pb2.DeleteAliasResponse(), {"deleted": named})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import UTC, datetime
 from typing import Annotated
 
 import typer
@@ -37,6 +38,19 @@ def pair(text: str) -> tuple[str, str]:
     if not (key and equals):
         raise typer.BadParameter(f"{text!r} is not key=value")
     return key, value
+
+
+def utc(text: str) -> datetime:
+    """Return a moment in ISO 8601; one that names no zone is in UTC.
+
+    Raises:
+        typer.BadParameter: when it is none.
+    """
+    try:
+        found = datetime.fromisoformat(text)
+    except ValueError:
+        raise typer.BadParameter(f"{text!r} is no time such as 2026-05-01T12:00") from None
+    return found if found.tzinfo else found.replace(tzinfo=UTC)
 
 
 def number_pair(text: str) -> tuple[str, float]:

@@ -6,18 +6,8 @@ from typing import Annotated, Any
 
 import typer
 
-from modelyard.cli import (
-    datasets,
-    models,
-    queue,
-    retention,
-    runs,
-    secrets,
-    signatures,
-    storage,
-    webhooks,
-)
 from modelyard.cli.context import client
+from modelyard.cli.lazy import lazy_group
 from modelyard.cli.options import Deleted, pair
 from modelyard.cli.render import leaf, moment, show_list, show_one
 
@@ -28,29 +18,30 @@ Protect = Annotated[
 
 
 def register(app: typer.Typer) -> None:
-    """Add the groups to the command line."""
-    for name, register_group in (
-        ("models", models.register_models),
-        ("versions", models.register_versions),
-        ("runs", runs.register),
-        ("aliases", models.register_aliases),
-        ("artifacts", storage.register),
-        ("datasets", datasets.register),
-        ("environments", _environments),
-        ("projects", _projects),
-        ("tokens", _tokens),
-        ("retention", retention.register),
-        ("secrets", secrets.register),
-        ("signatures", signatures.register),
-        ("webhooks", webhooks.register),
-        ("workers", queue.register),
+    """Add the groups to the command line; what is in one is made when it is asked for."""
+    for name, home, does in (
+        ("models", "models:register_models", "Create, change and remove models."),
+        ("versions", "models:register_versions", "Find, evaluate, archive and remove versions."),
+        ("runs", "runs:register", "Search, change and remove runs."),
+        ("aliases", "models:register_aliases", "Show where aliases point and pointed."),
+        ("artifacts", "storage:register", "Look at artifacts, verify them, mind their space."),
+        ("datasets", "datasets:register", "Look at datasets and compare them."),
+        ("environments", "resources:register_environments", "Create and look at environments."),
+        ("projects", "resources:register_projects", "Create, change and remove projects."),
+        ("tokens", "resources:register_tokens", "Create and revoke tokens."),
+        ("retention", "retention:register", "Set by which rules old versions go."),
+        ("secrets", "secrets:register", "Set what builds are given and nobody reads."),
+        ("signatures", "signatures:register", "Sign versions and verify that."),
+        ("webhooks", "webhooks:register", "Have changes posted, and see what became of it."),
+        ("workers", "queue:register", "Look at the workers of builds."),
     ):
         group = typer.Typer(no_args_is_help=True, rich_markup_mode=None)
-        register_group(group)
-        app.add_typer(group, name=name, help=f"Look at {name}.")
+        app.add_typer(group, name=name, help=does, cls=lazy_group(f"modelyard.cli.{home}"))
 
 
-def _environments(group: typer.Typer) -> None:
+def register_environments(group: typer.Typer) -> None:
+    """Add `environments` to the command line."""
+
     @group.command("list")
     def list_environments() -> None:
         """List environments."""
@@ -82,7 +73,9 @@ def _environments(group: typer.Typer) -> None:
         )
 
 
-def _projects(group: typer.Typer) -> None:
+def register_projects(group: typer.Typer) -> None:
+    """Add `projects` to the command line."""
+
     @group.command("list")
     def list_projects(deleted: Deleted = False) -> None:
         """List the projects in which you may read."""
@@ -144,7 +137,9 @@ def _show_project(project: Any) -> None:
     show_one(project, fields)
 
 
-def _tokens(group: typer.Typer) -> None:
+def register_tokens(group: typer.Typer) -> None:
+    """Add `tokens` to the command line."""
+
     @group.command("list")
     def list_tokens() -> None:
         """List tokens, newest first."""

@@ -26,7 +26,7 @@ def register(group: typer.Typer) -> None:
 
     @group.command("list")
     def list_runs(
-        model: str = "",
+        model: Annotated[str, typer.Argument(help="A model; else all of them.")] = "",
         group_: Annotated[str, typer.Option("--group", help="Those of one group.")] = "",
         filter_: Filter = "",
         order_by: Order = "",
@@ -35,11 +35,12 @@ def register(group: typer.Typer) -> None:
         """List runs, newest first."""
         from modelyard.metadata.v1 import run_pb2  # noqa: PLC0415
 
-        conditions = [f"group = {json.dumps(group_)}"] if group_ else []
-        conditions += [f"({filter_})"] if filter_ else []
+        # A filter of its own goes as it is: the server says where in it something is wrong.
+        in_group = f"group = {json.dumps(group_)}"
+        both = f"({filter_}) AND {in_group}" if filter_ else in_group
         found = client().runs.search(
             model=model or None,
-            filter=" AND ".join(conditions),
+            filter=both if group_ else filter_,
             order_by=order_by,
             show_deleted=deleted,
         )
@@ -82,12 +83,14 @@ def _register_show(group: typer.Typer) -> None:
                 "notes": found.notes,
                 "commit": f"{found.code.commit}{' (dirty)' if found.code.dirty else ''}",
                 "branch": found.code.branch,
+                "source": found.code.snapshot,
                 "python": found.environment.python_version,
                 "packages": len(found.environment.packages),
                 "machine": f"{found.environment.cpu_count} x {found.environment.cpu}",
                 "gpus": ", ".join(found.environment.gpus) or "none",
                 "datasets": ", ".join(f"{d.role}: {d.dataset_version}" for d in found.datasets),
                 "image": found.image or "none",
+                "points lost": found.dropped_point_count or "",
                 "by": found.creator,
                 "created": moment(found.create_time),
                 "ended": moment(found.end_time),

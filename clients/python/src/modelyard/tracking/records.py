@@ -14,7 +14,7 @@ import json
 import math
 import re
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, TypeGuard
 
 MAX_KEY = 250
 MAX_TAG_KEY = 63
@@ -25,6 +25,9 @@ MAX_DEPTH = 4
 MAX_PARAM_LINE = 1024 * 1024
 GOALS = ("minimize", "maximize")
 
+# What the server refuses is refused where it is logged: later it would only be left out.
+_UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
+_UNPRINTABLE_IN_LINES = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff]")
 _ID = re.compile(r"[a-z]([a-z0-9-]{0,61}[a-z0-9])?")
 
 ParamValue = bool | int | float | str | list["ParamValue"]
@@ -46,19 +49,26 @@ def number_text(number: float) -> str:
 
 def check_key(key: object) -> str:
     """Return a metric's or parameter's key, or raise ValueError."""
-    if not isinstance(key, str) or not 0 < len(key) <= MAX_KEY:
-        raise ValueError(f"a key is text of 1 to {MAX_KEY} characters, not {key!r}")
+    if not _is_line(key, MAX_KEY):
+        raise ValueError(f"a key is a line of 1 to {MAX_KEY} characters, not {key!r}")
     return key
 
 
 def check_tag(key: object, value: object) -> tuple[str, str]:
     """Return a tag as text, or raise ValueError."""
-    if not isinstance(key, str) or not 0 < len(key) <= MAX_TAG_KEY:
-        raise ValueError(f"a tag's key is text of 1 to {MAX_TAG_KEY} characters, not {key!r}")
+    if not _is_line(key, MAX_TAG_KEY):
+        raise ValueError(f"a tag's key is a line of 1 to {MAX_TAG_KEY} characters, not {key!r}")
     text = str(value)
-    if len(text) > MAX_TAG_VALUE:
-        raise ValueError(f"tag {key!r}: at most {MAX_TAG_VALUE} characters")
+    if len(text) > MAX_TAG_VALUE or _UNPRINTABLE.search(text):
+        raise ValueError(f"tag {key!r}: a line of at most {MAX_TAG_VALUE} characters")
     return key, text
+
+
+def _is_line(text: object, limit: int) -> TypeGuard[str]:
+    """Say whether something is text that the server takes as a name of something."""
+    if not isinstance(text, str) or len(text) > limit or _UNPRINTABLE.search(text):
+        return False
+    return bool(text.strip())
 
 
 def param_value(key: str, value: Any, *, depth: int = 0) -> ParamValue:
@@ -92,6 +102,8 @@ def _checked_int(key: str, value: int) -> int:
 def _checked_text(key: str, value: str) -> str:
     if len(value) > MAX_TEXT:
         raise ValueError(f"parameter {key!r}: at most {MAX_TEXT} characters")
+    if _UNPRINTABLE_IN_LINES.search(value):
+        raise ValueError(f"parameter {key!r}: no control characters but tabs and ends of lines")
     return value
 
 
@@ -131,6 +143,6 @@ def check_group(group: str) -> str:
 
 def check_notes(notes: str) -> str:
     """Return notes, or raise ValueError."""
-    if len(notes) > MAX_TEXT:
-        raise ValueError(f"notes have at most {MAX_TEXT} characters")
+    if len(notes) > MAX_TEXT or _UNPRINTABLE_IN_LINES.search(notes):
+        raise ValueError(f"notes are text of at most {MAX_TEXT} characters")
     return notes
