@@ -270,6 +270,7 @@ class Environments:
     async def _uv(self, *arguments: str, on_line: OnLine) -> None:
         """Run the installer; a cancelled caller takes it along."""
         # An empty file of settings keeps it from those of a project around the folder.
+        self.folder.mkdir(parents=True, exist_ok=True)
         settings = self.folder / "uv.toml"
         settings.touch()
         process = await asyncio.create_subprocess_exec(
