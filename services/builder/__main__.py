@@ -14,6 +14,8 @@ from modelyard.builder.v1 import (
     worker_service_pb2_grpc,
 )
 
+from services.builder.automations.downstream import Neighbours
+from services.builder.automations.wiring import Parts, automations
 from services.builder.chores import repeat
 from services.builder.delegations import Delegations
 from services.builder.downstream import Downstream
@@ -32,6 +34,7 @@ from services.builder.servicer import BuildServicer
 from services.builder.settings import PREFIX, BuilderSettings
 from services.builder.trimming import Trimming
 from services.builder.worker_servicer import WorkerServicer
+from services.common.database import Database
 from services.common.server import ServerSettings
 from services.common.service import Background, Chassis, Service, SuiteSettings, run
 from services.common.settings import load, load_or_exit
@@ -40,19 +43,21 @@ MIGRATIONS = Path(__file__).parent / "migrations"
 UPKEEP_SECONDS = 600.0
 
 
-async def compose(chassis: Chassis, settings: BuilderSettings | None = None) -> Service:
-    """Put the service together."""
+async def compose(
+    chassis: Chassis,
+    settings: BuilderSettings | None = None,
+    *,
+    calendar: Callable[[], datetime] | None = None,
+) -> Service:
+    """Put the service together; `calendar` is the clock of triggers, the real one by default."""
     settings = settings or load(BuilderSettings, PREFIX)
     database, bus = chassis.database(settings.database_url, "builder", MIGRATIONS)
     downstream = Downstream(chassis.peer, own_token=settings.own_token, clock=now)
     delegations = Delegations(database=database, downstream=downstream, clock=now)
     ledger = Ledger(database=database, bus=bus)
     vault = await open_vault(settings.secret_key_file, database=database, clock=now)
-    queue = Queue(
-        database=database,
-        defaults=Defaults(settings.project_limit, settings.model_limit),
-        clock=now,
-    )
+    limits = Defaults(settings.project_limit, settings.model_limit)
+    queue = Queue(database=database, defaults=limits, clock=now)
     orders = Orders(database=database, downstream=downstream, vault=vault, queue=queue, clock=now)
     provisions = Provisions(
         database=database, downstream=downstream, delegations=delegations, vault=vault
@@ -71,30 +76,33 @@ async def compose(chassis: Chassis, settings: BuilderSettings | None = None) -> 
         lease_seconds=settings.lease_seconds,
         retry_delay=timedelta(seconds=settings.retry_seconds),
     )
-    chores = (scheduler.expire, delegations.renew_due, registrar.resume, runs.finish_due)
-    add_builds = build_service_pb2_grpc.add_BuildServiceServicer_to_server
-    add_workers = worker_service_pb2_grpc.add_WorkerServiceServicer_to_server
-    builds = BuildServicer(orders=orders, ledger=ledger)
+    parts = Parts(database, downstream, orders, Neighbours(chassis.peer))
+    automated = automations(settings, parts, clock=now, calendar=calendar or now)
+    chores = [scheduler.expire, delegations.renew_due, registrar.resume, runs.finish_due]
+    ticking = _ticking(chores + automated.chores, settings.tick_seconds)
     workers = WorkerServicer(
         scheduler=scheduler, ledger=ledger, registrar=registrar, provisions=provisions
     )
-    secrets = SecretServicer(vault=vault)
-    add_secrets = secret_service_pb2_grpc.add_SecretServiceServicer_to_server
-    add_queue = queue_service_pb2_grpc.add_QueueServiceServicer_to_server
-    age = timedelta(days=settings.event_days) if settings.event_days else None
-    trimming = Trimming(database=database, clock=now, age=age)
-    upkeep = _ticking([queue.forget_lost, trimming.trim], UPKEEP_SECONDS)
+    builds, secrets = BuildServicer(orders=orders, ledger=ledger), SecretServicer(vault=vault)
     return Service(
         name="builder",
         servicers=[
-            (add_builds, builds),
-            (add_workers, workers),
-            (add_secrets, secrets),
-            (add_queue, QueueServicer(queue=queue)),
+            (build_service_pb2_grpc.add_BuildServiceServicer_to_server, builds),
+            (worker_service_pb2_grpc.add_WorkerServiceServicer_to_server, workers),
+            (secret_service_pb2_grpc.add_SecretServiceServicer_to_server, secrets),
+            (queue_service_pb2_grpc.add_QueueServiceServicer_to_server, QueueServicer(queue=queue)),
+            automated.served,
         ],
-        background=[bus.run, *_ticking(chores, settings.tick_seconds), *upkeep],
+        background=[bus.run, *ticking, *_upkeep(queue, database, settings)],
         close=[database.close],
     )
+
+
+def _upkeep(queue: Queue, database: Database, settings: BuilderSettings) -> list[Background]:
+    """Forget what is no longer needed."""
+    age = timedelta(days=settings.event_days) if settings.event_days else None
+    trimming = Trimming(database=database, clock=now, age=age)
+    return _ticking([queue.forget_lost, trimming.trim], UPKEEP_SECONDS)
 
 
 def _ticking(chores: Sequence[Callable[[], Awaitable[None]]], seconds: float) -> list[Background]:

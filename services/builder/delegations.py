@@ -52,13 +52,7 @@ class Delegations:
             ServiceError: RIGHT_MISSING when the principal lost the rights; SERVICE_UNAVAILABLE
                 when metadata is away or does not take this service's own token.
         """
-        try:
-            delegation = await self._downstream.renew_delegation(build.delegation)
-        except ServiceError as error:
-            if not _is_own_fault(error):
-                raise
-            message = "delegations cannot be renewed at present"
-            raise ServiceError(Reason.SERVICE_UNAVAILABLE, message) from error
+        delegation = await renewed(self._downstream, build.delegation)
         await self._database.write(
             lambda tx: store.save_delegation(tx.connection, build.name, delegation)
         )
@@ -73,6 +67,22 @@ class Delegations:
     async def lose(self, name: BuildName) -> None:
         """End a build whose principal lost the rights; its worker loses the lease with it."""
         await self._database.write(lambda tx: _lose(tx, name, self._clock()))
+
+
+async def renewed(downstream: Downstream, delegation: Delegation) -> Delegation:
+    """Renew a delegation.
+
+    Raises:
+        ServiceError: RIGHT_MISSING when the principal lost the rights; SERVICE_UNAVAILABLE
+            when metadata is away or does not take this service's own token.
+    """
+    try:
+        return await downstream.renew_delegation(delegation)
+    except ServiceError as error:
+        if not _is_own_fault(error):
+            raise
+        message = "delegations cannot be renewed at present"
+        raise ServiceError(Reason.SERVICE_UNAVAILABLE, message) from error
 
 
 def _is_own_fault(error: ServiceError) -> bool:

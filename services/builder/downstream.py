@@ -7,7 +7,7 @@ delegations carries the builder's own token.
 from __future__ import annotations
 
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -29,8 +29,9 @@ from modelyard.metadata.v1 import (
 
 from services.builder.domain import Build, Delegation, bytes_missing
 from services.builder.store import UnfinishedRun
+from services.common.auth import Right
 from services.common.errors import Reason, ServiceError
-from services.common.names import BuildName
+from services.common.names import BuildName, ResourceName
 from services.common.peers import Peer
 
 _NAMESPACE = uuid.UUID("6b1ff3a6-5f0e-4d64-9d0e-1b8a6f5a7c11")
@@ -94,10 +95,13 @@ class Downstream:
             raise ServiceError(Reason.BYTES_MISSING, message, digest=digest)
         return str(answer.dataset_version.artifact)
 
-    async def issue_delegation(self, build: BuildName, *, credential: str) -> Delegation:
-        """Have the caller delegate to a build what it needs: to read and to write."""
+    async def issue_delegation(
+        self, resource: ResourceName, rights: Iterable[Right], *, credential: str
+    ) -> Delegation:
+        """Have the caller delegate to a resource's work the rights that it needs."""
         request = project_service_pb2.IssueDelegationRequest(
-            resource=str(build), rights=[access_pb2.RIGHT_READ, access_pb2.RIGHT_WRITE]
+            resource=str(resource),
+            rights=[access_pb2.Right.Value(f"RIGHT_{right}") for right in rights],
         )
         stub = self._projects()
         answer = await self._peer.call(stub.IssueDelegation, request, credential=credential)

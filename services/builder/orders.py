@@ -14,6 +14,7 @@ from services.builder.downstream import Downstream
 from services.builder.queue.queueing import Queue
 from services.builder.secrets.keeping import Vault
 from services.builder.spec import BuildSpec
+from services.common.auth import Right
 from services.common.database import Database, Transaction
 from services.common.errors import not_found
 from services.common.filtering import parse_filter
@@ -69,7 +70,8 @@ class Orders:
         await self._queue.refuse_over_ask(spec)
         await self._vault.require([SecretName.parse(secret) for secret in spec.secret_names])
         await self._hold_inputs(name, spec, credential)
-        delegation = await self._downstream.issue_delegation(name, credential=credential)
+        rights = (Right.READ, Right.WRITE)
+        delegation = await self._downstream.issue_delegation(name, rights, credential=credential)
         build = Build(name, model, spec, creator, self._clock(), delegation)
         created = await self._database.write(
             lambda tx: once(tx, key, _Created, lambda: _add(tx, build))

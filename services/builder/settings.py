@@ -32,6 +32,9 @@ class BuilderSettings:
     tick_seconds: float = 1.0
     """How often leases, delegations and unfinished business are looked at."""
 
+    watch_seconds: float = 5.0
+    """How often automations look for new runs, evaluations and dataset versions."""
+
     def own_token(self) -> str:
         """Read the builder's own token, which may be replaced while it runs."""
         return Path(self.token_file).read_text().strip()

@@ -214,6 +214,22 @@ class AutomationName(ResourceName, pattern="projects/{project}/automations/{auto
 
 
 @dataclass(frozen=True, slots=True)
+class ExecutionName(
+    ResourceName, pattern="projects/{project}/automations/{automation}/executions/{execution}"
+):
+    """Name an execution of an automation."""
+
+    project: str
+    automation: str
+    execution: str
+
+    @property
+    def parent(self) -> AutomationName:
+        """Name the automation."""
+        return AutomationName(self.project, self.automation)
+
+
+@dataclass(frozen=True, slots=True)
 class EnvironmentName(ResourceName, pattern="projects/{project}/environments/{environment}"):
     """Name an environment."""
 

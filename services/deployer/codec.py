@@ -200,10 +200,14 @@ def _encode_gate(gate: Gate) -> environment_pb2.Gate:
         message.metric_threshold.metric = gate.metric
         message.metric_threshold.threshold = gate.threshold
         if gate.goal is not None:
-            message.metric_threshold.goal = model_pb2.MetricGoal.Value(f"METRIC_GOAL_{gate.goal}")
+            message.metric_threshold.goal = _encode_goal(gate.goal)
+        message.metric_threshold.strict = gate.strict
     elif gate.kind is GateKind.BETTER_THAN_LIVE:
         message.better_than_live.metric = gate.metric
         message.better_than_live.margin = gate.margin
+        if gate.goal is not None:
+            message.better_than_live.goal = _encode_goal(gate.goal)
+        message.better_than_live.strict = gate.strict
     else:
         message.tests_passed.SetInParent()
     return message
@@ -221,6 +225,7 @@ def _decode_gate(message: environment_pb2.Gate, field: str) -> Gate:
             metric=_metric(threshold.metric, f"{inner}.metric"),
             threshold=_finite(threshold.threshold, f"{inner}.threshold"),
             goal=_decode_goal(threshold.goal),
+            strict=threshold.strict,
         )
     if condition == "better_than_live":
         progress = message.better_than_live
@@ -232,6 +237,8 @@ def _decode_gate(message: environment_pb2.Gate, field: str) -> Gate:
             GateKind.BETTER_THAN_LIVE,
             metric=_metric(progress.metric, f"{inner}.metric"),
             margin=_finite(progress.margin, f"{inner}.margin"),
+            goal=_decode_goal(progress.goal),
+            strict=progress.strict,
         )
     if condition == "tests_passed":
         return Gate(gate_id, GateKind.TESTS_PASSED)
@@ -248,6 +255,10 @@ def _finite(value: float, field: str) -> float:
     if not math.isfinite(value):
         raise invalid_field(field, "must be a finite number")
     return value
+
+
+def _encode_goal(goal: Goal) -> model_pb2.MetricGoal.ValueType:
+    return model_pb2.MetricGoal.Value(f"METRIC_GOAL_{goal}")
 
 
 def _decode_goal(value: int) -> Goal | None:

@@ -107,7 +107,10 @@ class Gate:
     metric: str = ""
     threshold: float = 0.0
     goal: Goal | None = None
+    """Which values are better; None: as the model says."""
     margin: float = 0.0
+    strict: bool = False
+    """What is only just good enough does not pass."""
 
 
 @dataclass(frozen=True, slots=True)

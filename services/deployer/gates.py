@@ -51,7 +51,7 @@ def _judge_threshold(gate: Gate, candidate: Candidate, goals: Goals) -> tuple[bo
     problem = _problem(gate.metric, value, "the version")
     if value is None or problem:
         return False, problem
-    passed = _reaches(value, gate.threshold, goal)
+    passed = _reaches(value, gate.threshold, goal, strict=gate.strict)
     return passed, _comparison(gate.metric, value, gate.threshold)
 
 
@@ -60,7 +60,7 @@ def _judge_progress(
 ) -> tuple[bool, str]:
     if live is None:
         return True, "nothing is live"
-    goal = goals.get(gate.metric)
+    goal = gate.goal or goals.get(gate.metric)
     if goal is None:
         return False, _no_goal(gate.metric)
     value, present = candidate.metrics.get(gate.metric), live.metrics.get(gate.metric)
@@ -70,14 +70,16 @@ def _judge_progress(
         return False, problem
     # Decimal, as people wrote them: 0.9 + 0.05 must be reached by 0.95.
     margin = Decimal(repr(gate.margin)) * (1 if goal is Goal.MAXIMIZE else -1)
-    passed = _reaches(value, Decimal(repr(present)) + margin, goal)
+    passed = _reaches(value, Decimal(repr(present)) + margin, goal, strict=gate.strict)
     wanted = f", which must be beaten by {gate.margin}" if gate.margin else ""
     return passed, f"{_comparison(gate.metric, value, present)} of the live version{wanted}"
 
 
-def _reaches(value: float, bound: float | Decimal, goal: Goal) -> bool:
+def _reaches(value: float, bound: float | Decimal, goal: Goal, *, strict: bool) -> bool:
     exact, least = Decimal(repr(value)), Decimal(repr(bound) if isinstance(bound, float) else bound)
-    return exact >= least if goal is Goal.MAXIMIZE else exact <= least
+    if exact == least:
+        return not strict
+    return exact > least if goal is Goal.MAXIMIZE else exact < least
 
 
 def _problem(metric: str, value: float | None, whose: str) -> str:

@@ -7,7 +7,7 @@ what is so into what was wished.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 
 from services.common import telemetry
@@ -27,6 +27,7 @@ from services.deployer.domain import (
     Candidate,
     Deployment,
     Environment,
+    Gate,
     Revision,
     RevisionCause,
     RevisionOutcome,
@@ -115,10 +116,11 @@ class Rollout:
         return await self._wish(name, order, draft, create=True)
 
     async def check(
-        self, parent: EnvironmentName, version: str, *, credential: str
+        self, parent: EnvironmentName, version: str, further: tuple[Gate, ...], *, credential: str
     ) -> tuple[Verdict, ...]:
-        """Say how the environment's gates judge a version."""
+        """Say how further gates, then the environment's own, judge a version."""
         environment = await self._environment(parent)
+        environment = replace(environment, gates=(*further, *environment.gates))
         candidate = await self._metadata.resolve(version, credential=credential)
         current = await self._find(_deployment_of(parent, candidate))
         return await self._judge(environment, candidate, current, credential)

@@ -53,7 +53,8 @@ class DeploymentServicer(deployment_service_pb2_grpc.DeploymentServiceServicer):
         parent = EnvironmentName.parse(request.parent, "parent")
         credential = current_call().caller.credential
         version = _version(request.version)
-        verdicts = await self._rollout.check(parent, version, credential=credential)
+        further = codec.decode_gates(request.gates, "gates")
+        verdicts = await self._rollout.check(parent, version, further, credential=credential)
         return pb.CheckVersionResponse(verdicts=[codec.encode_verdict(v) for v in verdicts])
 
     async def RollbackDeployment(  # noqa: D102

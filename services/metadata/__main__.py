@@ -11,6 +11,7 @@ from modelyard.metadata.v1 import (
     dataset_service_pb2_grpc,
     lineage_service_pb2_grpc,
     model_service_pb2_grpc,
+    notice_service_pb2_grpc,
     project_service_pb2_grpc,
     retention_service_pb2_grpc,
     run_service_pb2_grpc,
@@ -43,6 +44,8 @@ from services.metadata.models.releasing import Releasing
 from services.metadata.models.removing import Removing
 from services.metadata.models.searching import VersionSearch
 from services.metadata.models.servicer import ModelServicer
+from services.metadata.notices.servicer import NoticeServicer
+from services.metadata.notices.telling import Telling
 from services.metadata.projects.access import Access
 from services.metadata.projects.directory import Directory
 from services.metadata.projects.ending import Ending
@@ -147,9 +150,11 @@ def _administration(database: Database, keeping: Keeping) -> list[tuple[Register
     """Make what versions are kept and vouched for with."""
     retention = RetentionServicer(keeping=keeping)
     signatures = SignatureServicer(signing=Signing(database=database, clock=now))
+    notices = NoticeServicer(telling=Telling(database=database))
     return [
         (retention_service_pb2_grpc.add_RetentionServiceServicer_to_server, retention),
         (signature_service_pb2_grpc.add_SignatureServiceServicer_to_server, signatures),
+        (notice_service_pb2_grpc.add_NoticeServiceServicer_to_server, notices),
     ]
 
 

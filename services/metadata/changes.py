@@ -46,6 +46,10 @@ class ChangeKind(StrEnum):
     RUN_RESTORED = "run.restored"
     RUN_PURGED = "run.purged"
     DATASET_VERSION_CREATED = "dataset_version.created"
+    EXECUTION_SUCCEEDED = "execution.succeeded"
+    EXECUTION_SKIPPED = "execution.skipped"
+    EXECUTION_FAILED = "execution.failed"
+    EXECUTION_CANCELLED = "execution.cancelled"
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +70,11 @@ class Change:
     new_version: str = ""
     # Of a use: the deployment.
     user: str = ""
+    # Of an evaluated version: the evaluation.
+    evaluation: str = ""
+    # Of an execution: the version it built, and why it ended so.
+    version: str = ""
+    explanation: str = ""
 
 
 def publish(tx: Transaction, project: str, kind: ChangeKind, change: Change) -> None:

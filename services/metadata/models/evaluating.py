@@ -43,11 +43,17 @@ class Evaluating:
             if standing.is_deleted or standing.state is not VersionState.READY:
                 raise not_choosable(parent, standing, "evaluated")
             _check_dataset(tx, draft.dataset_version)
-            change = Change(str(parent), actor=creator, state=standing.state.value)
-            publish(tx, parent.project, ChangeKind.VERSION_EVALUATED, change)
-            return evaluation_store.insert_evaluation(
+            evaluation = evaluation_store.insert_evaluation(
                 tx.connection, parent, standing.pk, draft, creator=creator, now=now
             )
+            change = Change(
+                str(parent),
+                actor=creator,
+                state=standing.state.value,
+                evaluation=str(evaluation.name),
+            )
+            publish(tx, parent.project, ChangeKind.VERSION_EVALUATED, change)
+            return evaluation
 
         return await self._database.write(lambda tx: once(tx, key, Evaluation, lambda: create(tx)))
 

@@ -59,6 +59,7 @@ def _model_change(told: Told, resource: Resource | None, project: str) -> models
         old_version=change.old_version,
         new_version=change.new_version,
         user=change.user,
+        evaluation=change.evaluation,
         cursor=cursor_at(Stream.MODELS, project, told.sequence),
     )
     if isinstance(resource, Model):

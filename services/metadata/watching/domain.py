@@ -61,7 +61,8 @@ class Told:
     @property
     def version(self) -> int | None:
         """Return the number of the version it is about; an alias's: where it points, or did."""
-        pointed = self.change.new_version or self.change.old_version
+        change = self.change
+        pointed = change.new_version or change.old_version or change.version
         number = _id_in(pointed.split("/") if pointed else self.parts, "versions")
         return None if number is None else int(number)
 

@@ -59,7 +59,9 @@ FIELDS: Mapping[str, FieldMatcher[Told]] = {
     "type": word_matcher(lambda told: told.kind.name, [kind.name for kind in ChangeKind]),
     "model": _owner("models"),
     "dataset": _owner("datasets"),
+    "automation": _owner("automations"),
     "state": word_matcher(
-        lambda told: told.state, sorted({*VersionState, *RunState, "ARCHIVED", "DELETED"})
+        lambda told: told.state,
+        sorted({*VersionState, *RunState, "ARCHIVED", "DELETED", "SKIPPED"}),
     ),
 }

@@ -6,9 +6,10 @@ import asyncio
 import os
 import signal
 import sys
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, replace
+from datetime import datetime
 from pathlib import Path
 
 from modelyard import AsyncClient
@@ -24,6 +25,8 @@ from services.common.peers import Peer, RemoteAuthenticator
 from services.common.server import Server, ServerSettings
 from services.common.service import Chassis, Service, SuiteSettings
 from services.common.telemetry import Telemetry
+from services.deployer.__main__ import build as build_deployer
+from services.deployer.settings import Settings as DeployerSettings
 from services.metadata.__main__ import compose as compose_metadata
 from services.metadata.settings import MetadataSettings
 from services.suite.start import free_port
@@ -88,8 +91,12 @@ async def running(
     builder: BuilderSettings,
     redis_url: str = "",
     delegation_seconds: float = 600.0,
+    calendar: Callable[[], datetime] | None = None,
 ) -> AsyncIterator[Stack]:
-    """Run the three services on a free port."""
+    """Run the services that a build needs on a free port, and the deployer.
+
+    `calendar` is the clock of automations.
+    """
     address = f"127.0.0.1:{free_port()}"
     suite = SuiteSettings(suite_address=address, redis_url=redis_url)
     peer = Peer(address)
@@ -97,6 +104,7 @@ async def running(
     url = f"sqlite:///{data / 'metadata.db'}"
     settings = MetadataSettings(
         database_url=url,
+        webhook_networks="127.0.0.0/8",
         tokens_dir=str(data / "tokens"),
         delegation_seconds=delegation_seconds,
     )
@@ -104,7 +112,8 @@ async def running(
     services = [
         await compose_metadata(chassis, settings),
         build_artifact(chassis, ArtifactSettings(data=str(data / "artifact"))),
-        await compose_builder(chassis, builder),
+        build_deployer(chassis, _deployer_settings(data)),
+        await compose_builder(chassis, builder, calendar=calendar),
     ]
     authenticator = services[0].authenticator
     assert authenticator is not None
@@ -114,13 +123,20 @@ async def running(
 
 
 @asynccontextmanager
-async def replica(stack: Stack, *, builder: BuilderSettings, redis_url: str) -> AsyncIterator[str]:
+async def replica(
+    stack: Stack,
+    *,
+    builder: BuilderSettings,
+    redis_url: str,
+    calendar: Callable[[], datetime] | None = None,
+) -> AsyncIterator[str]:
     """Run a second builder on the same database; yield its address."""
     address = f"127.0.0.1:{free_port()}"
     peer = Peer(stack.address)
     chassis = Chassis(SuiteSettings(suite_address=stack.address, redis_url=redis_url), peer)
     token_file = str(stack.data / "tokens" / "builder.token")
-    services = [await compose_builder(chassis, replace(builder, token_file=token_file))]
+    builder = replace(builder, token_file=token_file)
+    services = [await compose_builder(chassis, builder, calendar=calendar)]
     async with _serving(services, address, RemoteAuthenticator(peer)):
         yield address
     await peer.close()
@@ -147,3 +163,11 @@ async def _serving(
         for service in services:
             for close in service.close:
                 close()
+
+
+def _deployer_settings(data: Path) -> DeployerSettings:
+    return DeployerSettings(
+        database_url=f"sqlite:///{data / 'deployer.db'}",
+        token_file=str(data / "tokens" / "deployer.token"),
+        tick_seconds=0.1,
+    )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import pytest
 
@@ -95,6 +96,18 @@ def test_better_than_live(
 ) -> None:
     found = verdict(better(margin), candidate(f1=value), live=candidate(f1=live), goals=goals)
     assert found.passed is passed, found
+
+
+@pytest.mark.parametrize(
+    ("value", "goal", "passed"),
+    [(0.7, Goal.MAXIMIZE, False), (0.71, Goal.MAXIMIZE, True), (0.69, Goal.MINIMIZE, True)],
+)
+def test_a_strict_gate_wants_more_than_just_enough(value: float, goal: Goal, passed: bool) -> None:
+    """It has a goal of its own, whatever the model's is."""
+    strict = replace(floor(0.7, goal), strict=True)
+    assert verdict(strict, candidate(f1=value)).passed is passed
+    strict = replace(better(), goal=goal, strict=True)
+    assert verdict(strict, candidate(f1=value), live=candidate(f1=0.7)).passed is passed
 
 
 def test_better_than_nothing_passes() -> None:

@@ -117,6 +117,20 @@ class Names:
         """Return a build's name: its id in short."""
         return self._in_project(text_of(ref), "builds", short=_SEGMENT)
 
+    def automation(self, ref: Ref) -> str:
+        """Return an automation's name: its id in short."""
+        return self._in_project(text_of(ref), "automations", short=_ID)
+
+    def execution(self, ref: Ref) -> str:
+        """Return the name of an automation's execution: `daily/e-1f…` in short."""
+        text = text_of(ref)
+        if _is_full(text, "automations", "executions"):
+            return text
+        automation, slash, execution = text.partition("/")
+        if slash and _ID.fullmatch(automation) and _SEGMENT.fullmatch(execution):
+            return f"{self.default}/automations/{automation}/executions/{execution}"
+        raise _bad(text, "an execution, such as `daily/e-1f…`")
+
     def environment(self, ref: Ref | None = None) -> str:
         """Return an environment's name; without a reference, that of all of them."""
         text = _WILDCARD if ref is None else text_of(ref)

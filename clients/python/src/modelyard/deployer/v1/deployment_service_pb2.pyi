@@ -98,17 +98,23 @@ class CheckVersionRequest(google.protobuf.message.Message):
 
     PARENT_FIELD_NUMBER: builtins.int
     VERSION_FIELD_NUMBER: builtins.int
+    GATES_FIELD_NUMBER: builtins.int
     parent: builtins.str
     """Required. `projects/{project}/environments/{environment}`."""
     version: builtins.str
     """Required. The version, by its own name or an alias's or a model's name."""
+    @property
+    def gates(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[modelyard.deployer.v1.environment_pb2.Gate]:
+        """Optional. Further gates to judge it by, before the environment's own."""
+
     def __init__(
         self,
         *,
         parent: builtins.str = ...,
         version: builtins.str = ...,
+        gates: collections.abc.Iterable[modelyard.deployer.v1.environment_pb2.Gate] | None = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["parent", b"parent", "version", b"version"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["gates", b"gates", "parent", b"parent", "version", b"version"]) -> None: ...
 
 global___CheckVersionRequest = CheckVersionRequest
 
@@ -121,7 +127,7 @@ class CheckVersionResponse(google.protobuf.message.Message):
     VERDICTS_FIELD_NUMBER: builtins.int
     @property
     def verdicts(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[modelyard.deployer.v1.environment_pb2.GateVerdict]:
-        """One verdict a gate, in the environment's order."""
+        """One verdict a gate: the request's, then the environment's, each in order."""
 
     def __init__(
         self,

@@ -118,7 +118,7 @@ class DeploymentServiceServicer(object):
     def CheckVersion(self, request, context):
         """Say how the environment's gates judge a version, and change nothing.
 
-        Errors: NOT_FOUND RESOURCE_NOT_FOUND.
+        Errors: NOT_FOUND RESOURCE_NOT_FOUND; INVALID_ARGUMENT INVALID_FIELD.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

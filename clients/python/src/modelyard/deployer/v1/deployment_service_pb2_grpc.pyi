@@ -41,7 +41,7 @@ class DeploymentServiceStub:
     ]
     """Say how the environment's gates judge a version, and change nothing.
 
-    Errors: NOT_FOUND RESOURCE_NOT_FOUND.
+    Errors: NOT_FOUND RESOURCE_NOT_FOUND; INVALID_ARGUMENT INVALID_FIELD.
     """
 
     RollbackDeployment: grpc.UnaryUnaryMultiCallable[
@@ -167,7 +167,7 @@ class DeploymentServiceAsyncStub:
     ]
     """Say how the environment's gates judge a version, and change nothing.
 
-    Errors: NOT_FOUND RESOURCE_NOT_FOUND.
+    Errors: NOT_FOUND RESOURCE_NOT_FOUND; INVALID_ARGUMENT INVALID_FIELD.
     """
 
     RollbackDeployment: grpc.aio.UnaryUnaryMultiCallable[
@@ -297,7 +297,7 @@ class DeploymentServiceServicer(metaclass=abc.ABCMeta):
     ) -> typing.Union[modelyard.deployer.v1.deployment_service_pb2.CheckVersionResponse, collections.abc.Awaitable[modelyard.deployer.v1.deployment_service_pb2.CheckVersionResponse]]:
         """Say how the environment's gates judge a version, and change nothing.
 
-        Errors: NOT_FOUND RESOURCE_NOT_FOUND.
+        Errors: NOT_FOUND RESOURCE_NOT_FOUND; INVALID_ARGUMENT INVALID_FIELD.
         """
 
     @abc.abstractmethod

@@ -26,7 +26,7 @@ from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__
 from modelyard.metadata.v1 import model_pb2 as modelyard_dot_metadata_dot_v1_dot_model__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\'modelyard/deployer/v1/environment.proto\x12\x15modelyard.deployer.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a!modelyard/metadata/v1/model.proto\"\xdd\x01\n\x0b\x45nvironment\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x13\n\x0b\x64\x65scription\x18\x02 \x01(\t\x12*\n\x05gates\x18\x03 \x03(\x0b\x32\x1b.modelyard.deployer.v1.Gate\x12\x0f\n\x07\x61\x64\x64ress\x18\x04 \x01(\t\x12\x0c\n\x04\x65tag\x18\x05 \x01(\t\x12/\n\x0b\x63reate_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0bupdate_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\xe7\x01\n\x04Gate\x12\x0f\n\x07gate_id\x18\x01 \x01(\t\x12\x42\n\x10metric_threshold\x18\x02 \x01(\x0b\x32&.modelyard.deployer.v1.MetricThresholdH\x00\x12\x41\n\x10\x62\x65tter_than_live\x18\x03 \x01(\x0b\x32%.modelyard.deployer.v1.BetterThanLiveH\x00\x12:\n\x0ctests_passed\x18\x04 \x01(\x0b\x32\".modelyard.deployer.v1.TestsPassedH\x00\x42\x0b\n\tcondition\"e\n\x0fMetricThreshold\x12\x0e\n\x06metric\x18\x01 \x01(\t\x12\x11\n\tthreshold\x18\x02 \x01(\x01\x12/\n\x04goal\x18\x03 \x01(\x0e\x32!.modelyard.metadata.v1.MetricGoal\"0\n\x0e\x42\x65tterThanLive\x12\x0e\n\x06metric\x18\x01 \x01(\t\x12\x0e\n\x06margin\x18\x02 \x01(\x01\"\r\n\x0bTestsPassed\"C\n\x0bGateVerdict\x12\x0f\n\x07gate_id\x18\x01 \x01(\t\x12\x0e\n\x06passed\x18\x02 \x01(\x08\x12\x13\n\x0b\x65xplanation\x18\x03 \x01(\tb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\'modelyard/deployer/v1/environment.proto\x12\x15modelyard.deployer.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a!modelyard/metadata/v1/model.proto\"\xdd\x01\n\x0b\x45nvironment\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x13\n\x0b\x64\x65scription\x18\x02 \x01(\t\x12*\n\x05gates\x18\x03 \x03(\x0b\x32\x1b.modelyard.deployer.v1.Gate\x12\x0f\n\x07\x61\x64\x64ress\x18\x04 \x01(\t\x12\x0c\n\x04\x65tag\x18\x05 \x01(\t\x12/\n\x0b\x63reate_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0bupdate_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\xe7\x01\n\x04Gate\x12\x0f\n\x07gate_id\x18\x01 \x01(\t\x12\x42\n\x10metric_threshold\x18\x02 \x01(\x0b\x32&.modelyard.deployer.v1.MetricThresholdH\x00\x12\x41\n\x10\x62\x65tter_than_live\x18\x03 \x01(\x0b\x32%.modelyard.deployer.v1.BetterThanLiveH\x00\x12:\n\x0ctests_passed\x18\x04 \x01(\x0b\x32\".modelyard.deployer.v1.TestsPassedH\x00\x42\x0b\n\tcondition\"u\n\x0fMetricThreshold\x12\x0e\n\x06metric\x18\x01 \x01(\t\x12\x11\n\tthreshold\x18\x02 \x01(\x01\x12/\n\x04goal\x18\x03 \x01(\x0e\x32!.modelyard.metadata.v1.MetricGoal\x12\x0e\n\x06strict\x18\x04 \x01(\x08\"q\n\x0e\x42\x65tterThanLive\x12\x0e\n\x06metric\x18\x01 \x01(\t\x12\x0e\n\x06margin\x18\x02 \x01(\x01\x12/\n\x04goal\x18\x03 \x01(\x0e\x32!.modelyard.metadata.v1.MetricGoal\x12\x0e\n\x06strict\x18\x04 \x01(\x08\"\r\n\x0bTestsPassed\"C\n\x0bGateVerdict\x12\x0f\n\x07gate_id\x18\x01 \x01(\t\x12\x0e\n\x06passed\x18\x02 \x01(\x08\x12\x13\n\x0b\x65xplanation\x18\x03 \x01(\tb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -38,11 +38,11 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_GATE']._serialized_start=359
   _globals['_GATE']._serialized_end=590
   _globals['_METRICTHRESHOLD']._serialized_start=592
-  _globals['_METRICTHRESHOLD']._serialized_end=693
-  _globals['_BETTERTHANLIVE']._serialized_start=695
-  _globals['_BETTERTHANLIVE']._serialized_end=743
-  _globals['_TESTSPASSED']._serialized_start=745
-  _globals['_TESTSPASSED']._serialized_end=758
-  _globals['_GATEVERDICT']._serialized_start=760
-  _globals['_GATEVERDICT']._serialized_end=827
+  _globals['_METRICTHRESHOLD']._serialized_end=709
+  _globals['_BETTERTHANLIVE']._serialized_start=711
+  _globals['_BETTERTHANLIVE']._serialized_end=824
+  _globals['_TESTSPASSED']._serialized_start=826
+  _globals['_TESTSPASSED']._serialized_end=839
+  _globals['_GATEVERDICT']._serialized_start=841
+  _globals['_GATEVERDICT']._serialized_end=908
 # @@protoc_insertion_point(module_scope)

@@ -112,6 +112,7 @@ class MetricThreshold(google.protobuf.message.Message):
     METRIC_FIELD_NUMBER: builtins.int
     THRESHOLD_FIELD_NUMBER: builtins.int
     GOAL_FIELD_NUMBER: builtins.int
+    STRICT_FIELD_NUMBER: builtins.int
     metric: builtins.str
     """Required. The metric."""
     threshold: builtins.float
@@ -122,14 +123,17 @@ class MetricThreshold(google.protobuf.message.Message):
     """Optional. Which values are better; unspecified: the model's goal, without
     which the gate refuses.
     """
+    strict: builtins.bool
+    """Optional. The threshold itself does not pass."""
     def __init__(
         self,
         *,
         metric: builtins.str = ...,
         threshold: builtins.float = ...,
         goal: modelyard.metadata.v1.model_pb2.MetricGoal.ValueType = ...,
+        strict: builtins.bool = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["goal", b"goal", "metric", b"metric", "threshold", b"threshold"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["goal", b"goal", "metric", b"metric", "strict", b"strict", "threshold", b"threshold"]) -> None: ...
 
 global___MetricThreshold = MetricThreshold
 
@@ -141,17 +145,27 @@ class BetterThanLive(google.protobuf.message.Message):
 
     METRIC_FIELD_NUMBER: builtins.int
     MARGIN_FIELD_NUMBER: builtins.int
+    GOAL_FIELD_NUMBER: builtins.int
+    STRICT_FIELD_NUMBER: builtins.int
     metric: builtins.str
-    """Required. The metric; the model must have a goal for it."""
+    """Required. The metric."""
     margin: builtins.float
-    """Optional. By how much at least; 0 lets equals pass."""
+    """Optional. By how much at least; 0 lets equals pass, unless `strict`."""
+    goal: modelyard.metadata.v1.model_pb2.MetricGoal.ValueType
+    """Optional. Which values are better; unspecified: the model's goal, without
+    which the gate refuses.
+    """
+    strict: builtins.bool
+    """Optional. What is better by just the margin does not pass."""
     def __init__(
         self,
         *,
         metric: builtins.str = ...,
         margin: builtins.float = ...,
+        goal: modelyard.metadata.v1.model_pb2.MetricGoal.ValueType = ...,
+        strict: builtins.bool = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["margin", b"margin", "metric", b"metric"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["goal", b"goal", "margin", b"margin", "metric", b"metric", "strict", b"strict"]) -> None: ...
 
 global___BetterThanLive = BetterThanLive
 

@@ -1336,6 +1336,7 @@ class ModelChange(google.protobuf.message.Message):
     NEW_VERSION_FIELD_NUMBER: builtins.int
     USER_FIELD_NUMBER: builtins.int
     CURSOR_FIELD_NUMBER: builtins.int
+    EVALUATION_FIELD_NUMBER: builtins.int
     type: global___ModelChangeType.ValueType
     """What happened."""
     name: builtins.str
@@ -1352,6 +1353,8 @@ class ModelChange(google.protobuf.message.Message):
     """Where to go on after this change; of its message's last one, the message's
     own cursor is as good.
     """
+    evaluation: builtins.str
+    """Of an evaluation: its name."""
     @property
     def change_time(self) -> google.protobuf.timestamp_pb2.Timestamp:
         """When."""
@@ -1382,9 +1385,10 @@ class ModelChange(google.protobuf.message.Message):
         new_version: builtins.str = ...,
         user: builtins.str = ...,
         cursor: builtins.str = ...,
+        evaluation: builtins.str = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["alias", b"alias", "change_time", b"change_time", "model", b"model", "resource", b"resource", "version", b"version"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["actor", b"actor", "alias", b"alias", "change_time", b"change_time", "cursor", b"cursor", "model", b"model", "name", b"name", "new_version", b"new_version", "old_version", b"old_version", "resource", b"resource", "type", b"type", "user", b"user", "version", b"version"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["actor", b"actor", "alias", b"alias", "change_time", b"change_time", "cursor", b"cursor", "evaluation", b"evaluation", "model", b"model", "name", b"name", "new_version", b"new_version", "old_version", b"old_version", "resource", b"resource", "type", b"type", "user", b"user", "version", b"version"]) -> None: ...
     def WhichOneof(self, oneof_group: typing.Literal["resource", b"resource"]) -> typing.Literal["model", "version", "alias"] | None: ...
 
 global___ModelChange = ModelChange
