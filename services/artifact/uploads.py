@@ -114,24 +114,15 @@ class Uploads:
             ServiceError: DIGEST_MISMATCH; LIMIT_EXCEEDED or SERVICE_UNAVAILABLE by the storage.
         """
         stream = _Stream(self)
-        acknowledged = 0
-        coming = asyncio.create_task(_next(messages))
+        receiving = asyncio.create_task(stream.receive(messages))
+        receiving.add_done_callback(_see_error)
         try:
-            while True:
-                await stream.wait_for(coming)
-                if stream.durable > acknowledged:
-                    acknowledged = stream.durable
-                    yield acknowledged
-                if not coming.done():
-                    continue
-                message = coming.result()
-                if message is None:
-                    break
-                coming = asyncio.create_task(_next(messages))
-                await stream.take(message)
-            yield await stream.finish()
+            while (news := await stream.news.get()) is not None:
+                if isinstance(news, BaseException):
+                    raise news
+                yield news
         finally:
-            coming.cancel()
+            receiving.cancel()
             stream.abandon()
 
     async def fresh(self, project: str, chunks: Sequence[Chunk]) -> list[Chunk]:
@@ -197,6 +188,7 @@ class Uploads:
         """Keep a task alive until it is done, whatever becomes of the call it began in."""
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+        task.add_done_callback(_see_error)
         return task
 
     async def drain(self) -> None:
@@ -205,54 +197,69 @@ class Uploads:
             await asyncio.wait(self._tasks)
 
 
-async def _next(messages: AsyncIterator[ChunkMessage]) -> ChunkMessage | None:
-    return await anext(messages, None)
+def _see_error(task: asyncio.Task[None]) -> None:
+    """Take note of a task's error, which is told where it matters."""
+    if not task.cancelled():
+        task.exception()
 
 
 class _Stream:
-    """One stream of chunks: a pack being filled while the one before is made durable."""
+    """One stream of chunks: a pack being filled while the one before is made durable.
+
+    What becomes of it is told by `news`: how many chunks are durable, the error that ends it, or
+    None after all went well. A client may wait for an acknowledgement before it sends more, so
+    neither may hold up the other.
+    """
 
     def __init__(self, uploads: Uploads) -> None:
+        self.news: asyncio.Queue[int | BaseException | None] = asyncio.Queue()
         self._uploads = uploads
         self._project = ""
         self._writer = uploads.create_pack()
         self._filling: set[bytes] = set()
         self._sealed: set[bytes] = set()
         self._received = 0
+        self._told = -1
         self._appending: asyncio.Future[None] | None = None
         self._sealing: asyncio.Task[None] | None = None
-        self.durable = 0
 
-    async def wait_for(self, coming: asyncio.Task[ChunkMessage | None]) -> None:
-        """Wait for the next message, or for the pack that is being made durable.
+    async def receive(self, messages: AsyncIterator[ChunkMessage]) -> None:
+        """Take all messages and make them durable."""
+        try:
+            async for message in messages:
+                await self._take(message)
+            await self._seal()
+            if self._sealing is not None:
+                await asyncio.shield(self._sealing)
+        except BaseException as error:
+            self.news.put_nowait(error)
+            raise
+        self._tell(self._received)
+        self.news.put_nowait(None)
 
-        A client may wait for an acknowledgement before it sends more, so neither may hold up
-        the other.
+    async def _take(self, message: ChunkMessage) -> None:
+        """Verify and append the chunks of a message that are not stored yet.
+
+        That goes on in a thread while the next message is received.
         """
-        sealing = {self._sealing} if self._sealing is not None else set()
-        await asyncio.wait({coming, *sealing}, return_when=asyncio.FIRST_COMPLETED)
-        if self._sealing is not None and self._sealing.done():
-            self._sealing.result()
-            self._sealing = None
-
-    async def take(self, message: ChunkMessage) -> None:
-        """Verify and append the chunks of a message that are not stored yet."""
         self._project = message.project
         fresh = await self._uploads.fresh(message.project, message.chunks)
         fresh = [chunk for chunk in fresh if not self._is_known(chunk.digest)]
+        await self._appended()
         if not self._writer.has_room(fresh):
             await self._seal()
         self._appending = self._uploads.append(self._writer, fresh, received=message.chunks)
-        await asyncio.shield(self._appending)
         self._filling.update(chunk.digest for chunk in fresh)
         self._received += len(message.chunks)
 
-    async def finish(self) -> int:
-        """Make everything durable; return how many chunks the stream had."""
-        await self._seal()
-        if self._sealing is not None:
-            await asyncio.shield(self._sealing)
-        return self._received
+    async def _appended(self) -> None:
+        if self._appending is not None:
+            await asyncio.shield(self._appending)
+
+    def _tell(self, count: int) -> None:
+        if count > self._told:
+            self._told = count
+            self.news.put_nowait(count)
 
     def abandon(self) -> None:
         """Keep what was received before the stream was cut, without making its caller wait."""
@@ -264,6 +271,7 @@ class _Stream:
         return digest in self._filling or digest in self._sealed
 
     async def _seal(self) -> None:
+        await self._appended()
         if self._sealing is not None:
             await asyncio.shield(self._sealing)
         if self._writer.size == 0:
@@ -275,8 +283,12 @@ class _Stream:
         self._sealing = self._uploads.start(task)
 
     async def _store(self, writer: PackWriter, count: int) -> None:
-        await self._uploads.store_pack(self._project, writer)
-        self.durable = count
+        try:
+            await self._uploads.store_pack(self._project, writer)
+        except BaseException as error:
+            self.news.put_nowait(error)
+            raise
+        self._tell(count)
 
     async def _salvage(self, writer: PackWriter, appending: asyncio.Future[None]) -> None:
         await asyncio.wait([appending])
