@@ -28,6 +28,7 @@ from services.artifact.domain import (
     Chunk,
     FileRecipe,
     Hold,
+    RecipePart,
     StoredFile,
     check_digests,
     limit_exceeded,
@@ -109,22 +110,19 @@ def recipes(request: artifact_service_pb2.CommitFilesRequest) -> tuple[FileRecip
     )
 
 
-async def recipe(
+async def recipe_parts(
     requests: AsyncIterator[artifact_service_pb2.CommitFileRequest],
-) -> tuple[str, FileRecipe]:
-    """Read of which chunks one file is made, and in which project."""
-    first: artifact_service_pb2.CommitFileRequest | None = None
-    chunks: list[bytes] = []
+) -> AsyncIterator[RecipePart]:
+    """Read of which chunks one file is made, part by part, and in which project."""
+    parent, count = "", 0
     async for request in requests:
-        first = request if first is None else first
-        chunks += check_digests(request.chunk_digests, "chunk_digests")
-        if len(chunks) > CHUNKS_PER_FILE:
+        parent = parent or request.parent
+        count += len(request.chunk_digests)
+        if count > CHUNKS_PER_FILE:
             raise limit_exceeded("chunks_per_file", CHUNKS_PER_FILE)
-    if first is None:
-        raise invalid_field("parent", "must be said in the first message")
-    project = ProjectName.parse(first.parent, "parent").project
-    check_digests([first.digest], "digest")
-    return project, FileRecipe(first.digest, first.size_bytes, tuple(chunks))
+        chunks = check_digests(request.chunk_digests, "chunk_digests")
+        project = ProjectName.parse(parent, "parent").project
+        yield RecipePart(project, chunks, request.digest, request.size_bytes)
 
 
 def recipe_messages(

@@ -4,24 +4,30 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
 from datetime import datetime
+from typing import TYPE_CHECKING
 
 from services.artifact import grant_store, store
 from services.artifact.domain import (
     ChunkRef,
     FileRecipe,
     Lease,
+    RecipePart,
     StoredFile,
     bytes_missing,
+    check_digests,
     digest_mismatch,
 )
 from services.artifact.packs import CorruptChunkError
 from services.artifact.reading import ContentReader, Located
 from services.common.database import Database, Transaction
 from services.common.errors import Reason, ServiceError
+
+if TYPE_CHECKING:
+    from hashlib import _Hash
 
 _EMPTY = hashlib.sha256(b"").digest()
 
@@ -44,11 +50,42 @@ class FileCommitter:
         self._clock = clock
         self._lease = lease
 
-    async def commit(self, project: str, recipes: Sequence[FileRecipe], *, caller: str) -> None:
+    async def commit_parts(self, parts: AsyncIterator[RecipePart], *, caller: str) -> None:
+        """Verify one file and record it, its chunks being read as they are named.
+
+        Raises:
+            ServiceError: BYTES_MISSING, DIGEST_MISMATCH, CORRUPT_BYTES.
+        """
+        chunks: list[bytes] = []
+        state: _Hash | None = hashlib.sha256()
+        part = RecipePart("", (), b"", 0)
+        async for part in parts:
+            chunks += part.chunks
+            if state is not None and not await self._hash_part(state, part):
+                state = None
+        check_digests([part.digest], "digest")
+        recipe = FileRecipe(part.digest, part.size, tuple(chunks))
+        seen = state.digest() if state is not None else b""
+        await self.commit(part.project, [recipe], caller=caller, seen=seen)
+
+    async def _hash_part(self, state: _Hash, part: RecipePart) -> bool:
+        """Hash the next chunks of a file; False when that is left to the end of it."""
+        recipe = FileRecipe(b"", 0, part.chunks)
+        known = await self._database.read(lambda tx: _known(tx, part.project, [recipe], ""))
+        if known.claimants or any(chunk not in known.refs for chunk in part.chunks):
+            return False
+        lengths = tuple(known.refs[chunk].length for chunk in part.chunks)
+        file = StoredFile(b"", sum(lengths), part.chunks, lengths)
+        return await self._hash(part.project, file, state)
+
+    async def commit(
+        self, project: str, recipes: Sequence[FileRecipe], *, caller: str, seen: bytes = b""
+    ) -> None:
         """Verify files and record them, all of them or none.
 
         Files of chunks that the caller put into storage without us are taken at the caller's
-        word, and are nobody else's until they were read over in the background.
+        word, and are nobody else's until they were read over in the background. `seen` is the
+        digest of the one file when its chunks were just read.
 
         Raises:
             ServiceError: BYTES_MISSING, DIGEST_MISMATCH, CORRUPT_BYTES.
@@ -66,7 +103,9 @@ class FileCommitter:
             if whose == {caller}:
                 claimed[file.digest] = file
             else:
-                verified[file.digest] = await self._verified(project, file, doubtful=bool(whose))
+                verified[file.digest] = await self._verified(
+                    project, file, doubtful=bool(whose), seen=seen
+                )
         granted = self._lease.granted(self._clock())
 
         def add(tx: Transaction) -> None:
@@ -99,7 +138,9 @@ class FileCommitter:
             if digest not in leased:
                 raise bytes_missing(digest)
 
-    async def _verified(self, project: str, file: StoredFile, *, doubtful: bool) -> StoredFile:
+    async def _verified(
+        self, project: str, file: StoredFile, *, doubtful: bool, seen: bytes
+    ) -> StoredFile:
         """Return a file whose bytes have its digest.
 
         A file of one chunk was hashed when that came in: it is the chunk's digest. Where a chunk
@@ -108,7 +149,7 @@ class FileCommitter:
         if doubtful:
             await self._check_chunks(project, file)
         if len(file.chunks) > 1:
-            digest = await self._hash(project, file)
+            digest = seen or await self._digest(project, file)
         else:
             digest = file.chunks[0] if file.chunks else _EMPTY
         if digest == file.digest:
@@ -127,15 +168,19 @@ class FileCommitter:
                 raise
             raise bytes_missing(bytes.fromhex(error.metadata["digest"])) from error
 
-    async def _hash(self, project: str, file: StoredFile) -> bytes:
-        loop = asyncio.get_running_loop()
+    async def _digest(self, project: str, file: StoredFile) -> bytes:
         state = hashlib.sha256()
+        return state.digest() if await self._hash(project, file, state) else b""
+
+    async def _hash(self, project: str, file: StoredFile, state: _Hash) -> bool:
+        """Hash what is stored of a file; False when some of it cannot be read."""
+        loop = asyncio.get_running_loop()
         try:
             async for data in self._content.read_unverified(project, file):
                 await loop.run_in_executor(self._threads, state.update, data)
         except CorruptChunkError:
-            return b""
-        return state.digest()
+            return False
+        return True
 
 
 @dataclass(frozen=True, slots=True)

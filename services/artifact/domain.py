@@ -84,6 +84,16 @@ class FileRecipe:
 
 
 @dataclass(frozen=True, slots=True)
+class RecipePart:
+    """The next chunks of a file of a project; with the last ones come its digest and size."""
+
+    project: str
+    chunks: tuple[bytes, ...]
+    digest: bytes
+    size: int
+
+
+@dataclass(frozen=True, slots=True)
 class StoredFile:
     """A committed file: its recipe and the lengths of its chunks."""
 

@@ -74,9 +74,8 @@ class ArtifactServicer(artifact_service_pb2_grpc.ArtifactServiceServicer):
         self, requests: AsyncIterator[pb.CommitFileRequest], context: Context
     ) -> pb.CommitFileResponse:
         """Make one large file of chunks."""
-        project, recipe = await codec.recipe(requests)
         caller = current_call().caller.principal
-        await self._committer.commit(project, [recipe], caller=caller)
+        await self._committer.commit_parts(codec.recipe_parts(requests), caller=caller)
         return pb.CommitFileResponse()
 
     async def CreateArtifact(

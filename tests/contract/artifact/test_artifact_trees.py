@@ -11,7 +11,7 @@ from modelyard.artifact.v1 import artifact_pb2
 from modelyard.artifact.v1 import artifact_service_pb2 as pb
 
 from tests.contract.artifact.conftest import Start
-from tests.contract.artifact.yard import MIB, Content, Yard, manifest_of, noise, reason, sha
+from tests.contract.artifact.yard import MIB, Content, Yard, manifest_of, noise, pieces, reason, sha
 
 BIG = noise(1, 5 * MIB + 12_345)
 TREE = {
@@ -219,3 +219,30 @@ async def test_other_projects_see_nothing(yard: Yard) -> None:
         await Yard(yard.stub, token="forged").find_missing()
     assert reason(caught.value)[:2] == (grpc.StatusCode.UNAUTHENTICATED, "INVALID_CREDENTIAL")
     assert (await other.push(TREE)).creator == "user:beta"
+
+
+async def test_commit_by_parts(yard: Yard) -> None:
+    """A file is read as its chunks are named; what it is said to be comes last."""
+    data = noise(77, 5 * MIB + 7)
+    chunks = pieces(data)
+    named = [pb.CommitFileRequest(parent=yard.parent, chunk_digests=[sha(c)]) for c in chunks]
+    whole = pb.CommitFileRequest(parent=yard.parent, digest=sha(data), size_bytes=len(data))
+    other = pb.CommitFileRequest(digest=sha(b"other"), size_bytes=len(data))
+    longer = pb.CommitFileRequest(digest=sha(data), size_bytes=len(data) + 1)
+
+    async def refused(*parts: pb.CommitFileRequest) -> str:
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await yard.commit_file(*parts)
+        return reason(caught.value)[1]
+
+    await yard.write(chunks[:3])
+    assert await refused(*named, whole) == "BYTES_MISSING"
+    await yard.write(chunks[3:])
+    assert await refused(*named, other) == "DIGEST_MISMATCH"
+    assert await refused(*named, longer) == "DIGEST_MISMATCH"
+    assert await refused(*named) == "INVALID_FIELD"
+    assert (await yard.find_missing(files=[sha(data)])).missing_file_digests
+    for _ in range(2):
+        await yard.commit_file(*named, whole)
+    artifact = await yard.push({"model.bin": Content(data)})
+    assert await yard.read(artifact.name, "model.bin") == data

@@ -108,6 +108,15 @@ class Yard:
         request = pb.CommitFilesRequest(parent=self.parent, recipes=recipes)
         await self.stub.CommitFiles(request, metadata=self.metadata, timeout=60)
 
+    async def commit_file(self, *parts: pb.CommitFileRequest) -> None:
+        """Commit one file, part by part."""
+
+        async def messages() -> AsyncIterator[pb.CommitFileRequest]:
+            for part in parts:
+                yield part
+
+        await self.stub.CommitFile(messages(), metadata=self.metadata, timeout=60)
+
     async def create(self, digest: str) -> artifact_pb2.Artifact:
         request = pb.CreateArtifactRequest(parent=self.parent, digest=digest)
         answer = await self.stub.CreateArtifact(request, metadata=self.metadata, timeout=30)

@@ -73,10 +73,11 @@ class Download:
 class Upload:
     """A stream of requests, messages or their bytes; each response goes to a sink.
 
-    `failed` returns what went wrong in `requests`, which gRPC itself would hide.
+    A `Pause` among them waits until the next one is ready. `failed` returns what went wrong in
+    `requests`, which gRPC itself would hide.
     """
 
-    requests: Iterator[Message | bytes]
+    requests: Iterator[Message | bytes | Pause]
     request: type[Message]
     response: type[Message]
     sink: Callable[[Any], None]

@@ -165,7 +165,7 @@ class Connection:
         method = self.channel.stream_stream(
             path_of(upload.request), _serialised, upload.response.FromString
         )
-        stream = method(upload.requests, **self._options(STREAM_TIMEOUT))
+        stream = method(self._ready(upload.requests), **self._options(STREAM_TIMEOUT))
         try:
             with self._scope.ending(stream.cancel):
                 for message in stream:
@@ -174,6 +174,13 @@ class Connection:
             raise upload.failed() or error_from(failure, server=self.settings.server) from failure
         finally:
             stream.cancel()
+
+    def _ready(self, requests: Iterator[Message | bytes | Pause]) -> Iterator[Message | bytes]:
+        for request in requests:
+            if not isinstance(request, Pause):
+                yield request
+            elif self._scope.ends_within(request.seconds):
+                return  # the stream is being cancelled
 
     def _options(self, timeout: float) -> dict[str, Any]:
         return {"timeout": timeout, "metadata": _channel.call_metadata(self.settings)}
@@ -299,7 +306,7 @@ class AsyncConnection:
         method: Any = self.channel.stream_stream(
             path_of(upload.request), _serialised, upload.response.FromString
         )
-        stream = method(_in_threads(upload.requests), **self._options(STREAM_TIMEOUT))
+        stream = method(_ready(upload.requests), **self._options(STREAM_TIMEOUT))
         try:
             async for message in stream:
                 upload.sink(message)
@@ -353,7 +360,11 @@ async def _in_thread(work: Callable[..., T], *arguments: object) -> T:
         raise
 
 
-async def _in_threads(items: Iterator[T]) -> AsyncIterator[T]:
-    end = object()
-    while (item := await asyncio.to_thread(next, items, end)) is not end:
-        yield item  # type: ignore[misc]  # the marker was told apart above
+async def _ready(
+    requests: Iterator[Message | bytes | Pause],
+) -> AsyncIterator[Message | bytes]:
+    while (request := await asyncio.to_thread(next, requests, None)) is not None:
+        if isinstance(request, Pause):
+            await asyncio.sleep(request.seconds)
+        else:
+            yield request

@@ -45,9 +45,13 @@ class Scope:
             with self._lock:
                 self._cancels.remove(cancel)
 
+    def ends_within(self, seconds: float) -> bool:
+        """Wait; say whether the scope has ended or ends meanwhile."""
+        return self._ended.wait(seconds)
+
     def pause(self, seconds: float) -> None:
         """Wait, unless the scope has ended or ends."""
-        if self._ended.wait(seconds):
+        if self.ends_within(seconds):
             raise CancelledError("another part of the same work failed")
 
     def end(self) -> None:

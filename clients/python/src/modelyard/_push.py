@@ -13,6 +13,7 @@ import io
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import takewhile
 from pathlib import Path
 
 from modelyard._calls import BYTES_TIMEOUT, Flow, Pause, Upload, ask, call, side_by_side
@@ -31,10 +32,11 @@ WHOLE_BYTES = 256 * 1024
 """A file that is not larger is one chunk."""
 GROUPS_AT_ONCE = 3
 LARGE_AT_ONCE = 2
-WINDOWS_AT_ONCE = 3
+WINDOWS_AT_ONCE = 2
 _READ_BYTES = 1024 * 1024
 _BREATH_BYTES = 32 * 1024 * 1024
 _DIGESTS_PER_MESSAGE = 50_000
+_WAIT_SECONDS = 0.02
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,11 +139,30 @@ def _send_files(parent: str, sources: Sequence[Source], meter: Meter) -> Flow[No
 
 
 @dataclass(slots=True)
+class _Window:
+    """A part of a large file: its chunks in order, and whether they are all stored."""
+
+    chunks: list[bytes] = field(default_factory=list)
+    stored: bool = False
+
+
+@dataclass(slots=True)
 class _Large:
     """A large file on its way: what is known of it so far."""
 
     file: LocalFile
-    chunks: list[bytes] = field(default_factory=list)
+    windows: list[_Window] = field(default_factory=list)
+    digest: bytes | None = None
+    is_new: bool = False
+    """Whether some of it had to be sent."""
+    is_cut: bool = False
+    """Whether there are no more windows to come."""
+    is_committed: bool = False
+
+    @property
+    def is_stored(self) -> bool:
+        """Whether all of its chunks are."""
+        return self.is_cut and all(window.stored for window in self.windows)
 
 
 def _push_large(parent: str, file: LocalFile, meter: Meter) -> Flow[list[Entry]]:
@@ -149,82 +170,116 @@ def _push_large(parent: str, file: LocalFile, meter: Meter) -> Flow[list[Entry]]
     breaks = Breaks()
     while True:
         large = _Large(file)
-        digest, *_ = yield from side_by_side(_parts(parent, large, meter), limit=WINDOWS_AT_ONCE)
-        assert digest is not None  # noqa: S101 - the first part is the one with a result
+        yield from side_by_side(_parts(parent, large, meter), limit=2 + WINDOWS_AT_ONCE)
+        assert large.digest is not None  # noqa: S101 - the first part found it
         try:
-            yield from _commit_large(parent, large, digest)
+            yield from _commit_large(parent, large, large.digest)
         except ModelyardError as error:
             meter = Meter(0, None)
             yield breaks.after(error, advanced=False)
         else:
-            return [_entry(file, digest)]
+            return [_entry(file, large.digest)]
 
 
-def _parts(parent: str, large: _Large, meter: Meter) -> Iterator[Flow[bytes | None]]:
-    yield _hash_whole(large.file)
-    for window in _windows(large, meter):
-        yield _send_window(parent, window, meter)
+def _parts(parent: str, large: _Large, meter: Meter) -> Iterator[Flow[None]]:
+    yield _hash_whole(large)
+    yield _commit_meanwhile(parent, large)
+    for window, pieces in _windows(large, meter):
+        large.windows.append(window)
+        yield _send_window(parent, large, window, Delivery(parent, pieces, meter))
+    large.is_cut = True
 
 
-def _send_window(parent: str, window: dict[bytes, Piece], meter: Meter) -> Flow[None]:
-    yield from Delivery(parent, window, meter).send()
+def _send_window(parent: str, large: _Large, window: _Window, delivery: Delivery) -> Flow[None]:
+    yield from delivery.send()
+    window.stored = True
+    large.is_new |= delivery.has_sent
 
 
-def _windows(large: _Large, meter: Meter) -> Iterator[dict[bytes, Piece]]:
+def _windows(large: _Large, meter: Meter) -> Iterator[tuple[_Window, dict[bytes, Piece]]]:
     """Cut and hash a file; yield its chunks by as much as goes into one pack."""
     read = _Reader(large.file).read
-    window: dict[bytes, Piece] = {}
+    window, pieces = _Window(), dict[bytes, Piece]()
     offset = size = 0
     with large.file.location.open("rb", buffering=0) as stream:
         for data in cut(stream, large.file.size):
             if size + len(data) > WINDOW_BYTES:
-                yield window
-                window, size = {}, 0
+                yield window, pieces
+                window, pieces, size = _Window(), {}, 0
             digest = hashlib.sha256(data).digest()
-            large.chunks.append(digest)
-            if digest in window:
+            window.chunks.append(digest)
+            if digest in pieces:
                 meter.add(len(data), present=True)
-            window[digest] = Piece(read, offset, len(data))
+            pieces[digest] = Piece(read, offset, len(data))
             offset += len(data)
             size += len(data)
     if offset != large.file.size:
         raise _changed(large.file)
-    yield window
+    yield window, pieces
 
 
-def _hash_whole(file: LocalFile) -> Flow[bytes]:
+def _hash_whole(large: _Large) -> Flow[None]:
     state = hashlib.sha256()
     buffer = memoryview(bytearray(_READ_BYTES))
     read = 0
-    with file.location.open("rb", buffering=0) as stream:
+    with large.file.location.open("rb", buffering=0) as stream:
         while count := stream.readinto(buffer):
             state.update(buffer[:count])
             read += count
             if read % _BREATH_BYTES < count:
                 yield Pause(0)
-    if read != file.size:
-        raise _changed(file)
-    return state.digest()
+    if read != large.file.size:
+        raise _changed(large.file)
+    large.digest = state.digest()
 
 
-def _commit_large(parent: str, large: _Large, digest: bytes) -> Flow[None]:
-    request = service.FindMissingRequest(parent=parent, file_digests=[digest])
-    if not (yield from ask(find(request, lambda r: list(r.missing_file_digests)))):
-        return
-    messages = [
-        service.CommitFileRequest(chunk_digests=some)
-        for some in slices(large.chunks, _DIGESTS_PER_MESSAGE)
-    ]
-    messages[0].parent = parent
-    messages[0].digest = digest
-    messages[0].size_bytes = large.file.size
-    yield Upload(
-        iter(messages),
+def _commit_meanwhile(parent: str, large: _Large) -> Flow[None]:
+    """Commit a new file while it is sent: what is stored of it, the server hashes already."""
+    while not large.is_new:
+        if large.is_stored:
+            return
+        yield Pause(_WAIT_SECONDS)
+    try:
+        yield _commit(_recipe(parent, large))
+    except ModelyardError:
+        return  # tried once more when all is stored, which tells what is wrong
+    large.is_committed = True
+
+
+def _recipe(parent: str, large: _Large) -> Iterator[service.CommitFileRequest | Pause]:
+    """Name the chunks of a file once they and all before them are stored; last of all itself."""
+    named = 0
+    while True:
+        is_last = large.is_stored and large.digest is not None
+        windows = list(takewhile(lambda window: window.stored, large.windows[named:]))
+        named += len(windows)
+        chunks = [chunk for window in windows for chunk in window.chunks]
+        for some in slices(chunks, _DIGESTS_PER_MESSAGE):
+            yield service.CommitFileRequest(parent=parent, chunk_digests=some)
+        if is_last:
+            break
+        yield Pause(_WAIT_SECONDS)
+    yield service.CommitFileRequest(
+        parent=parent, digest=large.digest or b"", size_bytes=large.file.size
+    )
+
+
+def _commit(messages: Iterator[service.CommitFileRequest | Pause]) -> Upload:
+    return Upload(
+        messages,
         service.CommitFileRequest,
         service.CommitFileResponse,
         lambda _: None,
         lambda: None,
     )
+
+
+def _commit_large(parent: str, large: _Large, digest: bytes) -> Flow[None]:
+    if large.is_committed:
+        return
+    request = service.FindMissingRequest(parent=parent, file_digests=[digest])
+    if (yield from ask(find(request, lambda r: list(r.missing_file_digests)))):
+        yield _commit(_recipe(parent, large))
 
 
 def _hash_small(file: LocalFile) -> Source:

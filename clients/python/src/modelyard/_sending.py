@@ -66,6 +66,8 @@ class Delivery:
         self._counted: set[bytes] = set()
         self._asked = False
         self._direct = False
+        self.has_sent = False
+        """Whether any of it was missing."""
 
     def send(self) -> Flow[None]:
         """Send what is missing, as often as it takes."""
@@ -78,6 +80,7 @@ class Delivery:
                 # What a broken stream brought across was not acknowledged, but it counts.
                 advanced, last = len(self._missing) < last, len(self._missing)
                 if self._missing:
+                    self.has_sent = True
                     yield from self._send()
             except ModelyardError as error:
                 yield breaks.after(error, advanced=advanced)

@@ -228,13 +228,13 @@ class CommitFileRequest(google.protobuf.message.Message):
     parent: builtins.str
     """Required in the first message. `projects/{project}`."""
     digest: builtins.bytes
-    """Required in the first message. SHA-256 of the file, 32 bytes."""
+    """Required in the last message. SHA-256 of the file, 32 bytes."""
     size_bytes: builtins.int
-    """Required in the first message. Its size."""
+    """Required in the last message. Its size."""
     @property
     def chunk_digests(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.bytes]:
-        """Optional. SHA-256 of its next chunks in order, 32 bytes each; at most 400,000
-        in all messages.
+        """Optional. SHA-256 of its next chunks in order, 32 bytes each, all stored; at
+        most 400,000 in all messages.
         """
 
     def __init__(

@@ -162,7 +162,9 @@ class ArtifactServiceServicer(object):
     def CommitFile(self, request_iterator, context):
         """Say which stored chunks make one file, however many they are: the way for
         files that are too large for CommitFiles, or whose verification may take
-        longer than a unary call. All else is as there.
+        longer than a unary call. Chunks may be named as soon as they are stored,
+        while later ones are still on their way: the server reads them meanwhile.
+        All else is as there.
 
         Errors: FAILED_PRECONDITION BYTES_MISSING; INVALID_ARGUMENT
         DIGEST_MISMATCH; DATA_LOSS CORRUPT_BYTES; RESOURCE_EXHAUSTED LIMIT_EXCEEDED.

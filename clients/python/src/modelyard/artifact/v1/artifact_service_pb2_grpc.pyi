@@ -67,7 +67,9 @@ class ArtifactServiceStub:
     ]
     """Say which stored chunks make one file, however many they are: the way for
     files that are too large for CommitFiles, or whose verification may take
-    longer than a unary call. All else is as there.
+    longer than a unary call. Chunks may be named as soon as they are stored,
+    while later ones are still on their way: the server reads them meanwhile.
+    All else is as there.
 
     Errors: FAILED_PRECONDITION BYTES_MISSING; INVALID_ARGUMENT
     DIGEST_MISMATCH; DATA_LOSS CORRUPT_BYTES; RESOURCE_EXHAUSTED LIMIT_EXCEEDED.
@@ -233,7 +235,9 @@ class ArtifactServiceAsyncStub:
     ]
     """Say which stored chunks make one file, however many they are: the way for
     files that are too large for CommitFiles, or whose verification may take
-    longer than a unary call. All else is as there.
+    longer than a unary call. Chunks may be named as soon as they are stored,
+    while later ones are still on their way: the server reads them meanwhile.
+    All else is as there.
 
     Errors: FAILED_PRECONDITION BYTES_MISSING; INVALID_ARGUMENT
     DIGEST_MISMATCH; DATA_LOSS CORRUPT_BYTES; RESOURCE_EXHAUSTED LIMIT_EXCEEDED.
@@ -407,7 +411,9 @@ class ArtifactServiceServicer(metaclass=abc.ABCMeta):
     ) -> typing.Union[modelyard.artifact.v1.artifact_service_pb2.CommitFileResponse, collections.abc.Awaitable[modelyard.artifact.v1.artifact_service_pb2.CommitFileResponse]]:
         """Say which stored chunks make one file, however many they are: the way for
         files that are too large for CommitFiles, or whose verification may take
-        longer than a unary call. All else is as there.
+        longer than a unary call. Chunks may be named as soon as they are stored,
+        while later ones are still on their way: the server reads them meanwhile.
+        All else is as there.
 
         Errors: FAILED_PRECONDITION BYTES_MISSING; INVALID_ARGUMENT
         DIGEST_MISMATCH; DATA_LOSS CORRUPT_BYTES; RESOURCE_EXHAUSTED LIMIT_EXCEEDED.
