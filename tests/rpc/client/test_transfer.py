@@ -127,6 +127,21 @@ def test_a_folder_with_something_in_it_is_left_alone(client: Client, tmp_path: P
     assert read_tree(tmp_path / "empty") == {"a": b"a"}
 
 
+def test_of_two_pulls_to_one_place_one_is_there_already(client: Client, tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in/a").write_text("a")
+    artifact = client.artifacts.push(tmp_path / "in")
+    out = tmp_path / "to" / "out"
+
+    def meanwhile(_: Progress) -> None:
+        if not out.exists():
+            client.artifacts.pull(artifact, out)
+
+    with pytest.raises(AlreadyExistsError):
+        client.artifacts.pull(artifact, out, progress=meanwhile)
+    assert read_tree(tmp_path / "to") == {"out/a": b"a"}
+
+
 def test_a_pull_that_was_stopped_is_taken_up_again(client: Client, tmp_path: Path) -> None:
     contents = make_tree(tmp_path / "in", seed=5)
     artifact = client.artifacts.push(tmp_path / "in")

@@ -7,6 +7,7 @@ folder beside it, and pulling the same again goes on with what is right there.
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import secrets
@@ -33,6 +34,7 @@ _FILES_PER_PAGE = 1000
 _FILES_PER_UNIT = 1000
 _UNIT_BYTES = 16 * 1024 * 1024
 _UNITS_AT_ONCE = 3
+_OCCUPIED = frozenset({errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR})
 
 
 def pull(
@@ -45,7 +47,7 @@ def pull(
     """Write an artifact's files to a folder that does not exist yet, all or nothing."""
     target = destination.expanduser().absolute()
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
-        raise AlreadyExistsError(f"{target} is there already", reason="DESTINATION_EXISTS")
+        raise _there_already(target)
     files = yield from list_files(artifact)
     meter = Meter(sum(file.size_bytes for file in files), progress)
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -57,7 +59,7 @@ def pull(
         for one in wanted:
             if one.file.executable and not cache:
                 _make_executable(one.place)
-        folder.rename(target)
+        _give_name(folder, target)
     if cache:
         cache.evict()
     return target
@@ -142,13 +144,27 @@ def _partial(target: Path, digest: str) -> Iterator[Path]:
         folder.mkdir()
     try:
         yield folder
-    except BaseException:
-        if descriptor is None or not any(folder.iterdir()):
+    except BaseException as error:
+        is_useless = isinstance(error, AlreadyExistsError) or not any(folder.iterdir())
+        if descriptor is None or is_useless:
             shutil.rmtree(folder, ignore_errors=True)
         raise
     finally:
         if descriptor is not None:
             os.close(descriptor)
+
+
+def _give_name(folder: Path, target: Path) -> None:
+    try:
+        folder.rename(target)
+    except OSError as problem:  # what was not there when this began may be now
+        if problem.errno not in _OCCUPIED:
+            raise
+        raise _there_already(target) from None
+
+
+def _there_already(target: Path) -> AlreadyExistsError:
+    return AlreadyExistsError(f"{target} is there already", reason="DESTINATION_EXISTS")
 
 
 def _take_over(folder: Path) -> int | None:

@@ -69,8 +69,8 @@ def run(app: typer.Typer) -> int:
 
 
 def _told(error: Exception) -> str:
-    if isinstance(error, OSError) and error.filename is not None and error.strerror:
-        return f"{error.filename}: {error.strerror}"
+    if isinstance(error, OSError) and error.strerror:
+        return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
     return f"{type(error).__name__}: {error} (MODELYARD_DEBUG=1 shows where)"
 
 
