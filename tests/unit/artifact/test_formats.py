@@ -161,6 +161,7 @@ def test_a_bomb_is_not_unpacked() -> None:
     assert look("bomb.zip", buffer.getvalue()).verdict is UNVERIFIED
 
 
+@pytest.mark.filterwarnings("ignore:invalid escape sequence")
 def test_noise_is_never_allowed_and_never_fails() -> None:
     noise = random.Random(1)  # noqa: S311 - a test's noise
     starts = (b"", b"\x08\x0a", b"PK\x03\x04", b"\x80\x04", b"\x93NUMPY\x01\x00", b"(")
