@@ -114,8 +114,9 @@ def first_sequence(connection: Connection, topic: str) -> int:
 
 def last_sequence(connection: Connection, topic: str) -> int:
     """Return the sequence of a topic's newest event; 0 when it has none."""
-    query = sa.select(_COUNTERS.c.sequence).where(_COUNTERS.c.topic == topic)
-    return connection.execute(query).scalar() or 0
+    sql = "SELECT sequence FROM event_counters WHERE topic = ?"
+    row = driver_sql(connection, sql, (topic,)).fetchone()
+    return 0 if row is None else int(row[0])
 
 
 def topics(connection: Connection) -> list[str]:

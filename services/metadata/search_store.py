@@ -124,8 +124,7 @@ def search(
     )
     if scope.pks == ():
         return [], ""
-    with _bounded(found, seconds):
-        rows = _rows(found, subject.shown(listing.show_deleted))
+    rows = _rows(found, subject.shown(listing.show_deleted), seconds)
     pks = [row[-1] for row in rows[: listing.size]]
     if len(rows) <= listing.size:
         return pks, ""
@@ -179,16 +178,18 @@ def _ordering(fields: Mapping[str, Field], term: OrderTerm) -> Ordering:
         raise ServiceError(Reason.INVALID_ORDER, message, order_by=path) from error
 
 
-def _rows(found: _Search, shown: Sequence[sa.ColumnElement[bool]]) -> list[Row]:
+def _rows(found: _Search, shown: Sequence[sa.ColumnElement[bool]], seconds: float) -> list[Row]:
     """Return the sort values, the row id last, of a page and of one row more."""
     candidates, place = _candidates(found)
     if candidates is not None:
+        # Few rows, each found by its key: they need no bound, and PostgreSQL is asked for none.
         kept = [clause for index, clause in enumerate(found.clauses) if index != place]
         return _sorted(found, [*shown, *kept, in_pks(found.connection, found.pk, candidates)])
     metric = found.orderings[0].metric if len(found.orderings) == 1 else None
-    if metric is not None and found.scope.pks is not None:
-        return _merged(found, [_walk(found, pk, shown, metric) for pk in found.scope.pks])
-    return _sorted(found, [*shown, *found.clauses])
+    with _bounded(found, seconds):
+        if metric is not None and found.scope.pks is not None:
+            return _merged(found, [_walk(found, pk, shown, metric) for pk in found.scope.pks])
+        return _sorted(found, [*shown, *found.clauses])
 
 
 def _candidates(found: _Search) -> tuple[list[int] | None, int | None]:
@@ -199,10 +200,9 @@ def _candidates(found: _Search) -> tuple[list[int] | None, int | None]:
         query = _probe(found, term)
         if query is None:
             continue
-        some = query.limit(found.selective + 1).subquery()
-        count = found.connection.execute(sa.select(sa.func.count()).select_from(some)).scalar_one()
-        if count <= found.selective and (best is None or count < len(best)):
-            best, place = list(found.connection.execute(query).scalars()), index
+        some = list(found.connection.execute(query.limit(found.selective + 1)).scalars())
+        if len(some) <= found.selective and (best is None or len(some) < len(best)):
+            best, place = some, index
         if best is not None and len(best) <= found.size:
             break
     return best, place
