@@ -16,13 +16,15 @@ class _Kind:
     """What is written, and how PostgreSQL is told the types of its columns."""
 
     rows: str
-    """For SQLite, run for each row."""
+    """Of one row."""
     arrays: str
     """For PostgreSQL, with `{}` in the place of all rows."""
     types: tuple[str, ...]
 
-    def as_arrays(self, rows: list[tuple[Any, ...]]) -> Statement:
+    def as_one(self, rows: list[tuple[Any, ...]]) -> Statement:
         """Return one statement for all rows: an array a column, which the server takes apart."""
+        if len(rows) == 1:  # an array costs its driver more than its one value
+            return self.rows, rows[0]
         given = ", ".join(f"?::{type_}[]" for type_ in self.types)
         columns = tuple(list(column) for column in zip(*rows, strict=True))
         return self.arrays.format(f"unnest({given})"), columns
@@ -87,7 +89,7 @@ class Writes:
     def flush(self, connection: Connection) -> None:
         """Write all of it; on PostgreSQL in one round trip."""
         if connection.dialect.name == "postgresql":
-            run_together(connection, [kind.as_arrays(rows) for kind, rows in self._given()])
+            run_together(connection, [kind.as_one(rows) for kind, rows in self._given()])
             return
         for kind, rows in self._given():
             driver_sql(connection, kind.rows, rows[0] if len(rows) == 1 else rows)
