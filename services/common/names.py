@@ -16,6 +16,7 @@ from services.common.errors import Reason, ServiceError, Violation
 
 ID = r"[a-z](?:[a-z0-9-]{0,61}[a-z0-9])?"
 NUMBER = r"[1-9][0-9]{0,18}"
+MAX_NUMBER = 2**63 - 1
 DIGEST = r"[0-9a-f]{64}"
 WILDCARD = "-"
 
@@ -66,6 +67,8 @@ class ResourceName:
         for key in ("version",):
             if key in values and values[key] != WILDCARD:
                 values[key] = int(values[key])
+                if values[key] > MAX_NUMBER:
+                    raise invalid_name(field, f"must not have a {key} above {MAX_NUMBER}")
         return cls(**values)
 
     def __str__(self) -> str:

@@ -64,8 +64,6 @@ class Upkeep:
         now = self._clock()
 
         def delete(tx: Transaction) -> Run:
-            # Versions are made under the same lock: none can come to need the run meanwhile.
-            lock_model(tx.connection, name.parent)
             pk, run = _lock(tx, name, etag)
             if run.delete_time is not None:
                 return run
@@ -115,6 +113,8 @@ class Upkeep:
 
 
 def _lock(tx: Transaction, name: RunName, etag: str = "") -> tuple[int, Run]:
+    # Versions are made under the same lock: none can come to need the run meanwhile.
+    lock_model(tx.connection, name.parent)
     row = store.lock_run(tx.connection, name)
     run = store.find_run(tx.connection, name)
     if row is None or run is None:

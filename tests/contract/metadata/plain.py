@@ -55,6 +55,7 @@ class Model:
     aliases: dict[str, int] = field(default_factory=dict)
     history: list[tuple[str, int, int]] = field(default_factory=list)
     runs: dict[str, Run] = field(default_factory=dict)
+    is_deleted: bool = False
 
 
 class PlainRegistry:
@@ -62,25 +63,52 @@ class PlainRegistry:
 
     def __init__(self) -> None:
         self._models: dict[str, Model] = {}
+        self._used_numbers: dict[str, int] = {}
 
     def create_model(self, model: str) -> Answer:
         """Create a model."""
         if model in self._models:
             raise RefusedError("RESOURCE_EXISTS")
-        self._models[model] = Model()
+        self._models[model] = self._new_model(model)
         return model
+
+    def delete_model(self, model: str) -> Answer:
+        """Delete a model that neither an alias nor a running run needs."""
+        found = self._model_of(model)
+        if not found.is_deleted:
+            runs = found.runs.values()
+            is_busy = any(run.state == "RUNNING" and not run.is_deleted for run in runs)
+            if found.aliases or is_busy:
+                raise RefusedError("RESOURCE_IN_USE")
+        found.is_deleted = True
+        return True
+
+    def restore_model(self, model: str) -> Answer:
+        """Take back that a model was deleted."""
+        self._model_of(model).is_deleted = False
+        return False
+
+    def purge_model(self, model: str) -> Answer:
+        """Remove a deleted model; its numbers stay used."""
+        found = self._model_of(model)
+        if not found.is_deleted:
+            raise RefusedError("WRONG_STATE")
+        self._used_numbers[model] = found.last_number
+        del self._models[model]
+        return None
 
     def list_models(self) -> Answer:
         """List models by id."""
-        return sorted(self._models)
+        return sorted(model for model, found in self._models.items() if not found.is_deleted)
 
     def create_run(self, model: str, run: str, tags: dict[str, str]) -> Answer:
         """Start a run; its model is made if need be."""
+        self._check_writable(model)
         found = self._models.get(model)
         if found is not None and run in found.runs:
             raise RefusedError("RESOURCE_EXISTS")
         made = Run(tags=dict(tags))
-        self._models.setdefault(model, Model()).runs[run] = made
+        self._models.setdefault(model, self._new_model(model)).runs[run] = made
         return self._run(made)
 
     def get_run(self, model: str, run: str) -> Answer:
@@ -119,12 +147,14 @@ class PlainRegistry:
 
     def edit_run(self, model: str, run: str, notes: str, tags: dict[str, str]) -> Answer:
         """Change a run's notes and tags."""
+        self._check_writable(model)
         found = self._run_of(model, run)
         found.notes, found.tags = notes, dict(tags)
         return self._run(found)
 
     def delete_run(self, model: str, run: str) -> Answer:
         """Delete a run."""
+        self._check_writable(model)
         found = self._run_of(model, run)
         if not found.is_deleted:
             if found.state == "RUNNING":
@@ -136,12 +166,14 @@ class PlainRegistry:
 
     def restore_run(self, model: str, run: str) -> Answer:
         """Take back that a run was deleted."""
+        self._check_writable(model)
         found = self._run_of(model, run)
         found.is_deleted = False
         return self._run(found)
 
     def purge_run(self, model: str, run: str) -> Answer:
         """Remove a deleted run."""
+        self._check_writable(model)
         if not self._run_of(model, run).is_deleted:
             raise RefusedError("WRONG_STATE")
         del self._models[model].runs[run]
@@ -166,7 +198,8 @@ class PlainRegistry:
         self, model: str, run: str, label: str, description: str, aliases: list[str]
     ) -> Answer:
         """Register a version; its model is made if need be."""
-        found = self._models.get(model, Model())
+        self._check_writable(model)
+        found = self._models.get(model, self._new_model(model))
         source = found.runs.get(run)
         if run and (source is None or source.is_deleted):
             raise RefusedError("RESOURCE_NOT_FOUND")
@@ -193,8 +226,9 @@ class PlainRegistry:
 
     def newest_version(self, model: str) -> Answer:
         """Get a model's newest version that may be chosen."""
-        for number, version in sorted(self._models.get(model, Model()).versions.items())[::-1]:
-            if not (version.is_archived or version.is_deleted):
+        found = self._models.get(model, Model())
+        for number, version in sorted(found.versions.items())[::-1]:
+            if not (found.is_deleted or version.is_archived or version.is_deleted):
                 return self._version(model, number)
         raise RefusedError("RESOURCE_NOT_FOUND")
 
@@ -209,12 +243,14 @@ class PlainRegistry:
         self, model: str, number: int, description: str, labels: dict[str, str]
     ) -> Answer:
         """Change a version's description and labels."""
+        self._check_writable(model)
         version = self._version_of(model, number)
         version.description, version.labels = description, dict(labels)
         return self._version(model, number)
 
     def archive(self, model: str, number: int) -> Answer:
         """Archive a version."""
+        self._check_writable(model)
         version = self._version_of(model, number)
         if not version.is_archived:
             self._check_unused(model, number)
@@ -223,11 +259,13 @@ class PlainRegistry:
 
     def unarchive(self, model: str, number: int) -> Answer:
         """Take back that a version was archived."""
+        self._check_writable(model)
         self._version_of(model, number).is_archived = False
         return self._version(model, number)
 
     def delete_version(self, model: str, number: int) -> Answer:
         """Delete a version."""
+        self._check_writable(model)
         version = self._version_of(model, number)
         if not version.is_deleted:
             self._check_unused(model, number)
@@ -236,11 +274,13 @@ class PlainRegistry:
 
     def restore_version(self, model: str, number: int) -> Answer:
         """Take back that a version was deleted."""
+        self._check_writable(model)
         self._version_of(model, number).is_deleted = False
         return self._version(model, number)
 
     def purge_version(self, model: str, number: int) -> Answer:
         """Remove a deleted version."""
+        self._check_writable(model)
         if not self._version_of(model, number).is_deleted:
             raise RefusedError("WRONG_STATE")
         del self._models[model].versions[number]
@@ -248,6 +288,7 @@ class PlainRegistry:
 
     def evaluate(self, model: str, number: int, value: float) -> Answer:
         """Record an evaluation."""
+        self._check_writable(model)
         version = self._version_of(model, number)
         if version.is_deleted:
             raise RefusedError("WRONG_STATE")
@@ -270,6 +311,7 @@ class PlainRegistry:
 
     def set_alias(self, model: str, alias: str, number: int, expected: int | None) -> Answer:
         """Point an alias to a version, if it points where it is expected (0: nowhere)."""
+        self._check_writable(model)
         version = self._version_of(model, number)
         if version.is_deleted or version.is_archived:
             raise RefusedError("WRONG_STATE")
@@ -288,6 +330,7 @@ class PlainRegistry:
 
     def delete_alias(self, model: str, alias: str) -> Answer:
         """Delete an alias."""
+        self._check_writable(model)
         old = self.get_alias(model, alias)
         del self._models[model].aliases[alias]
         self._models[model].history.append((alias, old, 0))
@@ -310,6 +353,18 @@ class PlainRegistry:
     def _check_unused(self, model: str, number: int) -> None:
         if number in self._models[model].aliases.values():
             raise RefusedError("RESOURCE_IN_USE")
+
+    def _new_model(self, model: str) -> Model:
+        return Model(self._used_numbers.get(model, 0))
+
+    def _model_of(self, model: str) -> Model:
+        if model not in self._models:
+            raise RefusedError("RESOURCE_NOT_FOUND")
+        return self._models[model]
+
+    def _check_writable(self, model: str) -> None:
+        if model in self._models and self._models[model].is_deleted:
+            raise RefusedError("WRONG_STATE")
 
     def _run_of(self, model: str, run: str) -> Run:
         found = self._models.get(model, Model()).runs.get(run)

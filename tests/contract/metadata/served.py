@@ -42,6 +42,18 @@ class ServedRegistry:
         """Create a model."""
         return _leaf(self._client.models.create(model).name)
 
+    def delete_model(self, model: str) -> Answer:
+        """Delete a model."""
+        return self._client.models.delete(model).HasField("delete_time")
+
+    def restore_model(self, model: str) -> Answer:
+        """Take back that a model was deleted."""
+        return self._client.models.restore(model).HasField("delete_time")
+
+    def purge_model(self, model: str) -> Answer:
+        """Remove a deleted model."""
+        return self._client.models.purge(model)
+
     def list_models(self) -> Answer:
         """List models by id."""
         return [_leaf(model.name) for model in self._client.models.list()]

@@ -58,6 +58,14 @@ class RegistryMachine(RuleBasedStateMachine):
     def create_model(self, model: str) -> None:
         self._do("create_model", model)
 
+    @rule(
+        model=MODELS,
+        operation=st.sampled_from(["delete_model", "restore_model", "purge_model"]),
+    )
+    def end_model(self, model: str, operation: str) -> None:
+        self._do(operation, model)
+        self._do("list_models")
+
     @rule(model=MODELS, run=RUNS, tags=MAPS)
     def create_run(self, model: str, run: str, tags: dict[str, str]) -> None:
         self._do("create_run", model, run, tags)

@@ -225,3 +225,6 @@ async def test_what_a_version_names_is_checked(admin: Desk, artifact: str) -> No
         version = version_pb2.Version(**({"artifact": artifact} | fields))
         request = pb.CreateVersionRequest(parent=MODEL, version=version)
         assert (await admin.refused(admin.models.CreateVersion, request))[1] == wanted, fields
+    for number in (2**63, 9_999_999_999_999_999_999):
+        get = pb.GetVersionRequest(name=f"{MODEL}/versions/{number}")
+        assert (await admin.refused(admin.models.GetVersion, get))[1] == "INVALID_NAME"

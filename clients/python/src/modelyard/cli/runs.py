@@ -91,6 +91,7 @@ def _register_show(group: typer.Typer) -> None:
                 "datasets": ", ".join(f"{d.role}: {d.dataset_version}" for d in found.datasets),
                 "image": found.image or "none",
                 "points lost": found.dropped_point_count or "",
+                "build": found.build,
                 "by": found.creator,
                 "created": moment(found.create_time),
                 "ended": moment(found.end_time),

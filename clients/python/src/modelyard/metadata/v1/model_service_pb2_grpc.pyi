@@ -67,7 +67,8 @@ class ModelServiceStub:
     """Delete a model that nothing needs, with all that hangs on it; it can be
     restored until it is purged. Until then it is read by its name, lists leave
     it out (those of all models' versions and runs too), and nothing may be added
-    to it or changed. Deleting it again changes nothing.
+    to it or changed, but what its runs still log. Deleting it again changes
+    nothing.
 
     Errors: NOT_FOUND RESOURCE_NOT_FOUND; ABORTED ETAG_MISMATCH;
     FAILED_PRECONDITION RESOURCE_IN_USE by its aliases, by deployments of its
@@ -342,7 +343,8 @@ class ModelServiceAsyncStub:
     """Delete a model that nothing needs, with all that hangs on it; it can be
     restored until it is purged. Until then it is read by its name, lists leave
     it out (those of all models' versions and runs too), and nothing may be added
-    to it or changed. Deleting it again changes nothing.
+    to it or changed, but what its runs still log. Deleting it again changes
+    nothing.
 
     Errors: NOT_FOUND RESOURCE_NOT_FOUND; ABORTED ETAG_MISMATCH;
     FAILED_PRECONDITION RESOURCE_IN_USE by its aliases, by deployments of its
@@ -627,7 +629,8 @@ class ModelServiceServicer(metaclass=abc.ABCMeta):
         """Delete a model that nothing needs, with all that hangs on it; it can be
         restored until it is purged. Until then it is read by its name, lists leave
         it out (those of all models' versions and runs too), and nothing may be added
-        to it or changed. Deleting it again changes nothing.
+        to it or changed, but what its runs still log. Deleting it again changes
+        nothing.
 
         Errors: NOT_FOUND RESOURCE_NOT_FOUND; ABORTED ETAG_MISMATCH;
         FAILED_PRECONDITION RESOURCE_IN_USE by its aliases, by deployments of its
