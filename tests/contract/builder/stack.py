@@ -57,7 +57,9 @@ class Stack:
             await peer.close()
 
     @asynccontextmanager
-    async def worker(self, *, environments: Path) -> AsyncIterator[asyncio.subprocess.Process]:
+    async def worker(
+        self, *, environments: Path, git_http: str = "0"
+    ) -> AsyncIterator[asyncio.subprocess.Process]:
         """Run a real worker process; killed at the end if it still runs."""
         wheel = next(environments.glob("*.whl"))  # noqa: ASYNC240 - a test's own file
         variables = {
@@ -67,6 +69,7 @@ class Stack:
             "MODELYARD_WORKER_ENVIRONMENTS": str(environments),
             "MODELYARD_CLIENT_WHEEL": str(wheel),
             "MODELYARD_WORKER_GRACE_SECONDS": "0.5",
+            "MODELYARD_WORKER_GIT_HTTP": git_http,
         }
         with (self.data / "worker.log").open("ab") as log:
             process = await asyncio.create_subprocess_exec(

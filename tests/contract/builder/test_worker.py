@@ -71,8 +71,14 @@ async def building(
     flag = stack.data / "flag"
     source = write_source(stack.data / "source", model=MODEL, test_churn=TESTS)
     async with stack.client() as client, stack.worker(environments=environments) as worker:
+        (stack.data / "rows.csv").write_text("1\n")
+        rows = await client.artifacts.push(stack.data / "rows.csv")
+        await client.datasets.create_version("rows", "a" * 64, artifact=rows)
         order = await client.builds.create(
-            source, model="churn", params={"flag": str(flag), **params}
+            source,
+            model="churn",
+            params={"flag": str(flag), **params},
+            data={"train": "rows/1"},
         )
         await reached(flag)
         yield client, order.name, psutil.Process(worker.pid)
@@ -190,7 +196,10 @@ async def test_a_training_that_takes_too_long(stack: Stack, environments: Path) 
     source = write_source(stack.data / "source", model=MODEL)
     async with stack.client() as client, stack.worker(environments=environments):
         order = await client.builds.create(
-            source, model="churn", params={"flag": str(stack.data / "flag")}, train_timeout=1.0
+            source,
+            model="churn",
+            params={"flag": str(stack.data / "flag")},
+            timeouts={"train": 1.0},
         )
         build = await ended(client, order.name)
     assert build.failure.reason == "TIMEOUT"
@@ -211,6 +220,7 @@ async def test_a_killed_worker_leaves_nothing_and_its_build_is_tried_again(
 ) -> None:
     async with building(stack, environments) as (client, name, worker):
         children = worker.children(recursive=True)
+        assert list((stack.data / "worker").rglob("rows.csv"))
         worker.kill()
 
         async def all_gone() -> bool:
@@ -223,6 +233,7 @@ async def test_a_killed_worker_leaves_nothing_and_its_build_is_tried_again(
             assert (build.state, build.attempt) == (build_pb2.BUILD_STATE_SUCCEEDED, 2)
             assert len([v async for v in client.versions.list(model="churn")]) == 1
             await no_work_is_left(stack)
+            assert not list((stack.data / "worker").rglob("rows.csv"))
 
 
 async def test_a_worker_that_slept_publishes_nothing(stack: Stack, environments: Path) -> None:

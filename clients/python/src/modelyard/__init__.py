@@ -10,6 +10,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from modelyard._build_spec import BuildOptions, GitSource
     from modelyard._cache import Cache
     from modelyard._client import AsyncClient, Client
     from modelyard._progress import Progress
@@ -51,6 +52,8 @@ if TYPE_CHECKING:
 # Name → module that defines it. To publish another name, add it here, to the
 # imports above and to __all__.
 _HOMES = {
+    "BuildOptions": "modelyard._build_spec",
+    "GitSource": "modelyard._build_spec",
     "Cache": "modelyard._cache",
     "Progress": "modelyard._progress",
     "AsyncClient": "modelyard._client",
@@ -95,6 +98,7 @@ __all__ = [
     "AlreadyExistsError",
     "Analysis",
     "AsyncClient",
+    "BuildOptions",
     "BundleError",
     "Cache",
     "Client",
@@ -104,6 +108,7 @@ __all__ = [
     "DeadlineExceededError",
     "FailedPreconditionError",
     "GateRefusedError",
+    "GitSource",
     "InternalError",
     "InvalidArgumentError",
     "Model",

@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 import io
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import takewhile
 from pathlib import Path
@@ -54,10 +54,15 @@ class Source:
 
 
 def push(
-    parent: str, path: Path, *, ignore: Sequence[str] = (), progress: OnProgress | None = None
+    parent: str,
+    path: Path,
+    *,
+    ignore: Sequence[str] = (),
+    only: Collection[str] | None = None,
+    progress: OnProgress | None = None,
 ) -> Flow[artifact_pb2.Artifact]:
     """Send a folder or a file to a project and return its artifact."""
-    files = list_files(path, ignore=ignore)
+    files = list_files(path, ignore=ignore, only=only)
     meter = Meter(sum(file.size for file in files), progress)
     groups = (_push_group(parent, group, meter) for group in _groups(files))
     entries = yield from side_by_side(groups, limit=GROUPS_AT_ONCE)

@@ -14,7 +14,7 @@ import json
 import os
 import stat
 import unicodedata
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -72,10 +72,13 @@ def tree_digest(entries: Iterable[Entry]) -> str:
     return hashlib.sha256(encode_manifest(entries)).hexdigest()
 
 
-def list_files(root: Path, *, ignore: Sequence[str] = ()) -> list[LocalFile]:
+def list_files(
+    root: Path, *, ignore: Sequence[str] = (), only: Collection[str] | None = None
+) -> list[LocalFile]:
     """Return the files of a folder, or the one file, sorted by path; folders do not count.
 
-    A pattern of `ignore` leaves out every file and folder whose name it matches.
+    A pattern of `ignore` leaves out every file and folder whose name it matches; `only` leaves
+    out every file and folder whose path is not in it.
 
     Raises:
         InvalidArgumentError: There is a link, a device or a name that no tree may have.
@@ -87,7 +90,7 @@ def list_files(root: Path, *, ignore: Sequence[str] = ()) -> list[LocalFile]:
     elif not stat.S_ISDIR(found.st_mode):
         raise _refusal(str(root), "it is neither a file nor a folder")
     else:
-        files = list(_walk(root, "", tuple(ignore)))
+        files = list(_walk(root, "", tuple(ignore), only))
     check_paths(file.path for file in files)
     return sorted(files, key=lambda file: file.path)
 
@@ -119,16 +122,20 @@ def check_paths(paths: Iterable[str]) -> None:
                 raise _refusal(path, "a file of the tree is also a folder")
 
 
-def _walk(folder: Path, prefix: str, ignore: tuple[str, ...]) -> Iterator[LocalFile]:
+def _walk(
+    folder: Path, prefix: str, ignore: tuple[str, ...], only: Collection[str] | None
+) -> Iterator[LocalFile]:
     with os.scandir(folder) as entries:
         for entry in entries:
             if any(fnmatch.fnmatchcase(entry.name, pattern) for pattern in ignore):
                 continue
             path = prefix + entry.name
+            if only is not None and path not in only:
+                continue
             if entry.is_symlink():
                 raise _refusal(path, "it is a symbolic link")
             if entry.is_dir():
-                yield from _walk(Path(entry.path), f"{path}/", ignore)
+                yield from _walk(Path(entry.path), f"{path}/", ignore, only)
             elif entry.is_file():
                 yield _local(path, Path(entry.path), entry.stat())
             else:

@@ -16,7 +16,7 @@ from modelyard._binding import AsyncGroup, Group, SyncGroup, flow, paged, unary
 from modelyard._calls import Call, Flow, Pages, Pause, ask, call, new_request_id, pages
 from modelyard._names import Names, Ref
 from modelyard._progress import OnProgress
-from modelyard._resources.builds import SOURCE_IGNORES
+from modelyard._source_files import SOURCE_IGNORES, listed_by_git
 from modelyard._values import encode_time
 from modelyard.builder.v1 import automation_pb2, execution_pb2
 from modelyard.builder.v1 import automation_service_pb2 as service
@@ -76,7 +76,10 @@ class _Automations(Group):
         wanted = automation_pb2.Automation()
         wanted.CopyFrom(automation)
         if source is not None:
-            pushed = yield from _push.push(parent, Path(source), ignore=ignore, progress=progress)
+            folder = Path(source)
+            pushed = yield from _push.push(
+                parent, folder, ignore=ignore, only=listed_by_git(folder), progress=progress
+            )
             wanted.action.build.source = pushed.name
         wanted.name = f"{parent}/automations/{automation_id}"
         try:

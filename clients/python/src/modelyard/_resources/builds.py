@@ -4,83 +4,61 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import Any
-
-from google.protobuf.duration_pb2 import Duration
+from typing import Any, Unpack
 
 from modelyard import _push
 from modelyard._binding import AsyncGroup, Group, SyncGroup, flow, followed, paged, unary
+from modelyard._build_spec import BuildOptions, GitSource, build_spec, model_of
 from modelyard._calls import Call, Flow, Pages, ask, call, new_request_id, pages
 from modelyard._event_filter import narrow
 from modelyard._names import Names, Ref, project_of, text_of
 from modelyard._progress import OnProgress
 from modelyard._resources.comparisons import compare
 from modelyard._resume import Follow
-from modelyard._values import encode_params
+from modelyard._source_files import SOURCE_IGNORES, listed_by_git
 from modelyard.builder.v1 import build_event_pb2, build_pb2
 from modelyard.builder.v1 import build_service_pb2 as service
 from modelyard.errors import InvalidArgumentError
 from modelyard.metadata.v1 import comparison_service_pb2
-
-SOURCE_IGNORES = (
-    ".git",
-    ".hg",
-    ".venv",
-    "venv",
-    "__pycache__",
-    "*.pyc",
-    ".*_cache",
-    ".ipynb_checkpoints",
-    "node_modules",
-    ".DS_Store",
-)
-"""What is never part of a model's source."""
+from modelyard.tracking.capture import source_origin
 
 
 class _Builds(Group):
     @flow
     def create(
         self,
-        source: Ref | Path,
+        source: Ref | Path | GitSource,
         *,
         model: Ref | None = None,
-        params: Mapping[str, object] | None = None,
-        entry: str = "",
-        python_version: str = "",
-        skip_tests: bool = False,
-        train_timeout: float | timedelta | None = None,
-        origin: build_pb2.SourceOrigin | None = None,
-        aliases: Sequence[str] = (),
-        labels: Mapping[str, str] | None = None,
         ignore: Sequence[str] = SOURCE_IGNORES,
+        include_ignored: bool = False,
         progress: OnProgress | None = None,
+        **options: Unpack[BuildOptions],
     ) -> Flow[build_pb2.Build]:
-        """Order a build of a folder, which is pushed first, or of an artifact.
+        """Order a build of a folder, which is pushed first, of an artifact or of a repository.
 
-        The model is the folder's name unless given. `train_timeout` is in seconds. The build is
-        QUEUED in the answer; `follow` shows how it goes, `wait` returns how it went.
+        The model is the folder's or repository's name unless given. Of a folder in a git work
+        tree what git ignores is left out, unless `include_ignored`, and the commit is recorded.
+        The other options are those of `modelyard.BuildOptions`. The build is QUEUED in the
+        answer; `follow` shows how it goes, `wait` returns how it went.
         """
         name = _model_name(self._names, source, model)
         parent = project_of(name)
-        if isinstance(source, str | Path) and not self._names.is_artifact(str(source)):
-            pushed = yield from _push.push(parent, Path(source), ignore=ignore, progress=progress)
-            artifact = pushed.name
+        if isinstance(source, GitSource):
+            spec = build_spec(self._names, source, options)
+        elif self._names.is_artifact(_text(source)):
+            spec = build_spec(self._names, self._names.artifact(_text(source)), options)
         else:
-            artifact = self._names.artifact(str(source) if isinstance(source, Path) else source)
-        spec = build_pb2.BuildSpec(
-            source=artifact,
-            entry=entry,
-            params=encode_params(params),
-            python_version=python_version,
-            skip_tests=skip_tests,
-            timeouts=_timeouts(train_timeout),
-            origin=origin,
-            aliases=aliases,
-            labels=labels,
-        )
+            folder = Path(_text(source))
+            options.setdefault("origin", source_origin(folder))
+            only = None if include_ignored else listed_by_git(folder)
+            pushed = yield from _push.push(
+                parent, folder, ignore=ignore, only=only, progress=progress
+            )
+            spec = build_spec(self._names, pushed.name, options)
         request = service.CreateBuildRequest(
             parent=parent,
             build=build_pb2.Build(model=name, spec=spec),
@@ -187,20 +165,17 @@ def _follow(
     return Follow(request, service.StreamBuildEventsResponse, pick, timeout=timeout)
 
 
-def _model_name(names: Names, source: Ref | Path, model: Ref | None) -> str:
+def _model_name(names: Names, source: Ref | Path | GitSource, model: Ref | None) -> str:
     if model is not None:
         return names.model(model)
-    text = str(source) if isinstance(source, Path) else text_of(source)
-    if names.is_artifact(text):
+    if isinstance(source, GitSource):
+        return names.model(model_of(source))
+    if names.is_artifact(_text(source)):
         raise InvalidArgumentError(
             "a build of an artifact needs its `model`", reason="INVALID_FIELD"
         )
-    return names.model(Path(text).resolve().name)
+    return names.model(Path(_text(source)).resolve().name)
 
 
-def _timeouts(train: float | timedelta | None) -> Sequence[build_pb2.PhaseTimeout]:
-    if train is None:
-        return ()
-    timeout = Duration()
-    timeout.FromTimedelta(train if isinstance(train, timedelta) else timedelta(seconds=train))
-    return [build_pb2.PhaseTimeout(phase=build_pb2.PHASE_KIND_TRAIN, timeout=timeout)]
+def _text(source: Ref | Path) -> str:
+    return str(source) if isinstance(source, Path) else text_of(source)

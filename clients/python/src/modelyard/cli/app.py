@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from modelyard.cli import (
+    building,
     builds,
     compare,
     context,
@@ -39,7 +40,17 @@ def make_app() -> typer.Typer:
         rich_markup_mode=None,
     )
     app.callback()(_options)
-    for module in (builds, compare, deployments, files, importing, lineage, predict, setup):
+    for module in (
+        building,
+        builds,
+        compare,
+        deployments,
+        files,
+        importing,
+        lineage,
+        predict,
+        setup,
+    ):
         module.register(app)
     resources.register(app)
     return app

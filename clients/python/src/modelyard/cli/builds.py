@@ -1,8 +1,7 @@
-"""`modelyard build`, `logs` and `builds`: from a folder to a version, watched live."""
+"""`modelyard logs` and `builds`: how builds go, and what came of them."""
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -13,13 +12,14 @@ from modelyard.cli.moments import since_moment
 from modelyard.cli.render import (
     leaf,
     moment,
+    pairs,
     seconds_between,
     short_version,
     show_list,
     show_one,
     state,
+    value,
 )
-from modelyard.errors import InvalidArgumentError
 
 if TYPE_CHECKING:
     from modelyard import Client
@@ -28,7 +28,6 @@ if TYPE_CHECKING:
 
 def register(app: typer.Typer) -> None:
     """Add the commands to the command line."""
-    app.command()(build)
     app.command()(logs)
     group = typer.Typer(no_args_is_help=True, rich_markup_mode=None)
     group.command("list")(list_builds)
@@ -36,38 +35,6 @@ def register(app: typer.Typer) -> None:
     group.command("cancel")(cancel_build)
     group.command("limits")(queue.limits)
     app.add_typer(group, name="builds", help="Look at builds.")
-
-
-def build(
-    folder: Annotated[Path, typer.Argument(help="A folder with model.py and requirements.txt.")],
-    *,
-    model: Annotated[str, typer.Option(help="The model; else the folder's name.")] = "",
-    param: Annotated[list[str] | None, typer.Option(help="key=value; repeatable.")] = None,
-    entry: Annotated[str, typer.Option(help="module:Class, when model.py has several.")] = "",
-    alias: Annotated[list[str] | None, typer.Option(help="Point this alias to it.")] = None,
-    skip_tests: Annotated[bool, typer.Option(help="Leave the source's tests out.")] = False,
-    follow: Annotated[bool, typer.Option(help="Watch it and end with its outcome.")] = True,
-    wait: Annotated[bool, typer.Option(help="Wait silently and end with its outcome.")] = False,
-) -> int:
-    """Build a folder into a tested, registered version."""
-    from modelyard.tracking.capture import source_origin  # noqa: PLC0415
-
-    if not folder.is_dir():
-        raise InvalidArgumentError(f"{folder} is not a folder", reason="INVALID_FIELD")
-    connection = client()
-    made = connection.builds.create(
-        folder,
-        model=model or None,
-        params=dict(_param(text) for text in param or []),
-        entry=entry,
-        skip_tests=skip_tests,
-        aliases=alias or [],
-        origin=source_origin(folder),
-    )
-    if not (follow or wait):
-        _show(made)
-        return 0
-    return _watch(connection, made.name, quiet=wait)
 
 
 def logs(
@@ -113,15 +80,16 @@ def list_builds(
 
 def show_build(build: str) -> None:
     """Show a build and its phases."""
-    _show(client().builds.get(build))
+    show(client().builds.get(build))
 
 
 def cancel_build(build: str) -> None:
     """Cancel a build."""
-    _show(client().builds.cancel(build))
+    show(client().builds.cancel(build))
 
 
-def _watch(connection: Client, name: str, *, quiet: bool) -> int:
+def watch(connection: Client, name: str, *, quiet: bool) -> int:
+    """Show a build until it ends; return the exit status that says how it ended."""
     from modelyard.builder.v1 import build_pb2  # noqa: PLC0415
     from modelyard.cli.live import show_events  # noqa: PLC0415
 
@@ -129,11 +97,12 @@ def _watch(connection: Client, name: str, *, quiet: bool) -> int:
         print(leaf(name))
         show_events(connection.builds.follow(name))
     ended = connection.builds.wait(name)
-    _show(ended)
+    show(ended)
     return 0 if ended.state == build_pb2.BUILD_STATE_SUCCEEDED else 1
 
 
-def _show(build: build_pb2.Build) -> None:
+def show(build: build_pb2.Build) -> None:
+    """Show a build, what it is made from, and its phases."""
     from modelyard.builder.v1 import build_pb2 as pb  # noqa: PLC0415
 
     phases = {
@@ -152,11 +121,35 @@ def _show(build: build_pb2.Build) -> None:
             "failure": f"{build.failure.reason} {build.failure.message}".strip(),
             "version": short_version(build.version),
             "waiting": build.waiting.message,
+            **_made_from(build),
             "attempt": build.attempt,
             **{f"attempt {past.attempt}": _past(past) for past in build.past_attempts},
             **phases,
         },
     )
+
+
+def _made_from(build: build_pb2.Build) -> dict[str, object]:
+    spec, origin = build.spec, build.origin
+    commit = f"{origin.commit} {'(changed)' if origin.dirty else ''}".strip()
+    return {
+        "source": build.source or spec.git.url,
+        "repository": origin.repository,
+        "commit": f"{commit} {origin.branch}".strip(),
+        "params": pairs({key: value(spec.params[key]) for key in spec.params}),
+        "data": pairs({data.name: _short_data(data.dataset_version) for data in spec.data}),
+        "variables": pairs(spec.variables),
+        "secrets": pairs({secret.variable: leaf(secret.secret) for secret in spec.secrets}),
+        "labels": pairs(spec.labels),
+        "priority": spec.priority,
+        "pool": spec.pool,
+        "group": spec.group,
+    }
+
+
+def _short_data(name: str) -> str:
+    parts = name.split("/")
+    return f"{parts[3]}/{parts[5]}"
 
 
 def _waits_for(build: build_pb2.Build) -> str:
@@ -170,16 +163,3 @@ def _past(attempt: build_pb2.Attempt) -> str:
     failure = attempt.failure
     took = seconds_between(attempt.start_time, attempt.end_time)
     return f"{failure.reason} {failure.message}  {took}"
-
-
-def _param(text: str) -> tuple[str, object]:
-    """Read `key=value`; a value that is JSON keeps its type, anything else is text."""
-    import json  # noqa: PLC0415
-
-    key, equals, value = text.partition("=")
-    if not (key and equals):
-        raise InvalidArgumentError(f"{text!r} is not key=value", reason="INVALID_FIELD")
-    try:
-        return key, json.loads(value)
-    except ValueError:
-        return key, value

@@ -34,8 +34,13 @@ def capture_lines(code: Mapping[str, Any], *, environ: Mapping[str, str] | None 
     return lines
 
 
-def capture_code(directory: Path, entry_point: str) -> dict[str, Any]:
-    """Return the fields of a CodeSource: the commit and how the work tree differs from it."""
+def capture_code(
+    directory: Path, entry_point: str, *, part: tuple[str, ...] = ()
+) -> dict[str, Any]:
+    """Return the fields of a CodeSource: the commit and how the work tree differs from it.
+
+    With `part`, paths in the directory, only how these differ.
+    """
     code: dict[str, Any] = {"entry_point": entry_point}
     commit = git_output(directory, "rev-parse", "HEAD")
     if not commit:
@@ -46,16 +51,21 @@ def capture_code(directory: Path, entry_point: str) -> dict[str, Any]:
     code["repository"] = without_credentials(
         git_output(directory, "remote", "get-url", "origin").strip()
     )
-    code["dirty"] = bool(git_output(directory, "status", "--porcelain").strip())
-    code["diff"] = _cut(git_output(directory, "diff", "HEAD", "--no-ext-diff", "--no-color"))
+    code["dirty"] = bool(git_output(directory, "status", "--porcelain", "--", *part).strip())
+    diff = ("diff", "HEAD", "--no-ext-diff", "--no-textconv", "--no-color", "--", *part)
+    code["diff"] = _cut(git_output(directory, *diff))
     return code
 
 
 def source_origin(folder: Path) -> build_pb2.SourceOrigin | None:
-    """Return from which commit a folder's files come; None outside of a repository."""
+    """Return from which commit a folder's files come, and how these differ from it.
+
+    None outside of a repository, and before its first commit. New files make it dirty but are
+    not in the difference: they are in the source itself.
+    """
     from modelyard.builder.v1 import build_pb2  # noqa: PLC0415 - the trainer needs no protobuf
 
-    facts = capture_code(folder.absolute(), "")
+    facts = capture_code(folder.absolute(), "", part=(".",))
     if "commit" not in facts:
         return None
     del facts["entry_point"]

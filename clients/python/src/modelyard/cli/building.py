@@ -1,0 +1,125 @@
+"""`modelyard build`: from a folder or a repository to a version, watched live."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from modelyard.cli import amounts
+from modelyard.cli.builds import show, watch
+from modelyard.cli.context import client
+from modelyard.errors import InvalidArgumentError
+
+if TYPE_CHECKING:
+    from modelyard import BuildOptions, GitSource
+
+Texts = list[str] | None
+IncludeIgnored = Annotated[
+    bool, typer.Option("--include-ignored", help="Take files that git ignores, too.")
+]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command to the command line."""
+    app.command()(build)
+
+
+def build(
+    folder: Annotated[Path | None, typer.Argument(help="A folder with model.py.")] = None,
+    *,
+    model: Annotated[str, typer.Option(help="The model; else the source's name.")] = "",
+    param: Annotated[Texts, typer.Option(help="key=value; repeatable.")] = None,
+    entry: Annotated[str, typer.Option(help="module:Class, when model.py has several.")] = "",
+    git: Annotated[str, typer.Option(help="Build this repository instead: https://…")] = "",
+    ref: Annotated[str, typer.Option(help="Its branch, tag or commit.")] = "",
+    subdirectory: Annotated[str, typer.Option(help="The folder in it.")] = "",
+    git_secret: Annotated[str, typer.Option(help="The secret that lets us in.")] = "",
+    include_ignored: IncludeIgnored = False,
+    requirements: Annotated[str, typer.Option(help="The file of requirements.")] = "",
+    python: Annotated[str, typer.Option(help="The version of Python, such as 3.12.")] = "",
+    data: Annotated[Texts, typer.Option(help="name=dataset/3; repeatable.")] = None,
+    env: Annotated[Texts, typer.Option(help="A variable, NAME=value; repeatable.")] = None,
+    secret: Annotated[Texts, typer.Option(help="NAME=secret; repeatable.")] = None,
+    network: Annotated[bool, typer.Option("--network", help="Let it reach the network.")] = False,
+    cpu: Annotated[float | None, typer.Option(help="Cores, such as 0.5.")] = None,
+    memory: Annotated[str, typer.Option(help="Such as 2G.")] = "",
+    disk: Annotated[str, typer.Option(help="Such as 10G.")] = "",
+    processes: Annotated[int | None, typer.Option(help="Processes and threads.")] = None,
+    timeout: Annotated[Texts, typer.Option(help="phase=2h; repeatable.")] = None,
+    retry: Annotated[Texts, typer.Option(help="out_of_memory=1; repeatable.")] = None,
+    skip_tests: Annotated[bool, typer.Option("--skip-tests", help="Without its tests.")] = False,
+    priority: Annotated[int, typer.Option(help="-100 to 100; higher goes first.")] = 0,
+    pool: Annotated[str, typer.Option(help="The pool of workers.")] = "",
+    group: Annotated[str, typer.Option(help="Which builds belong together.")] = "",
+    label: Annotated[Texts, typer.Option(help="key=value; repeatable.")] = None,
+    alias: Annotated[Texts, typer.Option(help="Point this alias to it; repeatable.")] = None,
+    follow: Annotated[bool, typer.Option(help="Watch it and end with its outcome.")] = True,
+    wait: Annotated[bool, typer.Option(help="Wait silently and end with its outcome.")] = False,
+) -> int:
+    """Build a folder, or a repository, into a tested, registered version."""
+    source = _source(folder, git, ref, subdirectory, git_secret)
+    options: BuildOptions = {
+        "entry": entry,
+        "params": amounts.values(param),
+        "requirements": requirements,
+        "python_version": python,
+        "data": dict(amounts.pairs(data)),
+        "variables": amounts.pairs(env),
+        "secrets": dict(amounts.pairs(secret)),
+        "network": network,
+        "resources": _resources(cpu, memory, disk, processes),
+        "timeouts": {key: amounts.duration(text) for key, text in amounts.pairs(timeout).items()},
+        "retries": _counts(retry),
+        "skip_tests": skip_tests,
+        "priority": priority,
+        "pool": pool,
+        "group": group,
+        "labels": amounts.pairs(label),
+        "aliases": alias or [],
+    }
+    connection = client()
+    made = connection.builds.create(
+        source, model=model or None, include_ignored=include_ignored, **options
+    )
+    if follow or wait:
+        return watch(connection, made.name, quiet=wait)
+    show(made)
+    return 0
+
+
+def _source(
+    folder: Path | None, git: str, ref: str, subdirectory: str, secret: str
+) -> Path | GitSource:
+    from modelyard import GitSource  # noqa: PLC0415 - `--help` waits not
+
+    if (folder is None) == (not git):
+        raise InvalidArgumentError("name a folder, or --git", reason="INVALID_FIELD")
+    if folder is None:
+        return GitSource(git, ref, subdirectory, secret or None)
+    if ref or subdirectory or secret:
+        message = "--ref, --subdirectory and --git-secret go with --git"
+        raise InvalidArgumentError(message, reason="INVALID_FIELD")
+    if not folder.is_dir():
+        raise InvalidArgumentError(f"{folder} is not a folder", reason="INVALID_FIELD")
+    return folder
+
+
+def _resources(
+    cpu: float | None, memory: str, disk: str, processes: int | None
+) -> dict[str, float]:
+    given = {
+        "cpu": cpu,
+        "memory": amounts.size(memory) if memory else None,
+        "disk": amounts.size(disk) if disk else None,
+        "processes": processes,
+    }
+    return {name: amount for name, amount in given.items() if amount is not None}
+
+
+def _counts(texts: Texts) -> dict[str, int]:
+    counts = amounts.pairs(texts)
+    if not all(text.isdecimal() for text in counts.values()):
+        raise InvalidArgumentError("--retry is reason=count", reason="INVALID_FIELD")
+    return {reason: int(text) for reason, text in counts.items()}
