@@ -28,7 +28,6 @@ def register(app: typer.Typer) -> None:
 
 def build(
     folder: Annotated[Path | None, typer.Argument(help="A folder with model.py.")] = None,
-    *,
     model: Annotated[str, typer.Option(help="The model; else the source's name.")] = "",
     param: Annotated[Texts, typer.Option(help="key=value; repeatable.")] = None,
     entry: Annotated[str, typer.Option(help="module:Class, when model.py has several.")] = "",
