@@ -21,8 +21,10 @@ DIGESTS_PER_CALL = 4096
 CHUNKS_PER_MESSAGE = 4096
 DIRECT_BYTES = 1024 * 1024
 """Less than this goes through the service: two calls and a request cost more."""
-ATTEMPTS = 6
-"""How often in a row the sending may break without a chunk getting through."""
+ATTEMPTS = 12
+"""How often in a row the sending may break without a chunk getting through: for 40 seconds, in
+which a killed service is up again on a busy machine."""
+LONGEST_PAUSE = 5.0
 
 T = TypeVar("T")
 
@@ -52,7 +54,7 @@ class Breaks:
         self._failures = 1 if advanced else self._failures + 1
         if not passing or self._failures >= ATTEMPTS:
             raise error
-        return Pause(0.2 * 2**self._failures)
+        return Pause(min(0.2 * 2**self._failures, LONGEST_PAUSE))
 
 
 class Delivery:
