@@ -46,6 +46,19 @@ def values(texts: Iterable[str] | None) -> dict[str, object]:
     return {key: _value(text) for key, text in pairs(texts).items()}
 
 
+def durations(texts: Iterable[str] | None) -> dict[str, float]:
+    """Read texts of the form `key=2h`."""
+    return {key: duration(text) for key, text in pairs(texts).items()}
+
+
+def counts(texts: Iterable[str] | None) -> dict[str, int]:
+    """Read texts of the form `key=2`."""
+    found = pairs(texts)
+    if not all(text.isdecimal() for text in found.values()):
+        raise _refusal(f"{' '.join(texts or ())!r} is not key=count")
+    return {key: int(text) for key, text in found.items()}
+
+
 def _value(text: str) -> object:
     try:
         return json.loads(text)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from modelyard.cli import amounts
-from modelyard.cli.builds import show, watch
+from modelyard.cli.builds import watch
 from modelyard.cli.context import client
 from modelyard.errors import InvalidArgumentError
 
@@ -28,6 +28,7 @@ def register(app: typer.Typer) -> None:
 
 def build(
     folder: Annotated[Path | None, typer.Argument(help="A folder with model.py.")] = None,
+    *,
     model: Annotated[str, typer.Option(help="The model; else the source's name.")] = "",
     param: Annotated[Texts, typer.Option(help="key=value; repeatable.")] = None,
     entry: Annotated[str, typer.Option(help="module:Class, when model.py has several.")] = "",
@@ -69,8 +70,8 @@ def build(
         "secrets": dict(amounts.pairs(secret)),
         "network": network,
         "resources": _resources(cpu, memory, disk, processes),
-        "timeouts": {key: amounts.duration(text) for key, text in amounts.pairs(timeout).items()},
-        "retries": _counts(retry),
+        "timeouts": amounts.durations(timeout),
+        "retries": amounts.counts(retry),
         "skip_tests": skip_tests,
         "priority": priority,
         "pool": pool,
@@ -82,10 +83,7 @@ def build(
     made = connection.builds.create(
         source, model=model or None, include_ignored=include_ignored, **options
     )
-    if follow or wait:
-        return watch(connection, made.name, quiet=wait)
-    show(made)
-    return 0
+    return watch(connection, made, follow=follow, wait=wait)
 
 
 def _source(
@@ -115,10 +113,3 @@ def _resources(
         "processes": processes,
     }
     return {name: amount for name, amount in given.items() if amount is not None}
-
-
-def _counts(texts: Texts) -> dict[str, int]:
-    counts = amounts.pairs(texts)
-    if not all(text.isdecimal() for text in counts.values()):
-        raise InvalidArgumentError("--retry is reason=count", reason="INVALID_FIELD")
-    return {reason: int(text) for reason, text in counts.items()}

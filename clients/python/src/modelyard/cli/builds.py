@@ -88,15 +88,18 @@ def cancel_build(build: str) -> None:
     show(client().builds.cancel(build))
 
 
-def watch(connection: Client, name: str, *, quiet: bool) -> int:
-    """Show a build until it ends; return the exit status that says how it ended."""
+def watch(connection: Client, made: build_pb2.Build, *, follow: bool, wait: bool) -> int:
+    """Show an order, and if wished how it goes; return the exit status that says how it went."""
     from modelyard.builder.v1 import build_pb2  # noqa: PLC0415
     from modelyard.cli.live import show_events  # noqa: PLC0415
 
-    if not (quiet or as_json()):
-        print(leaf(name))
-        show_events(connection.builds.follow(name))
-    ended = connection.builds.wait(name)
+    if not (follow or wait):
+        show(made)
+        return 0
+    if not (wait or as_json()):
+        print(leaf(made.name))
+        show_events(connection.builds.follow(made.name))
+    ended = connection.builds.wait(made.name)
     show(ended)
     return 0 if ended.state == build_pb2.BUILD_STATE_SUCCEEDED else 1
 
