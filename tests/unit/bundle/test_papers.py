@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import inspect
 from pathlib import Path
 from typing import ClassVar
 
+import modelyard
 import pytest
 from modelyard.bundle import CARD_FILE, CARD_LENGTH, BundleError, read
 from modelyard.model import Model
@@ -79,3 +81,12 @@ def test_a_bundle_carries_its_papers(tmp_path: Path) -> None:
     (tmp_path / "bundle" / CARD_FILE).write_text("x" * (CARD_LENGTH + 1))
     with pytest.raises(BundleError, match="longer"):
         read(tmp_path / "bundle")
+
+
+def test_a_run_registers_what_the_module_does() -> None:
+    ours = inspect.signature(modelyard.log_model).parameters
+    of_run = dict(inspect.signature(modelyard.ActiveRun.log_model).parameters)
+    del of_run["self"]
+    assert {name: (p.kind, p.default, p.annotation) for name, p in of_run.items()} == {
+        name: (p.kind, p.default, p.annotation) for name, p in ours.items()
+    }

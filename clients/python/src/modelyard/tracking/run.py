@@ -318,7 +318,8 @@ class LocalRun(ActiveRun):
     def _check_refused(self) -> None:
         text = _text_of(self._directory / REFUSED_FILE)
         if text:
-            where = f"what was logged is kept in {self._directory}"
+            again = f"delete {REFUSED_FILE!r} there and the next run ships it"
+            where = f"what was logged is kept in {self._directory}; {again}"
             raise ModelyardError(f"the server will not take this run: {text}; {where}")
 
     def _problem(self) -> str:
