@@ -61,6 +61,7 @@ EXECUTIONS = sa.Table(
     # When somebody should drive it on or tell of its end; unset: there is nothing left to do.
     sa.Column("look_time", Timestamp),
     sa.Index("executions_by_age", "project", "create_time", "automation", "number"),
+    sa.Index("executions_by_number", "project", "automation", "number"),
     sa.Index("executions_by_look_time", "look_time"),
 )
 
@@ -149,6 +150,12 @@ def waits(connection: Connection, execution: Execution) -> bool:
         connection.execute(sa.select(EXECUTIONS.c.number).where(earlier).limit(1)).first()
         is not None
     )
+
+
+def trim_executions(connection: Connection, name: AutomationName, until: int) -> None:
+    """Forget an automation's executions up to a number, those that have not ended aside."""
+    old = sa.and_(EXECUTIONS.c.number <= until, EXECUTIONS.c.state.not_in(ACTIVE))
+    connection.execute(EXECUTIONS.delete().where(_of(name), old))
 
 
 def delete_executions(connection: Connection, name: AutomationName) -> None:

@@ -8,6 +8,7 @@ from datetime import datetime, timedelta
 
 from services.builder.automations import execution_store, schedule, store
 from services.builder.automations.domain import (
+    KEPT_EXECUTIONS,
     MAX_CAUGHT_UP,
     MAX_WAITING,
     Automation,
@@ -62,6 +63,7 @@ def fire(
         end_time=now if left_out else None,
     )
     execution_store.add_execution(tx.connection, execution)
+    execution_store.trim_executions(tx.connection, automation.name, number - KEPT_EXECUTIONS)
     return replace(automation, executions=number, last_execution=name.execution), execution
 
 

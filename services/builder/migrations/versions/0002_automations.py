@@ -78,6 +78,7 @@ def _create_executions() -> None:
     )
     columns = ["project", "create_time", "automation", "number"]
     op.create_index("executions_by_age", "executions", columns)
+    op.create_index("executions_by_number", "executions", ["project", "automation", "number"])
     op.create_index("executions_by_look_time", "executions", ["look_time"])
 
 

@@ -159,8 +159,8 @@ class AutomationServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def ListExecutions(self, request, context):
-        """List executions, newest first. Filter fields: `automation` (its id), `state`,
-        `cause`, `create_time`.
+        """List executions, newest first; the newest 1,000 of an automation are kept.
+        Filter fields: `automation` (its id), `state`, `cause`, `create_time`.
 
         Errors: INVALID_ARGUMENT INVALID_FILTER, INVALID_PAGE_TOKEN.
         """

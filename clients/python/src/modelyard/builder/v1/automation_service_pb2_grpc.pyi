@@ -87,8 +87,8 @@ class AutomationServiceStub:
         modelyard.builder.v1.automation_service_pb2.ListExecutionsRequest,
         modelyard.builder.v1.automation_service_pb2.ListExecutionsResponse,
     ]
-    """List executions, newest first. Filter fields: `automation` (its id), `state`,
-    `cause`, `create_time`.
+    """List executions, newest first; the newest 1,000 of an automation are kept.
+    Filter fields: `automation` (its id), `state`, `cause`, `create_time`.
 
     Errors: INVALID_ARGUMENT INVALID_FILTER, INVALID_PAGE_TOKEN.
     """
@@ -202,8 +202,8 @@ class AutomationServiceAsyncStub:
         modelyard.builder.v1.automation_service_pb2.ListExecutionsRequest,
         modelyard.builder.v1.automation_service_pb2.ListExecutionsResponse,
     ]
-    """List executions, newest first. Filter fields: `automation` (its id), `state`,
-    `cause`, `create_time`.
+    """List executions, newest first; the newest 1,000 of an automation are kept.
+    Filter fields: `automation` (its id), `state`, `cause`, `create_time`.
 
     Errors: INVALID_ARGUMENT INVALID_FILTER, INVALID_PAGE_TOKEN.
     """
@@ -331,8 +331,8 @@ class AutomationServiceServicer(metaclass=abc.ABCMeta):
         request: modelyard.builder.v1.automation_service_pb2.ListExecutionsRequest,
         context: _ServicerContext,
     ) -> typing.Union[modelyard.builder.v1.automation_service_pb2.ListExecutionsResponse, collections.abc.Awaitable[modelyard.builder.v1.automation_service_pb2.ListExecutionsResponse]]:
-        """List executions, newest first. Filter fields: `automation` (its id), `state`,
-        `cause`, `create_time`.
+        """List executions, newest first; the newest 1,000 of an automation are kept.
+        Filter fields: `automation` (its id), `state`, `cause`, `create_time`.
 
         Errors: INVALID_ARGUMENT INVALID_FILTER, INVALID_PAGE_TOKEN.
         """

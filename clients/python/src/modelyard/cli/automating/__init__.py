@@ -1,0 +1,1 @@
+"""Automations as files: read strictly, with the line of what is wrong."""
