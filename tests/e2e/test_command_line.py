@@ -28,12 +28,15 @@ class Runner:
         self.environment = environment
         self.suite = suite
 
-    def __call__(self, *arguments: str, status: int = 0) -> subprocess.CompletedProcess[str]:
+    def __call__(
+        self, *arguments: str, status: int = 0, stdin: str | None = None
+    ) -> subprocess.CompletedProcess[str]:
         own = {k: v for k, v in os.environ.items() if not k.startswith("MODELYARD_")}
         done = subprocess.run(
             [MODELYARD, *arguments],
             env={**own, **self.environment},
             capture_output=True,
+            input=stdin,
             text=True,
             check=False,
             timeout=120,
@@ -57,11 +60,22 @@ def test_login_build_and_look_around(modelyard: Runner) -> None:
     assert "token" in modelyard("login", suite.address, "--token", "wrong", status=1).stderr
     modelyard("login", suite.address, "--token", suite.token)
 
-    built = modelyard("build", str(TINY), "--model", "lines", "--param", "level=4")
+    assert "4711" not in modelyard("secrets", "set", "token", stdin="4711-4711\n").stdout
+    assert "4711" not in modelyard("secrets", "show", "token", "-o", "json").stdout
+    options = ("--secret", "TOKEN=token", "--env", "COLOUR=red", "--label", "team=risk")
+    options += ("--timeout", "train=10m", "--memory", "1G")
+    built = modelyard("build", str(TINY), "--model", "lines", "--param", "level=4", *options)
     for words in ("✓ train", "✓ test", "✓ register", "lines/1", "training"):
         assert words in built.stdout
     (build,) = json.loads(modelyard("builds", "list", "-o", "json").stdout)[:1]
     assert build["state"] == "BUILD_STATE_SUCCEEDED"
+    assert (build["spec"]["labels"], build["spec"]["variables"]) == (
+        {"team": "risk"},
+        {"COLOUR": "red"},
+    )
+    shown = modelyard("builds", "show", build["name"]).stdout
+    for words in ("level=4", "TOKEN=token", "COLOUR=red", "team=risk"):
+        assert words in shown
     assert "a warning" in modelyard("logs", build["name"]).stdout
 
     shown = json.loads(modelyard("versions", "show", "lines", "--output=json").stdout)
