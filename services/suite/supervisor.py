@@ -68,7 +68,8 @@ class Supervisor:
             status = await process.wait()
             if self._stopping.is_set():
                 return
-            _say(f"{child.name} ended with status {status}; starting it again")
+            log = self._layout.logs / f"{child.name}.log"
+            _say(f"{child.name} ended with status {status}, see {log}; starting it again")
             delay = FIRST_DELAY if time.monotonic() - started > SETTLED_SECONDS else delay * 2
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._stopping.wait(), min(delay, LONGEST_DELAY))

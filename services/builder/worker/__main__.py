@@ -7,9 +7,10 @@ import signal
 import sys
 
 from services.builder.worker.builder_client import BuilderClient
+from services.builder.worker.capacity import Capacity
 from services.builder.worker.folders import WorkFolders
 from services.builder.worker.leasing import Worker, new_worker_id
-from services.builder.worker.processes import Cage
+from services.builder.worker.processes import Cage, NoSandboxError
 from services.builder.worker.settings import PREFIX, WorkerSettings
 from services.common import logs
 from services.common.environments import Environments
@@ -18,6 +19,13 @@ from services.common.peers import Peer
 from services.common.service import SuiteSettings
 from services.common.settings import load_or_exit
 from services.common.telemetry import configure
+
+NO_SANDBOX_STATUS = 3
+_NO_SANDBOX = """\
+modelyard: this machine has no sandbox for builds, so the worker takes none: {}
+It needs user namespaces for this account, and setpriv, prlimit, taskset and mount of
+util-linux. To run builds without one, with all that this account may do: set
+MODELYARD_WORKER_SANDBOX=off"""
 
 
 async def run(settings: WorkerSettings, suite: SuiteSettings) -> None:
@@ -31,6 +39,7 @@ async def run(settings: WorkerSettings, suite: SuiteSettings) -> None:
         otlp_endpoint=suite.otlp_endpoint or None,
         sample_ratio=suite.trace_ratio,
     )
+    cage = await _cage(settings)
     peer = Peer(suite.suite_address, root_certificates=suite.root_certificates)
     worker_id = new_worker_id(settings.name)
     folders = WorkFolders(settings.folder / "work", worker_id)
@@ -40,7 +49,8 @@ async def run(settings: WorkerSettings, suite: SuiteSettings) -> None:
         builder=BuilderClient(peer, own_token=settings.own_token),
         environments=Environments(settings.environments_folder),
         folders=folders,
-        cage=await Cage.find(),
+        cage=cage,
+        capacity=Capacity.of_machine(settings),
         id=worker_id,
     )
     try:
@@ -49,6 +59,13 @@ async def run(settings: WorkerSettings, suite: SuiteSettings) -> None:
         folders.close()
         await peer.close()
         telemetry.close()
+
+
+async def _cage(settings: WorkerSettings) -> Cage:
+    folder = settings.folder / "sandbox"
+    if settings.sandbox == "off":
+        return await Cage.bare(folder)
+    return await Cage.sandboxed(folder, settings.sandbox_patterns)
 
 
 def main() -> None:
@@ -60,6 +77,9 @@ def main() -> None:
     except ServiceError as error:
         print(f"modelyard: {suite.suite_address} refused the worker: {error}", file=sys.stderr)
         sys.exit(1)
+    except NoSandboxError as error:
+        print(_NO_SANDBOX.format(error), file=sys.stderr)
+        sys.exit(NO_SANDBOX_STATUS)
 
 
 if __name__ == "__main__":

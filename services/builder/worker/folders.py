@@ -6,7 +6,7 @@ import fcntl
 import os
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 
@@ -31,13 +31,32 @@ class WorkFolders:
         try:
             yield folder
         finally:
-            shutil.rmtree(folder, ignore_errors=True)
+            remove(folder)
 
     def close(self) -> None:
         """Remove the worker's folder, and what dead workers left meanwhile."""
         if self._lock is not None:
             os.close(self._lock)
         _sweep(self._root)
+
+
+def remove(folder: Path) -> None:
+    """Remove a folder as far as it can be done, whatever rights were taken from what is in it."""
+    shutil.rmtree(folder, ignore_errors=True)
+    if folder.exists():
+        with suppress(OSError):
+            _open_up(folder)
+        for parent, folders, _ in os.walk(folder):  # each folder is opened before it is walked
+            for name in folders:
+                with suppress(OSError):
+                    _open_up(Path(parent) / name)
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _open_up(folder: Path) -> None:
+    """Give a folder's owner all rights; nothing is done to what a link leads to."""
+    if not folder.is_symlink():
+        folder.chmod(0o700)
 
 
 def _sweep(root: Path) -> None:
@@ -51,7 +70,7 @@ def _sweep(root: Path) -> None:
         if descriptor is None:
             continue
         folder = path.with_suffix("")
-        shutil.rmtree(folder, ignore_errors=True)
+        remove(folder)
         if not folder.exists():
             path.unlink(missing_ok=True)
         os.close(descriptor)

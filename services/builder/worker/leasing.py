@@ -9,6 +9,7 @@ import re
 import secrets
 from collections.abc import Coroutine
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,9 @@ from modelyard.builder.v1 import build_pb2, worker_service_pb2
 
 from services.builder.worker.attempt import Attempt, Cut, lease_seconds
 from services.builder.worker.builder_client import BuilderClient
+from services.builder.worker.capacity import Capacity
 from services.builder.worker.folders import WorkFolders
+from services.builder.worker.limits import Limits
 from services.builder.worker.processes import Cage
 from services.builder.worker.reporting import EventReporter
 from services.builder.worker.settings import WorkerSettings
@@ -55,6 +58,7 @@ class Worker:
     environments: Environments
     folders: WorkFolders
     cage: Cage
+    capacity: Capacity
     id: str
     attempts: set[Attempt] = field(default_factory=set)
     running: set[asyncio.Task[None]] = field(default_factory=set)
@@ -87,22 +91,24 @@ class Worker:
         """Ask for builds while there is room for one, until told to stop."""
         while not stop.is_set():
             self.freed.clear()
-            if len(self.running) >= self.settings.concurrency:
+            if len(self.running) >= self.settings.concurrency or not self.capacity.has_room:
                 await _first(stop.wait(), self.freed.wait())
                 continue
             answer = await self._lease(stop)
             if answer is not None and answer.HasField("lease"):
-                task = asyncio.create_task(self._run(answer))
+                limits = self.capacity.give(answer.build.spec.resources)
+                task = asyncio.create_task(self._run(answer, limits))
                 self.running.add(task)
-                task.add_done_callback(self._ended)
+                task.add_done_callback(partial(self._ended, limits))
 
-    def _ended(self, task: asyncio.Task[None]) -> None:
+    def _ended(self, limits: Limits, task: asyncio.Task[None]) -> None:
+        self.capacity.take_back(limits)
         self.running.discard(task)
         self.freed.set()
 
-    async def _run(self, answer: worker_service_pb2.LeaseBuildResponse) -> None:
+    async def _run(self, answer: worker_service_pb2.LeaseBuildResponse, limits: Limits) -> None:
         try:
-            await self._work(answer)
+            await self._work(answer, limits)
         except Exception:  # one build must not end the worker
             logger.exception("attempt broke off", extra={"build": answer.build.name})
 
@@ -131,9 +137,11 @@ class Worker:
             wait=wait,
             pool=self.settings.pool,
             max_builds=self.settings.concurrency,
+            capacity=self.capacity.free,
+            total=self.capacity.total,
         )
 
-    async def _work(self, answer: worker_service_pb2.LeaseBuildResponse) -> None:
+    async def _work(self, answer: worker_service_pb2.LeaseBuildResponse, limits: Limits) -> None:
         logger.info("build leased", extra={"build": answer.build.name})
         channel = _channel.open_channel(self._connection(answer.build))
         environments = self.environments.within(_project(answer.build))
@@ -157,6 +165,7 @@ class Worker:
                     reporter=reporter,
                     spool=spool,
                     cage=self.cage,
+                    limits=limits,
                     environments=environments,
                     suite=self.suite,
                     settings=self.settings,

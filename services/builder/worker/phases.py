@@ -217,11 +217,12 @@ def _complete_bundle(work: Work) -> None:
 
 
 def _refuse_links(folder: Path) -> None:
-    """Refuse links: what the build's code made must not lead out of the bundle."""
+    """Refuse what is no file: what the build's code made must not lead out of the bundle."""
     for parent, folders, files in os.walk(folder):
         for name in (*folders, *files):
-            if (Path(parent) / name).is_symlink():
-                raise bundle.BundleError(f"{name} is a link; a bundle holds files only")
+            path = Path(parent) / name
+            if path.is_symlink() or not (path.is_file() or path.is_dir()):
+                raise bundle.BundleError(f"{name} is no file; a bundle holds nothing else")
 
 
 def _provenance(work: Work, python: str) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 PREFIX = "MODELYARD_WORKER_"
 
@@ -34,6 +35,18 @@ class WorkerSettings:
     """How large what is fetched from a git repository may be."""
     git_http: bool = False
     """Whether git repositories may be fetched over HTTP without TLS."""
+    sandbox: Literal["on", "off"] = "on"
+    """Whether train and test run in a sandbox; off: with all that this account may do."""
+    sandbox_paths: str = ""
+    """What else of the machine they see, read-only, devices too: patterns separated by `:`."""
+    cpu_cores: float = 0.0
+    """How many cores its builds may use together; 0: all of the machine's."""
+    memory_bytes: int = 0
+    """How much memory its builds may use together; 0: 80 % of the machine's."""
+    disk_bytes: int = 0
+    """How much its builds may write together; 0: 80 % of what is free when it starts."""
+    process_count: int = 0
+    """How many processes and threads its builds may have together; 0: 1,024 for each build."""
     grace_seconds: float = 8.0
     """How long builds may go on after SIGTERM before they are handed back."""
 
@@ -46,6 +59,11 @@ class WorkerSettings:
     def environments_folder(self) -> Path:
         """Return the folder of environments."""
         return Path(self.environments or self.folder / "environments").absolute()
+
+    @property
+    def sandbox_patterns(self) -> tuple[str, ...]:
+        """Return what else is seen in the sandbox."""
+        return tuple(filter(None, self.sandbox_paths.split(":")))
 
     def own_token(self) -> str:
         """Read the worker's own token, which may be replaced while it runs."""

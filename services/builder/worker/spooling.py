@@ -38,8 +38,8 @@ class RunSpool:
     ) -> None:
         self.folder = folder
         folder.mkdir(mode=0o700)
-        for name in (DATA_FILE, DROPPED_FILE):
-            (folder / name).touch(mode=0o600)
+        for file in self.files:
+            file.touch(mode=0o600)
         self._reporter = reporter
         self._shipping = asyncio.Lock()
         self._shipper = SpoolShipper(
@@ -49,6 +49,14 @@ class RunSpool:
             writer=writer,
             metadata=lambda: (("authorization", f"Bearer {credential()}"),),
         )
+
+    @property
+    def files(self) -> tuple[Path, Path]:
+        """Return the files that the build's code appends to.
+
+        It sees these two and not their folder, so it cannot put links in their place.
+        """
+        return self.folder / DATA_FILE, self.folder / DROPPED_FILE
 
     def note_code(self, facts: dict[str, object]) -> None:
         """Log where the code came from, before anything of it runs."""

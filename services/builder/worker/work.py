@@ -10,10 +10,12 @@ from modelyard import AsyncClient
 from modelyard.builder.v1 import build_pb2, worker_service_pb2
 from modelyard.common.v1 import failure_pb2
 
+from services.builder.worker.limits import Limits
 from services.builder.worker.lines import Line
 from services.builder.worker.masking import Mask
 from services.builder.worker.processes import Cage
 from services.builder.worker.reporting import STDERR, STDOUT, SYSTEM, EventReporter
+from services.builder.worker.room import Room, interpreter_folders
 from services.builder.worker.settings import WorkerSettings
 from services.builder.worker.spooling import RunSpool
 from services.common.environments import Environment, Environments
@@ -48,6 +50,7 @@ class Work:
     reporter: EventReporter
     spool: RunSpool
     cage: Cage
+    limits: Limits
     environments: Environments
     suite: SuiteSettings
     settings: WorkerSettings
@@ -122,7 +125,11 @@ class Work:
         )
 
     async def python(self, *arguments: str, **variables: str) -> int:
-        """Run the environment's Python in the source folder; return its status."""
+        """Run the environment's Python in the source folder; return its status.
+
+        Raises:
+            PhaseFailedError: it passed one of the build's limits.
+        """
         return await self.python_heard(arguments, variables, [])
 
     async def python_heard(
@@ -138,22 +145,38 @@ class Work:
                 heard.append(line.text)
             await print_stdout(line)
 
-        return await self.cage.run(
+        ended = await self.cage.run(
             [str(self.environment.python), *arguments],
-            folder=self.source,
+            room=self._room(self.environment),
+            limits=self.limits,
             environment=self._variables() | variables,
             on_stdout=hear,
             on_stderr=print_stderr,
             mask=self.mask,
-            read_only=[self.data],
+        )
+        if ended.breach is not None:
+            raise PhaseFailedError(ended.breach.reason, ended.breach.message)
+        return ended.status
+
+    def _room(self, environment: Environment) -> Room:
+        """Say what the build's code can see and write."""
+        return Room(
+            self.folder,
+            self.source,
+            writable=(self.source, self.bundle, *self.spool.files),
+            protected=(self.data,),
+            readable=(self.environments.folder, *interpreter_folders(environment.folder)),
+            network=self.build.spec.network,
         )
 
     def _variables(self) -> dict[str, str]:
         """Return all that a build's code finds in its environment: nothing of the worker's own."""
         programs = self.environment.python.parent if self.environment else Path("/usr/bin")
         return {
+            **self.limits.variables(),
             "PATH": f"{programs}:/usr/local/bin:/usr/bin:/bin",
-            "HOME": str(self.folder),
+            "HOME": str(self.folder / "home"),
+            "TMPDIR": str(self.folder / "tmp"),
             "MODELYARD_BUILD_SPOOL": str(self.spool.folder),
             "PYTHONUNBUFFERED": "1",
             "PYTHONDONTWRITEBYTECODE": "1",

@@ -39,6 +39,11 @@ class Stack:
     data: Path
     address: str
 
+    @property
+    def gate(self) -> Path:
+        """Return a folder of the tests' own that builds can see."""
+        return self.data / "gate"
+
     def token(self, name: str) -> str:
         """Return one of the installation's own tokens."""
         return (self.data / "tokens" / f"{name}.token").read_text().strip()
@@ -61,6 +66,7 @@ class Stack:
         self, *, environments: Path, git_http: str = "0"
     ) -> AsyncIterator[asyncio.subprocess.Process]:
         """Run a real worker process; killed at the end if it still runs."""
+        self.gate.mkdir(exist_ok=True)
         wheel = next(environments.glob("*.whl"))  # noqa: ASYNC240 - a test's own file
         variables = {
             "MODELYARD_SUITE_ADDRESS": self.address,
@@ -70,6 +76,7 @@ class Stack:
             "MODELYARD_CLIENT_WHEEL": str(wheel),
             "MODELYARD_WORKER_GRACE_SECONDS": "0.5",
             "MODELYARD_WORKER_GIT_HTTP": git_http,
+            "MODELYARD_WORKER_SANDBOX_PATHS": str(self.gate),
         }
         with (self.data / "worker.log").open("ab") as log:
             process = await asyncio.create_subprocess_exec(

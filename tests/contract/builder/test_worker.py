@@ -32,8 +32,8 @@ class Churn(modelyard.Model):
         modelyard.log_metric("score", 0.5, step=7)
         flag = context.param("flag", "")
         if flag:
-            pathlib.Path(flag).touch()
-        while flag and not pathlib.Path(flag + ".go").exists():
+            pathlib.Path("reached").touch()
+        while flag and not pathlib.Path(flag).exists():
             time.sleep(0.02)
         self.level = context.param("level", 1.0)
 
@@ -68,7 +68,6 @@ async def building(
     stack: Stack, environments: Path, **params: Any
 ) -> AsyncIterator[tuple[AsyncClient, str, psutil.Process]]:
     """Order a build whose training waits for a file, and have a worker at it."""
-    flag = stack.data / "flag"
     source = write_source(stack.data / "source", model=MODEL, test_churn=TESTS)
     async with stack.client() as client, stack.worker(environments=environments) as worker:
         (stack.data / "rows.csv").write_text("1\n")
@@ -77,19 +76,20 @@ async def building(
         order = await client.builds.create(
             source,
             model="churn",
-            params={"flag": str(flag), **params},
+            params={"flag": str(stack.gate / "go"), **params},
             data={"train": "rows/1"},
         )
-        await reached(flag)
+        await reached(stack)
         yield client, order.name, psutil.Process(worker.pid)
 
 
-async def reached(flag: Path) -> None:
+async def reached(stack: Stack) -> None:
+    """Wait until the training says by a file that it waits."""
+
     async def there() -> bool:
-        return flag.exists()  # noqa: ASYNC240 - a test's own file
+        return bool(list(stack.data.glob("worker/work/*/*/source/reached")))
 
     await until(there, seconds=90)
-    flag.unlink()  # noqa: ASYNC240 - as above
 
 
 async def ended(client: AsyncClient, name: str) -> build_pb2.Build:
@@ -198,7 +198,7 @@ async def test_a_training_that_takes_too_long(stack: Stack, environments: Path) 
         order = await client.builds.create(
             source,
             model="churn",
-            params={"flag": str(stack.data / "flag")},
+            params={"flag": str(stack.gate / "go")},
             timeouts={"train": 1.0},
         )
         build = await ended(client, order.name)
@@ -227,7 +227,7 @@ async def test_a_killed_worker_leaves_nothing_and_its_build_is_tried_again(
             return gone(children)
 
         await until(all_gone)
-        (stack.data / "flag.go").touch()
+        (stack.gate / "go").touch()
         async with stack.worker(environments=environments):
             build = await ended(client, name)
             assert (build.state, build.attempt) == (build_pb2.BUILD_STATE_SUCCEEDED, 2)
@@ -240,7 +240,7 @@ async def test_a_worker_that_slept_publishes_nothing(stack: Stack, environments:
     async with building(stack, environments) as (client, name, worker):
         children = worker.children(recursive=True)
         worker.suspend()
-        (stack.data / "flag.go").touch()
+        (stack.gate / "go").touch()
         async with stack.worker(environments=environments):
             build = await ended(client, name)
         worker.resume()

@@ -1,0 +1,197 @@
+"""The sandbox from inside: what a hostile build tries, and how it ends."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import shutil
+import socket
+import sys
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+
+from services.builder.worker.limits import MIB, Limits
+from services.builder.worker.lines import Line
+from services.builder.worker.processes import Cage, Ended
+from services.builder.worker.room import Room, interpreter_folders
+
+ATTACKS = Path(__file__).with_name("attacks.py")
+PYTHON = str(Path(sys.executable).resolve())
+LIMITS = Limits(1, 300 * MIB, 50 * MIB, 20, cores=(min(os.sched_getaffinity(0)),))
+
+HOARD = """
+held = []
+while True:
+    held.append(b"x" * (1 << 20))
+"""
+NAMELESS = """
+import os
+for _ in range(10):
+    file = os.memfd_create("x")
+    for _ in range(40):
+        os.write(file, b"x" * (1 << 20))
+while True:
+    pass
+"""
+DELETED = """
+import tempfile
+held = [tempfile.TemporaryFile() for _ in range(8)]
+while True:
+    for file in held:
+        if file.tell() < 40 << 20:
+            file.write(b"x" * (1 << 20))
+            file.flush()
+"""
+LITTER = """
+for number in range(1_000_000):
+    open(f"/tmp/{number}", "wb").write(b"x" * (1 << 20))
+"""
+BOMB = """
+import os
+while True:
+    os.fork()
+"""
+
+
+class Yard:
+    """A build's folder on a machine with things to steal."""
+
+    def __init__(self, cage: Cage, folder: Path) -> None:
+        self.cage = cage
+        self.folder = folder
+        self.source = folder / "work" / "source"
+        self.source.mkdir(parents=True)
+        (folder / "work" / "params.json").write_text("{}")
+        self.environments = folder / "environments" / "mine"
+        self.environments.mkdir(parents=True)
+        (self.environments / "module.py").write_text("")
+        self.lines: list[str] = []
+        self.room = Room(
+            folder / "work",
+            self.source,
+            writable=(self.source,),
+            readable=(self.environments, *interpreter_folders(Path(sys.prefix))),
+        )
+
+    async def run(self, code: str, limits: Limits = LIMITS) -> Ended:
+        """Run code in the sandbox."""
+        (self.source / "attack.py").write_text(code)
+
+        async def hear(line: Line) -> None:
+            self.lines.append(line.text)
+
+        return await self.cage.run(
+            [PYTHON, "attack.py"],
+            room=self.room,
+            limits=limits,
+            environment={"PATH": os.defpath, "HOME": str(self.room.home)},
+            on_stdout=hear,
+            on_stderr=hear,
+        )
+
+
+@pytest.fixture
+async def yard(tmp_path: Path) -> Yard:
+    return Yard(await Cage.sandboxed(tmp_path / "sandbox"), tmp_path)
+
+
+async def test_nothing_is_reached_from_inside(yard: Yard, tmp_path: Path) -> None:
+    token, database, other = tmp_path / "token", tmp_path / "builder.db", tmp_path / "other"
+    theirs = tmp_path / "environments" / "theirs"
+    for file in (token, database):
+        file.write_text("secret")
+        file.chmod(0o666)
+    for folder in (other, theirs):
+        folder.mkdir()
+    name = f"modelyard-test-{os.getpid()}"
+    with (
+        socket.socket(socket.AF_UNIX) as redis,
+        socket.socket(socket.AF_UNIX) as abstract,
+        socket.create_server(("127.0.0.1", 0)) as suite,
+    ):
+        redis.bind(str(tmp_path / "redis.sock"))
+        abstract.bind(f"\0{name}")
+        redis.listen()
+        abstract.listen()
+        given = {
+            "token": str(token),
+            "database": str(database),
+            "other": str(other),
+            "environments": str(theirs),
+            "worker": os.getpid(),
+            "socket": str(tmp_path / "redis.sock"),
+            "abstract": name,
+            "port": suite.getsockname()[1],
+            "readable": str(yard.environments / "module.py"),
+            "parameters": str(tmp_path / "work" / "params.json"),
+        }
+        (yard.source / "attacks.json").write_text(json.dumps(given))
+        ended = await yard.run(ATTACKS.read_text())
+    assert ended == Ended(0, None), yard.lines
+    found = json.loads(yard.lines[-1])
+    assert len(found) > 40
+    assert {name: got for name, got in found.items() if got is not None} == {}
+
+
+@pytest.mark.parametrize(
+    ("code", "reason", "told"),
+    [
+        ("bytearray(10 << 30)", "OUT_OF_MEMORY", "asked for more than its limit of 300.0 MiB"),
+        (HOARD, "OUT_OF_MEMORY", "more than its limit of 300.0 MiB"),
+        (NAMELESS, "OUT_OF_MEMORY", "in files of memory"),
+        (DELETED, "DISK_FULL", "more than its limit of 50.0 MiB"),
+        (LITTER, "DISK_FULL", "more than its limit of 50.0 MiB"),
+        (BOMB, "TOO_MANY_PROCESSES", "limit of 20"),
+    ],
+)
+async def test_a_passed_limit_ends_it_and_is_named(
+    yard: Yard, code: str, reason: str, told: str
+) -> None:
+    ended = await yard.run(code)
+    assert ended.breach is not None, (ended, yard.lines)
+    assert ended.breach.reason == reason
+    assert told in ended.breach.message
+
+
+async def test_a_cancelled_command_takes_everything_along(yard: Yard) -> None:
+    code = (
+        "import os, signal, time\n"
+        "for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):\n"
+        "  signal.signal(number, signal.SIG_IGN)\n"
+        "if os.fork() == 0:\n"
+        "  os.setsid()\n"
+        "  os.fork()\n"
+        "print('there', flush=True)\n"
+        "while True: time.sleep(1)\n"
+    )
+    running = asyncio.create_task(yard.run(code))
+    async with asyncio.timeout(20):
+        while yard.lines.count("there") < 3:
+            assert not running.done()
+            await asyncio.sleep(0.02)
+    family = psutil.Process().children(recursive=True)
+    assert len(family) >= 4
+    began = time.monotonic()
+    running.cancel()
+    await asyncio.wait([running])
+    assert time.monotonic() - began < 2
+    assert not [process for process in family if process.is_running()]
+
+
+async def test_an_ended_command_leaves_nothing_running(yard: Yard, tmp_path: Path) -> None:
+    code = "import os, time\nif os.fork() == 0:\n  os.setsid()\n  time.sleep(60)\n"
+    before = psutil.Process().children(recursive=True)
+    assert await yard.run(code) == Ended(0, None)
+    assert psutil.Process().children(recursive=True) == before
+
+
+async def test_without_a_sandbox_the_limits_are_watched_all_the_same(tmp_path: Path) -> None:
+    yard = Yard(await Cage.bare(tmp_path / "sandbox"), tmp_path)
+    ended = await yard.run("import os, time\nfor _ in range(6): os.fork()\ntime.sleep(60)")
+    assert ended.breach is not None
+    assert ended.breach.reason == "TOO_MANY_PROCESSES"
+    shutil.rmtree(tmp_path / "work")
