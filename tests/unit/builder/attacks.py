@@ -54,6 +54,14 @@ def call(name: str, *arguments: Any) -> Callable[[], Any]:
     return attack
 
 
+def do(action: Callable[..., object], *arguments: Any) -> Callable[[], Any]:
+    def attack() -> str:
+        action(*arguments)
+        return "done"
+
+    return attack
+
+
 def run(*command: str) -> Callable[[], Any]:
     def attack() -> str:
         subprocess.run(command, check=True, capture_output=True, timeout=5)
@@ -130,7 +138,7 @@ ATTACKS: dict[str, Callable[[], Any]] = {
     "the suite by loopback": connect(socket.AF_INET, ("127.0.0.1", given["port"])),
     "the cloud's metadata": connect(socket.AF_INET, ("169.254.169.254", 80)),
     "network interfaces": interfaces,
-    "a raw socket": lambda: socket.socket(socket.AF_INET, socket.SOCK_RAW, 1).close() or "open",
+    "a raw socket": do(socket.socket, socket.AF_INET, socket.SOCK_RAW, 1),
     "write to the environment": write(given["readable"]),
     "write to the system": write("/usr/bin/evil"),
     "write to the root": write("/evil"),
@@ -139,7 +147,7 @@ ATTACKS: dict[str, Callable[[], Any]] = {
     "write to kernel settings": write("/proc/sys/kernel/core_pattern"),
     "sysrq": write("/proc/sysrq-trigger"),
     "devices": devices,
-    "a device node": lambda: os.mknod("disk", 0o060600, os.makedev(254, 0)) or "made",
+    "a device node": do(os.mknod, "disk", 0o060600, os.makedev(254, 0)),
     "mount": call("mount", b"none", b"/tmp", b"tmpfs", 0, None),
     "remount": call("mount", None, b"/usr", None, 32, None),
     "chroot": call("chroot", b"/tmp"),
@@ -150,8 +158,8 @@ ATTACKS: dict[str, Callable[[], Any]] = {
     "become root": call("setuid", 0),
     "set-user-id programs": run("/usr/bin/mount", "-t", "tmpfs", "none", "/mnt"),
     "su": run("/usr/bin/su", "-c", "true"),
-    "kill the first process": lambda: os.kill(1, signal.SIGKILL) or others() or None,
-    "kill the worker": lambda: os.kill(given["worker"], signal.SIGTERM) or "killed",
+    "kill the first process": lambda: os.kill(1, signal.SIGKILL),
+    "kill the worker": do(os.kill, given["worker"], signal.SIGTERM),
     "capabilities": capabilities,
     "root": root,
     "reboot": call("reboot", 0xFEE1DEAD, 672274793, 0, None),
@@ -160,8 +168,8 @@ ATTACKS: dict[str, Callable[[], Any]] = {
     "the clock": call("settimeofday", ctypes.create_string_buffer(16), None),
     "the host's name": call("sethostname", b"evil", 4),
     "raise a limit": run("/usr/bin/prlimit", "--nproc=100000:100000", "true"),
-    "more cores": lambda: os.sched_setaffinity(0, {0, 1}) or len(os.sched_getaffinity(0)),
-    "run before the worker": lambda: os.nice(-5) and "nicer",
+    "more cores": do(os.sched_setaffinity, 0, {0, 1}),
+    "run before the worker": do(os.nice, -5),
 }
 
 
