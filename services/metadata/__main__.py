@@ -121,7 +121,7 @@ async def compose(chassis: Chassis, settings: MetadataSettings | None = None) ->
             (model_service_pb2_grpc.add_ModelServiceServicer_to_server, models),
             (run_service_pb2_grpc.add_RunServiceServicer_to_server, runs),
             (webhook_service_pb2_grpc.add_WebhookServiceServicer_to_server, hooks.servicer),
-            *_readers(database, chassis),
+            *_readers(database, holds, chassis),
         ],
         background=[
             *(bus.run, trim, keeping.run_forever, *hooks.background),
@@ -158,9 +158,9 @@ def _administration(database: Database, keeping: Keeping) -> list[tuple[Register
     ]
 
 
-def _readers(database: Database, chassis: Chassis) -> list[tuple[Register, object]]:
+def _readers(database: Database, holds: Holds, chassis: Chassis) -> list[tuple[Register, object]]:
     """Make what looks across models and runs: data, where it led, and comparisons."""
-    datasets = DatasetServicer(catalogue=Catalogue(database=database, clock=now))
+    datasets = DatasetServicer(catalogue=Catalogue(database=database, holds=holds, clock=now))
     lineage = LineageServicer(
         usage=Usage(database=database, clock=now), tracing=Tracing(database=database)
     )

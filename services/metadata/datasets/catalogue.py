@@ -9,6 +9,7 @@ from services.common.database import Database, Transaction
 from services.common.errors import invalid_field, not_found
 from services.common.idempotency import Key, once
 from services.common.names import DatasetName, DatasetVersionName, ProjectName
+from services.common.peers import remaining
 from services.metadata.changes import Change, ChangeKind, publish
 from services.metadata.datasets import store
 from services.metadata.datasets.differences import compare_versions
@@ -19,13 +20,15 @@ from services.metadata.datasets.domain import (
     DatasetVersionDraft,
 )
 from services.metadata.listing import Listing, Page
+from services.metadata.models.artifacts import Holds
 
 
 class Catalogue:
     """Keeps datasets."""
 
-    def __init__(self, *, database: Database, clock: Callable[[], datetime]) -> None:
+    def __init__(self, *, database: Database, holds: Holds, clock: Callable[[], datetime]) -> None:
         self._database = database
+        self._holds = holds
         self._clock = clock
 
     async def create_version(
@@ -34,14 +37,21 @@ class Catalogue:
         draft: DatasetVersionDraft,
         *,
         creator: str,
+        credential: str,
         key: Key | None,
     ) -> DatasetVersion:
         """Register a dataset version, or return the one that has this digest.
 
+        Its bytes, if it names any, are held for as long as there is the dataset.
+
         Raises:
-            ServiceError: RESOURCE_NOT_FOUND when there is no such project.
+            ServiceError: RESOURCE_NOT_FOUND when there is no such project; BYTES_MISSING.
         """
         now = self._clock()
+        if draft.artifact:
+            await self._holds.hold(
+                draft.artifact, str(parent), credential=credential, seconds=remaining()
+            )
 
         def create(tx: Transaction) -> DatasetVersion:
             pk = store.lock_dataset(tx.connection, parent, now)

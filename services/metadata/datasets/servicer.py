@@ -29,8 +29,13 @@ class DatasetServicer(dataset_service_pb2_grpc.DatasetServiceServicer):
         """Register a dataset version."""
         call, parent = current_call(), DatasetName.parse(request.parent, "parent")
         draft = codec.version_draft(request.dataset_version, parent)
-        creator, key = call.caller.principal, call.key(request)
-        version = await self._catalogue.create_version(parent, draft, creator=creator, key=key)
+        version = await self._catalogue.create_version(
+            parent,
+            draft,
+            creator=call.caller.principal,
+            credential=call.caller.credential,
+            key=call.key(request),
+        )
         return pb.CreateDatasetVersionResponse(dataset_version=codec.version(version))
 
     async def GetDatasetVersion(

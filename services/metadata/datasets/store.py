@@ -150,12 +150,14 @@ def list_versions(
     return Page(tuple(_version(row) for row in rows), token)
 
 
-def remove_datasets(connection: Connection, project: str) -> None:
-    """Remove all of a project's datasets, with their versions."""
+def remove_datasets(connection: Connection, project: str) -> list[DatasetName]:
+    """Remove all of a project's datasets, with their versions; return which they were."""
     of_project = DATASETS.c.project == project
+    ids = connection.execute(sa.select(DATASETS.c.dataset).where(of_project)).scalars().all()
     pks = sa.select(DATASETS.c.pk).where(of_project)
     connection.execute(DATASET_VERSIONS.delete().where(DATASET_VERSIONS.c.dataset_pk.in_(pks)))
     connection.execute(DATASETS.delete().where(of_project))
+    return [DatasetName(project, dataset) for dataset in ids]
 
 
 def _select(*profiles: sa.ColumnElement[Any]) -> sa.Select[Any]:

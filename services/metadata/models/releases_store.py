@@ -15,7 +15,7 @@ from services.metadata.schema import METADATA, upsert
 RELEASES = sa.Table(
     "releases",
     METADATA,
-    # The name of the version or run that is gone.
+    # The name of the version, run or dataset that is gone.
     sa.Column("holder", sa.Text, primary_key=True),
     # Who purged it: bytes are given back with that principal's rights.
     sa.Column("purger", sa.Text, nullable=False),

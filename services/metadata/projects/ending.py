@@ -15,8 +15,9 @@ from services.common.errors import etag_mismatch, not_found, wrong_state
 from services.common.names import ProjectName
 from services.metadata.changes import Change, ChangeKind, publish
 from services.metadata.datasets.store import remove_datasets
-from services.metadata.models import removal_store
+from services.metadata.models import releases_store, removal_store
 from services.metadata.models.domain import in_use
+from services.metadata.models.releases_store import Release
 from services.metadata.models.removing import Removing
 from services.metadata.projects import store
 from services.metadata.projects.domain import Project
@@ -77,7 +78,9 @@ class Ending:
             if _lock(tx, name).delete_time is None:
                 raise wrong_state(name, "ACTIVE", f"{name} is not deleted; delete it first")
             removal_store.begin_removals(tx.connection, name.project, actor)
-            remove_datasets(tx.connection, name.project)
+            datasets = remove_datasets(tx.connection, name.project)
+            given_back = [Release(str(dataset), actor) for dataset in datasets]
+            releases_store.owe(tx.connection, given_back, now)
             remove_webhooks(tx.connection, name.project)
             store.set_purged(tx.connection, name.project, now)
             publish(tx, name.project, ChangeKind.PROJECT_PURGED, Change(str(name), actor=actor))

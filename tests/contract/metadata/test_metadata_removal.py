@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import grpc
 from modelyard import AsyncClient
 from modelyard.metadata.v1 import (
@@ -141,28 +143,48 @@ async def test_a_purged_model_is_gone_with_its_bytes_and_its_numbers_stay_used(
     assert again.name == f"{MODEL}/versions/4"
 
 
+async def holders(desk: Desk, artifact: str) -> list[str]:
+    """Return what holds an artifact."""
+    address = f"127.0.0.1:{desk.house.artifact_port}"
+    async with AsyncClient(address, token=desk.credential) as client:
+        return [hold.holder async for hold in client.artifacts.holds(artifact)]
+
+
 async def no_holds(desk: Desk, artifact: str) -> None:
     """Wait until nothing holds an artifact."""
-    async with AsyncClient(
-        f"127.0.0.1:{desk.house.artifact_port}", token=desk.credential
-    ) as client:
 
-        async def free() -> bool:
-            return not [hold async for hold in client.artifacts.holds(artifact)]
+    async def free() -> bool:
+        return not await holders(desk, artifact)
 
-        await until(free)
+    await until(free)
 
 
-async def test_a_project_goes_when_it_is_empty(admin: Desk, artifact: str) -> None:
+async def push_rows(desk: Desk, folder: Path) -> str:
+    """Push a file to the project that is to go; return the artifact's name."""
+    rows = folder / "rows.csv"
+    rows.write_text("1")
+    address = f"127.0.0.1:{desk.house.artifact_port}"
+    async with AsyncClient(address, token=desk.credential, project="risk") as client:
+        return (await client.artifacts.push(rows)).name
+
+
+async def test_a_project_goes_when_it_is_empty(admin: Desk, artifact: str, tmp_path: Path) -> None:
     projects, model = admin.projects, f"{RISK}/models/churn"
     create = projects_pb.CreateProjectRequest(project_id="risk", project=project_pb2.Project())
     await admin.call(projects.CreateProject, create)
     await admin.call(admin.models.CreateModel, pb.CreateModelRequest(parent=RISK, model_id="churn"))
+    rows = await push_rows(admin, tmp_path)
     dataset = datasets_pb.CreateDatasetVersionRequest(
         parent=f"{RISK}/datasets/train",
-        dataset_version=dataset_pb2.DatasetVersion(digest="0" * 64),
+        dataset_version=dataset_pb2.DatasetVersion(
+            digest="0" * 64, artifact=f"{RISK}/artifacts/{'0' * 64}"
+        ),
     )
+    refused = await admin.refused(admin.datasets.CreateDatasetVersion, dataset)
+    assert refused[1] == "BYTES_MISSING"
+    dataset.dataset_version.artifact = rows
     await admin.call(admin.datasets.CreateDatasetVersion, dataset)
+    assert await holders(admin, rows) == [dataset.parent]
     delete = projects_pb.DeleteProjectRequest(name=RISK)
     refusal = await admin.refusal(projects.DeleteProject, delete)
     assert (refusal[:2], refusal[2]["users"]) == (IN_USE, model)
@@ -187,6 +209,7 @@ async def test_a_project_goes_when_it_is_empty(admin: Desk, artifact: str) -> No
     await admin.call(admin.models.DeleteModel, pb.DeleteModelRequest(name=model))
     await admin.call(projects.DeleteProject, delete)
     await admin.call(projects.PurgeProject, purge)
+    await no_holds(admin, rows)
     get = projects_pb.GetProjectRequest(name=RISK)
     assert await admin.refused(projects.GetProject, get) == ABSENT
     assert (await admin.refused(projects.CreateProject, create))[1] == "RESOURCE_EXISTS"

@@ -68,9 +68,10 @@ class DatasetServiceServicer(object):
 
     def CreateDatasetVersion(self, request, context):
         """Register a dataset version, or get the one that has this digest. The
-        dataset is created if it does not exist.
+        dataset is created if it does not exist. An artifact that it names is held
+        for as long as there is the dataset.
 
-        Errors: INVALID_ARGUMENT INVALID_FIELD; FAILED_PRECONDITION
+        Errors: INVALID_ARGUMENT INVALID_FIELD; FAILED_PRECONDITION BYTES_MISSING,
         REQUEST_ID_REUSED.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)

@@ -26,9 +26,10 @@ class DatasetServiceStub:
         modelyard.metadata.v1.dataset_service_pb2.CreateDatasetVersionResponse,
     ]
     """Register a dataset version, or get the one that has this digest. The
-    dataset is created if it does not exist.
+    dataset is created if it does not exist. An artifact that it names is held
+    for as long as there is the dataset.
 
-    Errors: INVALID_ARGUMENT INVALID_FIELD; FAILED_PRECONDITION
+    Errors: INVALID_ARGUMENT INVALID_FIELD; FAILED_PRECONDITION BYTES_MISSING,
     REQUEST_ID_REUSED.
     """
 
@@ -79,9 +80,10 @@ class DatasetServiceAsyncStub:
         modelyard.metadata.v1.dataset_service_pb2.CreateDatasetVersionResponse,
     ]
     """Register a dataset version, or get the one that has this digest. The
-    dataset is created if it does not exist.
+    dataset is created if it does not exist. An artifact that it names is held
+    for as long as there is the dataset.
 
-    Errors: INVALID_ARGUMENT INVALID_FIELD; FAILED_PRECONDITION
+    Errors: INVALID_ARGUMENT INVALID_FIELD; FAILED_PRECONDITION BYTES_MISSING,
     REQUEST_ID_REUSED.
     """
 
@@ -134,9 +136,10 @@ class DatasetServiceServicer(metaclass=abc.ABCMeta):
         context: _ServicerContext,
     ) -> typing.Union[modelyard.metadata.v1.dataset_service_pb2.CreateDatasetVersionResponse, collections.abc.Awaitable[modelyard.metadata.v1.dataset_service_pb2.CreateDatasetVersionResponse]]:
         """Register a dataset version, or get the one that has this digest. The
-        dataset is created if it does not exist.
+        dataset is created if it does not exist. An artifact that it names is held
+        for as long as there is the dataset.
 
-        Errors: INVALID_ARGUMENT INVALID_FIELD; FAILED_PRECONDITION
+        Errors: INVALID_ARGUMENT INVALID_FIELD; FAILED_PRECONDITION BYTES_MISSING,
         REQUEST_ID_REUSED.
         """
 
