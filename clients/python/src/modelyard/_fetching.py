@@ -1,9 +1,10 @@
 """Getting the bytes of files: small ones together, large ones by ranges, each chunk verified.
 
 A file is right once it has its digest, which the artifact's digest vouches for: nothing is
-trusted, and nothing gets its final name, before. A large file comes as one stream that is
-hashed as it is written. Nothing is kept of how far it has got but its bytes: what an
-earlier attempt left is verified chunk by chunk, and only what is not right is fetched.
+trusted, and nothing gets its final name, before. A large file comes as one stream, or from
+storage by ranges, and is hashed as it is written. Nothing is kept of how far it has got but its
+bytes: what an earlier attempt left is verified chunk by chunk, and only what is not right is
+fetched.
 """
 
 from __future__ import annotations
@@ -209,7 +210,7 @@ class _Assembly:
             start = end
 
     def take(self, number: int, data: memoryview) -> None:
-        """Write a verified chunk."""
+        """Write a chunk."""
         _write_at(self.descriptor, data, self.recipe.offsets[number])
         self._there[number] = 1
         self.meter.add(len(data))
@@ -243,16 +244,27 @@ def fetch_large(artifact: str, wanted: Wanted, meter: Meter) -> Flow[None]:
         recipe = recipe or (yield from read_recipe(artifact, wanted.file.path))
         if recipe.file.size_bytes != wanted.file.size_bytes:
             raise damaged(wanted.file.path, wanted.file.sha256)
-        assembly = _Assembly(recipe, file.number, meter)
-        yield from assembly.look_over()
         places = None
         if recipe.direct:
             places = yield from _direct.find(artifact, wanted.file.sha256, recipe.digests)
-        parts = _parts(artifact, assembly, places)
-        digest, *_ = yield from side_by_side(parts, limit=PARTS_AT_ONCE)
+        digest = yield from _assemble(artifact, _Assembly(recipe, file.number, meter), places)
+        if places is not None and digest != wanted.file.sha256:
+            # What is not what it is called is found now, and asked of the service.
+            again = _Assembly(recipe, file.number, Meter(0, None))
+            digest = yield from _assemble(artifact, again, None)
         if digest != wanted.file.sha256:
             os.ftruncate(file.number, 0)
             raise damaged(wanted.file.path, wanted.file.sha256)
+
+
+def _assemble(
+    artifact: str, assembly: _Assembly, places: _direct.Places | None
+) -> Flow[str | None]:
+    """Fetch what is not there yet; return the digest of the whole."""
+    yield from assembly.look_over()
+    parts = _parts(artifact, assembly, places)
+    digest, *_ = yield from side_by_side(parts, limit=PARTS_AT_ONCE)
+    return digest
 
 
 def _stream(artifact: str, wanted: Wanted, descriptor: int, meter: Meter) -> Flow[bool]:

@@ -10,7 +10,7 @@ import functools
 import importlib.util
 import os
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from modelyard.artifact.v1 import transfer_service_pb2 as service
@@ -32,7 +32,7 @@ def usable() -> bool:
     return not off and importlib.util.find_spec("urllib3") is not None
 
 
-def put(grant: service.Grant, data: bytes) -> bool:
+def put(grant: service.Grant, data: bytes | bytearray) -> bool:
     """Put an object; False when it did not get there, for whatever reason."""
     return _request(grant, {}, body=data) is not None
 
@@ -43,7 +43,9 @@ def get(grant: service.Grant, offset: int, length: int) -> bytes | None:
     return data if data is not None and len(data) == length else None
 
 
-def _request(grant: service.Grant, more: dict[str, str], body: bytes = b"") -> bytes | None:
+def _request(
+    grant: service.Grant, more: dict[str, str], body: bytes | bytearray = b""
+) -> bytes | None:
     """Make a granted request; None when it fails, after which its host is left alone for a while.
 
     A put that is repeated because its answer was lost finds its own object there (412).
@@ -54,8 +56,9 @@ def _request(grant: service.Grant, more: dict[str, str], body: bytes = b"") -> b
     if _avoided.get(host, 0.0) > time.monotonic():
         return None
     headers = {**grant.headers, **more}
+    content: Any = body or None  # a bytearray too, of which its annotations do not know
     try:
-        answer = _pool().request(grant.method, grant.url, headers=headers, body=body or None)
+        answer = _pool().request(grant.method, grant.url, headers=headers, body=content)
     except urllib3.exceptions.HTTPError:
         _avoided[host] = time.monotonic() + _AVOID_SECONDS
         return None
