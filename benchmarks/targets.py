@@ -80,6 +80,16 @@ TARGETS: dict[str, dict[str, Target]] = {
         "peak memory of the client": Target(Side.AT_MOST, 300, "MB"),
         "peak memory of the service": Target(Side.AT_MOST, 300, "MB"),
     },
+    "builder": {
+        "line to 10 followers, p50": Target(Side.AT_MOST, 10, "ms"),
+        "line to 10 followers, p99": Target(Side.AT_MOST, 40, "ms"),
+        "burst, lines/s": Target(Side.AT_LEAST, 200_000, "lines/s"),
+        "replay, lines/s": Target(Side.AT_LEAST, 600_000, "lines/s"),
+        "submit to first line": Target(Side.AT_MOST, 2, "s"),
+        "no-op build": Target(Side.AT_MOST, 5, "s"),
+        "queue, share of the workers used": Target(Side.AT_LEAST, 0.8, "x"),
+        "cold environment, against uv alone": Target(Side.AT_MOST, 1.2, "x"),
+    },
     "metadata": {
         f"{kind}: {bar}": target for kind in METADATA_DATABASES for bar, target in _METADATA.items()
     },

@@ -209,7 +209,7 @@ class Build:
     @property
     def topic(self) -> str:
         """Name the ledger of the build's events."""
-        return f"builds/{self.name.project}/{self.name.build}"
+        return topic_of(self.name)
 
     @property
     def source(self) -> str:
@@ -277,6 +277,11 @@ class Build:
         started = now if state is PhaseState.RUNNING else phase.start_time
         ended = None if state is PhaseState.RUNNING else now
         return self.with_phase(Phase(kind, state, failure, started, ended))
+
+
+def topic_of(name: BuildName) -> str:
+    """Name the ledger of a build's events."""
+    return f"builds/{name.project}/{name.build}"
 
 
 def lease_lost(name: BuildName) -> ServiceError:

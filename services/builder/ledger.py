@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from typing import Protocol
 
 from services.builder import store
-from services.builder.domain import Build, Lease, lease_lost
+from services.builder.domain import Build, Lease, lease_lost, topic_of
 from services.common import pagination
 from services.common.database import Database, Transaction
 from services.common.errors import Reason, ServiceError, not_found
@@ -148,18 +148,16 @@ class Ledger:
 
 
 def _append(tx: Transaction, lease: Lease, sequence: int, batch: bytes) -> int:
-    build = store.find_build(tx.connection, lease.build, lock=True)
-    if build is None or not build.held_by(lease):
+    acknowledged = store.find_claim(tx.connection, lease)
+    if acknowledged is None:
         raise lease_lost(lease.build)
-    if sequence <= build.acknowledged:
-        return build.acknowledged
-    if sequence > build.acknowledged + 1:
-        message = f"batch {sequence} does not follow batch {build.acknowledged}"
-        raise ServiceError(
-            Reason.SEQUENCE_GAP, message, acknowledged_sequence=str(build.acknowledged)
-        )
-    store.save_build(tx.connection, replace(build, acknowledged=sequence, beats=build.beats + 1))
-    tx.publish(build.topic, BATCH, batch)
+    if sequence <= acknowledged:
+        return acknowledged
+    if sequence > acknowledged + 1:
+        message = f"batch {sequence} does not follow batch {acknowledged}"
+        raise ServiceError(Reason.SEQUENCE_GAP, message, acknowledged_sequence=str(acknowledged))
+    store.note_batch(tx.connection, lease.build, sequence)
+    tx.publish(topic_of(lease.build), BATCH, batch)
     return sequence
 
 

@@ -21,6 +21,7 @@ from services.builder.domain import (
     Delegation,
     Failure,
     FetchedSource,
+    Lease,
     Phase,
     Winner,
 )
@@ -147,6 +148,24 @@ def find_build(connection: Connection, name: BuildName, *, lock: bool = False) -
     query = sa.select(BUILDS).where(_is(name))
     row = connection.execute(query.with_for_update() if lock else query).first()
     return None if row is None else build_of(row)
+
+
+def find_claim(connection: Connection, lease: Lease) -> int | None:
+    """Return up to which batch a lease's events are durable, locked; None: it does not hold."""
+    query = sa.select(BUILDS.c.acknowledged).where(
+        _is(lease.build),
+        BUILDS.c.state.in_(LEASED),
+        BUILDS.c.attempt == lease.attempt,
+        BUILDS.c.fence == lease.fence,
+    )
+    found: int | None = connection.execute(query.with_for_update()).scalar()
+    return found
+
+
+def note_batch(connection: Connection, name: BuildName, sequence: int) -> None:
+    """Keep that a batch is durable, which is a sign of life as well."""
+    beat = {"acknowledged": sequence, "beats": BUILDS.c.beats + 1}
+    connection.execute(BUILDS.update().where(_is(name)).values(**beat))
 
 
 def list_builds(

@@ -272,6 +272,7 @@ class Environments:
         # An empty file of settings keeps it from those of a project around the folder.
         self.folder.mkdir(parents=True, exist_ok=True)
         settings = self.folder / "uv.toml"
+        settings.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         settings.touch()
         process = await asyncio.create_subprocess_exec(
             uv.find_uv_bin(),

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable
 from typing import Any
 
-import grpc
 from modelyard.builder.v1 import build_pb2, worker_service_pb2, worker_service_pb2_grpc
 from modelyard.common.v1 import failure_pb2
 
-from services.common import status, telemetry
+from services.common import telemetry
 from services.common.errors import Reason, ServiceError
 from services.common.peers import Peer
 
@@ -20,7 +19,7 @@ logger = logging.getLogger(__name__)
 CALL_SECONDS = 10.0
 EXTEND_SECONDS = 5.0
 REGISTER_SECONDS = 60.0
-STREAM_SECONDS = 60.0
+STREAM_SECONDS = 3_600.0
 FIRST_DELAY = 0.1
 LONGEST_DELAY = 2.0
 MAX_BUGS = 5
@@ -89,15 +88,10 @@ class BuilderClient:
         )
         await self._persist(lambda: self._call(self._stub().ReportPhase, request))
 
-    async def report_events(
-        self, lease: worker_service_pb2.Lease, batches: Sequence[tuple[int, bytes]]
-    ) -> None:
-        """Have numbered batches of events kept."""
-        requests = [
-            worker_service_pb2.ReportEventsRequest(lease=lease, sequence=sequence, batch=batch)
-            for sequence, batch in batches
-        ]
-        await self._persist(lambda: self._send(requests))
+    def open_events(self) -> Any:
+        """Open a stream for numbered batches of events."""
+        metadata = telemetry.inject([("authorization", f"Bearer {self._own_token()}")])
+        return self._stub().ReportEvents(metadata=metadata, timeout=STREAM_SECONDS)
 
     async def register(self, request: worker_service_pb2.RegisterBuildRequest) -> str:
         """Have the artifact of an attempt registered; return the version's name."""
@@ -119,31 +113,31 @@ class BuilderClient:
     async def _call(self, method: Any, request: Any, *, seconds: float = CALL_SECONDS) -> Any:
         return await self._peer.call(method, request, credential=self._own_token(), seconds=seconds)
 
-    async def _send(self, requests: Sequence[worker_service_pb2.ReportEventsRequest]) -> None:
-        metadata = telemetry.inject([("authorization", f"Bearer {self._own_token()}")])
-        stream = self._stub().ReportEvents(
-            iter(requests), metadata=metadata, timeout=STREAM_SECONDS
-        )
-        try:
-            async for answer in stream:
-                if answer.acknowledged_sequence >= requests[-1].sequence:
-                    return
-        except grpc.aio.AioRpcError as error:
-            raise status.decode(error) from error
-        finally:
-            stream.cancel()
-        raise ServiceError(Reason.SERVICE_UNAVAILABLE, "the stream ended early")
-
     async def _persist(self, attempt: Callable[[], Awaitable[Any]]) -> Any:
         """Try until there is an answer: each of these calls is safe to repeat."""
-        delay, bugs = FIRST_DELAY, 0
+        patience = Patience()
         while True:
             try:
                 return await attempt()
             except ServiceError as error:
-                bugs += error.reason is Reason.INTERNAL
-                if bugs > MAX_BUGS or error.reason not in {*_PASSING, Reason.INTERNAL}:
-                    raise
-                logger.warning("the builder does not answer", extra={"reason": error.reason.value})
-            await asyncio.sleep(delay)
-            delay = min(delay * 2, LONGEST_DELAY)
+                await patience.bear(error)
+
+
+class Patience:
+    """With which failures, and how long, it makes sense to try again."""
+
+    def __init__(self) -> None:
+        self.forgive()
+
+    def forgive(self) -> None:
+        """Begin anew: something went well."""
+        self._delay, self._bugs = FIRST_DELAY, 0
+
+    async def bear(self, error: ServiceError) -> None:
+        """Wait before the next try; raise what no try would mend."""
+        self._bugs += error.reason is Reason.INTERNAL
+        if self._bugs > MAX_BUGS or error.reason not in {*_PASSING, Reason.INTERNAL}:
+            raise error
+        logger.warning("the builder does not answer", extra={"reason": error.reason.value})
+        await asyncio.sleep(self._delay)
+        self._delay = min(self._delay * 2, LONGEST_DELAY)
