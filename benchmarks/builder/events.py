@@ -7,6 +7,7 @@ import itertools
 import statistics
 import time
 from collections.abc import Iterator
+from typing import Any
 
 from benchmarks.builder.setting import Setting
 from benchmarks.runner import Measurement
@@ -58,7 +59,7 @@ def _burst(setting: Setting) -> Iterator[Measurement]:
     live, replayed, iterated = [], [], []
     for _ in range(setting.scale.repetitions):
         with setting.client() as client:
-            order = client.builds.create(setting.noop, model="noop", params={"lines": BURST})
+            order = client.builds.create(setting.noop, model="noop", params={"burst": BURST})
             live.append(_received(client.builds.batches(order.name)))
             client.builds.wait(order.name)
             replayed.append(_received(client.builds.batches(order.name)))
@@ -69,22 +70,20 @@ def _burst(setting: Setting) -> Iterator[Measurement]:
     yield Measurement("replay, lines/s", statistics.median(replayed), replayed, iterated)
 
 
-def _received(messages: Iterator[object]) -> float:
+def _received(messages: Iterator[Any]) -> float:
     """Return how many of the burst's lines came a second, from the first to the last.
 
-    Of each message only its first and last event are looked at: what is measured is what
-    arrives, decoded, not this loop.
+    Messages are timed as they come, decoded, and looked at afterwards.
     """
-    expected, started, ended = 0, 0.0, 0.0
-    for message in messages:
-        now = time.perf_counter()
-        numbers = [e.log.text.partition(" ")[0] for e in message.events]  # type: ignore[attr-defined]
-        own = [int(number) for number in numbers if number.isdecimal()]
-        if own:
-            if own != list(range(expected, expected + len(own))):
-                raise RuntimeError(f"lines {own[0]} to {own[-1]} after {expected - 1}")
-            expected += len(own)
-            started, ended = started or now, now
+    arrived = [(time.perf_counter(), message) for message in messages]
+    expected, times = 0, []
+    for moment, message in arrived:
+        words = (event.log.text.partition(" ")[0] for event in message.events)
+        numbers = [int(word) for word in words if word.isdecimal()]
+        if numbers != list(range(expected, expected + len(numbers))):
+            raise RuntimeError(f"lines {numbers[0]} to {numbers[-1]} came after {expected - 1}")
+        expected += len(numbers)
+        times += [moment] if numbers else []
     if expected != BURST:
         raise RuntimeError(f"{expected} lines came")
-    return BURST / (ended - started)
+    return BURST / (times[-1] - times[0])

@@ -19,9 +19,12 @@ from services.suite.start import free_port, start_suite
 WORKERS = 4
 WAIT_SECONDS = 600.0
 MODEL = """
+import sys
 import time
 
 import modelyard
+
+TEXT = "a line as training prints them: loss=0.1234"
 
 
 class Noop(modelyard.Model):
@@ -34,7 +37,9 @@ class Noop(modelyard.Model):
         for number in range(context.param("lines", 0)):
             if rate:
                 time.sleep(max(0.0, start + number / rate - time.monotonic()))
-            print(f"{number} {time.time_ns()} a line as training prints them: loss=0.1234")
+            print(number, time.time_ns(), TEXT)
+        burst = range(context.param("burst", 0))
+        sys.stdout.write("".join(f"{number} {TEXT}\\n" for number in burst))
 
     def predict(self, inputs):
         return {"y": inputs["x"]}

@@ -9,8 +9,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol
+
+
+MAX_LINE_BYTES = 16 * 1024
+WINDOW_SECONDS = 1.0
+_CHUNK_BYTES = 64 * 1024
+_LONGEST_CHARACTER = 4
 
 
 class Stream(Protocol):
@@ -21,13 +26,7 @@ class Stream(Protocol):
         ...
 
 
-MAX_LINE_BYTES = 16 * 1024
-WINDOW_SECONDS = 1.0
-_CHUNK_BYTES = 64 * 1024
-
-
-@dataclass(frozen=True, slots=True)
-class Line:
+class Line(NamedTuple):
     """A printed line without its end."""
 
     text: str
@@ -48,9 +47,9 @@ class Lines:
 
     def feed(self, data: bytes) -> list[Line]:
         """Take output; return the lines that it ended."""
-        *ended, self._rest = (self._rest + data).split(b"\n")
-        lines = [part for line in ended for part in _cut(_settled(line))]
-        if ended:
+        ended, newline, self._rest = (self._rest + data).rpartition(b"\n")
+        lines = _lines(ended) if newline else []
+        if newline:
             self._over, self._told = False, b""
         if b"\r" in self._rest:
             self._over = True
@@ -99,6 +98,15 @@ async def read_lines(stream: Stream, on_line: OnOutput) -> None:
             await on_line(lines.progress())
     for line in lines.end():
         await on_line(line)
+
+
+def _lines(ended: bytes) -> list[Line]:
+    """Return the lines of output that is whole lines, but for the last one's end."""
+    if b"\r" not in ended:
+        texts = _text(ended).split("\n")  # at once: most output is short plain lines
+        if len(max(texts, key=len)) <= MAX_LINE_BYTES // _LONGEST_CHARACTER:
+            return list(map(Line, texts))
+    return [part for line in ended.split(b"\n") for part in _cut(_settled(line))]
 
 
 def _settled(line: bytes) -> bytes:
