@@ -97,12 +97,18 @@ class EmbeddedSuite(Suite):
         (found,) = [p for p in self.find("services") if p.cmdline()[-2:] == ["-m", "services"]]
         return found
 
-    def start_worker(self, data: Path) -> subprocess.Popen[bytes]:
+    def start_worker(self, data: Path, **variables: str) -> subprocess.Popen[bytes]:
         """Start another worker, outside of the cage."""
         environment = next(c.environment for c in children(self.layout) if c.name == "worker")
         return subprocess.Popen(
             [sys.executable, "-m", "services.builder.worker"],
-            env={**os.environ, **environment, "MODELYARD_WORKER_DATA": str(data)},
+            env={
+                **os.environ,
+                **environment,
+                "MODELYARD_WORKER_DATA": str(data),
+                **self.environment,
+                **variables,
+            },
         )
 
     def kill(self) -> list[psutil.Process]:

@@ -11,7 +11,6 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from typing import NamedTuple, Protocol
 
-
 MAX_LINE_BYTES = 16 * 1024
 WINDOW_SECONDS = 1.0
 _CHUNK_BYTES = 64 * 1024

@@ -35,14 +35,20 @@ Start = Callable[[], AbstractAsyncContextManager[Yard]]
 
 
 @pytest.fixture
-def start(backend: tuple[str, str], tmp_path: Path) -> Start:
+def lease_seconds() -> float:
+    """How long leases last; as short as tests that wait for their end can bear."""
+    return LEASE_SECONDS
+
+
+@pytest.fixture
+def start(backend: tuple[str, str], tmp_path: Path, lease_seconds: float) -> Start:
     """Start the services anew on the same data."""
 
     @asynccontextmanager
     async def begin() -> AsyncIterator[Yard]:
         url, redis_url = backend
         settings = BuilderSettings(
-            database_url=url, lease_seconds=LEASE_SECONDS, tick_seconds=0.1, retry_seconds=0.2
+            database_url=url, lease_seconds=lease_seconds, tick_seconds=0.1, retry_seconds=0.2
         )
         async with (
             running(tmp_path, builder=settings, redis_url=redis_url) as stack,

@@ -63,7 +63,7 @@ class Stack:
 
     @asynccontextmanager
     async def worker(
-        self, *, environments: Path, git_http: str = "0"
+        self, *, environments: Path, git_http: str = "0", **more: str
     ) -> AsyncIterator[asyncio.subprocess.Process]:
         """Run a real worker process; killed at the end if it still runs."""
         self.gate.mkdir(exist_ok=True)
@@ -77,6 +77,7 @@ class Stack:
             "MODELYARD_WORKER_GRACE_SECONDS": "0.5",
             "MODELYARD_WORKER_GIT_HTTP": git_http,
             "MODELYARD_WORKER_SANDBOX_PATHS": str(self.gate),
+            **more,
         }
         with (self.data / "worker.log").open("ab") as log:
             process = await asyncio.create_subprocess_exec(

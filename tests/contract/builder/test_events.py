@@ -25,6 +25,12 @@ MAX_BATCH = 256 * 1024
 STDOUT, STDERR = build_event_pb2.LOG_STREAM_STDOUT, build_event_pb2.LOG_STREAM_STDERR
 
 
+@pytest.fixture
+def lease_seconds() -> float:
+    """Nobody falls silent here."""
+    return 60.0
+
+
 def texts(events: list[Any]) -> list[str]:
     return [event.log.text for event in events if event.HasField("log")]
 

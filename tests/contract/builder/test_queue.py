@@ -17,6 +17,12 @@ PROVISION = build_pb2.PHASE_KIND_PROVISION
 Resources = build_pb2.Resources
 
 
+@pytest.fixture
+def lease_seconds() -> float:
+    """Nobody falls silent here."""
+    return 60.0
+
+
 def memory(gib: int) -> Resources:
     return Resources(memory_bytes=gib * GIB)
 
