@@ -55,7 +55,7 @@ async def train(work: Work, _builder: BuilderClient) -> None:
     status = await work.python(
         *("-m", "modelyard.building.train", *options),
         *("--entry", spec.entry, "--name", name),
-        **work.code_variables,
+        variables=work.code_variables,
     )
     await work.spool.drain()
     if status == EXIT_SOURCE_INVALID:

@@ -124,16 +124,16 @@ class Work:
             root_certificates=self.suite.root_certificates or None,
         )
 
-    async def python(self, *arguments: str, **variables: str) -> int:
+    async def python(self, *arguments: str, variables: Mapping[str, str] | None = None) -> int:
         """Run the environment's Python in the source folder; return its status.
 
         Raises:
             PhaseFailedError: it passed one of the build's limits.
         """
-        return await self.python_heard(arguments, variables, [])
+        return await self.python_heard(arguments, variables or {}, [])
 
     async def python_heard(
-        self, arguments: tuple[str, ...], variables: dict[str, str], heard: list[str]
+        self, arguments: tuple[str, ...], variables: Mapping[str, str], heard: list[str]
     ) -> int:
         """Run the environment's Python; keep its standard output's lines in `heard` as well."""
         if self.environment is None:
@@ -149,7 +149,7 @@ class Work:
             [str(self.environment.python), *arguments],
             room=self._room(self.environment),
             limits=self.limits,
-            environment=self._variables() | variables,
+            environment={**self._variables(), **variables},
             on_stdout=hear,
             on_stderr=print_stderr,
             mask=self.mask,

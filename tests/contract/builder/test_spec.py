@@ -111,7 +111,7 @@ async def test_a_build_of_a_repository_with_data_and_secrets(
         order = await client.builds.create(
             git,
             data={"train": "prices/1"},
-            variables={"FLAVOUR": "vanilla"},
+            variables={"FLAVOUR": "vanilla", "self": "1", "arguments": "2"},
             secrets={"TOKEN": "token"},
             labels={"team": "risk"},
         )
