@@ -87,7 +87,8 @@ def _tell(client: Client) -> None:
         description="Breast tumours, benign or malignant",
         metric_goals={"accuracy": "maximize", "f1": "maximize", "log_loss": "minimize"},
     )
-    client.environments.create(ENVIRONMENT, gates=[parse_gate(text) for text in GATES])
+    gates = [parse_gate(text, project=client.project) for text in GATES]
+    client.environments.create(ENVIRONMENT, gates=gates)
     forest = _build(client, algorithm="forest", n_estimators=100)
     stump = _build(client, algorithm="stump")
     logistic = _build(client, algorithm="logistic", C=1.0)

@@ -15,11 +15,14 @@ from modelyard.deployer.v1 import (
 from services.common.server import ServerSettings
 from services.common.service import Chassis, Service, SuiteSettings, run
 from services.common.settings import load_or_exit
+from services.deployer.approvals import Approvals
+from services.deployer.artifacts import Artifacts
 from services.deployer.assignments import Assignments
 from services.deployer.controller_servicer import ControllerServicer
 from services.deployer.delegations import Delegations
 from services.deployer.environment_servicer import EnvironmentServicer
 from services.deployer.environments import Environments
+from services.deployer.evidence import Witness
 from services.deployer.metadata import Metadata
 from services.deployer.reading import Reading
 from services.deployer.reconciler import Reconciler
@@ -45,8 +48,12 @@ def build(chassis: Chassis, settings: Settings) -> Service:
     reconciler = Reconciler(
         database, bus, metadata=metadata, delegations=delegations, settings=settings
     )
-    deployments = DeploymentServicer(Rollout(database, metadata), Reading(database, bus))
-    environments = EnvironmentServicer(Environments(database, metadata))
+    witness = Witness(database, metadata, Artifacts(chassis.peer))
+    rollout = Rollout(database, metadata, witness)
+    deployments = DeploymentServicer(rollout, Reading(database, bus))
+    environments = EnvironmentServicer(
+        Environments(database, metadata), Approvals(database, metadata)
+    )
     controllers = ControllerServicer(Assignments(database, bus, delegations))
     return Service(
         name="deployer",

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import math
 import re
-from collections.abc import Iterable
 from datetime import UTC, datetime
 from typing import Any
 
@@ -14,8 +12,8 @@ from modelyard.deployer.v1 import assignment_pb2, deployment_pb2, environment_pb
 from modelyard.metadata.v1 import model_pb2, version_pb2
 
 from services.common.errors import invalid_field
-from services.common.names import DeploymentName, check_id
-from services.deployer import plan_codec
+from services.common.names import DeploymentName
+from services.deployer import gate_codec, plan_codec
 from services.deployer.domain import (
     AssignedVariant,
     Assignment,
@@ -23,8 +21,6 @@ from services.deployer.domain import (
     Deployment,
     Environment,
     Failure,
-    Gate,
-    GateKind,
     Goal,
     Report,
     Revision,
@@ -35,8 +31,7 @@ from services.deployer.domain import (
 
 MAX_DESCRIPTION = 65_536
 MAX_REASON = 1_000
-MAX_GATES = 64
-MAX_METRIC = 255
+MAX_NAME = 300
 MAX_FAILURE = 4_000
 MAX_ADDRESS = 300
 MAX_VARIANTS = 64
@@ -57,7 +52,7 @@ def encode_environment(environment: Environment) -> environment_pb2.Environment:
     return environment_pb2.Environment(
         name=str(environment.name),
         description=environment.description,
-        gates=[_encode_gate(gate) for gate in environment.gates],
+        gates=[gate_codec.encode_gate(gate) for gate in environment.gates],
         address=environment.address,
         etag=environment.etag,
         create_time=timestamp(environment.create_time),
@@ -79,6 +74,13 @@ def check_reason(text: str) -> str:
     return text
 
 
+def check_version(text: str) -> str:
+    """Check only the size of a version's name: what it may be called is metadata's to say."""
+    if not 0 < len(text) <= MAX_NAME:
+        raise invalid_field("version", "must be the name of a version, an alias or a model")
+    return text
+
+
 def check_controller(text: str) -> str:
     """Return a controller's own id, or refuse it."""
     if not _CONTROLLER.fullmatch(text):
@@ -91,16 +93,6 @@ def check_address(text: str) -> str:
     if text and (len(text) > MAX_ADDRESS or not _ADDRESS.fullmatch(text)):
         raise invalid_field("address", "must have the form host:port")
     return text
-
-
-def decode_gates(messages: Iterable[environment_pb2.Gate], field: str) -> tuple[Gate, ...]:
-    """Decode gates, or refuse them."""
-    gates = tuple(_decode_gate(m, f"{field}[{index}]") for index, m in enumerate(messages))
-    if len(gates) > MAX_GATES:
-        raise invalid_field(field, f"must be at most {MAX_GATES}")
-    if len({gate.gate_id for gate in gates}) < len(gates):
-        raise invalid_field(field, "must not hold a gate_id twice")
-    return gates
 
 
 def encode_verdict(verdict: Verdict) -> environment_pb2.GateVerdict:
@@ -118,12 +110,13 @@ def decode_candidate(version: version_pb2.Version) -> Candidate:
         environment_digest=version.environment_digest,
         metrics=dict(version.metrics),
         tests_passed=version.tests_passed,
+        creator=version.creator,
     )
 
 
 def decode_goals(model: model_pb2.Model) -> dict[str, Goal]:
     """Read a model's metric goals."""
-    goals = {key: _decode_goal(value) for key, value in model.metric_goals.items()}
+    goals = {key: gate_codec.decode_goal(value) for key, value in model.metric_goals.items()}
     return {key: goal for key, goal in goals.items() if goal is not None}
 
 
@@ -192,81 +185,6 @@ def decode_report(status: assignment_pb2.AssignmentStatus) -> Report:
     if len({variant.revision for variant in variants}) < len(variants):
         raise invalid_field("status.variants", "must not hold a revision twice")
     return Report(status.generation, status.weights_applied, variants)
-
-
-def _encode_gate(gate: Gate) -> environment_pb2.Gate:
-    message = environment_pb2.Gate(gate_id=gate.gate_id)
-    if gate.kind is GateKind.METRIC_THRESHOLD:
-        message.metric_threshold.metric = gate.metric
-        message.metric_threshold.threshold = gate.threshold
-        if gate.goal is not None:
-            message.metric_threshold.goal = _encode_goal(gate.goal)
-        message.metric_threshold.strict = gate.strict
-    elif gate.kind is GateKind.BETTER_THAN_LIVE:
-        message.better_than_live.metric = gate.metric
-        message.better_than_live.margin = gate.margin
-        if gate.goal is not None:
-            message.better_than_live.goal = _encode_goal(gate.goal)
-        message.better_than_live.strict = gate.strict
-    else:
-        message.tests_passed.SetInParent()
-    return message
-
-
-def _decode_gate(message: environment_pb2.Gate, field: str) -> Gate:
-    gate_id = check_id(message.gate_id, f"{field}.gate_id")
-    condition = message.WhichOneof("condition")
-    if condition == "metric_threshold":
-        threshold = message.metric_threshold
-        inner = f"{field}.metric_threshold"
-        return Gate(
-            gate_id,
-            GateKind.METRIC_THRESHOLD,
-            metric=_metric(threshold.metric, f"{inner}.metric"),
-            threshold=_finite(threshold.threshold, f"{inner}.threshold"),
-            goal=_decode_goal(threshold.goal),
-            strict=threshold.strict,
-        )
-    if condition == "better_than_live":
-        progress = message.better_than_live
-        inner = f"{field}.better_than_live"
-        if progress.margin < 0:
-            raise invalid_field(f"{inner}.margin", "must not be negative")
-        return Gate(
-            gate_id,
-            GateKind.BETTER_THAN_LIVE,
-            metric=_metric(progress.metric, f"{inner}.metric"),
-            margin=_finite(progress.margin, f"{inner}.margin"),
-            goal=_decode_goal(progress.goal),
-            strict=progress.strict,
-        )
-    if condition == "tests_passed":
-        return Gate(gate_id, GateKind.TESTS_PASSED)
-    raise invalid_field(f"{field}.condition", "must be set")
-
-
-def _metric(text: str, field: str) -> str:
-    if not 0 < len(text) <= MAX_METRIC:
-        raise invalid_field(field, f"must have 1 to {MAX_METRIC} characters")
-    return text
-
-
-def _finite(value: float, field: str) -> float:
-    if not math.isfinite(value):
-        raise invalid_field(field, "must be a finite number")
-    return value
-
-
-def _encode_goal(goal: Goal) -> model_pb2.MetricGoal.ValueType:
-    return model_pb2.MetricGoal.Value(f"METRIC_GOAL_{goal}")
-
-
-def _decode_goal(value: int) -> Goal | None:
-    known = {
-        model_pb2.METRIC_GOAL_MAXIMIZE: Goal.MAXIMIZE,
-        model_pb2.METRIC_GOAL_MINIMIZE: Goal.MINIMIZE,
-    }
-    return known.get(value)  # type: ignore[call-overload,no-any-return]  # enums are ints here
 
 
 def _encode_variants(deployment: Deployment) -> list[deployment_pb2.Variant]:

@@ -24,6 +24,10 @@ class GateKind(StrEnum):
     METRIC_THRESHOLD = "METRIC_THRESHOLD"
     BETTER_THAN_LIVE = "BETTER_THAN_LIVE"
     TESTS_PASSED = "TESTS_PASSED"
+    EVALUATION_PRESENT = "EVALUATION_PRESENT"
+    SIGNATURE_VALID = "SIGNATURE_VALID"
+    FORMAT_ALLOWED = "FORMAT_ALLOWED"
+    APPROVED = "APPROVED"
 
 
 class DeploymentState(StrEnum):
@@ -111,6 +115,10 @@ class Gate:
     margin: float = 0.0
     strict: bool = False
     """What is only just good enough does not pass."""
+    dataset: str = ""
+    public_keys: tuple[str, ...] = ()
+    unverified: bool = False
+    count: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,6 +158,50 @@ class Candidate:
     environment_digest: str
     metrics: Mapping[str, float]
     tests_passed: bool
+    creator: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluation:
+    """A measurement of a version on a dataset version; empty: on none that is known."""
+
+    dataset_version: str
+    metrics: Mapping[str, float]
+
+
+@dataclass(frozen=True, slots=True)
+class FormatReport:
+    """What the artifact service says of an artifact's files."""
+
+    verdict: str
+    """ALLOWED, UNVERIFIED or UNSAFE: the worst of them."""
+    explanation: str
+
+
+@dataclass(frozen=True, slots=True)
+class Approval:
+    """Somebody lets a version go live in an environment."""
+
+    version: str
+    principal: str
+    reason: str
+    create_time: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """What gates look at. What no gate of the environment asks for is not gathered."""
+
+    candidate: Candidate
+    live: Candidate | None = None
+    goals: Mapping[str, Goal] = field(default_factory=dict)
+    evaluations: tuple[Evaluation, ...] = ()
+    """Of the candidate, newest first."""
+    live_evaluations: tuple[Evaluation, ...] = ()
+    approvals: tuple[Approval, ...] = ()
+    format: FormatReport | None = None
+    unsigned: Mapping[str, str] = field(default_factory=dict)
+    """Why the gate's keys have no signature that holds, by the gate's id."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,8 @@ from services.common.auth import current_call
 from services.common.errors import invalid_field
 from services.common.names import EnvironmentName, ProjectName, check_id
 from services.common.pagination import decode_token, encode_token, page_size
-from services.deployer import codec
+from services.deployer import codec, gate_codec
+from services.deployer.approvals import Approvals
 from services.deployer.environments import EnvironmentChange, Environments
 
 PATHS = frozenset({"description", "gates"})
@@ -21,8 +22,9 @@ OUTPUT_ONLY = frozenset({"name", "address", "etag", "create_time", "update_time"
 class EnvironmentServicer(environment_service_pb2_grpc.EnvironmentServiceServicer):
     """Serves EnvironmentService."""
 
-    def __init__(self, environments: Environments) -> None:
+    def __init__(self, environments: Environments, approvals: Approvals) -> None:
         self._environments = environments
+        self._approvals = approvals
 
     async def CreateEnvironment(  # noqa: D102 - documented in the proto, as each RPC
         self, request: pb.CreateEnvironmentRequest, context: Any
@@ -34,7 +36,7 @@ class EnvironmentServicer(environment_service_pb2_grpc.EnvironmentServiceService
         created = await self._environments.create(
             name,
             description=codec.check_description(environment.description, "environment.description"),
-            gates=codec.decode_gates(environment.gates, "environment.gates"),
+            gates=gate_codec.decode_gates(environment.gates, "environment.gates"),
             credential=call.caller.credential,
             key=call.key(request),
         )
@@ -66,6 +68,41 @@ class EnvironmentServicer(environment_service_pb2_grpc.EnvironmentServiceService
         updated = await self._environments.update(name, _change(request), key=key)
         return pb.UpdateEnvironmentResponse(environment=codec.encode_environment(updated))
 
+    async def ApproveVersion(  # noqa: D102
+        self, request: pb.ApproveVersionRequest, context: Any
+    ) -> pb.ApproveVersionResponse:
+        call = current_call()
+        approval = await self._approvals.approve(
+            EnvironmentName.parse(request.environment, "environment"),
+            codec.check_version(request.version),
+            principal=call.caller.principal,
+            reason=codec.check_reason(request.reason),
+            credential=call.caller.credential,
+            key=call.key(request),
+        )
+        return pb.ApproveVersionResponse(approval=gate_codec.encode_approval(approval))
+
+    async def WithdrawApproval(  # noqa: D102
+        self, request: pb.WithdrawApprovalRequest, context: Any
+    ) -> pb.WithdrawApprovalResponse:
+        call = current_call()
+        await self._approvals.withdraw(
+            EnvironmentName.parse(request.environment, "environment"),
+            codec.check_version(request.version),
+            principal=call.caller.principal,
+            credential=call.caller.credential,
+            key=call.key(request),
+        )
+        return pb.WithdrawApprovalResponse()
+
+    async def ListApprovals(  # noqa: D102
+        self, request: pb.ListApprovalsRequest, context: Any
+    ) -> pb.ListApprovalsResponse:
+        name = EnvironmentName.parse(request.environment, "environment")
+        version, credential = codec.check_version(request.version), current_call().caller.credential
+        found = await self._approvals.list_all(name, version, credential=credential)
+        return pb.ListApprovalsResponse(approvals=[gate_codec.encode_approval(a) for a in found])
+
 
 def _change(request: pb.UpdateEnvironmentRequest) -> EnvironmentChange:
     """Read which values are to change: those of the mask, or all that are set."""
@@ -75,7 +112,7 @@ def _change(request: pb.UpdateEnvironmentRequest) -> EnvironmentChange:
     if not request.update_mask.paths:
         paths = {path for path in PATHS if getattr(environment, path)}
     description = codec.check_description(environment.description, "environment.description")
-    gates = codec.decode_gates(environment.gates, "environment.gates")
+    gates = gate_codec.decode_gates(environment.gates, "environment.gates")
     return EnvironmentChange(
         description=description if "description" in paths else None,
         gates=gates if "gates" in paths else None,

@@ -16,6 +16,8 @@ from modelyard.metadata.v1 import (
     model_service_pb2_grpc,
     project_service_pb2,
     project_service_pb2_grpc,
+    signature_service_pb2,
+    signature_service_pb2_grpc,
     version_pb2,
     version_use_pb2,
 )
@@ -25,7 +27,9 @@ from services.common.errors import wrong_state
 from services.common.names import DeploymentName, ProjectName
 from services.common.peers import Peer
 from services.deployer import codec
-from services.deployer.domain import Candidate, Goal
+from services.deployer.domain import Candidate, Evaluation, Goal
+
+_PAGE = 1_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +73,26 @@ class Metadata:
         request = model_service_pb2.GetModelRequest(name=model)
         answer = await self._peer.call(self._models.GetModel, request, credential=credential)
         return codec.decode_goals(answer.model)
+
+    async def evaluations(self, version: str, *, credential: str) -> tuple[Evaluation, ...]:
+        """Return a version's evaluations, newest first; of very many the newest thousand."""
+        request = model_service_pb2.ListEvaluationsRequest(parent=version, page_size=_PAGE)
+        answer = await self._peer.call(self._models.ListEvaluations, request, credential=credential)
+        return tuple(Evaluation(e.dataset_version, dict(e.metrics)) for e in answer.evaluations)
+
+    async def signatures(self, version: str, *, credential: str) -> list[bytes]:
+        """Return the bundles of a version's signatures, newest first."""
+        stub: Any = self._peer.stub(signature_service_pb2_grpc.SignatureServiceStub)
+        request = signature_service_pb2.ListSignaturesRequest(version=version)
+        listed = await self._peer.call(stub.ListSignatures, request, credential=credential)
+        bundles = []
+        for signature in reversed(listed.signatures):
+            wanted = signature_service_pb2.GetSignatureRequest(
+                version=version, sha256=signature.sha256
+            )
+            answer = await self._peer.call(stub.GetSignature, wanted, credential=credential)
+            bundles.append(bytes(answer.bundle))
+        return bundles
 
     async def start_use(self, version: str, user: DeploymentName, *, credential: str) -> None:
         """Put on record that a deployment uses a version."""

@@ -34,6 +34,7 @@ from services.deployer.domain import (
     Step,
     Verdict,
 )
+from services.deployer.evidence import Witness
 from services.deployer.metadata import Metadata
 from services.deployer.plans import RolloutPlan, ServingSpec
 from services.deployer.store import crossings
@@ -69,9 +70,10 @@ Draft = Callable[[Transaction, Deployment], Revision | None]
 class Rollout:
     """What people wish of deployments."""
 
-    def __init__(self, database: Database, metadata: Metadata) -> None:
+    def __init__(self, database: Database, metadata: Metadata, witness: Witness) -> None:
         self._database = database
         self._metadata = metadata
+        self._witness = witness
 
     async def deploy(
         self,
@@ -284,12 +286,9 @@ class Rollout:
     ) -> tuple[Verdict, ...]:
         if not environment.gates:
             return ()
-        model = str(VersionName.parse(candidate.name).parent)
-        goals = await self._metadata.goals(model, credential=credential)
-        live = None
-        if current is not None and current.live is not None:
-            live = await self._metadata.version(current.live.version, credential=credential)
-        return gates.judge(environment.gates, candidate, live=live, goals=goals)
+        live = current.live.version if current is not None and current.live is not None else ""
+        evidence = await self._witness.gather(environment, candidate, live, credential=credential)
+        return gates.judge(environment.gates, evidence)
 
     async def _refuse(
         self,

@@ -18,11 +18,9 @@ from services.common.pagination import (
     encode_token,
     page_size,
 )
-from services.deployer import codec, plan_codec
+from services.deployer import codec, gate_codec, plan_codec
 from services.deployer.reading import News, Reading
 from services.deployer.rollout import Order, Rollout
-
-MAX_NAME = 300
 
 
 class DeploymentServicer(deployment_service_pb2_grpc.DeploymentServiceServicer):
@@ -36,7 +34,7 @@ class DeploymentServicer(deployment_service_pb2_grpc.DeploymentServiceServicer):
         self, request: pb.DeployVersionRequest, context: Any
     ) -> pb.DeployVersionResponse:
         parent = EnvironmentName.parse(request.parent, "parent")
-        version = _version(request.version)
+        version = codec.check_version(request.version)
         wished = await self._rollout.deploy(
             parent,
             version,
@@ -52,8 +50,8 @@ class DeploymentServicer(deployment_service_pb2_grpc.DeploymentServiceServicer):
     ) -> pb.CheckVersionResponse:
         parent = EnvironmentName.parse(request.parent, "parent")
         credential = current_call().caller.credential
-        version = _version(request.version)
-        further = codec.decode_gates(request.gates, "gates")
+        version = codec.check_version(request.version)
+        further = gate_codec.decode_gates(request.gates, "gates")
         verdicts = await self._rollout.check(parent, version, further, credential=credential)
         return pb.CheckVersionResponse(verdicts=[codec.encode_verdict(v) for v in verdicts])
 
@@ -84,7 +82,7 @@ class DeploymentServicer(deployment_service_pb2_grpc.DeploymentServiceServicer):
     ) -> pb.ShadowVersionResponse:
         wished = await self._rollout.shadow(
             EnvironmentName.parse(request.parent, "parent"),
-            _version(request.version),
+            codec.check_version(request.version),
             _order(request),
             mirror_percent=plan_codec.decode_mirror_percent(request.mirror_percent),
             serving=plan_codec.decode_serving(request.serving),
@@ -182,13 +180,6 @@ def _order(request: Wish) -> Order:
         etag=request.etag,
         key=call.key(request),
     )
-
-
-def _version(text: str) -> str:
-    """Check only the size: what a version may be called is metadata's to say."""
-    if not 0 < len(text) <= MAX_NAME:
-        raise invalid_field("version", "must be the name of a version, an alias or a model")
-    return text
 
 
 def _open_parent(text: str) -> EnvironmentName:

@@ -27,7 +27,8 @@ def deploy(client: Client, version: str) -> deployment_pb2.Deployment:
 def test_the_main_job(suite: Suite) -> None:
     with suite.client() as client:
         client.models.create(MODEL, metric_goals={"score": "maximize"})
-        gates = [parse_gate(text) for text in ("score>=0.7", "better:score", "tests")]
+        wanted = ("score>=0.7", "better:score", "tests")
+        gates = [parse_gate(text, project=client.project) for text in wanted]
         client.environments.create(ENVIRONMENT, gates=gates)
 
         first = build(client, MODEL, level=1.0, score=0.8)

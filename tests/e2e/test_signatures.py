@@ -14,7 +14,13 @@ import pytest
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from model_signing import signing, verifying
-from modelyard.errors import FailedPreconditionError, InvalidArgumentError, NotFoundError
+from modelyard.cli.gates import parse_gate
+from modelyard.errors import (
+    FailedPreconditionError,
+    GateRefusedError,
+    InvalidArgumentError,
+    NotFoundError,
+)
 
 from tests.e2e.suite import Suite
 
@@ -154,3 +160,36 @@ def test_a_signature_that_does_not_hold(
             client.signatures.bundle(version, "0" * 64)
         with pytest.raises(InvalidArgumentError):
             client.signatures.sign(version, keys.public)
+
+
+def test_nothing_unsigned_or_unsafe_goes_live(
+    suite: Suite, keys: Keys, folder: Path, tmp_path: Path
+) -> None:
+    other = make_keys(tmp_path / "other")
+    wanted = [f"signed:{keys.public}", "format:unverified", "approvals:1"]
+    with suite.client() as client:
+        gates = [parse_gate(text, project=client.project) for text in wanted]
+        client.environments.create("guarded", gates=gates)
+
+        def refusals(version: str) -> dict[str, str]:
+            verdicts = client.deployments.check(version, environment="guarded")
+            return {v.gate_id: v.explanation for v in verdicts if not v.passed}
+
+        version = register(client, folder)
+        assert refusals(version)["signed"] == "its files are not signed"
+        client.signatures.sign(version, other.private)
+        assert "by a key that is trusted" in refusals(version)["signed"]
+        with pytest.raises(GateRefusedError):
+            client.deployments.deploy(version, environment="guarded")
+        client.signatures.sign(version, keys.private)
+        assert refusals(version).keys() == {"approved"}
+        client.environments.approve("guarded", version, reason="mine")  # its author's own
+        assert refusals(version)["approved"].startswith("0 of 1 approvals by others")
+        assert [a.reason for a in client.environments.approvals("guarded", version)] == ["mine"]
+        client.environments.withdraw("guarded", version)
+        assert not client.environments.approvals("guarded", version)
+
+        (folder / "model.pkl").write_bytes(pickle.dumps(fractions.Fraction(1, 2)))
+        unsafe = register(client, folder)
+        client.signatures.sign(unsafe, keys.private)
+        assert "model.pkl" in refusals(unsafe)["format-allowed"]

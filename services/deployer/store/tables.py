@@ -86,6 +86,15 @@ USES = sa.Table(
     # False: metadata may or may not have been told; it is told again.
     sa.Column("recorded", sa.Boolean, nullable=False),
 )
+APPROVALS = sa.Table(
+    "approvals",
+    METADATA,
+    sa.Column("environment", sa.Text, sa.ForeignKey("environments.name"), primary_key=True),
+    sa.Column("version", sa.Text, primary_key=True),
+    sa.Column("principal", sa.Text, primary_key=True),
+    sa.Column("reason", sa.Text, nullable=False),
+    sa.Column("create_time", Timestamp, nullable=False),
+)
 DELEGATIONS = sa.Table(
     "delegations",
     METADATA,

@@ -23,6 +23,7 @@ class Yard:
     """A running deployer, a person and a controller that talk to it."""
 
     ada: Person
+    bob: Person
     reader: Person
     controller: ScriptedController
 
@@ -73,6 +74,7 @@ def start(database_url: str, metadata_port: int, tmp_path: Path) -> Start:
         ):
             yield Yard(
                 Person(channel, "ada"),
+                Person(channel, "bob"),
                 Person(channel, "reader"),
                 ScriptedController(channel, "agent"),
             )

@@ -32,6 +32,7 @@ EVERYTHING = frozenset({Right.READ, Right.WRITE, Right.DEPLOY, Right.ADMIN})
 
 IDENTITIES = {
     "ada": Identity("user:ada", "ada", {"p": EVERYTHING}),
+    "bob": Identity("user:bob", "bob", {"p": EVERYTHING}),
     "reader": Identity("user:reader", "reader", {"p": frozenset({Right.READ})}),
     "agent": Identity("service:agent", "agent", {}, frozenset({Right.CONTROL})),
     "deployer": Identity("service:deployer", "deployer", {}, frozenset({Right.DELEGATE})),
@@ -63,6 +64,7 @@ class Registry:
             metrics=self.metrics[number],
             environment_digest=self.environment_digests.get(number, ""),
             tests_passed=True,
+            creator="user:ada",
         )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import grpc
 import pytest
@@ -114,3 +114,30 @@ async def test_environments_check_their_gates(start: Start) -> None:
                 ),
             )
         assert reason_of(caught.value) == "ETAG_MISMATCH"
+
+
+async def test_approvals_count_when_others_give_them(start: Start) -> None:
+    gate = environment_pb2.Gate(gate_id="approved", approved=environment_pb2.Approved(count=1))
+    async with start() as yard:
+        await yard.ada.create_environment(gate)
+
+        def approval(kind: type[Any], **fields: Any) -> Any:
+            return kind(environment=ENVIRONMENT, version=f"{MODEL}/versions/1", **fields)
+
+        approve = approval(environment_service_pb2.ApproveVersionRequest, reason="fine")
+        await yard.ada.environments("ApproveVersion", approve)
+        error = await refused(yard, 1)
+        assert "0 of 1 approvals by others than user:ada" in (error.details() or "")
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await yard.reader.environments("ApproveVersion", approve)
+        assert caught.value.code() is grpc.StatusCode.PERMISSION_DENIED
+        await yard.bob.environments("ApproveVersion", approve)
+        listed = await yard.reader.environments(
+            "ListApprovals", approval(environment_service_pb2.ListApprovalsRequest)
+        )
+        assert [a.principal for a in listed.approvals] == ["user:ada", "user:bob"]
+        withdraw = approval(environment_service_pb2.WithdrawApprovalRequest)
+        await yard.bob.environments("WithdrawApproval", withdraw)
+        await refused(yard, 1)
+        await yard.bob.environments("ApproveVersion", approve)
+        await make_live(yard, 1)

@@ -4,14 +4,27 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from datetime import UTC, datetime
+from typing import Any
 
 import pytest
 
-from services.deployer.domain import Candidate, Gate, GateKind, Goal, Verdict
+from services.deployer.domain import (
+    Approval,
+    Candidate,
+    Evaluation,
+    Evidence,
+    FormatReport,
+    Gate,
+    GateKind,
+    Goal,
+    Verdict,
+)
 from services.deployer.gates import judge, refusals
 
 MAXIMIZE = {"f1": Goal.MAXIMIZE}
 MINIMIZE = {"f1": Goal.MINIMIZE}
+DATASET = "projects/p/datasets/holdout"
 
 
 def candidate(*, tests_passed: bool = True, **metrics: float) -> Candidate:
@@ -36,8 +49,9 @@ def verdict(
     *,
     live: Candidate | None = None,
     goals: dict[str, Goal] | None = None,
+    **evidence: Any,
 ) -> Verdict:
-    (found,) = judge([gate], version, live=live, goals=goals or {})
+    (found,) = judge([gate], Evidence(version, live=live, goals=goals or {}, **evidence))
     return found
 
 
@@ -130,6 +144,86 @@ def test_tests_passed() -> None:
 def test_refusals_name_every_gate_that_refuses() -> None:
     gates = [floor(0.9), better(), Gate("tests", GateKind.TESTS_PASSED)]
     version, live = candidate(f1=0.5, tests_passed=False), candidate(f1=0.6)
-    text = refusals(judge(gates, version, live=live, goals=MAXIMIZE))
+    text = refusals(judge(gates, Evidence(version, live=live, goals=MAXIMIZE)))
     assert [part.split(":")[0] for part in text.split("; ")] == ["floor", "better", "tests"]
-    assert refusals(judge(gates, candidate(f1=0.99), live=live, goals=MAXIMIZE)) == ""
+    better_one = Evidence(candidate(f1=0.99), live=live, goals=MAXIMIZE)
+    assert refusals(judge(gates, better_one)) == ""
+
+
+def evaluated(*found: tuple[int, float]) -> tuple[Evaluation, ...]:
+    """Return evaluations on versions of a dataset, newest first."""
+    return tuple(Evaluation(f"{DATASET}/versions/{n}", {"f1": value}) for n, value in found)
+
+
+def test_better_on_the_same_data() -> None:
+    gate = Gate("better", GateKind.BETTER_THAN_LIVE, metric="f1", dataset=DATASET)
+    live = candidate(f1=0.99)
+
+    def judged(ours: tuple[Evaluation, ...], theirs: tuple[Evaluation, ...]) -> Verdict:
+        return verdict(
+            gate,
+            candidate(f1=0.1),
+            live=live,
+            goals=MAXIMIZE,
+            evaluations=ours,
+            live_evaluations=theirs,
+        )
+
+    assert judged(evaluated((2, 0.8)), evaluated((2, 0.7))).passed
+    assert not judged(evaluated((2, 0.8)), evaluated((1, 0.7))).passed
+    # The newest data that both were evaluated on counts, and the newest evaluation on it.
+    assert not judged(evaluated((2, 0.5), (2, 0.9), (1, 0.9)), evaluated((2, 0.7))).passed
+    assert not judged((), evaluated((2, 0.7))).passed
+
+
+def test_a_threshold_on_a_dataset() -> None:
+    gate = Gate("floor", GateKind.METRIC_THRESHOLD, "f1", 0.7, Goal.MAXIMIZE, dataset=DATASET)
+    assert verdict(gate, candidate(), evaluations=evaluated((3, 0.75))).passed
+    assert not verdict(gate, candidate(f1=0.99), evaluations=evaluated((3, 0.65))).passed
+    assert not verdict(gate, candidate(f1=0.99)).passed
+    assert not verdict(gate, candidate(f1=0.99), evaluations=evaluated((3, math.nan))).passed
+
+
+def test_evaluation_present() -> None:
+    gate = Gate("evaluated", GateKind.EVALUATION_PRESENT, metric="f1", dataset=DATASET)
+    assert verdict(gate, candidate(), evaluations=evaluated((3, 0.1))).passed
+    other = (Evaluation(f"{DATASET}-old/versions/1", {"f1": 1.0}),)
+    assert not verdict(gate, candidate(), evaluations=other).passed
+    anything = Gate("evaluated", GateKind.EVALUATION_PRESENT)
+    assert verdict(anything, candidate(), evaluations=other).passed
+    assert not verdict(anything, candidate()).passed
+
+
+@pytest.mark.parametrize(
+    ("worst", "strict", "loose"),
+    [("ALLOWED", True, True), ("UNVERIFIED", False, True), ("UNSAFE", False, False)],
+)
+def test_format_allowed(worst: str, strict: bool, loose: bool) -> None:
+    report = FormatReport(worst, "so it is")
+    for unverified, passed in ((False, strict), (True, loose)):
+        gate = Gate("format", GateKind.FORMAT_ALLOWED, unverified=unverified)
+        assert verdict(gate, candidate(), format=report).passed is passed
+    assert not verdict(Gate("format", GateKind.FORMAT_ALLOWED), candidate()).passed
+
+
+def test_approvals_by_others() -> None:
+    gate = Gate("approved", GateKind.APPROVED, count=2)
+    version = replace(candidate(), creator="user:ada")
+    now = datetime(2026, 1, 1, tzinfo=UTC)
+
+    def judged(*principals: str) -> Verdict:
+        approvals = tuple(Approval(version.name, who, "", now) for who in principals)
+        return verdict(gate, version, approvals=approvals)
+
+    assert not judged("user:ada", "user:bob").passed
+    assert judged("user:ada", "user:bob").explanation == (
+        "1 of 2 approvals by others than user:ada (user:bob)"
+    )
+    assert judged("user:bob", "user:eve").passed
+
+
+def test_signature_valid() -> None:
+    gate = Gate("signed", GateKind.SIGNATURE_VALID, public_keys=("key",))
+    assert verdict(gate, candidate()).passed
+    found = verdict(gate, candidate(), unsigned={"signed": "its files are not signed"})
+    assert (found.passed, found.explanation) == (False, "its files are not signed")

@@ -95,6 +95,11 @@ class Client:
         """
         return Resolver(self.connection, self._names, models)
 
+    @property
+    def project(self) -> str:
+        """Return the full name of the project that short forms are resolved in."""
+        return self._names.default
+
     def close(self) -> None:
         """Close the connection; whatever uses it ends with an error."""
         self.connection.close()
@@ -186,6 +191,11 @@ class AsyncClient:
         `async with client.resolver("churn") as resolver: resolver.resolve("production")`
         """
         return AsyncResolver(self.connection, self._names, models)
+
+    @property
+    def project(self) -> str:
+        """Return the full name of the project that short forms are resolved in."""
+        return self._names.default
 
     async def close(self) -> None:
         """Close the connection; whatever uses it ends with an error."""

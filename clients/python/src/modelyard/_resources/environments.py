@@ -68,6 +68,37 @@ class _Environments(Group):
         )
         return call(request, service.UpdateEnvironmentResponse, lambda r: r.environment)
 
+    @unary
+    def approve(
+        self, environment: Ref, version: Ref, *, reason: str = ""
+    ) -> Call[environment_pb2.Approval]:
+        """Approve a version for an environment, as oneself."""
+        request = service.ApproveVersionRequest(
+            environment=self._names.environment(environment),
+            version=self._names.target(version),
+            reason=reason,
+            request_id=new_request_id(),
+        )
+        return call(request, service.ApproveVersionResponse, lambda r: r.approval)
+
+    @unary
+    def withdraw(self, environment: Ref, version: Ref) -> Call[None]:
+        """Take one's own approval of a version back; without one nothing changes."""
+        request = service.WithdrawApprovalRequest(
+            environment=self._names.environment(environment),
+            version=self._names.target(version),
+            request_id=new_request_id(),
+        )
+        return call(request, service.WithdrawApprovalResponse, lambda _: None)
+
+    @unary
+    def approvals(self, environment: Ref, version: Ref) -> Call[Sequence[environment_pb2.Approval]]:
+        """List the approvals of a version for an environment, oldest first."""
+        request = service.ListApprovalsRequest(
+            environment=self._names.environment(environment), version=self._names.target(version)
+        )
+        return call(request, service.ListApprovalsResponse, lambda r: list(r.approvals))
+
 
 class Environments(_Environments, SyncGroup):
     """Where models go live, and the gates in front."""

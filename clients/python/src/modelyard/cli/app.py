@@ -14,6 +14,7 @@ from modelyard.cli import (
     compare,
     context,
     deployments,
+    explain,
     files,
     importing,
     lineage,
@@ -26,6 +27,10 @@ from modelyard.cli.tracing import traced
 from modelyard.errors import ModelyardError
 
 _GLOBAL_OPTIONS = ("--server", "--project", "--output", "-o")
+_MODULES = (
+    *(building, builds, compare, deployments, explain),
+    *(files, importing, lineage, predict, setup),
+)
 _PAGES = (context.Output.MARKDOWN, context.Output.HTML)
 
 
@@ -40,17 +45,7 @@ def make_app() -> typer.Typer:
         rich_markup_mode=None,
     )
     app.callback()(_options)
-    for module in (
-        building,
-        builds,
-        compare,
-        deployments,
-        files,
-        importing,
-        lineage,
-        predict,
-        setup,
-    ):
+    for module in _MODULES:
         module.register(app)
     resources.register(app)
     return app

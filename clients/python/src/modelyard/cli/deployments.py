@@ -51,6 +51,10 @@ def deploy(
     ] = None,
     max_p95: Annotated[float | None, typer.Option(help="Seconds.")] = None,
     max_p95_ratio: Annotated[float | None, typer.Option(help="Of the live version's.")] = None,
+    progress_timeout: Annotated[
+        float | None,
+        typer.Option(help="Seconds it may take to get ready, and to judge a share."),
+    ] = None,
     keep_warm: Annotated[
         bool, typer.Option(help="Keep what it replaces running, for a quick rollback.")
     ] = False,
@@ -82,6 +86,7 @@ def deploy(
         analysis=_analysis(
             min_requests, max_error_rate, max_error_rate_increase, max_p95, max_p95_ratio
         ),
+        progress_timeout=progress_timeout,
         keep_warm=keep_warm,
         serving=Serving(replicas, workers, cpu=cpu, memory_bytes=memory * 1024 * 1024),
         reason=reason,
@@ -104,9 +109,22 @@ def rollback(
     return outcome(connection, ordered, wait=wait)
 
 
-def undeploy(model: str, environment: Environment, reason: Reason = "", wait: Wait = True) -> int:
+def undeploy(
+    model: str,
+    environment: Environment,
+    reason: Reason = "",
+    wait: Wait = True,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+) -> int:
     """Serve a model no more in an environment; its history stays."""
     connection = client()
+    deployment = connection.deployments.get(model, environment=environment)
+    if deployment.live_revision and not yes:
+        typer.confirm(
+            f"{live_version(deployment)} answers requests in {leaf(environment)}; stop it?",
+            abort=True,
+            err=True,
+        )
     stopped = connection.deployments.stop(model, environment=environment, reason=reason)
     return outcome(connection, stopped, wait=wait)
 

@@ -27,7 +27,7 @@ def register(app: typer.Typer) -> None:
         ("artifacts", "storage:register", "Look at artifacts, verify them, mind their space."),
         ("automations", "automations:register", "Build by rule, go live when it is better."),
         ("datasets", "datasets:register", "Look at datasets and compare them."),
-        ("environments", "resources:register_environments", "Create and look at environments."),
+        ("environments", "environments:register", "Where models go live; gates and approvals."),
         ("projects", "resources:register_projects", "Create, change and remove projects."),
         ("tokens", "resources:register_tokens", "Create and revoke tokens."),
         ("retention", "retention:register", "Set by which rules old versions go."),
@@ -38,40 +38,6 @@ def register(app: typer.Typer) -> None:
     ):
         group = typer.Typer(no_args_is_help=True, rich_markup_mode=None)
         app.add_typer(group, name=name, help=does, cls=lazy_group(f"modelyard.cli.{home}"))
-
-
-def register_environments(group: typer.Typer) -> None:
-    """Add `environments` to the command line."""
-
-    @group.command("list")
-    def list_environments() -> None:
-        """List environments."""
-        show_list(
-            client().environments.list(),
-            {
-                "ENVIRONMENT": lambda e: leaf(e.name),
-                "ADDRESS": lambda e: e.address or "-",
-                "GATES": lambda e: ", ".join(gate.gate_id for gate in e.gates),
-            },
-        )
-
-    @group.command("create")
-    def create_environment(
-        environment: str,
-        description: str = "",
-        gate: Annotated[
-            list[str] | None,
-            typer.Option(help="E.g. 'accuracy>=0.9', 'better:accuracy', 'tests'; repeatable."),
-        ] = None,
-    ) -> None:
-        """Create an environment with its gates."""
-        from modelyard.cli.gates import parse_gate  # noqa: PLC0415
-
-        gates = [parse_gate(text) for text in gate or []]
-        made = client().environments.create(environment, description=description, gates=gates)
-        show_one(
-            made, {"environment": made.name, "gates": ", ".join(g.gate_id for g in made.gates)}
-        )
 
 
 def register_projects(group: typer.Typer) -> None:

@@ -75,6 +75,10 @@ class Gate(google.protobuf.message.Message):
     METRIC_THRESHOLD_FIELD_NUMBER: builtins.int
     BETTER_THAN_LIVE_FIELD_NUMBER: builtins.int
     TESTS_PASSED_FIELD_NUMBER: builtins.int
+    EVALUATION_PRESENT_FIELD_NUMBER: builtins.int
+    SIGNATURE_VALID_FIELD_NUMBER: builtins.int
+    FORMAT_ALLOWED_FIELD_NUMBER: builtins.int
+    APPROVED_FIELD_NUMBER: builtins.int
     gate_id: builtins.str
     """Required. Its id in the environment, such as `f1-floor`."""
     @property
@@ -89,6 +93,22 @@ class Gate(google.protobuf.message.Message):
     def tests_passed(self) -> global___TestsPassed:
         """The source's tests ran in the build and passed."""
 
+    @property
+    def evaluation_present(self) -> global___EvaluationPresent:
+        """The version was evaluated."""
+
+    @property
+    def signature_valid(self) -> global___SignatureValid:
+        """The version's files are signed by a key that is trusted."""
+
+    @property
+    def format_allowed(self) -> global___FormatAllowed:
+        """The version's files are of formats that can be told."""
+
+    @property
+    def approved(self) -> global___Approved:
+        """People other than its author approved the version for this environment."""
+
     def __init__(
         self,
         *,
@@ -96,10 +116,14 @@ class Gate(google.protobuf.message.Message):
         metric_threshold: global___MetricThreshold | None = ...,
         better_than_live: global___BetterThanLive | None = ...,
         tests_passed: global___TestsPassed | None = ...,
+        evaluation_present: global___EvaluationPresent | None = ...,
+        signature_valid: global___SignatureValid | None = ...,
+        format_allowed: global___FormatAllowed | None = ...,
+        approved: global___Approved | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["better_than_live", b"better_than_live", "condition", b"condition", "metric_threshold", b"metric_threshold", "tests_passed", b"tests_passed"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["better_than_live", b"better_than_live", "condition", b"condition", "gate_id", b"gate_id", "metric_threshold", b"metric_threshold", "tests_passed", b"tests_passed"]) -> None: ...
-    def WhichOneof(self, oneof_group: typing.Literal["condition", b"condition"]) -> typing.Literal["metric_threshold", "better_than_live", "tests_passed"] | None: ...
+    def HasField(self, field_name: typing.Literal["approved", b"approved", "better_than_live", b"better_than_live", "condition", b"condition", "evaluation_present", b"evaluation_present", "format_allowed", b"format_allowed", "metric_threshold", b"metric_threshold", "signature_valid", b"signature_valid", "tests_passed", b"tests_passed"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["approved", b"approved", "better_than_live", b"better_than_live", "condition", b"condition", "evaluation_present", b"evaluation_present", "format_allowed", b"format_allowed", "gate_id", b"gate_id", "metric_threshold", b"metric_threshold", "signature_valid", b"signature_valid", "tests_passed", b"tests_passed"]) -> None: ...
+    def WhichOneof(self, oneof_group: typing.Literal["condition", b"condition"]) -> typing.Literal["metric_threshold", "better_than_live", "tests_passed", "evaluation_present", "signature_valid", "format_allowed", "approved"] | None: ...
 
 global___Gate = Gate
 
@@ -113,6 +137,7 @@ class MetricThreshold(google.protobuf.message.Message):
     THRESHOLD_FIELD_NUMBER: builtins.int
     GOAL_FIELD_NUMBER: builtins.int
     STRICT_FIELD_NUMBER: builtins.int
+    DATASET_FIELD_NUMBER: builtins.int
     metric: builtins.str
     """Required. The metric."""
     threshold: builtins.float
@@ -125,6 +150,10 @@ class MetricThreshold(google.protobuf.message.Message):
     """
     strict: builtins.bool
     """Optional. The threshold itself does not pass."""
+    dataset: builtins.str
+    """Optional. `projects/{project}/datasets/{dataset}`: the value is that of the
+    newest evaluation on a version of it; empty: that of the version itself.
+    """
     def __init__(
         self,
         *,
@@ -132,8 +161,9 @@ class MetricThreshold(google.protobuf.message.Message):
         threshold: builtins.float = ...,
         goal: modelyard.metadata.v1.model_pb2.MetricGoal.ValueType = ...,
         strict: builtins.bool = ...,
+        dataset: builtins.str = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["goal", b"goal", "metric", b"metric", "strict", b"strict", "threshold", b"threshold"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["dataset", b"dataset", "goal", b"goal", "metric", b"metric", "strict", b"strict", "threshold", b"threshold"]) -> None: ...
 
 global___MetricThreshold = MetricThreshold
 
@@ -147,6 +177,7 @@ class BetterThanLive(google.protobuf.message.Message):
     MARGIN_FIELD_NUMBER: builtins.int
     GOAL_FIELD_NUMBER: builtins.int
     STRICT_FIELD_NUMBER: builtins.int
+    DATASET_FIELD_NUMBER: builtins.int
     metric: builtins.str
     """Required. The metric."""
     margin: builtins.float
@@ -157,6 +188,11 @@ class BetterThanLive(google.protobuf.message.Message):
     """
     strict: builtins.bool
     """Optional. What is better by just the margin does not pass."""
+    dataset: builtins.str
+    """Optional. `projects/{project}/datasets/{dataset}`: both values are those of
+    evaluations on its newest version on which both were evaluated; without one
+    the gate refuses. Empty: the values of the versions themselves.
+    """
     def __init__(
         self,
         *,
@@ -164,8 +200,9 @@ class BetterThanLive(google.protobuf.message.Message):
         margin: builtins.float = ...,
         goal: modelyard.metadata.v1.model_pb2.MetricGoal.ValueType = ...,
         strict: builtins.bool = ...,
+        dataset: builtins.str = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["goal", b"goal", "margin", b"margin", "metric", b"metric", "strict", b"strict"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["dataset", b"dataset", "goal", b"goal", "margin", b"margin", "metric", b"metric", "strict", b"strict"]) -> None: ...
 
 global___BetterThanLive = BetterThanLive
 
@@ -180,6 +217,125 @@ class TestsPassed(google.protobuf.message.Message):
     ) -> None: ...
 
 global___TestsPassed = TestsPassed
+
+@typing.final
+class EvaluationPresent(google.protobuf.message.Message):
+    """EvaluationPresent demands that the version was evaluated after its training."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    METRIC_FIELD_NUMBER: builtins.int
+    DATASET_FIELD_NUMBER: builtins.int
+    metric: builtins.str
+    """Optional. The evaluation must have this metric."""
+    dataset: builtins.str
+    """Optional. `projects/{project}/datasets/{dataset}`: it must be on a version
+    of it.
+    """
+    def __init__(
+        self,
+        *,
+        metric: builtins.str = ...,
+        dataset: builtins.str = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["dataset", b"dataset", "metric", b"metric"]) -> None: ...
+
+global___EvaluationPresent = EvaluationPresent
+
+@typing.final
+class SignatureValid(google.protobuf.message.Message):
+    """SignatureValid demands an OpenSSF model signature over all files."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    PUBLIC_KEYS_FIELD_NUMBER: builtins.int
+    @property
+    def public_keys(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
+        """Required. Public elliptic-curve keys in PEM, one of which must have made it;
+        at most 16.
+        """
+
+    def __init__(
+        self,
+        *,
+        public_keys: collections.abc.Iterable[builtins.str] | None = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["public_keys", b"public_keys"]) -> None: ...
+
+global___SignatureValid = SignatureValid
+
+@typing.final
+class FormatAllowed(google.protobuf.message.Message):
+    """FormatAllowed demands that no file is worse than it says."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    UNVERIFIED_FIELD_NUMBER: builtins.int
+    unverified: builtins.bool
+    """Optional. Whether files that nobody can tell are let through; those that
+    run code when they are loaded never are.
+    """
+    def __init__(
+        self,
+        *,
+        unverified: builtins.bool = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["unverified", b"unverified"]) -> None: ...
+
+global___FormatAllowed = FormatAllowed
+
+@typing.final
+class Approved(google.protobuf.message.Message):
+    """Approved demands approvals; see `ApproveVersion`."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    COUNT_FIELD_NUMBER: builtins.int
+    count: builtins.int
+    """Required. By how many people other than whoever registered the version; 1
+    to 16.
+    """
+    def __init__(
+        self,
+        *,
+        count: builtins.int = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["count", b"count"]) -> None: ...
+
+global___Approved = Approved
+
+@typing.final
+class Approval(google.protobuf.message.Message):
+    """Approval says that somebody lets a version go live in an environment."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    VERSION_FIELD_NUMBER: builtins.int
+    PRINCIPAL_FIELD_NUMBER: builtins.int
+    REASON_FIELD_NUMBER: builtins.int
+    CREATE_TIME_FIELD_NUMBER: builtins.int
+    version: builtins.str
+    """The version."""
+    principal: builtins.str
+    """Who."""
+    reason: builtins.str
+    """Why, in their words."""
+    @property
+    def create_time(self) -> google.protobuf.timestamp_pb2.Timestamp:
+        """When."""
+
+    def __init__(
+        self,
+        *,
+        version: builtins.str = ...,
+        principal: builtins.str = ...,
+        reason: builtins.str = ...,
+        create_time: google.protobuf.timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["create_time", b"create_time"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["create_time", b"create_time", "principal", b"principal", "reason", b"reason", "version", b"version"]) -> None: ...
+
+global___Approval = Approval
 
 @typing.final
 class GateVerdict(google.protobuf.message.Message):

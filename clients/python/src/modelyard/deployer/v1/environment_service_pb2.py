@@ -27,7 +27,7 @@ from modelyard.common.v1 import access_pb2 as modelyard_dot_common_dot_v1_dot_ac
 from modelyard.deployer.v1 import environment_pb2 as modelyard_dot_deployer_dot_v1_dot_environment__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n/modelyard/deployer/v1/environment_service.proto\x12\x15modelyard.deployer.v1\x1a google/protobuf/field_mask.proto\x1a modelyard/common/v1/access.proto\x1a\'modelyard/deployer/v1/environment.proto\"\x8f\x01\n\x18\x43reateEnvironmentRequest\x12\x0e\n\x06parent\x18\x01 \x01(\t\x12\x16\n\x0e\x65nvironment_id\x18\x02 \x01(\t\x12\x37\n\x0b\x65nvironment\x18\x03 \x01(\x0b\x32\".modelyard.deployer.v1.Environment\x12\x12\n\nrequest_id\x18\x04 \x01(\t\"T\n\x19\x43reateEnvironmentResponse\x12\x37\n\x0b\x65nvironment\x18\x01 \x01(\x0b\x32\".modelyard.deployer.v1.Environment\"%\n\x15GetEnvironmentRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"Q\n\x16GetEnvironmentResponse\x12\x37\n\x0b\x65nvironment\x18\x01 \x01(\x0b\x32\".modelyard.deployer.v1.Environment\"P\n\x17ListEnvironmentsRequest\x12\x0e\n\x06parent\x18\x01 \x01(\t\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\"m\n\x18ListEnvironmentsResponse\x12\x38\n\x0c\x65nvironments\x18\x01 \x03(\x0b\x32\".modelyard.deployer.v1.Environment\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\x98\x01\n\x18UpdateEnvironmentRequest\x12\x37\n\x0b\x65nvironment\x18\x01 \x01(\x0b\x32\".modelyard.deployer.v1.Environment\x12/\n\x0bupdate_mask\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.FieldMask\x12\x12\n\nrequest_id\x18\x03 \x01(\t\"T\n\x19UpdateEnvironmentResponse\x12\x37\n\x0b\x65nvironment\x18\x01 \x01(\x0b\x32\".modelyard.deployer.v1.Environment2\xb3\x04\n\x12\x45nvironmentService\x12\x86\x01\n\x11\x43reateEnvironment\x12/.modelyard.deployer.v1.CreateEnvironmentRequest\x1a\x30.modelyard.deployer.v1.CreateEnvironmentResponse\"\x0e\x8a\xb5\x18\n\x08\x06\x12\x06parent\x12{\n\x0eGetEnvironment\x12,.modelyard.deployer.v1.GetEnvironmentRequest\x1a-.modelyard.deployer.v1.GetEnvironmentResponse\"\x0c\x8a\xb5\x18\x08\x08\x02\x12\x04name\x12\x83\x01\n\x10ListEnvironments\x12..modelyard.deployer.v1.ListEnvironmentsRequest\x1a/.modelyard.deployer.v1.ListEnvironmentsResponse\"\x0e\x8a\xb5\x18\n\x08\x02\x12\x06parent\x12\x90\x01\n\x11UpdateEnvironment\x12/.modelyard.deployer.v1.UpdateEnvironmentRequest\x1a\x30.modelyard.deployer.v1.UpdateEnvironmentResponse\"\x18\x8a\xb5\x18\x14\x08\x06\x12\x10\x65nvironment.nameb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n/modelyard/deployer/v1/environment_service.proto\x12\x15modelyard.deployer.v1\x1a google/protobuf/field_mask.proto\x1a modelyard/common/v1/access.proto\x1a\'modelyard/deployer/v1/environment.proto\"a\n\x15\x41pproveVersionRequest\x12\x13\n\x0b\x65nvironment\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\t\x12\x0e\n\x06reason\x18\x03 \x01(\t\x12\x12\n\nrequest_id\x18\x04 \x01(\t\"K\n\x16\x41pproveVersionResponse\x12\x31\n\x08\x61pproval\x18\x01 \x01(\x0b\x32\x1f.modelyard.deployer.v1.Approval\"S\n\x17WithdrawApprovalRequest\x12\x13\n\x0b\x65nvironment\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\t\x12\x12\n\nrequest_id\x18\x03 \x01(\t\"\x1a\n\x18WithdrawApprovalResponse\"c\n\x14ListApprovalsRequest\x12\x13\n\x0b\x65nvironment\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\t\x12\x11\n\tpage_size\x18\x03 \x01(\x05\x12\x12\n\npage_token\x18\x04 \x01(\t\"d\n\x15ListApprovalsResponse\x12\x32\n\tapprovals\x18\x01 \x03(\x0b\x32\x1f.modelyard.deployer.v1.Approval\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\x8f\x01\n\x18\x43reateEnvironmentRequest\x12\x0e\n\x06parent\x18\x01 \x01(\t\x12\x16\n\x0e\x65nvironment_id\x18\x02 \x01(\t\x12\x37\n\x0b\x65nvironment\x18\x03 \x01(\x0b\x32\".modelyard.deployer.v1.Environment\x12\x12\n\nrequest_id\x18\x04 \x01(\t\"T\n\x19\x43reateEnvironmentResponse\x12\x37\n\x0b\x65nvironment\x18\x01 \x01(\x0b\x32\".modelyard.deployer.v1.Environment\"%\n\x15GetEnvironmentRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"Q\n\x16GetEnvironmentResponse\x12\x37\n\x0b\x65nvironment\x18\x01 \x01(\x0b\x32\".modelyard.deployer.v1.Environment\"P\n\x17ListEnvironmentsRequest\x12\x0e\n\x06parent\x18\x01 \x01(\t\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\"m\n\x18ListEnvironmentsResponse\x12\x38\n\x0c\x65nvironments\x18\x01 \x03(\x0b\x32\".modelyard.deployer.v1.Environment\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\x98\x01\n\x18UpdateEnvironmentRequest\x12\x37\n\x0b\x65nvironment\x18\x01 \x01(\x0b\x32\".modelyard.deployer.v1.Environment\x12/\n\x0bupdate_mask\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.FieldMask\x12\x12\n\nrequest_id\x18\x03 \x01(\t\"T\n\x19UpdateEnvironmentResponse\x12\x37\n\x0b\x65nvironment\x18\x01 \x01(\x0b\x32\".modelyard.deployer.v1.Environment2\xc4\x07\n\x12\x45nvironmentService\x12\x86\x01\n\x11\x43reateEnvironment\x12/.modelyard.deployer.v1.CreateEnvironmentRequest\x1a\x30.modelyard.deployer.v1.CreateEnvironmentResponse\"\x0e\x8a\xb5\x18\n\x08\x06\x12\x06parent\x12{\n\x0eGetEnvironment\x12,.modelyard.deployer.v1.GetEnvironmentRequest\x1a-.modelyard.deployer.v1.GetEnvironmentResponse\"\x0c\x8a\xb5\x18\x08\x08\x02\x12\x04name\x12\x83\x01\n\x10ListEnvironments\x12..modelyard.deployer.v1.ListEnvironmentsRequest\x1a/.modelyard.deployer.v1.ListEnvironmentsResponse\"\x0e\x8a\xb5\x18\n\x08\x02\x12\x06parent\x12\x90\x01\n\x11UpdateEnvironment\x12/.modelyard.deployer.v1.UpdateEnvironmentRequest\x1a\x30.modelyard.deployer.v1.UpdateEnvironmentResponse\"\x18\x8a\xb5\x18\x14\x08\x06\x12\x10\x65nvironment.name\x12\x82\x01\n\x0e\x41pproveVersion\x12,.modelyard.deployer.v1.ApproveVersionRequest\x1a-.modelyard.deployer.v1.ApproveVersionResponse\"\x13\x8a\xb5\x18\x0f\x08\x05\x12\x0b\x65nvironment\x12\x88\x01\n\x10WithdrawApproval\x12..modelyard.deployer.v1.WithdrawApprovalRequest\x1a/.modelyard.deployer.v1.WithdrawApprovalResponse\"\x13\x8a\xb5\x18\x0f\x08\x05\x12\x0b\x65nvironment\x12\x7f\n\rListApprovals\x12+.modelyard.deployer.v1.ListApprovalsRequest\x1a,.modelyard.deployer.v1.ListApprovalsResponse\"\x13\x8a\xb5\x18\x0f\x08\x02\x12\x0b\x65nvironmentb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -42,22 +42,40 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_ENVIRONMENTSERVICE'].methods_by_name['ListEnvironments']._serialized_options = b'\212\265\030\n\010\002\022\006parent'
   _globals['_ENVIRONMENTSERVICE'].methods_by_name['UpdateEnvironment']._loaded_options = None
   _globals['_ENVIRONMENTSERVICE'].methods_by_name['UpdateEnvironment']._serialized_options = b'\212\265\030\024\010\006\022\020environment.name'
-  _globals['_CREATEENVIRONMENTREQUEST']._serialized_start=184
-  _globals['_CREATEENVIRONMENTREQUEST']._serialized_end=327
-  _globals['_CREATEENVIRONMENTRESPONSE']._serialized_start=329
-  _globals['_CREATEENVIRONMENTRESPONSE']._serialized_end=413
-  _globals['_GETENVIRONMENTREQUEST']._serialized_start=415
-  _globals['_GETENVIRONMENTREQUEST']._serialized_end=452
-  _globals['_GETENVIRONMENTRESPONSE']._serialized_start=454
-  _globals['_GETENVIRONMENTRESPONSE']._serialized_end=535
-  _globals['_LISTENVIRONMENTSREQUEST']._serialized_start=537
-  _globals['_LISTENVIRONMENTSREQUEST']._serialized_end=617
-  _globals['_LISTENVIRONMENTSRESPONSE']._serialized_start=619
-  _globals['_LISTENVIRONMENTSRESPONSE']._serialized_end=728
-  _globals['_UPDATEENVIRONMENTREQUEST']._serialized_start=731
-  _globals['_UPDATEENVIRONMENTREQUEST']._serialized_end=883
-  _globals['_UPDATEENVIRONMENTRESPONSE']._serialized_start=885
-  _globals['_UPDATEENVIRONMENTRESPONSE']._serialized_end=969
-  _globals['_ENVIRONMENTSERVICE']._serialized_start=972
-  _globals['_ENVIRONMENTSERVICE']._serialized_end=1535
+  _globals['_ENVIRONMENTSERVICE'].methods_by_name['ApproveVersion']._loaded_options = None
+  _globals['_ENVIRONMENTSERVICE'].methods_by_name['ApproveVersion']._serialized_options = b'\212\265\030\017\010\005\022\013environment'
+  _globals['_ENVIRONMENTSERVICE'].methods_by_name['WithdrawApproval']._loaded_options = None
+  _globals['_ENVIRONMENTSERVICE'].methods_by_name['WithdrawApproval']._serialized_options = b'\212\265\030\017\010\005\022\013environment'
+  _globals['_ENVIRONMENTSERVICE'].methods_by_name['ListApprovals']._loaded_options = None
+  _globals['_ENVIRONMENTSERVICE'].methods_by_name['ListApprovals']._serialized_options = b'\212\265\030\017\010\002\022\013environment'
+  _globals['_APPROVEVERSIONREQUEST']._serialized_start=183
+  _globals['_APPROVEVERSIONREQUEST']._serialized_end=280
+  _globals['_APPROVEVERSIONRESPONSE']._serialized_start=282
+  _globals['_APPROVEVERSIONRESPONSE']._serialized_end=357
+  _globals['_WITHDRAWAPPROVALREQUEST']._serialized_start=359
+  _globals['_WITHDRAWAPPROVALREQUEST']._serialized_end=442
+  _globals['_WITHDRAWAPPROVALRESPONSE']._serialized_start=444
+  _globals['_WITHDRAWAPPROVALRESPONSE']._serialized_end=470
+  _globals['_LISTAPPROVALSREQUEST']._serialized_start=472
+  _globals['_LISTAPPROVALSREQUEST']._serialized_end=571
+  _globals['_LISTAPPROVALSRESPONSE']._serialized_start=573
+  _globals['_LISTAPPROVALSRESPONSE']._serialized_end=673
+  _globals['_CREATEENVIRONMENTREQUEST']._serialized_start=676
+  _globals['_CREATEENVIRONMENTREQUEST']._serialized_end=819
+  _globals['_CREATEENVIRONMENTRESPONSE']._serialized_start=821
+  _globals['_CREATEENVIRONMENTRESPONSE']._serialized_end=905
+  _globals['_GETENVIRONMENTREQUEST']._serialized_start=907
+  _globals['_GETENVIRONMENTREQUEST']._serialized_end=944
+  _globals['_GETENVIRONMENTRESPONSE']._serialized_start=946
+  _globals['_GETENVIRONMENTRESPONSE']._serialized_end=1027
+  _globals['_LISTENVIRONMENTSREQUEST']._serialized_start=1029
+  _globals['_LISTENVIRONMENTSREQUEST']._serialized_end=1109
+  _globals['_LISTENVIRONMENTSRESPONSE']._serialized_start=1111
+  _globals['_LISTENVIRONMENTSRESPONSE']._serialized_end=1220
+  _globals['_UPDATEENVIRONMENTREQUEST']._serialized_start=1223
+  _globals['_UPDATEENVIRONMENTREQUEST']._serialized_end=1375
+  _globals['_UPDATEENVIRONMENTRESPONSE']._serialized_start=1377
+  _globals['_UPDATEENVIRONMENTRESPONSE']._serialized_end=1461
+  _globals['_ENVIRONMENTSERVICE']._serialized_start=1464
+  _globals['_ENVIRONMENTSERVICE']._serialized_end=2428
 # @@protoc_insertion_point(module_scope)

@@ -15,6 +15,149 @@ import typing
 DESCRIPTOR: google.protobuf.descriptor.FileDescriptor
 
 @typing.final
+class ApproveVersionRequest(google.protobuf.message.Message):
+    """ApproveVersionRequest names a version and an environment."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    ENVIRONMENT_FIELD_NUMBER: builtins.int
+    VERSION_FIELD_NUMBER: builtins.int
+    REASON_FIELD_NUMBER: builtins.int
+    REQUEST_ID_FIELD_NUMBER: builtins.int
+    environment: builtins.str
+    """Required. `projects/{project}/environments/{environment}`."""
+    version: builtins.str
+    """Required. The version, by its own name or an alias's or a model's name."""
+    reason: builtins.str
+    """Optional. Why; at most 1,000 characters."""
+    request_id: builtins.str
+    """Optional. A UUID that makes the call safe to repeat."""
+    def __init__(
+        self,
+        *,
+        environment: builtins.str = ...,
+        version: builtins.str = ...,
+        reason: builtins.str = ...,
+        request_id: builtins.str = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["environment", b"environment", "reason", b"reason", "request_id", b"request_id", "version", b"version"]) -> None: ...
+
+global___ApproveVersionRequest = ApproveVersionRequest
+
+@typing.final
+class ApproveVersionResponse(google.protobuf.message.Message):
+    """ApproveVersionResponse carries the approval."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    APPROVAL_FIELD_NUMBER: builtins.int
+    @property
+    def approval(self) -> modelyard.deployer.v1.environment_pb2.Approval:
+        """The approval."""
+
+    def __init__(
+        self,
+        *,
+        approval: modelyard.deployer.v1.environment_pb2.Approval | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["approval", b"approval"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["approval", b"approval"]) -> None: ...
+
+global___ApproveVersionResponse = ApproveVersionResponse
+
+@typing.final
+class WithdrawApprovalRequest(google.protobuf.message.Message):
+    """WithdrawApprovalRequest names a version and an environment."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    ENVIRONMENT_FIELD_NUMBER: builtins.int
+    VERSION_FIELD_NUMBER: builtins.int
+    REQUEST_ID_FIELD_NUMBER: builtins.int
+    environment: builtins.str
+    """Required. `projects/{project}/environments/{environment}`."""
+    version: builtins.str
+    """Required. The version, by its own name or an alias's or a model's name."""
+    request_id: builtins.str
+    """Optional. A UUID that makes the call safe to repeat."""
+    def __init__(
+        self,
+        *,
+        environment: builtins.str = ...,
+        version: builtins.str = ...,
+        request_id: builtins.str = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["environment", b"environment", "request_id", b"request_id", "version", b"version"]) -> None: ...
+
+global___WithdrawApprovalRequest = WithdrawApprovalRequest
+
+@typing.final
+class WithdrawApprovalResponse(google.protobuf.message.Message):
+    """WithdrawApprovalResponse is empty."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+
+global___WithdrawApprovalResponse = WithdrawApprovalResponse
+
+@typing.final
+class ListApprovalsRequest(google.protobuf.message.Message):
+    """ListApprovalsRequest names a version and an environment."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    ENVIRONMENT_FIELD_NUMBER: builtins.int
+    VERSION_FIELD_NUMBER: builtins.int
+    PAGE_SIZE_FIELD_NUMBER: builtins.int
+    PAGE_TOKEN_FIELD_NUMBER: builtins.int
+    environment: builtins.str
+    """Required. `projects/{project}/environments/{environment}`."""
+    version: builtins.str
+    """Required. The version, by its own name or an alias's or a model's name."""
+    page_size: builtins.int
+    """Optional. At most so many; all of them fit into one page."""
+    page_token: builtins.str
+    """Optional. `next_page_token` of the page before."""
+    def __init__(
+        self,
+        *,
+        environment: builtins.str = ...,
+        version: builtins.str = ...,
+        page_size: builtins.int = ...,
+        page_token: builtins.str = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["environment", b"environment", "page_size", b"page_size", "page_token", b"page_token", "version", b"version"]) -> None: ...
+
+global___ListApprovalsRequest = ListApprovalsRequest
+
+@typing.final
+class ListApprovalsResponse(google.protobuf.message.Message):
+    """ListApprovalsResponse carries approvals."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    APPROVALS_FIELD_NUMBER: builtins.int
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: builtins.int
+    next_page_token: builtins.str
+    """Always empty."""
+    @property
+    def approvals(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[modelyard.deployer.v1.environment_pb2.Approval]:
+        """The approvals."""
+
+    def __init__(
+        self,
+        *,
+        approvals: collections.abc.Iterable[modelyard.deployer.v1.environment_pb2.Approval] | None = ...,
+        next_page_token: builtins.str = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["approvals", b"approvals", "next_page_token", b"next_page_token"]) -> None: ...
+
+global___ListApprovalsResponse = ListApprovalsResponse
+
+@typing.final
 class CreateEnvironmentRequest(google.protobuf.message.Message):
     """CreateEnvironmentRequest asks for an environment."""
 

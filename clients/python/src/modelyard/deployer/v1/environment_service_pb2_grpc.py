@@ -55,6 +55,21 @@ class EnvironmentServiceStub(object):
                 request_serializer=modelyard_dot_deployer_dot_v1_dot_environment__service__pb2.UpdateEnvironmentRequest.SerializeToString,
                 response_deserializer=modelyard_dot_deployer_dot_v1_dot_environment__service__pb2.UpdateEnvironmentResponse.FromString,
                 _registered_method=True)
+        self.ApproveVersion = channel.unary_unary(
+                '/modelyard.deployer.v1.EnvironmentService/ApproveVersion',
+                request_serializer=modelyard_dot_deployer_dot_v1_dot_environment__service__pb2.ApproveVersionRequest.SerializeToString,
+                response_deserializer=modelyard_dot_deployer_dot_v1_dot_environment__service__pb2.ApproveVersionResponse.FromString,
+                _registered_method=True)
+        self.WithdrawApproval = channel.unary_unary(
+                '/modelyard.deployer.v1.EnvironmentService/WithdrawApproval',
+                request_serializer=modelyard_dot_deployer_dot_v1_dot_environment__service__pb2.WithdrawApprovalRequest.SerializeToString,
+                response_deserializer=modelyard_dot_deployer_dot_v1_dot_environment__service__pb2.WithdrawApprovalResponse.FromString,
+                _registered_method=True)
+        self.ListApprovals = channel.unary_unary(
+                '/modelyard.deployer.v1.EnvironmentService/ListApprovals',
+                request_serializer=modelyard_dot_deployer_dot_v1_dot_environment__service__pb2.ListApprovalsRequest.SerializeToString,
+                response_deserializer=modelyard_dot_deployer_dot_v1_dot_environment__service__pb2.ListApprovalsResponse.FromString,
+                _registered_method=True)
 
 
 class EnvironmentServiceServicer(object):
@@ -97,6 +112,36 @@ class EnvironmentServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ApproveVersion(self, request, context):
+        """Approve a version for an environment, as oneself; to repeat it changes the
+        reason. It counts for gates that ask for approvals.
+
+        Errors: NOT_FOUND RESOURCE_NOT_FOUND; FAILED_PRECONDITION WRONG_STATE when
+        the version is not READY.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def WithdrawApproval(self, request, context):
+        """Take one's own approval back; without one nothing changes. What is live
+        stays live.
+
+        Errors: NOT_FOUND RESOURCE_NOT_FOUND.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListApprovals(self, request, context):
+        """List the approvals of a version for an environment, oldest first.
+
+        Errors: NOT_FOUND RESOURCE_NOT_FOUND.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_EnvironmentServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -119,6 +164,21 @@ def add_EnvironmentServiceServicer_to_server(servicer, server):
                     servicer.UpdateEnvironment,
                     request_deserializer=modelyard_dot_deployer_dot_v1_dot_environment__service__pb2.UpdateEnvironmentRequest.FromString,
                     response_serializer=modelyard_dot_deployer_dot_v1_dot_environment__service__pb2.UpdateEnvironmentResponse.SerializeToString,
+            ),
+            'ApproveVersion': grpc.unary_unary_rpc_method_handler(
+                    servicer.ApproveVersion,
+                    request_deserializer=modelyard_dot_deployer_dot_v1_dot_environment__service__pb2.ApproveVersionRequest.FromString,
+                    response_serializer=modelyard_dot_deployer_dot_v1_dot_environment__service__pb2.ApproveVersionResponse.SerializeToString,
+            ),
+            'WithdrawApproval': grpc.unary_unary_rpc_method_handler(
+                    servicer.WithdrawApproval,
+                    request_deserializer=modelyard_dot_deployer_dot_v1_dot_environment__service__pb2.WithdrawApprovalRequest.FromString,
+                    response_serializer=modelyard_dot_deployer_dot_v1_dot_environment__service__pb2.WithdrawApprovalResponse.SerializeToString,
+            ),
+            'ListApprovals': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListApprovals,
+                    request_deserializer=modelyard_dot_deployer_dot_v1_dot_environment__service__pb2.ListApprovalsRequest.FromString,
+                    response_serializer=modelyard_dot_deployer_dot_v1_dot_environment__service__pb2.ListApprovalsResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -230,6 +290,87 @@ class EnvironmentService(object):
             '/modelyard.deployer.v1.EnvironmentService/UpdateEnvironment',
             modelyard_dot_deployer_dot_v1_dot_environment__service__pb2.UpdateEnvironmentRequest.SerializeToString,
             modelyard_dot_deployer_dot_v1_dot_environment__service__pb2.UpdateEnvironmentResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ApproveVersion(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/modelyard.deployer.v1.EnvironmentService/ApproveVersion',
+            modelyard_dot_deployer_dot_v1_dot_environment__service__pb2.ApproveVersionRequest.SerializeToString,
+            modelyard_dot_deployer_dot_v1_dot_environment__service__pb2.ApproveVersionResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def WithdrawApproval(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/modelyard.deployer.v1.EnvironmentService/WithdrawApproval',
+            modelyard_dot_deployer_dot_v1_dot_environment__service__pb2.WithdrawApprovalRequest.SerializeToString,
+            modelyard_dot_deployer_dot_v1_dot_environment__service__pb2.WithdrawApprovalResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListApprovals(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/modelyard.deployer.v1.EnvironmentService/ListApprovals',
+            modelyard_dot_deployer_dot_v1_dot_environment__service__pb2.ListApprovalsRequest.SerializeToString,
+            modelyard_dot_deployer_dot_v1_dot_environment__service__pb2.ListApprovalsResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -57,6 +57,36 @@ class EnvironmentServiceStub:
     Errors: NOT_FOUND RESOURCE_NOT_FOUND; ABORTED ETAG_MISMATCH.
     """
 
+    ApproveVersion: grpc.UnaryUnaryMultiCallable[
+        modelyard.deployer.v1.environment_service_pb2.ApproveVersionRequest,
+        modelyard.deployer.v1.environment_service_pb2.ApproveVersionResponse,
+    ]
+    """Approve a version for an environment, as oneself; to repeat it changes the
+    reason. It counts for gates that ask for approvals.
+
+    Errors: NOT_FOUND RESOURCE_NOT_FOUND; FAILED_PRECONDITION WRONG_STATE when
+    the version is not READY.
+    """
+
+    WithdrawApproval: grpc.UnaryUnaryMultiCallable[
+        modelyard.deployer.v1.environment_service_pb2.WithdrawApprovalRequest,
+        modelyard.deployer.v1.environment_service_pb2.WithdrawApprovalResponse,
+    ]
+    """Take one's own approval back; without one nothing changes. What is live
+    stays live.
+
+    Errors: NOT_FOUND RESOURCE_NOT_FOUND.
+    """
+
+    ListApprovals: grpc.UnaryUnaryMultiCallable[
+        modelyard.deployer.v1.environment_service_pb2.ListApprovalsRequest,
+        modelyard.deployer.v1.environment_service_pb2.ListApprovalsResponse,
+    ]
+    """List the approvals of a version for an environment, oldest first.
+
+    Errors: NOT_FOUND RESOURCE_NOT_FOUND.
+    """
+
 class EnvironmentServiceAsyncStub:
     """EnvironmentService owns environments and their gates."""
 
@@ -94,6 +124,36 @@ class EnvironmentServiceAsyncStub:
     """Change an environment's description or gates.
 
     Errors: NOT_FOUND RESOURCE_NOT_FOUND; ABORTED ETAG_MISMATCH.
+    """
+
+    ApproveVersion: grpc.aio.UnaryUnaryMultiCallable[
+        modelyard.deployer.v1.environment_service_pb2.ApproveVersionRequest,
+        modelyard.deployer.v1.environment_service_pb2.ApproveVersionResponse,
+    ]
+    """Approve a version for an environment, as oneself; to repeat it changes the
+    reason. It counts for gates that ask for approvals.
+
+    Errors: NOT_FOUND RESOURCE_NOT_FOUND; FAILED_PRECONDITION WRONG_STATE when
+    the version is not READY.
+    """
+
+    WithdrawApproval: grpc.aio.UnaryUnaryMultiCallable[
+        modelyard.deployer.v1.environment_service_pb2.WithdrawApprovalRequest,
+        modelyard.deployer.v1.environment_service_pb2.WithdrawApprovalResponse,
+    ]
+    """Take one's own approval back; without one nothing changes. What is live
+    stays live.
+
+    Errors: NOT_FOUND RESOURCE_NOT_FOUND.
+    """
+
+    ListApprovals: grpc.aio.UnaryUnaryMultiCallable[
+        modelyard.deployer.v1.environment_service_pb2.ListApprovalsRequest,
+        modelyard.deployer.v1.environment_service_pb2.ListApprovalsResponse,
+    ]
+    """List the approvals of a version for an environment, oldest first.
+
+    Errors: NOT_FOUND RESOURCE_NOT_FOUND.
     """
 
 class EnvironmentServiceServicer(metaclass=abc.ABCMeta):
@@ -141,6 +201,42 @@ class EnvironmentServiceServicer(metaclass=abc.ABCMeta):
         """Change an environment's description or gates.
 
         Errors: NOT_FOUND RESOURCE_NOT_FOUND; ABORTED ETAG_MISMATCH.
+        """
+
+    @abc.abstractmethod
+    def ApproveVersion(
+        self,
+        request: modelyard.deployer.v1.environment_service_pb2.ApproveVersionRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[modelyard.deployer.v1.environment_service_pb2.ApproveVersionResponse, collections.abc.Awaitable[modelyard.deployer.v1.environment_service_pb2.ApproveVersionResponse]]:
+        """Approve a version for an environment, as oneself; to repeat it changes the
+        reason. It counts for gates that ask for approvals.
+
+        Errors: NOT_FOUND RESOURCE_NOT_FOUND; FAILED_PRECONDITION WRONG_STATE when
+        the version is not READY.
+        """
+
+    @abc.abstractmethod
+    def WithdrawApproval(
+        self,
+        request: modelyard.deployer.v1.environment_service_pb2.WithdrawApprovalRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[modelyard.deployer.v1.environment_service_pb2.WithdrawApprovalResponse, collections.abc.Awaitable[modelyard.deployer.v1.environment_service_pb2.WithdrawApprovalResponse]]:
+        """Take one's own approval back; without one nothing changes. What is live
+        stays live.
+
+        Errors: NOT_FOUND RESOURCE_NOT_FOUND.
+        """
+
+    @abc.abstractmethod
+    def ListApprovals(
+        self,
+        request: modelyard.deployer.v1.environment_service_pb2.ListApprovalsRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[modelyard.deployer.v1.environment_service_pb2.ListApprovalsResponse, collections.abc.Awaitable[modelyard.deployer.v1.environment_service_pb2.ListApprovalsResponse]]:
+        """List the approvals of a version for an environment, oldest first.
+
+        Errors: NOT_FOUND RESOURCE_NOT_FOUND.
         """
 
 def add_EnvironmentServiceServicer_to_server(servicer: EnvironmentServiceServicer, server: typing.Union[grpc.Server, grpc.aio.Server]) -> None: ...
