@@ -62,8 +62,8 @@ def test_login_build_and_look_around(modelyard: Runner) -> None:
 
     assert "4711" not in modelyard("secrets", "set", "token", stdin="4711-4711\n").stdout
     assert "4711" not in modelyard("secrets", "show", "token", "-o", "json").stdout
-    options = ("--secret", "TOKEN=token", "--env", "COLOUR=red", "--label", "team=risk")
-    options += ("--timeout", "train=10m", "--memory", "1G")
+    options = ["--secret", "TOKEN=token", "--env", "COLOUR=red", "--label", "team=risk"]
+    options += ["--timeout", "train=10m", "--memory", "1G"]
     built = modelyard("build", str(TINY), "--model", "lines", "--param", "level=4", *options)
     for words in ("✓ train", "✓ test", "✓ register", "lines/1", "training"):
         assert words in built.stdout

@@ -21,9 +21,7 @@ FORMS = (
 _NUMBER = r"[-+]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][-+]?[0-9]+)?"
 _DATASET = r"(?:\s*@(?P<dataset>[a-z0-9-]+))?"
 _OPERATOR = r"(?P<metric>.+?)\s*(?P<operator>>=|<=|>|<)\s*"
-_LIVE = re.compile(
-    rf"{_OPERATOR}live(?:\s*(?P<sign>[-+])\s*(?P<margin>{_NUMBER}))?{_DATASET}"
-)
+_LIVE = re.compile(rf"{_OPERATOR}live(?:\s*(?P<sign>[-+])\s*(?P<margin>{_NUMBER}))?{_DATASET}")
 _THRESHOLD = re.compile(rf"{_OPERATOR}(?P<number>{_NUMBER}){_DATASET}")
 _BETTER = re.compile(rf"better:(?P<metric>[^:@]+)(?::(?P<margin>{_NUMBER}))?{_DATASET}")
 _EVALUATED = re.compile(rf"evaluated(?::(?P<metric>[^:@]+))?{_DATASET}")
