@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import itertools
 from pathlib import Path
 
 import grpc
@@ -33,6 +35,8 @@ ABSENT = (grpc.StatusCode.NOT_FOUND, "RESOURCE_NOT_FOUND")
 DELETE = pb.DeleteModelRequest(name=MODEL)
 RESTORE = pb.RestoreModelRequest(name=MODEL)
 PURGE = pb.PurgeModelRequest(name=MODEL)
+CHURN = "churn"
+WRITERS = 3
 RISK = "projects/risk"
 
 
@@ -72,6 +76,46 @@ async def test_a_model_that_is_needed_stays(admin: Desk, artifact: str) -> None:
     assert await admin.refused(admin.models.PurgeModel, pb.PurgeModelRequest(name=MODEL + "x")) == (
         ABSENT
     )
+
+
+async def test_nothing_comes_into_a_model_that_goes(admin: Desk) -> None:
+    await admin.call(
+        admin.models.CreateModel, pb.CreateModelRequest(parent=PROJECT, model_id=CHURN)
+    )
+
+    async def write(writer: int) -> None:
+        for turn in itertools.count():
+            run = f"w{writer}-{turn}"
+            try:
+                await new_run(admin, run=run)
+            except grpc.aio.AioRpcError as error:
+                refused.add(error.code())
+                return
+            await end_run(admin, f"{MODEL}/runs/{run}")
+
+    async def list_runs() -> set[str]:
+        request = runs_pb.ListRunsRequest(parent=MODEL, page_size=1_000)
+        return {run.name for run in (await admin.call(admin.runs.ListRuns, request)).runs}
+
+    async def gone() -> bool:
+        try:
+            await delete(admin)
+        except grpc.aio.AioRpcError as error:
+            refused.add(error.code())
+            return False
+        return True
+
+    async def begun() -> bool:
+        return len(await list_runs()) > WRITERS
+
+    refused = set[grpc.StatusCode]()
+    writers = [asyncio.ensure_future(write(writer)) for writer in range(WRITERS)]
+    await until(begun)
+    await until(gone)
+    found = await list_runs()
+    await asyncio.gather(*writers)
+    assert await list_runs() == found
+    assert refused == {grpc.StatusCode.FAILED_PRECONDITION}
 
 
 async def test_a_deleted_model_is_out_of_the_way_and_comes_back(admin: Desk, artifact: str) -> None:
