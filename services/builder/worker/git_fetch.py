@@ -182,7 +182,10 @@ def _connect(order: Order) -> Urllib3HttpGitClient:
     for kind in (_Pool, _Proxies):
         kind.schemes = order.schemes
     manager = default_urllib3_manager(
-        None, _Pool, _Proxies, base_url=order.url, timeout=NETWORK_SECONDS
+        *(None, _Pool, _Proxies),
+        base_url=order.url,
+        timeout=NETWORK_SECONDS,
+        cert_reqs="CERT_REQUIRED",
     )
     return Urllib3HttpGitClient(
         order.url,
@@ -255,7 +258,20 @@ def _words(error: Exception, order: Order) -> str:
             return "the repository is too large for this worker's memory"
         case OSError():
             return f"the repository cannot be kept: {error.strerror}"
+        case GitProtocolError(__cause__=urllib3.exceptions.HTTPError() as cause):
+            return f"{order.url} {_unreachable(cause)}"
     return f"{order.url} cannot be fetched: {str(error)[:500] or 'it hung up'}"
+
+
+def _unreachable(error: urllib3.exceptions.HTTPError) -> str:
+    match getattr(error, "reason", error):
+        case urllib3.exceptions.SSLError():
+            return "has a certificate that this worker does not trust"
+        case urllib3.exceptions.NameResolutionError():
+            return "has a host name that does not exist"
+        case urllib3.exceptions.TimeoutError() | urllib3.exceptions.NewConnectionError():
+            return "cannot be reached"
+    return "broke off the connection"
 
 
 def _confine(order: Order) -> None:

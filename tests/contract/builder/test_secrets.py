@@ -35,7 +35,7 @@ async def denied(call: Awaitable[Any], reason: str) -> None:
 
 @asynccontextmanager
 async def someone(yard: Yard, role: project_pb2.Role.ValueType) -> AsyncIterator[AsyncClient]:
-    """Connect as a user with a role in the project."""
+    """Connect as a user with a role in the project, which is gone afterwards."""
     async with grpc.aio.insecure_channel(yard.stack.address) as channel:
         projects = project_service_pb2_grpc.ProjectServiceStub(channel)
         token = token_pb2.Token(
@@ -44,8 +44,11 @@ async def someone(yard: Yard, role: project_pb2.Role.ValueType) -> AsyncIterator
         created = await yard.admin(
             projects.CreateToken, project_service_pb2.CreateTokenRequest(token=token)
         )
-    async with AsyncClient(yard.stack.address, token=created.secret, project="default") as client:
-        yield client
+        address, secret = yard.stack.address, created.secret
+        async with AsyncClient(address, token=secret, project="default") as client:
+            yield client
+        revoke = project_service_pb2.RevokeTokenRequest(name=created.token.name)
+        await yard.admin(projects.RevokeToken, revoke)
 
 
 async def test_a_secret_is_set_changed_and_deleted_and_its_value_never_shown(
@@ -131,6 +134,20 @@ async def test_the_holder_of_the_lease_gets_the_values_of_what_the_build_names(y
     await refused(yard.secrets(taken.lease), "LEASE_LOST")
     missing = build_pb2.BuildSpec(source=yard.source, secrets=[variable])
     await refused(yard.create(missing), "RESOURCE_NOT_FOUND")
+    await yard.cancel(order.name)
+
+
+async def test_who_lost_the_rights_gets_no_values(yard: Yard) -> None:
+    await yard.client.secrets.set("warehouse", VALUE)
+    async with someone(yard, project_pb2.ROLE_BUILDER) as ada:
+        order = await ada.builds.create(
+            yard.source, model="churn", secrets={"PASSWORD": "warehouse"}
+        )
+        taken = await yard.take()
+        assert await yard.secrets(taken.lease) == {NAME: VALUE}
+    await refused(yard.secrets(taken.lease), "RIGHT_MISSING")
+    assert (await yard.get(order.name)).failure.reason == "RIGHT_LOST"
+    await refused(yard.secrets(taken.lease), "LEASE_LOST")
 
 
 async def test_a_fetched_source_is_kept_and_data_must_be_stored(yard: Yard) -> None:

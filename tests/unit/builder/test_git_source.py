@@ -111,6 +111,9 @@ async def test_credentials_are_given_to_their_host_alone(server: GitServer, tmp_
         server.redirect = "file://" + str(tmp_path / "other")
         with pytest.raises(GitFailedError, match="file://"):
             await get(server, tmp_path / "file")
+    nobody = build_pb2.GitSource(url="http://127.0.0.1:1/x.git")
+    with pytest.raises(GitFailedError, match=r"x\.git cannot be reached"):
+        await git_source.fetch(nobody, tmp_path / "nobody", secrets={}, settings=SETTINGS)
     with pytest.raises(GitFailedError, match="does not fetch from http://"):
         await get(server, tmp_path / "plain", settings=WorkerSettings(token_file=""))
 
