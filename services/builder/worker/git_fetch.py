@@ -248,19 +248,21 @@ def _answer(order: Order) -> dict[str, str]:
 def _words(error: Exception, order: Order) -> str:
     match error:
         case FetchError():
-            return str(error)
+            told = str(error)
         case HTTPUnauthorized():
             asks = "asks for credentials: name a secret"
-            return f"{order.url} {'refuses the secret' if order.password else asks}"
+            told = f"{order.url} {'refuses the secret' if order.password else asks}"
         case NotGitRepository():
-            return f"there is no repository at {order.url}, or it is not shown to us"
+            told = f"there is no repository at {order.url}, or it is not shown to us"
         case MemoryError():
-            return "the repository is too large for this worker's memory"
+            told = "the repository is too large for this worker's memory"
         case OSError():
-            return f"the repository cannot be kept: {error.strerror}"
+            told = f"the repository cannot be kept: {error.strerror}"
         case GitProtocolError(__cause__=urllib3.exceptions.HTTPError() as cause):
-            return f"{order.url} {_unreachable(cause)}"
-    return f"{order.url} cannot be fetched: {str(error)[:500] or 'it hung up'}"
+            told = f"{order.url} {_unreachable(cause)}"
+        case _:
+            told = f"{order.url} cannot be fetched: {str(error)[:500] or 'it hung up'}"
+    return told
 
 
 def _unreachable(error: urllib3.exceptions.HTTPError) -> str:
