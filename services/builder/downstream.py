@@ -118,7 +118,11 @@ class Downstream:
         """Create the run of a build's present attempt, once; return its name."""
         request = run_service_pb2.CreateRunRequest(
             parent=build.model,
-            run=run_pb2.Run(build=str(build.name), tags={"attempt": str(build.attempt)}),
+            run=run_pb2.Run(
+                build=str(build.name),
+                tags={"attempt": str(build.attempt)},
+                group=build.spec.group,
+            ),
             request_id=_request_id(build.name, f"run/{build.attempt}"),
         )
         answer = await self._peer.call(

@@ -51,6 +51,7 @@ BUILDS = sa.Table(
     sa.Column("build", sa.Text, primary_key=True),
     # The model's id alone: filters compare it.
     sa.Column("model", sa.Text, nullable=False),
+    sa.Column("build_group", sa.Text, nullable=False),
     sa.Column("spec", sa.LargeBinary, nullable=False),
     sa.Column("creator", sa.Text, nullable=False),
     sa.Column("create_time", Timestamp, nullable=False),
@@ -109,6 +110,7 @@ FIELDS: dict[str, FieldCompiler] = {
     "create_time": timestamp_field(BUILDS.c.create_time),
     "pool": text_field(BUILDS.c.pool),
     "priority": number_field(BUILDS.c.priority),
+    "group": text_field(BUILDS.c.build_group),
     "labels": map_field(
         sa.and_(LABELS.c.project == BUILDS.c.project, LABELS.c.build == BUILDS.c.build),
         key=LABELS.c.key,
@@ -276,6 +278,7 @@ def _columns(build: Build) -> dict[str, Any]:
     encode = msgspec.msgpack.encode
     return {
         "model": build.model.rpartition("/")[2],
+        "build_group": build.spec.group,
         "spec": encode(build.spec),
         "creator": build.creator,
         "create_time": build.create_time,

@@ -270,7 +270,7 @@ def _condition(gate: environment_pb2.Gate, field: str) -> environment_pb2.Gate:
     kind = gate.WhichOneof("condition")
     if kind is None:
         raise invalid_field(f"{field}.condition", "must be set")
-    if kind != "tests_passed":
+    if kind in ("metric_threshold", "better_than_live"):
         condition = getattr(gate, kind)
         metric(condition.metric, f"{field}.{kind}.metric")
         number = condition.threshold if kind == "metric_threshold" else condition.margin

@@ -30,6 +30,7 @@ SKIPPED = execution_pb2.EXECUTION_STATE_SKIPPED
 FAILED = execution_pb2.EXECUTION_STATE_FAILED
 CANCELLED = execution_pb2.EXECUTION_STATE_CANCELLED
 Execution = execution_pb2.Execution
+PATIENCE = 90.0
 Trigger = automation_pb2.Trigger
 
 
@@ -87,7 +88,7 @@ class Plant:
             found = [e async for e in self.client.automations.executions(ident)]
             return found[::-1] if len(found) >= count else []
 
-        found: list[Execution] = await until(enough)
+        found: list[Execution] = await until(enough, seconds=PATIENCE)
         assert len(found) == count
         return found
 
@@ -98,7 +99,7 @@ class Plant:
             found = await self.client.automations.execution(execution)
             return found if found.state in states else None
 
-        found: Execution = await until(reached)
+        found: Execution = await until(reached, seconds=PATIENCE)
         return found
 
     async def work(self, **metrics: float) -> build_pb2.Build:
@@ -111,7 +112,7 @@ class Plant:
         return await self.yard.get(taken.build.name)
 
     async def ended(self, execution: str) -> Execution:
-        return await self.client.automations.wait(execution, timeout=30)
+        return await self.client.automations.wait(execution, timeout=PATIENCE)
 
 
 @dataclass(slots=True)

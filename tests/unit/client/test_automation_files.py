@@ -73,7 +73,7 @@ build:
   aliases: [candidate]
 deploy:
   environment: production
-  only_if: [tests, loss < live - 0.01]
+  only_if: [tests, approvals:2, loss < live - 0.01 @holdout]
   canary: [5, 25]
   hold: 10m
   abort_if: {min_requests: 100, error_rate_above: 0.01}
@@ -103,7 +103,7 @@ def test_every_key() -> None:
     assert spec.data[0].dataset_version == "projects/p/datasets/prices/versions/3"
     assert found.action.newest_data[0].dataset == "projects/p/datasets/rates"
     assert spec.resources.memory_bytes == 3 * 2**29
-    assert spec.resources.disk_bytes == 10**10
+    assert spec.resources.disk_bytes == 10 * 2**30
     assert [(t.phase, t.timeout.seconds) for t in spec.timeouts] == [
         (build_pb2.PHASE_KIND_TRAIN, 7200),
         (build_pb2.PHASE_KIND_TEST, 300),
@@ -137,7 +137,7 @@ def test_every_key() -> None:
         (f"name: a\nmodel: m\n{GIT}\ncatch_up: maybe", "must be one of skip, latest, all"),
         (
             f"name: a\nmodel: m\n{GIT}\ntrigger:\n  every: soon",
-            "trigger.every must be a length",
+            "trigger.every is wrong: 'soon' is no duration",
         ),
         (f"name: a\nmodel: m\n{GIT}\ntrigger: {{}}", "must have exactly one of cron, every"),
         (

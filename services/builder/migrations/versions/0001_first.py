@@ -24,6 +24,7 @@ def upgrade() -> None:
         sa.Column("project", sa.Text, primary_key=True),
         sa.Column("build", sa.Text, primary_key=True),
         sa.Column("model", sa.Text, nullable=False),
+        sa.Column("build_group", sa.Text, nullable=False),
         sa.Column("spec", sa.LargeBinary, nullable=False),
         sa.Column("creator", sa.Text, nullable=False),
         sa.Column("create_time", sa.BigInteger, nullable=False),
@@ -55,13 +56,7 @@ def upgrade() -> None:
     )
     op.create_index("builds_by_age", "builds", ["project", "create_time", "build"])
     op.create_index("builds_by_state", "builds", ["state", "create_time"])
-    op.create_table(
-        "build_labels",
-        sa.Column("project", sa.Text, primary_key=True),
-        sa.Column("build", sa.Text, primary_key=True),
-        sa.Column("key", sa.Text, primary_key=True),
-        sa.Column("value", sa.Text, nullable=False),
-    )
+    _create_labels()
     _create_queue()
     op.create_table(
         "runs_to_finish",
@@ -77,6 +72,16 @@ def upgrade() -> None:
     outbox.tables(chassis)
     idempotency.table(chassis)
     chassis.create_all(op.get_bind())
+
+
+def _create_labels() -> None:
+    op.create_table(
+        "build_labels",
+        sa.Column("project", sa.Text, primary_key=True),
+        sa.Column("build", sa.Text, primary_key=True),
+        sa.Column("key", sa.Text, primary_key=True),
+        sa.Column("value", sa.Text, nullable=False),
+    )
 
 
 def _create_queue() -> None:

@@ -25,6 +25,7 @@ from modelyard.errors import (
     InvalidArgumentError,
     NotFoundError,
 )
+from modelyard.tracking.capture import source_origin
 
 ENDED = (
     execution_pb2.EXECUTION_STATE_SUCCEEDED,
@@ -64,23 +65,29 @@ class _Automations(Group):
         *,
         source: str | Path | None = None,
         ignore: Sequence[str] = SOURCE_IGNORES,
+        include_ignored: bool = False,
         progress: OnProgress | None = None,
         project: Ref | None = None,
     ) -> Flow[automation_pb2.Automation]:
         """Create an automation or make it so; doing it again changes nothing.
 
-        `source` is a folder to build, which is pushed first. Its trigger, if it is the same as
-        before, goes on as it was.
+        `source` is a folder to build, which is pushed first, without what git ignores unless
+        `include_ignored`. Its trigger, if it is the same as before, goes on as it was.
         """
         parent = self._names.project(project)
         wanted = automation_pb2.Automation()
         wanted.CopyFrom(automation)
         if source is not None:
             folder = Path(source)
+            folder = Path(source)
+            only = None if include_ignored else listed_by_git(folder)
             pushed = yield from _push.push(
-                parent, folder, ignore=ignore, only=listed_by_git(folder), progress=progress
+                parent, folder, ignore=ignore, only=only, progress=progress
             )
             wanted.action.build.source = pushed.name
+            origin = source_origin(folder)
+            if origin is not None:
+                wanted.action.build.origin.CopyFrom(origin)
         wanted.name = f"{parent}/automations/{automation_id}"
         try:
             found = yield from ask(_get(wanted.name))

@@ -4,7 +4,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any, Unpack
@@ -16,7 +16,9 @@ from modelyard._calls import Call, Flow, Pages, ask, call, new_request_id, pages
 from modelyard._event_filter import narrow
 from modelyard._names import Names, Ref, project_of, text_of
 from modelyard._progress import OnProgress
+from modelyard._resources import sweeping
 from modelyard._resources.comparisons import compare
+from modelyard._resources.sweeping import create, get
 from modelyard._resume import Follow
 from modelyard._source_files import SOURCE_IGNORES, listed_by_git
 from modelyard.builder.v1 import build_event_pb2, build_pb2
@@ -45,6 +47,51 @@ class _Builds(Group):
         The other options are those of `modelyard.BuildOptions`. The build is QUEUED in the
         answer; `follow` shows how it goes, `wait` returns how it went.
         """
+        request = yield from self._order(
+            source, model, options, ignore=ignore, ignored=include_ignored, progress=progress
+        )
+        return (yield from ask(create(request)))
+
+    @flow
+    def sweep(
+        self,
+        source: Ref | Path | GitSource,
+        grid: Mapping[str, Sequence[object]],
+        *,
+        max_parallel: int = sweeping.MAX_PARALLEL,
+        on_change: sweeping.OnChange | None = None,
+        model: Ref | None = None,
+        ignore: Sequence[str] = SOURCE_IGNORES,
+        include_ignored: bool = False,
+        progress: OnProgress | None = None,
+        **options: Unpack[BuildOptions],
+    ) -> Flow[Sequence[build_pb2.Build]]:
+        """Build every combination of some parameters' values; return the builds, all ended.
+
+        They are one group, `options["group"]` or a new one, with at most `max_parallel` of them
+        in progress at a time; `on_change` is called with the place in the grid and the build
+        whenever one moves. Called again with the same source, grid and group it goes on with the
+        builds there are.
+        """
+        combinations = sweeping.combinations(grid, options.get("params") or {})
+        options.setdefault("group", "")
+        request = yield from self._order(
+            source, model, options, ignore=ignore, ignored=include_ignored, progress=progress
+        )
+        requests = sweeping.requests(request, combinations)
+        return (yield from sweeping.sweep(requests, max_parallel, on_change))
+
+    def _order(
+        self,
+        source: Ref | Path | GitSource,
+        model: Ref | None,
+        options: BuildOptions,
+        *,
+        ignore: Sequence[str],
+        ignored: bool,
+        progress: OnProgress | None,
+    ) -> Flow[service.CreateBuildRequest]:
+        """Push the source if it is a folder; return the order of a build of it."""
         name = _model_name(self._names, source, model)
         parent = project_of(name)
         if isinstance(source, GitSource):
@@ -54,22 +101,21 @@ class _Builds(Group):
         else:
             folder = Path(_text(source))
             options.setdefault("origin", source_origin(folder))
-            only = None if include_ignored else listed_by_git(folder)
+            only = None if ignored else listed_by_git(folder)
             pushed = yield from _push.push(
                 parent, folder, ignore=ignore, only=only, progress=progress
             )
             spec = build_spec(self._names, pushed.name, options)
-        request = service.CreateBuildRequest(
+        return service.CreateBuildRequest(
             parent=parent,
             build=build_pb2.Build(model=name, spec=spec),
             request_id=new_request_id(),
         )
-        return (yield from ask(call(request, service.CreateBuildResponse, lambda r: r.build)))
 
     @unary
     def get(self, build: Ref) -> Call[build_pb2.Build]:
         """Get a build."""
-        return _get(self._names, build)
+        return get(self._names.build(build))
 
     @paged
     def list(self, *, filter: str = "", project: Ref | None = None) -> Pages[build_pb2.Build]:
@@ -142,7 +188,7 @@ class _Builds(Group):
     def wait(self, build: Ref, *, timeout: float | None = None) -> Flow[build_pb2.Build]:
         """Return the build once it ended, however it did; DeadlineExceededError after `timeout`."""
         yield _follow(self._names, build, lambda _: (), timeout=timeout)
-        return (yield from ask(_get(self._names, build)))
+        return (yield from ask(get(self._names.build(build))))
 
 
 class Builds(_Builds, SyncGroup):
@@ -151,11 +197,6 @@ class Builds(_Builds, SyncGroup):
 
 class AsyncBuilds(_Builds, AsyncGroup):
     """From source to a tested, registered version."""
-
-
-def _get(names: Names, build: Ref) -> Call[build_pb2.Build]:
-    request = service.GetBuildRequest(name=names.build(build))
-    return call(request, service.GetBuildResponse, lambda r: r.build)
 
 
 def _follow(

@@ -48,15 +48,11 @@ def apply(
     """Create the automations of files, or make them so; a source folder is pushed first."""
     from modelyard._names import Names  # noqa: PLC0415
     from modelyard.cli.automating.reading import read_file  # noqa: PLC0415
-    from modelyard.tracking.capture import source_origin  # noqa: PLC0415
 
     connection = client()
     names = Names(connection.settings.project)
     wanted = [read_file(path, names) for path in file]
     for one in wanted:
-        origin = source_origin(one.source) if one.source else None
-        if origin is not None:
-            one.automation.action.build.origin.CopyFrom(origin)
         _show(connection.automations.apply(one.ident, one.automation, source=one.source))
 
 

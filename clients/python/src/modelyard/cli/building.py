@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from modelyard.cli import amounts
+from modelyard.cli import amounts, sweeping
 from modelyard.cli.builds import watch
 from modelyard.cli.context import client
 from modelyard.errors import InvalidArgumentError
@@ -55,35 +56,48 @@ def build(
     group: Annotated[str, typer.Option(help="Which builds belong together.")] = "",
     label: Annotated[Texts, typer.Option(help="key=value; repeatable.")] = None,
     alias: Annotated[Texts, typer.Option(help="Point this alias to it; repeatable.")] = None,
+    sweep: Annotated[Texts, typer.Option(help="key=value,value: build each; repeatable.")] = None,
+    max_parallel: Annotated[int, typer.Option(help="Of a sweep, so many at a time.")] = 4,
+    best: Annotated[str, typer.Option(help="Of a sweep, the metric that decides.")] = "",
     follow: Annotated[bool, typer.Option(help="Watch it and end with its outcome.")] = True,
     wait: Annotated[bool, typer.Option(help="Wait silently and end with its outcome.")] = False,
 ) -> int:
     """Build a folder, or a repository, into a tested, registered version."""
+    options = _options(locals())
     source = _source(folder, git, ref, subdirectory, git_secret)
-    options: BuildOptions = {
-        "entry": entry,
-        "params": amounts.values(param),
-        "requirements": requirements,
-        "python_version": python,
-        "data": dict(amounts.pairs(data)),
-        "variables": amounts.pairs(env),
-        "secrets": dict(amounts.pairs(secret)),
-        "network": network,
-        "resources": _resources(cpu, memory, disk, processes),
-        "timeouts": amounts.durations(timeout),
-        "retries": amounts.counts(retry),
-        "skip_tests": skip_tests,
-        "priority": priority,
-        "pool": pool,
-        "group": group,
-        "labels": amounts.pairs(label),
-        "aliases": alias or [],
-    }
     connection = client()
+    if sweep:
+        wanted = sweeping.Sweep(sweeping.grid(sweep), max_parallel, best)
+        return sweeping.run(
+            connection, source, wanted, model=model, ignored=include_ignored, options=options
+        )
     made = connection.builds.create(
         source, model=model or None, include_ignored=include_ignored, **options
     )
     return watch(connection, made, follow=follow, wait=wait)
+
+
+def _options(given: Mapping[str, Any]) -> BuildOptions:
+    """Return how to build, from the command's own options."""
+    return {
+        "entry": given["entry"],
+        "params": amounts.values(given["param"]),
+        "requirements": given["requirements"],
+        "python_version": given["python"],
+        "data": dict(amounts.pairs(given["data"])),
+        "variables": amounts.pairs(given["env"]),
+        "secrets": dict(amounts.pairs(given["secret"])),
+        "network": given["network"],
+        "resources": _resources(given["cpu"], given["memory"], given["disk"], given["processes"]),
+        "timeouts": amounts.durations(given["timeout"]),
+        "retries": amounts.counts(given["retry"]),
+        "skip_tests": given["skip_tests"],
+        "priority": given["priority"],
+        "pool": given["pool"],
+        "group": given["group"],
+        "labels": amounts.pairs(given["label"]),
+        "aliases": given["alias"] or [],
+    }
 
 
 def _source(

@@ -51,6 +51,11 @@ def show_list(messages: Iterable[Any], columns: Columns) -> None:
     show_table(list(columns), ([pick(m) for pick in columns.values()] for m in messages))
 
 
+def write_messages(messages: Iterable[Any]) -> None:
+    """Write messages as a JSON list."""
+    write_json([_dict(message) for message in messages])
+
+
 def show_table(
     headings: Sequence[str], rows: Iterable[Sequence[object]], *, title: str = ""
 ) -> None:

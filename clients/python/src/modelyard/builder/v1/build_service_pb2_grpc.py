@@ -89,7 +89,8 @@ class BuildServiceServicer(object):
 
     def ListBuilds(self, request, context):
         """List a project's builds, newest first. Filter fields: `model` (its id),
-        `state`, `creator`, `create_time`, `pool`, `priority`, `labels.K`.
+        `state`, `creator`, `create_time`, `pool`, `priority`, `group`,
+        `labels.K`.
 
         Errors: INVALID_ARGUMENT INVALID_FILTER, INVALID_PAGE_TOKEN.
         """

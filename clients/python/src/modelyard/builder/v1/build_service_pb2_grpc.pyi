@@ -47,7 +47,8 @@ class BuildServiceStub:
         modelyard.builder.v1.build_service_pb2.ListBuildsResponse,
     ]
     """List a project's builds, newest first. Filter fields: `model` (its id),
-    `state`, `creator`, `create_time`, `pool`, `priority`, `labels.K`.
+    `state`, `creator`, `create_time`, `pool`, `priority`, `group`,
+    `labels.K`.
 
     Errors: INVALID_ARGUMENT INVALID_FILTER, INVALID_PAGE_TOKEN.
     """
@@ -106,7 +107,8 @@ class BuildServiceAsyncStub:
         modelyard.builder.v1.build_service_pb2.ListBuildsResponse,
     ]
     """List a project's builds, newest first. Filter fields: `model` (its id),
-    `state`, `creator`, `create_time`, `pool`, `priority`, `labels.K`.
+    `state`, `creator`, `create_time`, `pool`, `priority`, `group`,
+    `labels.K`.
 
     Errors: INVALID_ARGUMENT INVALID_FILTER, INVALID_PAGE_TOKEN.
     """
@@ -171,7 +173,8 @@ class BuildServiceServicer(metaclass=abc.ABCMeta):
         context: _ServicerContext,
     ) -> typing.Union[modelyard.builder.v1.build_service_pb2.ListBuildsResponse, collections.abc.Awaitable[modelyard.builder.v1.build_service_pb2.ListBuildsResponse]]:
         """List a project's builds, newest first. Filter fields: `model` (its id),
-        `state`, `creator`, `create_time`, `pool`, `priority`, `labels.K`.
+        `state`, `creator`, `create_time`, `pool`, `priority`, `group`,
+        `labels.K`.
 
         Errors: INVALID_ARGUMENT INVALID_FILTER, INVALID_PAGE_TOKEN.
         """

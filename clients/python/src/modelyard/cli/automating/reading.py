@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -12,6 +11,7 @@ from google.protobuf.duration_pb2 import Duration
 
 from modelyard._values import encode_value
 from modelyard.builder.v1 import automation_pb2, build_pb2
+from modelyard.cli import amounts
 from modelyard.cli.automating.document import Section, Value, entries, parse
 from modelyard.cli.gates import parse_gate
 from modelyard.errors import InvalidArgumentError
@@ -20,10 +20,6 @@ from modelyard.rollouts import Analysis, make_plan
 if TYPE_CHECKING:
     from modelyard._names import Names
 
-_LENGTH = re.compile(r"([0-9]{1,9})(s|min|m|h|d)")
-_UNITS = {"s": "seconds", "min": "minutes", "m": "minutes", "h": "hours", "d": "days"}
-_SIZE = re.compile(r"([0-9]{1,12}(?:\.[0-9]{1,6})?)\s*([KMGT]i?B)?")
-_POWERS = {"K": 1, "M": 2, "G": 3, "T": 4}
 _SOURCES = {
     "run": automation_pb2.METRIC_SOURCE_RUN_LAST,
     "best of run": automation_pb2.METRIC_SOURCE_RUN_BEST,
@@ -226,7 +222,8 @@ def _deploy(section: Section, names: Names) -> automation_pb2.DeployAction:
     conditions = section.find("only_if")
     for condition in conditions.items() if conditions else ():
         text = condition.read(str)
-        deploy.conditions.append(_checked(condition, lambda _, t=text: parse_gate(t)))
+        gate = _checked(condition, lambda _, t=text: parse_gate(t, project=names.default))
+        deploy.conditions.append(gate)
     canary = section.find("canary")
     if canary is not None:
         steps = [item.read(int) for item in canary.items()]
@@ -296,17 +293,9 @@ def _seconds(value: Value | None) -> float:
     """Read a length of time such as `90s`, `10m`, `6h` or `1d`."""
     if value is None:
         return 0.0
-    found = _LENGTH.fullmatch(str(value.data))
-    if found is None:
-        value.place.refuse("must be a length of time, such as 90s, 10m, 6h or 1d")
-    return timedelta(**{_UNITS[found[2]]: int(found[1])}).total_seconds()
+    return float(_checked(value, amounts.duration, text=str(value.data)))
 
 
 def _size(value: Value) -> int:
-    """Read a size such as `512MiB` or `2 GB`."""
-    found = _SIZE.fullmatch(str(value.data))
-    if found is None:
-        value.place.refuse("must be a size, such as 512MiB or 2GB")
-    unit = found[2] or ""
-    factor = (1024 if "i" in unit else 1000) ** _POWERS.get(unit[:1], 0)
-    return int(float(found[1]) * factor)
+    """Read a size such as `512MiB` or `2G`."""
+    return int(_checked(value, amounts.size, text=str(value.data)))
