@@ -50,13 +50,21 @@ def page(
     request: build_service_pb2.ListBuildsRequest, builds: Sequence[Build], size: int
 ) -> build_service_pb2.ListBuildsResponse:
     """Write a page of builds, given one more than it holds when there are more."""
-    response = build_service_pb2.ListBuildsResponse(builds=[build(b) for b in builds[:size]])
+    response = build_service_pb2.ListBuildsResponse(builds=[_listed(b) for b in builds[:size]])
     if len(builds) > size:
         last = builds[size - 1]
         time_us = (last.create_time - EPOCH) // timedelta(microseconds=1)
         key = (time_us, last.name.build)
         response.next_page_token = pagination.encode_token(list_query(request), key)
     return response
+
+
+def _listed(found: Build) -> build_pb2.Build:
+    """Write a build as lists have it: a page of differences could be too large for a message."""
+    message = build(found)
+    if message.spec.HasField("origin"):
+        message.spec.origin.ClearField("diff")
+    return message
 
 
 def build(found: Build) -> build_pb2.Build:

@@ -135,6 +135,8 @@ def _git_url(url: str, field: str) -> str:
         raise invalid_field(field, "must be an https:// or http:// URL; SSH is not spoken")
     if parts.username or parts.password is not None:
         raise invalid_field(field, "must hold no credentials; name a secret")
+    if parts.query or parts.fragment:
+        raise invalid_field(field, "must have neither a query nor a fragment")
     return url
 
 

@@ -149,9 +149,15 @@ async def test_a_build_of_a_repository_with_data_and_secrets(
     assert not [part for part in (TOKEN, GIT_TOKEN, "4711", "0815") if part in said]
 
 
+def packs(stack: Stack) -> list[Path]:
+    """Find where bytes are stored by now."""
+    return [path for path in (stack.data / "artifact").rglob("packs/**/*") if path.is_file()]
+
+
 async def test_what_cannot_be_provided_says_what_is_missing(
     stack: Stack, environments: Path, tmp_path: Path
 ) -> None:
+    (stack.data / "rows.csv").write_text("a\nb\nc\n")
     source = tmp_path / "churn"
     source.mkdir()
     (source / "model.py").write_text(MODEL)
@@ -160,6 +166,8 @@ async def test_what_cannot_be_provided_says_what_is_missing(
     (source / "conflict.txt").write_text("semver==3.0.2\nsemver==3.0.1\n")
     async with stack.client() as client, stack.worker(environments=environments):
         await client.secrets.set("token", TOKEN)
+        await dataset(client, stack.data)
+        stored = packs(stack)
         create = client.builds.create
         orders = [
             await create(source, requirements="wrong.lock"),
@@ -167,9 +175,13 @@ async def test_what_cannot_be_provided_says_what_is_missing(
             await create(source, requirements="no.txt"),
             await create(source, python_version="3.99"),
             await create(source, timeouts={"environment": 0.001}),
+            await create(source, data={"train": "prices/1"}, priority=-1),
             await create(source, secrets={"TOKEN": "token"}, priority=-1),
         ]
         await client.secrets.delete("token")
+        assert stored
+        for path in stored:
+            path.write_bytes(path.read_bytes()[:-1])
         failures = [(await ended(client, order.name)).failure for order in orders]
     found = [(failure.reason, failure.message) for failure in failures]
     for (reason, message), (expected, part) in zip(
@@ -180,6 +192,7 @@ async def test_what_cannot_be_provided_says_what_is_missing(
             ("SOURCE_INVALID", r"the source has no no\.txt"),
             ("ENVIRONMENT_FAILED", r"Python 3\.99 is not on this worker"),
             ("TIMEOUT", r"the environment phase took longer than 0\.001 seconds"),
+            ("DATA_MISSING", "'train', projects/default/datasets/prices/versions/1: "),
             ("SECRET_MISSING", "secrets/token does not exist"),
         ],
         strict=True,

@@ -88,7 +88,8 @@ class BuildServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def ListBuilds(self, request, context):
-        """List a project's builds, newest first. Filter fields: `model` (its id),
+        """List a project's builds, newest first, without the differences of their
+        sources (`spec.origin.diff`). Filter fields: `model` (its id),
         `state`, `creator`, `create_time`, `pool`, `priority`, `group`,
         `labels.K`.
 

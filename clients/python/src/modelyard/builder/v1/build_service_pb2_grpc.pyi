@@ -46,7 +46,8 @@ class BuildServiceStub:
         modelyard.builder.v1.build_service_pb2.ListBuildsRequest,
         modelyard.builder.v1.build_service_pb2.ListBuildsResponse,
     ]
-    """List a project's builds, newest first. Filter fields: `model` (its id),
+    """List a project's builds, newest first, without the differences of their
+    sources (`spec.origin.diff`). Filter fields: `model` (its id),
     `state`, `creator`, `create_time`, `pool`, `priority`, `group`,
     `labels.K`.
 
@@ -106,7 +107,8 @@ class BuildServiceAsyncStub:
         modelyard.builder.v1.build_service_pb2.ListBuildsRequest,
         modelyard.builder.v1.build_service_pb2.ListBuildsResponse,
     ]
-    """List a project's builds, newest first. Filter fields: `model` (its id),
+    """List a project's builds, newest first, without the differences of their
+    sources (`spec.origin.diff`). Filter fields: `model` (its id),
     `state`, `creator`, `create_time`, `pool`, `priority`, `group`,
     `labels.K`.
 
@@ -172,7 +174,8 @@ class BuildServiceServicer(metaclass=abc.ABCMeta):
         request: modelyard.builder.v1.build_service_pb2.ListBuildsRequest,
         context: _ServicerContext,
     ) -> typing.Union[modelyard.builder.v1.build_service_pb2.ListBuildsResponse, collections.abc.Awaitable[modelyard.builder.v1.build_service_pb2.ListBuildsResponse]]:
-        """List a project's builds, newest first. Filter fields: `model` (its id),
+        """List a project's builds, newest first, without the differences of their
+        sources (`spec.origin.diff`). Filter fields: `model` (its id),
         `state`, `creator`, `create_time`, `pool`, `priority`, `group`,
         `labels.K`.
 
