@@ -62,6 +62,22 @@ class AutomationDelegations:
         """Return such a credential, renewed just now: so metadata knows that the work is ours."""
         return (await self._renew(automation)).credential
 
+    async def still_may(self, automation: Automation, error: ServiceError) -> bool:
+        """Say whether whoever wrote an automation has its rights, after a service doubted it.
+
+        When not, the automation is suspended. It may only be that a credential was too old.
+        """
+        if error.reason not in LOST:
+            return True
+        try:
+            await self._renew(automation)
+        except ServiceError as lost:
+            if lost.reason not in LOST:
+                raise
+            await self.suspend(automation, lost)
+            return False
+        return True
+
     async def suspend(self, automation: Automation, error: ServiceError) -> None:
         """Suspend an automation whose principal lost the rights, with what waits to begin."""
         why = f"{automation.principal} lost a right that it needs: {error.message}"

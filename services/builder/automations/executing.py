@@ -17,7 +17,7 @@ from datetime import datetime, timedelta
 from services.builder import store as build_store
 from services.builder import transitions
 from services.builder.automations import execution_store, explaining, store
-from services.builder.automations.delegating import LOST, AutomationDelegations, right_lost
+from services.builder.automations.delegating import AutomationDelegations, right_lost
 from services.builder.automations.domain import (
     MAX_EXPLANATION,
     Automation,
@@ -116,26 +116,27 @@ class Executing:
     async def _step(self, execution: Execution, automation: Automation) -> None:
         try:
             credential = await self._delegations.fresh(automation)
-        except ServiceError as error:
-            if error.reason not in LOST:
-                raise
-            await self._delegations.suspend(automation, error)
-            why = f"{automation.principal} lost a right that it needs: {error.message}"
-            await self._save(right_lost(execution, why, self._clock()), after=timedelta())
-            return
-        work = _Work(execution, automation, credential)
-        try:
-            after = await self._steps[execution.state](work)
+            after = await self._steps[execution.state](_Work(execution, automation, credential))
         except ServiceError as error:
             if error.reason in _PASSING:
                 raise
-            after = self._ended(
-                execution, ExecutionState.FAILED, error.message, FailureReason.REFUSED
-            )
+            after = await self._refused(execution, automation, error)
         wait = self._poll if after == execution else timedelta()
         kept = await self._save(after, after=wait)
         if not kept and after.build and not execution.build:
             await self._abandon(after)
+
+    async def _refused(
+        self, execution: Execution, automation: Automation, error: ServiceError
+    ) -> Execution:
+        """End an execution that a service refused something, for lost rights or otherwise."""
+        if not await self._delegations.still_may(automation, error):
+            why = f"{automation.principal} lost a right that it needs: {error.message}"
+            return right_lost(execution, why, self._clock())
+        if error.reason is Reason.INVALID_CREDENTIAL:
+            return execution  # its credential was too old; the new one is taken next time
+        why = error.message
+        return self._ended(execution, ExecutionState.FAILED, why, FailureReason.REFUSED)
 
     async def _begin(self, work: _Work) -> Execution:
         """Order the build, once no earlier execution is in progress."""

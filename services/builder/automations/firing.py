@@ -13,6 +13,7 @@ from services.builder.automations.domain import (
     MAX_WAITING,
     Automation,
     CatchUp,
+    Cause,
     Execution,
     ExecutionState,
     Occurrence,
@@ -47,7 +48,7 @@ def fire(
     found = execution_store.find_execution(tx.connection, name)
     if found is not None:
         return automation, found
-    left_out = occurrence.dropped or _overlap(tx, automation)
+    left_out = occurrence.dropped or _overlap(tx, automation, occurrence)
     number = automation.executions + 1
     execution = Execution(
         name=name,
@@ -67,10 +68,15 @@ def fire(
     return replace(automation, executions=number, last_execution=name.execution), execution
 
 
-def _overlap(tx: Transaction, automation: Automation) -> str:
-    """Say why an automation cannot take another execution on now; empty: it can."""
+def _overlap(tx: Transaction, automation: Automation, occurrence: Occurrence) -> str:
+    """Say why an automation cannot take another execution on now; empty: it can.
+
+    Who wants each occurrence, or runs it by hand, does not want one left out.
+    """
     active = execution_store.active_executions(tx.connection, automation.name)
-    if active and automation.draft.overlap is Overlap.SKIP:
+    draft, by_hand = automation.draft, occurrence.cause is Cause.MANUAL
+    waits = draft.overlap is Overlap.QUEUE or draft.catch_up is CatchUp.ALL or by_hand
+    if active and not waits:
         return f"execution {active[0].name.execution} was still {active[0].state}"
     if len(active) >= MAX_WAITING:
         return f"{len(active)} executions were waiting already"

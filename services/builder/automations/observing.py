@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 
 from services.builder.automations import crossing, store
-from services.builder.automations.delegating import LOST, AutomationDelegations
+from services.builder.automations.delegating import AutomationDelegations
 from services.builder.automations.domain import (
     MAX_CAUGHT_UP,
     MAX_REPORTS,
@@ -99,9 +99,7 @@ class Observing:
             credential = await self._delegations.fresh(automation)
             seen = await self._see(automation, credential)
         except ServiceError as error:
-            if error.reason in LOST:
-                await self._delegations.suspend(automation, error)
-                return
+            await self._delegations.still_may(automation, error)
             extra = {"automation": str(automation.name), "reason": error.reason.value}
             logger.warning("trigger not looked at", extra=extra)
             return

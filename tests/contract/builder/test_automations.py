@@ -168,12 +168,13 @@ async def test_a_build_that_fails_fails_the_execution(small: Opening) -> None:
         started = await plant.client.automations.run("daily")
         taken = await plant.yard.take(wait=20)
         assert taken.build.spec.labels["automation"] == "daily"
+        again = await plant.client.automations.run("daily")  # by hand: it waits its turn
+        assert again.state == PENDING
         await plant.yard.end(taken.lease, "TRAIN_FAILED")
         failed = await plant.ended(started.name)
         assert (failed.state, failed.failure.reason) == (FAILED, "BUILD_FAILED")
         assert "TRAIN_FAILED: so it is" in failed.explanation
 
-        again = await plant.client.automations.run("daily")
         building = await plant.reach(again.name, BUILDING)
         assert (await plant.client.automations.cancel(again.name)).state == CANCELLED
         cancelled = await plant.yard.get(building.build)
@@ -316,6 +317,8 @@ async def test_what_may_not_be_said(small: Opening) -> None:
             await plant.automate(deploy=live_if_better())
         await plant.automate(cron("0 0 * * *"))
         stale = await plant.client.automations.get("daily")
+        same = await plant.client.automations.apply("daily", stale)
+        assert (same.etag, same.next_time) == (stale.etag, stale.next_time)
         await plant.client.automations.disable("daily")
         assert not (await plant.client.automations.get("daily")).HasField("next_time")
         with pytest.raises(Exception, match="changed since"):

@@ -72,7 +72,9 @@ class _CatchUpPolicyEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._
     CATCH_UP_POLICY_LATEST: _CatchUpPolicy.ValueType  # 2
     """The latest is executed, however late. Earlier ones are dropped."""
     CATCH_UP_POLICY_ALL: _CatchUpPolicy.ValueType  # 3
-    """Each is executed, in order; the latest 100 when there are more."""
+    """Each is executed, in order, whatever `overlap` says; the latest 100 when
+    there are more.
+    """
 
 class CatchUpPolicy(_CatchUpPolicy, metaclass=_CatchUpPolicyEnumTypeWrapper):
     """CatchUpPolicy says what becomes of occurrences of time that came due while no
@@ -88,7 +90,9 @@ recorded as SKIPPED. Earlier ones are dropped.
 CATCH_UP_POLICY_LATEST: CatchUpPolicy.ValueType  # 2
 """The latest is executed, however late. Earlier ones are dropped."""
 CATCH_UP_POLICY_ALL: CatchUpPolicy.ValueType  # 3
-"""Each is executed, in order; the latest 100 when there are more."""
+"""Each is executed, in order, whatever `overlap` says; the latest 100 when
+there are more.
+"""
 global___CatchUpPolicy = CatchUpPolicy
 
 class _OverlapPolicy:
@@ -106,7 +110,7 @@ class _OverlapPolicyEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._
 
 class OverlapPolicy(_OverlapPolicy, metaclass=_OverlapPolicyEnumTypeWrapper):
     """OverlapPolicy says what becomes of an occurrence while an execution of the
-    same automation is in progress.
+    same automation is in progress. A run by hand always waits.
     """
 
 OVERLAP_POLICY_UNSPECIFIED: OverlapPolicy.ValueType  # 0
