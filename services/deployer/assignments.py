@@ -4,20 +4,30 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterable
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 
 from services.common import events, outbox
 from services.common.database import Database, Transaction
-from services.common.errors import invalid_field, not_found, wrong_state
+from services.common.errors import (
+    Reason,
+    ServiceError,
+    invalid_field,
+    not_found,
+    wrong_state,
+)
 from services.common.events import EventBus
 from services.common.names import ArtifactName, DeploymentName, EnvironmentName
 from services.deployer import journal, rules
 from services.deployer.delegations import Delegations
 from services.deployer.domain import Assignment, Deployment, Report
 from services.deployer.metadata import Grant
+from services.deployer.store import controllers
 from services.deployer.store import deployments as store
 from services.deployer.store.environments import find_environment, set_address
 
 PAGE = 100
+LEASE_SECONDS = 45.0
+"""Three times what a quiet stream waits at most before it shows that it lives."""
 
 Assigned = list[tuple[DeploymentName, Assignment]]
 
@@ -39,9 +49,16 @@ class Assignments:
         self._bus = bus
         self._delegations = delegations
 
-    async def watch(self, environment: EnvironmentName, after: int | None) -> AsyncIterator[Batch]:
-        """Yield what is assigned, or changed after a sequence; then each change, for ever."""
+    async def watch(
+        self, environment: EnvironmentName, after: int | None, *, controller: str
+    ) -> AsyncIterator[Batch]:
+        """Yield what is assigned, or changed after a sequence; then each change, for ever.
+
+        Raises:
+            ServiceError: LEASE_LOST when another controller holds the lease.
+        """
         first = await self._database.read(lambda tx: _first(tx, environment, after))
+        await self._database.write(lambda tx: _take_lease(tx, environment, controller))
         assigned, sequence = first.assigned, first.sequence
         for start in range(0, len(assigned) - PAGE, PAGE):
             # A reader that stops here begins again: the sequence is not yet its cursor.
@@ -50,12 +67,15 @@ class Assignments:
         changes = events.tail(self._database, self._bus, journal.ASSIGNMENTS, sequence)
         async for changed in changes:
             sequence = changed[-1].sequence if changed else sequence
+            await self._database.write(lambda tx: _take_lease(tx, environment, controller))
             names = _names(changed, environment)
-            yield Batch(await self._present(names), sequence)
+            yield Batch(await self._present(environment, names), sequence)
 
-    async def report(self, name: DeploymentName, report: Report, *, address: str) -> None:
-        """Take a controller's report."""
-        await self._database.write(lambda tx: _report(tx, name, report, address))
+    async def report(
+        self, name: DeploymentName, report: Report, *, address: str, controller: str
+    ) -> None:
+        """Take a controller's report; refuse with LEASE_LOST that of another than the holder."""
+        await self._database.write(lambda tx: _report(tx, name, report, address, controller))
 
     async def grant(self, name: DeploymentName, artifact: ArtifactName) -> Grant:
         """Return a credential that reads an assigned artifact for whoever deployed it."""
@@ -67,10 +87,12 @@ class Assignments:
         revision = _assigned_revision(deployment, artifact)
         return await self._delegations.reading(name, revision)
 
-    async def _present(self, names: set[str]) -> Assigned:
+    async def _present(self, environment: EnvironmentName, names: set[str]) -> Assigned:
         if not names:
             return []
-        return await self._database.read(lambda tx: store.find_assignments(tx.connection, names))
+        return await self._database.read(
+            lambda tx: _ours(tx, environment, store.find_assignments(tx.connection, names))
+        )
 
 
 def _first(tx: Transaction, environment: EnvironmentName, after: int | None) -> Batch:
@@ -80,7 +102,8 @@ def _first(tx: Transaction, environment: EnvironmentName, after: int | None) -> 
         raise not_found(environment)
     sequence = outbox.last_sequence(tx.connection, journal.ASSIGNMENTS)
     if after is None:
-        return Batch(store.list_assigned(tx.connection, environment), sequence)
+        everything = store.list_assigned(tx.connection, environment)
+        return Batch(_ours(tx, environment, everything), sequence)
     names: set[str] = set()
     while after < sequence:
         page = outbox.read_events(tx.connection, journal.ASSIGNMENTS, after, PAGE)
@@ -89,7 +112,29 @@ def _first(tx: Transaction, environment: EnvironmentName, after: int | None) -> 
         names |= _names(page, environment)
         after = page[-1].sequence
     found = store.find_assignments(tx.connection, names) if names else []
-    return Batch(found, max(sequence, after))
+    return Batch(_ours(tx, environment, found), max(sequence, after))
+
+
+def _ours(tx: Transaction, environment: EnvironmentName, assigned: Assigned) -> Assigned:
+    """Leave EXTERNAL environments out of a watch of many: their controllers name them."""
+    if "-" not in (environment.project, environment.environment):
+        return assigned
+    return store.without_external(tx.connection, assigned)
+
+
+def _take_lease(tx: Transaction, environment: EnvironmentName, controller: str) -> None:
+    now = datetime.now(UTC)
+    expire_time = now + timedelta(seconds=LEASE_SECONDS)
+    holder = controllers.take_lease(
+        tx.connection, environment, controller, now=now, expire_time=expire_time
+    )
+    if holder != controller:
+        raise _held_by(holder, environment)
+
+
+def _held_by(holder: str, environment: EnvironmentName) -> ServiceError:
+    message = f"controller {holder} carries out what is deployed in {environment}"
+    return ServiceError(Reason.LEASE_LOST, message, resource=str(environment))
 
 
 def _names(changed: Iterable[outbox.Event], environment: EnvironmentName) -> set[str]:
@@ -103,7 +148,12 @@ def _names(changed: Iterable[outbox.Event], environment: EnvironmentName) -> set
     }
 
 
-def _report(tx: Transaction, name: DeploymentName, report: Report, address: str) -> None:
+def _report(
+    tx: Transaction, name: DeploymentName, report: Report, address: str, controller: str
+) -> None:
+    holder = controllers.lease_holder(tx.connection, name.parent, datetime.now(UTC))
+    if holder not in ("", controller):
+        raise _held_by(holder, name.parent)
     deployment = store.find_deployment(tx.connection, name, lock=True)
     if deployment is None:
         raise not_found(name)

@@ -24,6 +24,7 @@ from services.deployer.domain import (
     Goal,
     Report,
     Revision,
+    TargetKind,
     VariantReport,
     VariantState,
     Verdict,
@@ -36,6 +37,11 @@ MAX_FAILURE = 4_000
 MAX_ADDRESS = 300
 MAX_VARIANTS = 64
 _UNKNOWN = VariantReport(0, VariantState.STARTING)
+_TARGETS: dict[int, TargetKind] = {
+    environment_pb2.TARGET_KIND_UNSPECIFIED: TargetKind.PROCESS,
+    environment_pb2.TARGET_KIND_PROCESS: TargetKind.PROCESS,
+    environment_pb2.TARGET_KIND_EXTERNAL: TargetKind.EXTERNAL,
+}
 _CONTROLLER = re.compile(r"[a-z0-9-]{1,63}")
 _ADDRESS = re.compile(r"[A-Za-z0-9.:\[\]_-]+:[0-9]{1,5}")
 
@@ -57,7 +63,15 @@ def encode_environment(environment: Environment) -> environment_pb2.Environment:
         etag=environment.etag,
         create_time=timestamp(environment.create_time),
         update_time=timestamp(environment.update_time),
+        target=environment_pb2.TargetKind.Value(f"TARGET_KIND_{environment.target}"),
     )
+
+
+def decode_target(value: int) -> TargetKind:
+    """Decode who carries out what is deployed in an environment, or refuse it."""
+    if value not in _TARGETS:
+        raise invalid_field("environment.target", "must be PROCESS or EXTERNAL")
+    return _TARGETS[value]
 
 
 def check_description(text: str, field: str) -> str:

@@ -26,17 +26,18 @@ class ControllerServicer(controller_service_pb2_grpc.ControllerServiceServicer):
         environment = EnvironmentName.parse(request.environment, "environment", wildcard=True)
         stream = f"assignments {environment}"
         (after,) = decode_cursor(request.cursor, stream, tuple[int]) or (None,)
-        async for batch in self._assignments.watch(environment, after):
+        controller = codec.check_controller(request.controller)
+        async for batch in self._assignments.watch(environment, after, controller=controller):
             yield _encode_batch(batch, encode_cursor(stream, (batch.sequence,)))
 
     async def ReportStatus(  # noqa: D102
         self, request: pb.ReportStatusRequest, context: Any
     ) -> pb.ReportStatusResponse:
-        codec.check_controller(request.controller)
+        controller = codec.check_controller(request.controller)
         name = DeploymentName.parse(request.status.deployment, "status.deployment")
         report = codec.decode_report(request.status)
         address = codec.check_address(request.address)
-        await self._assignments.report(name, report, address=address)
+        await self._assignments.report(name, report, address=address, controller=controller)
         return pb.ReportStatusResponse()
 
     async def CreateGrant(  # noqa: D102

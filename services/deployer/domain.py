@@ -130,6 +130,13 @@ class Verdict:
     explanation: str
 
 
+class TargetKind(StrEnum):
+    """Say who carries out what is deployed in an environment."""
+
+    PROCESS = "PROCESS"
+    EXTERNAL = "EXTERNAL"
+
+
 @dataclass(frozen=True, slots=True)
 class Environment:
     """Where models go live."""
@@ -142,6 +149,7 @@ class Environment:
     """Counts its writes but those of the address."""
     create_time: datetime
     update_time: datetime
+    target: TargetKind = TargetKind.PROCESS
 
     @property
     def etag(self) -> str:

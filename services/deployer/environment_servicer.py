@@ -16,7 +16,7 @@ from services.deployer.approvals import Approvals
 from services.deployer.environments import EnvironmentChange, Environments
 
 PATHS = frozenset({"description", "gates"})
-OUTPUT_ONLY = frozenset({"name", "address", "etag", "create_time", "update_time"})
+OUTPUT_ONLY = frozenset({"name", "address", "etag", "create_time", "update_time", "target"})
 
 
 class EnvironmentServicer(environment_service_pb2_grpc.EnvironmentServiceServicer):
@@ -37,6 +37,7 @@ class EnvironmentServicer(environment_service_pb2_grpc.EnvironmentServiceService
             name,
             description=codec.check_description(environment.description, "environment.description"),
             gates=gate_codec.decode_gates(environment.gates, "environment.gates"),
+            target=codec.decode_target(environment.target),
             credential=call.caller.credential,
             key=call.key(request),
         )

@@ -9,7 +9,7 @@ from services.common.database import Database, Transaction
 from services.common.errors import already_exists, etag_mismatch, not_found
 from services.common.idempotency import Key, once
 from services.common.names import EnvironmentName, ProjectName
-from services.deployer.domain import Environment, Gate
+from services.deployer.domain import Environment, Gate, TargetKind
 from services.deployer.metadata import Metadata
 from services.deployer.store import environments as store
 
@@ -37,13 +37,14 @@ class Environments:
         *,
         description: str,
         gates: tuple[Gate, ...],
+        target: TargetKind,
         credential: str,
         key: Key | None,
     ) -> Environment:
         """Create an environment in a project that exists."""
         await self._metadata.check_project(ProjectName(name.project), credential=credential)
         now = datetime.now(UTC)
-        environment = Environment(name, description, gates, "", 1, now, now)
+        environment = Environment(name, description, gates, "", 1, now, now, target)
 
         def insert(tx: Transaction) -> Environment:
             if not store.insert_environment(tx.connection, environment):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import signal
 import subprocess
 from pathlib import Path
 
@@ -40,14 +41,50 @@ def version(embedded: EmbeddedSuite) -> str:
         return build(client, "clients", level=5.0).version
 
 
-def test_typescript_lists_versions_follows_a_build_and_reads_an_artifact(
-    embedded: EmbeddedSuite, version: str
+@pytest.fixture(scope="module")
+def npm() -> str:
+    """Install and generate the TypeScript example; return the program that runs it."""
+    found = shutil.which("npm")
+    assert found, "npm is needed"
+    run(found, "install", "--no-package-lock", "--no-fund", cwd=TYPESCRIPT)
+    run(found, "run", "generate", cwd=TYPESCRIPT)
+    run(found, "run", "check", cwd=TYPESCRIPT)
+    return found
+
+
+def test_a_controller_in_typescript(
+    embedded: EmbeddedSuite, version: str, npm: str, tmp_path: Path
 ) -> None:
-    npm = shutil.which("npm")
-    assert npm, "npm is needed"
-    run(npm, "install", "--no-package-lock", "--no-fund", cwd=TYPESCRIPT)
-    run(npm, "run", "generate", cwd=TYPESCRIPT)
-    run(npm, "run", "check", cwd=TYPESCRIPT)
+    """It follows an environment of its own, with verified bytes and no storage key."""
+    token = embedded.layout.admin_token.with_name("agent.token").read_text().strip()
+    with embedded.client() as client:
+        client.environments.create("edge", external=True)
+        controller = subprocess.Popen(
+            (npm, "run", "controller", "--", "edge", str(tmp_path)),
+            cwd=TYPESCRIPT,
+            env={**os.environ, "MODELYARD_SERVER": embedded.address, "MODELYARD_TOKEN": token},
+            start_new_session=True,
+        )
+        try:
+            client.deployments.deploy(version, environment="edge")
+            live = client.deployments.wait("clients", environment="edge", timeout=120)
+            assert live.state == deployment_pb2.DEPLOYMENT_STATE_LIVE, live
+            (fetched,) = tmp_path.iterdir()
+            digest = client.versions.get(version).artifact.rpartition("/")[2]
+            assert fetched.name == digest
+            for file in client.artifacts.files(version):
+                assert (fetched / file.path).stat().st_size == file.size_bytes
+            client.deployments.stop("clients", environment="edge")
+            stopped = client.deployments.wait("clients", environment="edge", timeout=60)
+            assert stopped.state == deployment_pb2.DEPLOYMENT_STATE_STOPPED
+        finally:
+            os.killpg(controller.pid, signal.SIGTERM)
+            controller.wait(20)
+
+
+def test_typescript_lists_versions_follows_a_build_and_reads_an_artifact(
+    embedded: EmbeddedSuite, version: str, npm: str
+) -> None:
     said = run(
         *(npm, "start", "--", "clients"),
         cwd=TYPESCRIPT,

@@ -4,32 +4,15 @@
 //   MODELYARD_SERVER=127.0.0.1:7070 MODELYARD_TOKEN_FILE=… npm start -- MODEL
 
 import { createHash } from "node:crypto";
-import { readFileSync } from "node:fs";
-import { createClient, type Interceptor } from "@connectrpc/connect";
-import { createGrpcTransport } from "@connectrpc/connect-node";
+import { createClient } from "@connectrpc/connect";
+import { connect, credential, project } from "./connection.ts";
 import { ArtifactService } from "./gen/modelyard/artifact/v1/artifact_service_pb.ts";
 import { BuildService } from "./gen/modelyard/builder/v1/build_service_pb.ts";
 import { BuildState, PhaseKind, PhaseState } from "./gen/modelyard/builder/v1/build_pb.ts";
 import { ModelService } from "./gen/modelyard/metadata/v1/model_service_pb.ts";
 import { VersionState } from "./gen/modelyard/metadata/v1/version_pb.ts";
 
-const server = process.env.MODELYARD_SERVER ?? "127.0.0.1:7070";
-const project = `projects/${process.env.MODELYARD_PROJECT ?? "default"}`;
-
-function credential(): string {
-  if (process.env.MODELYARD_TOKEN) return process.env.MODELYARD_TOKEN;
-  const file = process.env.MODELYARD_TOKEN_FILE;
-  if (!file) throw new Error("set MODELYARD_TOKEN or MODELYARD_TOKEN_FILE");
-  return readFileSync(file, "utf8").trim();
-}
-
-const authorised: Interceptor = (next) => (request) => {
-  request.header.set("authorization", `Bearer ${token}`);
-  return next(request);
-};
-
-const token = credential();
-const transport = createGrpcTransport({ baseUrl: `http://${server}`, interceptors: [authorised] });
+const transport = connect(credential());
 const models = createClient(ModelService, transport);
 const builds = createClient(BuildService, transport);
 const artifacts = createClient(ArtifactService, transport);

@@ -83,7 +83,7 @@ class ControlPlane:
 
     async def _watch(self) -> AsyncIterator[Told]:
         request = controller_service_pb2.WatchAssignmentsRequest(
-            environment=self._environment, cursor=self._cursor
+            environment=self._environment, cursor=self._cursor, controller=self._controller
         )
         metadata = [("authorization", f"Bearer {await self._token()}")]
         stream = self._stub.WatchAssignments(request, metadata=metadata)

@@ -9,7 +9,7 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
 from services.common.names import EnvironmentName
-from services.deployer.domain import Environment, Gate
+from services.deployer.domain import Environment, Gate, TargetKind
 from services.deployer.store.tables import ENVIRONMENTS, insert
 
 
@@ -67,6 +67,7 @@ def _environment_row(environment: Environment) -> dict[str, Any]:
         "description": environment.description,
         "gates": msgspec.msgpack.encode(environment.gates),
         "address": environment.address,
+        "target": environment.target.value,
         "edition": environment.edition,
         "create_time": environment.create_time,
         "update_time": environment.update_time,
@@ -82,4 +83,5 @@ def _environment(row: Any) -> Environment:
         edition=row.edition,
         create_time=row.create_time,
         update_time=row.update_time,
+        target=TargetKind(row.target),
     )

@@ -23,6 +23,7 @@ ENVIRONMENTS = sa.Table(
     sa.Column("description", sa.Text, nullable=False),
     sa.Column("gates", sa.LargeBinary, nullable=False),
     sa.Column("address", sa.Text, nullable=False),
+    sa.Column("target", sa.Text, nullable=False),
     sa.Column("edition", sa.BigInteger, nullable=False),
     sa.Column("create_time", Timestamp, nullable=False),
     sa.Column("update_time", Timestamp, nullable=False),
@@ -85,6 +86,14 @@ USES = sa.Table(
     sa.Column("version", sa.Text, primary_key=True),
     # False: metadata may or may not have been told; it is told again.
     sa.Column("recorded", sa.Boolean, nullable=False),
+)
+CONTROLLERS = sa.Table(
+    "controllers",
+    METADATA,
+    # What is watched: one environment, or a pattern that stands for many.
+    sa.Column("scope", sa.Text, primary_key=True),
+    sa.Column("holder", sa.Text, nullable=False),
+    sa.Column("expire_time", Timestamp, nullable=False),
 )
 APPROVALS = sa.Table(
     "approvals",

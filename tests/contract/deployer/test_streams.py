@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import aclosing
 from typing import TYPE_CHECKING, Any
 
 import grpc
 import pytest
-from modelyard.deployer.v1 import deployment_service_pb2
+from modelyard.deployer.v1 import (
+    deployment_service_pb2,
+    environment_pb2,
+    environment_service_pb2,
+)
 
-from tests.contract.deployer.registry import PROJECT, Registry
+from tests.contract.deployer.registry import MODEL, PROJECT, Registry
 from tests.contract.deployer.test_rollouts import make_live
 from tests.contract.deployer.yard import (
+    BROKEN,
     DEPLOYMENT,
     ENVIRONMENT,
     FAILED,
@@ -113,3 +119,44 @@ async def test_a_version_gone_in_the_meantime_fails_the_wish(
         failed = await yard.ada.until(lambda d: d.state == FAILED)
     assert failed.failure.reason == "FETCH_FAILED"
     assert failed.live_revision == 2
+
+
+async def test_one_controller_at_a_time(yard: Yard) -> None:
+    await make_live(yard, 1)
+    assignment = await yard.controller.until(lambda a: weights(a) == {1: 100})
+    with pytest.raises(grpc.aio.AioRpcError) as second:
+        async for _ in yard.controller.watch(controller="another"):
+            pass
+    assert second.value.code() is grpc.StatusCode.ABORTED
+    assert reason_of(second.value) == "LEASE_LOST"
+    assert "controller scripted" in (second.value.details() or "")
+    with pytest.raises(grpc.aio.AioRpcError) as stranger:
+        await yard.controller.report(assignment, {1: BROKEN}, controller="another")
+    assert reason_of(stranger.value) == "LEASE_LOST"
+    await yard.controller.report(assignment, {1: READY})
+
+
+async def test_watches_of_everything_leave_external_environments_out(yard: Yard) -> None:
+    await make_live(yard, 1)
+    external = environment_pb2.Environment(target=environment_pb2.TARGET_KIND_EXTERNAL)
+    request = environment_service_pb2.CreateEnvironmentRequest(
+        parent="projects/p", environment_id="elsewhere", environment=external
+    )
+    await yard.ada.environments("CreateEnvironment", request)
+    elsewhere = "projects/p/environments/elsewhere"
+    deploy = deployment_service_pb2.DeployVersionRequest(
+        parent=elsewhere, version=f"{MODEL}/versions/1"
+    )
+    await yard.ada.deployments("DeployVersion", deploy)
+
+    async def seen(environment: str, controller: str) -> set[str]:
+        watch = yard.controller.watch("", environment, controller=controller)
+        async with aclosing(watch):
+            async for message in watch:
+                if message.assignments:
+                    return {a.deployment for a in message.assignments}
+        raise AssertionError
+
+    async with asyncio.timeout(30):
+        assert await seen(elsewhere, "theirs") == {f"{elsewhere}/deployments/churn"}
+        assert await seen("projects/-/environments/-", "agent") == {DEPLOYMENT}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import math
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -166,9 +166,11 @@ class ScriptedController:
         self._metadata = [("authorization", f"Bearer {token}")]
         self.seen: list[assignment_pb2.Assignment] = []
 
-    async def watch(self, cursor: str = "", environment: str = ENVIRONMENT) -> AsyncIterator[Any]:
+    async def watch(
+        self, cursor: str = "", environment: str = ENVIRONMENT, *, controller: str = "scripted"
+    ) -> AsyncGenerator[Any, None]:
         request = controller_service_pb2.WatchAssignmentsRequest(
-            environment=environment, cursor=cursor
+            environment=environment, cursor=cursor, controller=controller
         )
         stream = self._stub.WatchAssignments(request, metadata=self._metadata)
         try:
@@ -198,6 +200,7 @@ class ScriptedController:
         applied: bool = True,
         failure: tuple[str, str] | None = None,
         traffic: dict[int, rollout_pb2.VariantTraffic] | None = None,
+        controller: str = "scripted",
     ) -> None:
         report = assignment_pb2.AssignmentStatus(
             deployment=assignment.deployment,
@@ -211,7 +214,7 @@ class ScriptedController:
             if traffic and revision in traffic:
                 variant.traffic.CopyFrom(traffic[revision])
         request = controller_service_pb2.ReportStatusRequest(
-            controller="scripted", status=report, address="127.0.0.1:7080"
+            controller=controller, status=report, address="127.0.0.1:7080"
         )
         await self._stub.ReportStatus(request, metadata=self._metadata, timeout=10)
 

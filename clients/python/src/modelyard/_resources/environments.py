@@ -21,13 +21,16 @@ class _Environments(Group):
         *,
         description: str = "",
         gates: Sequence[environment_pb2.Gate] = (),
+        external: bool = False,
         project: Ref | None = None,
     ) -> Call[environment_pb2.Environment]:
-        """Create an environment."""
+        """Create an environment; an `external` one is served by a controller that is not ours."""
+        pb = environment_pb2
+        target = pb.TARGET_KIND_EXTERNAL if external else pb.TARGET_KIND_PROCESS
         request = service.CreateEnvironmentRequest(
             parent=self._names.project(project),
             environment_id=environment_id,
-            environment=environment_pb2.Environment(description=description, gates=gates),
+            environment=pb.Environment(description=description, gates=gates, target=target),
             request_id=new_request_id(),
         )
         return call(request, service.CreateEnvironmentResponse, lambda r: r.environment)

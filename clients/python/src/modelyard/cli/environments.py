@@ -43,11 +43,17 @@ def create_environment(
         list[str] | None,
         typer.Option(help="E.g. 'accuracy>=0.9', 'better:accuracy', 'tests'; repeatable."),
     ] = None,
+    external: Annotated[
+        bool, typer.Option("--external", help="A controller that is not ours serves it.")
+    ] = False,
 ) -> None:
     """Create an environment with its gates; they are written as the manual says."""
     connection = client()
     made = connection.environments.create(
-        environment, description=description, gates=_gates(connection, gate)
+        environment,
+        description=description,
+        gates=_gates(connection, gate),
+        external=external,
     )
     _show_environment(made)
 

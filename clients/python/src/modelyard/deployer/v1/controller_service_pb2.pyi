@@ -22,19 +22,23 @@ class WatchAssignmentsRequest(google.protobuf.message.Message):
 
     ENVIRONMENT_FIELD_NUMBER: builtins.int
     CURSOR_FIELD_NUMBER: builtins.int
+    CONTROLLER_FIELD_NUMBER: builtins.int
     environment: builtins.str
     """Required. `projects/{project}/environments/{environment}`;
-    `projects/-/environments/-` for every environment.
+    `projects/-/environments/-` for every environment but the EXTERNAL ones.
     """
     cursor: builtins.str
     """Optional. The last cursor seen; empty: everything as it is now."""
+    controller: builtins.str
+    """Required. The controller's own id, at most 63 characters of `[a-z0-9-]`."""
     def __init__(
         self,
         *,
         environment: builtins.str = ...,
         cursor: builtins.str = ...,
+        controller: builtins.str = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["cursor", b"cursor", "environment", b"environment"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["controller", b"controller", "cursor", b"cursor", "environment", b"environment"]) -> None: ...
 
 global___WatchAssignmentsRequest = WatchAssignmentsRequest
 

@@ -64,7 +64,12 @@ class ControllerServiceServicer(object):
         that changed since. Only the newest assignment of a deployment is sent. A
         quiet stream sends a message with only a cursor at least every 15 seconds.
 
-        Errors: NOT_FOUND RESOURCE_NOT_FOUND; INVALID_ARGUMENT INVALID_CURSOR.
+        While the stream is open its controller holds the lease of what it watches,
+        and for 45 seconds after it broke: another controller's watch is refused, so
+        that two never carry out the same. The same controller may always come back.
+
+        Errors: NOT_FOUND RESOURCE_NOT_FOUND; INVALID_ARGUMENT INVALID_CURSOR,
+        INVALID_FIELD; ABORTED LEASE_LOST when another controller holds the lease.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -74,7 +79,8 @@ class ControllerServiceServicer(object):
         """Report what was made of an assignment. A report about an older generation
         than the last one reported is ignored.
 
-        Errors: NOT_FOUND RESOURCE_NOT_FOUND.
+        Errors: NOT_FOUND RESOURCE_NOT_FOUND; ABORTED LEASE_LOST when another
+        controller holds the environment's lease.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -32,7 +32,12 @@ class ControllerServiceStub:
     that changed since. Only the newest assignment of a deployment is sent. A
     quiet stream sends a message with only a cursor at least every 15 seconds.
 
-    Errors: NOT_FOUND RESOURCE_NOT_FOUND; INVALID_ARGUMENT INVALID_CURSOR.
+    While the stream is open its controller holds the lease of what it watches,
+    and for 45 seconds after it broke: another controller's watch is refused, so
+    that two never carry out the same. The same controller may always come back.
+
+    Errors: NOT_FOUND RESOURCE_NOT_FOUND; INVALID_ARGUMENT INVALID_CURSOR,
+    INVALID_FIELD; ABORTED LEASE_LOST when another controller holds the lease.
     """
 
     ReportStatus: grpc.UnaryUnaryMultiCallable[
@@ -42,7 +47,8 @@ class ControllerServiceStub:
     """Report what was made of an assignment. A report about an older generation
     than the last one reported is ignored.
 
-    Errors: NOT_FOUND RESOURCE_NOT_FOUND.
+    Errors: NOT_FOUND RESOURCE_NOT_FOUND; ABORTED LEASE_LOST when another
+    controller holds the environment's lease.
     """
 
     CreateGrant: grpc.UnaryUnaryMultiCallable[
@@ -71,7 +77,12 @@ class ControllerServiceAsyncStub:
     that changed since. Only the newest assignment of a deployment is sent. A
     quiet stream sends a message with only a cursor at least every 15 seconds.
 
-    Errors: NOT_FOUND RESOURCE_NOT_FOUND; INVALID_ARGUMENT INVALID_CURSOR.
+    While the stream is open its controller holds the lease of what it watches,
+    and for 45 seconds after it broke: another controller's watch is refused, so
+    that two never carry out the same. The same controller may always come back.
+
+    Errors: NOT_FOUND RESOURCE_NOT_FOUND; INVALID_ARGUMENT INVALID_CURSOR,
+    INVALID_FIELD; ABORTED LEASE_LOST when another controller holds the lease.
     """
 
     ReportStatus: grpc.aio.UnaryUnaryMultiCallable[
@@ -81,7 +92,8 @@ class ControllerServiceAsyncStub:
     """Report what was made of an assignment. A report about an older generation
     than the last one reported is ignored.
 
-    Errors: NOT_FOUND RESOURCE_NOT_FOUND.
+    Errors: NOT_FOUND RESOURCE_NOT_FOUND; ABORTED LEASE_LOST when another
+    controller holds the environment's lease.
     """
 
     CreateGrant: grpc.aio.UnaryUnaryMultiCallable[
@@ -112,7 +124,12 @@ class ControllerServiceServicer(metaclass=abc.ABCMeta):
         that changed since. Only the newest assignment of a deployment is sent. A
         quiet stream sends a message with only a cursor at least every 15 seconds.
 
-        Errors: NOT_FOUND RESOURCE_NOT_FOUND; INVALID_ARGUMENT INVALID_CURSOR.
+        While the stream is open its controller holds the lease of what it watches,
+        and for 45 seconds after it broke: another controller's watch is refused, so
+        that two never carry out the same. The same controller may always come back.
+
+        Errors: NOT_FOUND RESOURCE_NOT_FOUND; INVALID_ARGUMENT INVALID_CURSOR,
+        INVALID_FIELD; ABORTED LEASE_LOST when another controller holds the lease.
         """
 
     @abc.abstractmethod
@@ -124,7 +141,8 @@ class ControllerServiceServicer(metaclass=abc.ABCMeta):
         """Report what was made of an assignment. A report about an older generation
         than the last one reported is ignored.
 
-        Errors: NOT_FOUND RESOURCE_NOT_FOUND.
+        Errors: NOT_FOUND RESOURCE_NOT_FOUND; ABORTED LEASE_LOST when another
+        controller holds the environment's lease.
         """
 
     @abc.abstractmethod

@@ -26,33 +26,35 @@ from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__
 from modelyard.metadata.v1 import model_pb2 as modelyard_dot_metadata_dot_v1_dot_model__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\'modelyard/deployer/v1/environment.proto\x12\x15modelyard.deployer.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a!modelyard/metadata/v1/model.proto\"\xdd\x01\n\x0b\x45nvironment\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x13\n\x0b\x64\x65scription\x18\x02 \x01(\t\x12*\n\x05gates\x18\x03 \x03(\x0b\x32\x1b.modelyard.deployer.v1.Gate\x12\x0f\n\x07\x61\x64\x64ress\x18\x04 \x01(\t\x12\x0c\n\x04\x65tag\x18\x05 \x01(\t\x12/\n\x0b\x63reate_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0bupdate_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\xe6\x03\n\x04Gate\x12\x0f\n\x07gate_id\x18\x01 \x01(\t\x12\x42\n\x10metric_threshold\x18\x02 \x01(\x0b\x32&.modelyard.deployer.v1.MetricThresholdH\x00\x12\x41\n\x10\x62\x65tter_than_live\x18\x03 \x01(\x0b\x32%.modelyard.deployer.v1.BetterThanLiveH\x00\x12:\n\x0ctests_passed\x18\x04 \x01(\x0b\x32\".modelyard.deployer.v1.TestsPassedH\x00\x12\x46\n\x12\x65valuation_present\x18\x05 \x01(\x0b\x32(.modelyard.deployer.v1.EvaluationPresentH\x00\x12@\n\x0fsignature_valid\x18\x06 \x01(\x0b\x32%.modelyard.deployer.v1.SignatureValidH\x00\x12>\n\x0e\x66ormat_allowed\x18\x07 \x01(\x0b\x32$.modelyard.deployer.v1.FormatAllowedH\x00\x12\x33\n\x08\x61pproved\x18\x08 \x01(\x0b\x32\x1f.modelyard.deployer.v1.ApprovedH\x00\x42\x0b\n\tcondition\"\x86\x01\n\x0fMetricThreshold\x12\x0e\n\x06metric\x18\x01 \x01(\t\x12\x11\n\tthreshold\x18\x02 \x01(\x01\x12/\n\x04goal\x18\x03 \x01(\x0e\x32!.modelyard.metadata.v1.MetricGoal\x12\x0e\n\x06strict\x18\x04 \x01(\x08\x12\x0f\n\x07\x64\x61taset\x18\x05 \x01(\t\"\x82\x01\n\x0e\x42\x65tterThanLive\x12\x0e\n\x06metric\x18\x01 \x01(\t\x12\x0e\n\x06margin\x18\x02 \x01(\x01\x12/\n\x04goal\x18\x03 \x01(\x0e\x32!.modelyard.metadata.v1.MetricGoal\x12\x0e\n\x06strict\x18\x04 \x01(\x08\x12\x0f\n\x07\x64\x61taset\x18\x05 \x01(\t\"\r\n\x0bTestsPassed\"4\n\x11\x45valuationPresent\x12\x0e\n\x06metric\x18\x01 \x01(\t\x12\x0f\n\x07\x64\x61taset\x18\x02 \x01(\t\"%\n\x0eSignatureValid\x12\x13\n\x0bpublic_keys\x18\x01 \x03(\t\"#\n\rFormatAllowed\x12\x12\n\nunverified\x18\x01 \x01(\x08\"\x19\n\x08\x41pproved\x12\r\n\x05\x63ount\x18\x01 \x01(\x05\"o\n\x08\x41pproval\x12\x0f\n\x07version\x18\x01 \x01(\t\x12\x11\n\tprincipal\x18\x02 \x01(\t\x12\x0e\n\x06reason\x18\x03 \x01(\t\x12/\n\x0b\x63reate_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"C\n\x0bGateVerdict\x12\x0f\n\x07gate_id\x18\x01 \x01(\t\x12\x0e\n\x06passed\x18\x02 \x01(\x08\x12\x13\n\x0b\x65xplanation\x18\x03 \x01(\tb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\'modelyard/deployer/v1/environment.proto\x12\x15modelyard.deployer.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a!modelyard/metadata/v1/model.proto\"\x90\x02\n\x0b\x45nvironment\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x13\n\x0b\x64\x65scription\x18\x02 \x01(\t\x12*\n\x05gates\x18\x03 \x03(\x0b\x32\x1b.modelyard.deployer.v1.Gate\x12\x0f\n\x07\x61\x64\x64ress\x18\x04 \x01(\t\x12\x0c\n\x04\x65tag\x18\x05 \x01(\t\x12/\n\x0b\x63reate_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0bupdate_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x31\n\x06target\x18\x08 \x01(\x0e\x32!.modelyard.deployer.v1.TargetKind\"\xe6\x03\n\x04Gate\x12\x0f\n\x07gate_id\x18\x01 \x01(\t\x12\x42\n\x10metric_threshold\x18\x02 \x01(\x0b\x32&.modelyard.deployer.v1.MetricThresholdH\x00\x12\x41\n\x10\x62\x65tter_than_live\x18\x03 \x01(\x0b\x32%.modelyard.deployer.v1.BetterThanLiveH\x00\x12:\n\x0ctests_passed\x18\x04 \x01(\x0b\x32\".modelyard.deployer.v1.TestsPassedH\x00\x12\x46\n\x12\x65valuation_present\x18\x05 \x01(\x0b\x32(.modelyard.deployer.v1.EvaluationPresentH\x00\x12@\n\x0fsignature_valid\x18\x06 \x01(\x0b\x32%.modelyard.deployer.v1.SignatureValidH\x00\x12>\n\x0e\x66ormat_allowed\x18\x07 \x01(\x0b\x32$.modelyard.deployer.v1.FormatAllowedH\x00\x12\x33\n\x08\x61pproved\x18\x08 \x01(\x0b\x32\x1f.modelyard.deployer.v1.ApprovedH\x00\x42\x0b\n\tcondition\"\x86\x01\n\x0fMetricThreshold\x12\x0e\n\x06metric\x18\x01 \x01(\t\x12\x11\n\tthreshold\x18\x02 \x01(\x01\x12/\n\x04goal\x18\x03 \x01(\x0e\x32!.modelyard.metadata.v1.MetricGoal\x12\x0e\n\x06strict\x18\x04 \x01(\x08\x12\x0f\n\x07\x64\x61taset\x18\x05 \x01(\t\"\x82\x01\n\x0e\x42\x65tterThanLive\x12\x0e\n\x06metric\x18\x01 \x01(\t\x12\x0e\n\x06margin\x18\x02 \x01(\x01\x12/\n\x04goal\x18\x03 \x01(\x0e\x32!.modelyard.metadata.v1.MetricGoal\x12\x0e\n\x06strict\x18\x04 \x01(\x08\x12\x0f\n\x07\x64\x61taset\x18\x05 \x01(\t\"\r\n\x0bTestsPassed\"4\n\x11\x45valuationPresent\x12\x0e\n\x06metric\x18\x01 \x01(\t\x12\x0f\n\x07\x64\x61taset\x18\x02 \x01(\t\"%\n\x0eSignatureValid\x12\x13\n\x0bpublic_keys\x18\x01 \x03(\t\"#\n\rFormatAllowed\x12\x12\n\nunverified\x18\x01 \x01(\x08\"\x19\n\x08\x41pproved\x12\r\n\x05\x63ount\x18\x01 \x01(\x05\"o\n\x08\x41pproval\x12\x0f\n\x07version\x18\x01 \x01(\t\x12\x11\n\tprincipal\x18\x02 \x01(\t\x12\x0e\n\x06reason\x18\x03 \x01(\t\x12/\n\x0b\x63reate_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"C\n\x0bGateVerdict\x12\x0f\n\x07gate_id\x18\x01 \x01(\t\x12\x0e\n\x06passed\x18\x02 \x01(\x08\x12\x13\n\x0b\x65xplanation\x18\x03 \x01(\t*\\\n\nTargetKind\x12\x1b\n\x17TARGET_KIND_UNSPECIFIED\x10\x00\x12\x17\n\x13TARGET_KIND_PROCESS\x10\x01\x12\x18\n\x14TARGET_KIND_EXTERNAL\x10\x02\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'modelyard.deployer.v1.environment_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
+  _globals['_TARGETKIND']._serialized_start=1522
+  _globals['_TARGETKIND']._serialized_end=1614
   _globals['_ENVIRONMENT']._serialized_start=135
-  _globals['_ENVIRONMENT']._serialized_end=356
-  _globals['_GATE']._serialized_start=359
-  _globals['_GATE']._serialized_end=845
-  _globals['_METRICTHRESHOLD']._serialized_start=848
-  _globals['_METRICTHRESHOLD']._serialized_end=982
-  _globals['_BETTERTHANLIVE']._serialized_start=985
-  _globals['_BETTERTHANLIVE']._serialized_end=1115
-  _globals['_TESTSPASSED']._serialized_start=1117
-  _globals['_TESTSPASSED']._serialized_end=1130
-  _globals['_EVALUATIONPRESENT']._serialized_start=1132
-  _globals['_EVALUATIONPRESENT']._serialized_end=1184
-  _globals['_SIGNATUREVALID']._serialized_start=1186
-  _globals['_SIGNATUREVALID']._serialized_end=1223
-  _globals['_FORMATALLOWED']._serialized_start=1225
-  _globals['_FORMATALLOWED']._serialized_end=1260
-  _globals['_APPROVED']._serialized_start=1262
-  _globals['_APPROVED']._serialized_end=1287
-  _globals['_APPROVAL']._serialized_start=1289
-  _globals['_APPROVAL']._serialized_end=1400
-  _globals['_GATEVERDICT']._serialized_start=1402
-  _globals['_GATEVERDICT']._serialized_end=1469
+  _globals['_ENVIRONMENT']._serialized_end=407
+  _globals['_GATE']._serialized_start=410
+  _globals['_GATE']._serialized_end=896
+  _globals['_METRICTHRESHOLD']._serialized_start=899
+  _globals['_METRICTHRESHOLD']._serialized_end=1033
+  _globals['_BETTERTHANLIVE']._serialized_start=1036
+  _globals['_BETTERTHANLIVE']._serialized_end=1166
+  _globals['_TESTSPASSED']._serialized_start=1168
+  _globals['_TESTSPASSED']._serialized_end=1181
+  _globals['_EVALUATIONPRESENT']._serialized_start=1183
+  _globals['_EVALUATIONPRESENT']._serialized_end=1235
+  _globals['_SIGNATUREVALID']._serialized_start=1237
+  _globals['_SIGNATUREVALID']._serialized_end=1274
+  _globals['_FORMATALLOWED']._serialized_start=1276
+  _globals['_FORMATALLOWED']._serialized_end=1311
+  _globals['_APPROVED']._serialized_start=1313
+  _globals['_APPROVED']._serialized_end=1338
+  _globals['_APPROVAL']._serialized_start=1340
+  _globals['_APPROVAL']._serialized_end=1451
+  _globals['_GATEVERDICT']._serialized_start=1453
+  _globals['_GATEVERDICT']._serialized_end=1520
 # @@protoc_insertion_point(module_scope)

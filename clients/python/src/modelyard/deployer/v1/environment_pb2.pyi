@@ -7,12 +7,43 @@ import builtins
 import collections.abc
 import google.protobuf.descriptor
 import google.protobuf.internal.containers
+import google.protobuf.internal.enum_type_wrapper
 import google.protobuf.message
 import google.protobuf.timestamp_pb2
 import modelyard.metadata.v1.model_pb2
+import sys
 import typing
 
+if sys.version_info >= (3, 10):
+    import typing as typing_extensions
+else:
+    import typing_extensions
+
 DESCRIPTOR: google.protobuf.descriptor.FileDescriptor
+
+class _TargetKind:
+    ValueType = typing.NewType("ValueType", builtins.int)
+    V: typing_extensions.TypeAlias = ValueType
+
+class _TargetKindEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._EnumTypeWrapper[_TargetKind.ValueType], builtins.type):
+    DESCRIPTOR: google.protobuf.descriptor.EnumDescriptor
+    TARGET_KIND_UNSPECIFIED: _TargetKind.ValueType  # 0
+    """PROCESS."""
+    TARGET_KIND_PROCESS: _TargetKind.ValueType  # 1
+    """The suite's own agents: model servers behind Envoy."""
+    TARGET_KIND_EXTERNAL: _TargetKind.ValueType  # 2
+    """A controller that is not ours; watches of all environments leave it out."""
+
+class TargetKind(_TargetKind, metaclass=_TargetKindEnumTypeWrapper):
+    """TargetKind says who carries out what is deployed in an environment."""
+
+TARGET_KIND_UNSPECIFIED: TargetKind.ValueType  # 0
+"""PROCESS."""
+TARGET_KIND_PROCESS: TargetKind.ValueType  # 1
+"""The suite's own agents: model servers behind Envoy."""
+TARGET_KIND_EXTERNAL: TargetKind.ValueType  # 2
+"""A controller that is not ours; watches of all environments leave it out."""
+global___TargetKind = TargetKind
 
 @typing.final
 class Environment(google.protobuf.message.Message):
@@ -27,6 +58,7 @@ class Environment(google.protobuf.message.Message):
     ETAG_FIELD_NUMBER: builtins.int
     CREATE_TIME_FIELD_NUMBER: builtins.int
     UPDATE_TIME_FIELD_NUMBER: builtins.int
+    TARGET_FIELD_NUMBER: builtins.int
     name: builtins.str
     """Identifier. `projects/{project}/environments/{environment}`."""
     description: builtins.str
@@ -37,6 +69,10 @@ class Environment(google.protobuf.message.Message):
     """
     etag: builtins.str
     """Output only. Changes with every write but the address."""
+    target: global___TargetKind.ValueType
+    """Optional. Immutable. Who carries out what is deployed here; unspecified:
+    PROCESS.
+    """
     @property
     def gates(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___Gate]:
         """Optional. What a version must meet to be deployed here; all of them."""
@@ -59,9 +95,10 @@ class Environment(google.protobuf.message.Message):
         etag: builtins.str = ...,
         create_time: google.protobuf.timestamp_pb2.Timestamp | None = ...,
         update_time: google.protobuf.timestamp_pb2.Timestamp | None = ...,
+        target: global___TargetKind.ValueType = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["create_time", b"create_time", "update_time", b"update_time"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["address", b"address", "create_time", b"create_time", "description", b"description", "etag", b"etag", "gates", b"gates", "name", b"name", "update_time", b"update_time"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["address", b"address", "create_time", b"create_time", "description", b"description", "etag", b"etag", "gates", b"gates", "name", b"name", "target", b"target", "update_time", b"update_time"]) -> None: ...
 
 global___Environment = Environment
 
