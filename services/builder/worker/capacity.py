@@ -76,7 +76,8 @@ class Capacity:
             disk_bytes=wanted.disk_bytes or min(free.disk_bytes, total.disk_bytes // builds),
             process_count=wanted.process_count
             or min(free.process_count, total.process_count // builds),
-            cores=self._cores(cores),
+            # Whoever does not say may use what others leave idle.
+            cores=self._cores(cores) if wanted.cpu_cores else (),
         )
         self._given.append(given)
         return given

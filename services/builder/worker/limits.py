@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -38,12 +37,11 @@ class Limits:
     process_count: int
     """Processes and threads at a time."""
     cores: tuple[int, ...] = ()
-    """The cores that they run on; empty: any."""
+    """The cores that they are bound to; empty: none."""
 
     def variables(self) -> Mapping[str, str]:
         """Return the variables by which libraries learn how many threads to use."""
-        threads = str(max(1, math.ceil(self.cpu_cores)))
-        return dict.fromkeys(_THREADS, threads)
+        return dict.fromkeys(_THREADS, str(len(self.cores))) if self.cores else {}
 
     def around(self) -> list[str]:
         """Return the command that sets what is set from outside: the cores."""

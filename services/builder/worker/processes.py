@@ -161,15 +161,18 @@ async def _proven(cage: Cage, folder: Path) -> Cage:
         said.append(line.text)
 
     await asyncio.to_thread(folder.mkdir, parents=True, exist_ok=True)
-    with TemporaryDirectory(dir=folder) as name:
-        ended = await cage.run(
-            ["true"],
-            room=Room(Path(name), Path(name)),
-            limits=Limits(0, 256 * MIB, 256 * MIB, 64),
-            environment={"PATH": os.defpath},
-            on_stdout=hear,
-            on_stderr=hear,
-        )
+    try:
+        with TemporaryDirectory(dir=folder) as name:
+            ended = await cage.run(
+                ["true"],
+                room=Room(Path(name), Path(name)),
+                limits=Limits(0, 256 * MIB, 256 * MIB, 64),
+                environment={"PATH": os.defpath},
+                on_stdout=hear,
+                on_stderr=hear,
+            )
+    except OSError as error:
+        raise NoSandboxError(str(error)) from error
     if ended.status != 0:
         raise NoSandboxError("; ".join(said) or f"status {ended.status}")
     return cage

