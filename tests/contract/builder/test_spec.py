@@ -175,6 +175,7 @@ async def test_what_cannot_be_provided_says_what_is_missing(
             await create(source, requirements="no.txt"),
             await create(source, python_version="3.99"),
             await create(source, timeouts={"environment": 0.001}),
+            await create(source, timeouts={"provision": 0.001}),
             await create(source, data={"train": "prices/1"}, priority=-1),
             await create(source, secrets={"TOKEN": "token"}, priority=-1),
         ]
@@ -192,6 +193,7 @@ async def test_what_cannot_be_provided_says_what_is_missing(
             ("SOURCE_INVALID", r"the source has no no\.txt"),
             ("ENVIRONMENT_FAILED", r"Python 3\.99 is not on this worker"),
             ("TIMEOUT", r"the environment phase took longer than 0\.001 seconds"),
+            ("TIMEOUT", r"the provision phase took longer than 0\.001 seconds"),
             ("DATA_MISSING", "'train', projects/default/datasets/prices/versions/1: "),
             ("SECRET_MISSING", "secrets/token does not exist"),
         ],

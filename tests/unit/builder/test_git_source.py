@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import socket
 from collections.abc import Iterator
 from pathlib import Path
@@ -116,6 +117,14 @@ async def test_credentials_are_given_to_their_host_alone(server: GitServer, tmp_
         await git_source.fetch(nobody, tmp_path / "nobody", secrets={}, settings=SETTINGS)
     with pytest.raises(GitFailedError, match="does not fetch from http://"):
         await get(server, tmp_path / "plain", settings=WorkerSettings(token_file=""))
+
+
+async def test_a_repository_that_is_too_large(server: GitServer, tmp_path: Path) -> None:
+    server.commit({"model.py": "x", "weights.bin": (PLAIN, os.urandom(4_000_000))})
+    small = WorkerSettings(token_file="", git_http=True, source_bytes=1_000_000)
+    with pytest.raises(GitFailedError, match="File too large"):
+        await get(server, tmp_path / "large", settings=small)
+    assert sorted(os.listdir(tmp_path)) == ["large", "repository"]  # noqa: PTH208 - a test's own
 
 
 async def test_a_fetch_that_is_cancelled_leaves_no_process(tmp_path: Path) -> None:
