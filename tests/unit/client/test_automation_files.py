@@ -12,7 +12,7 @@ from modelyard._values import decode_value
 from modelyard.builder.v1 import automation_pb2, build_pb2
 from modelyard.cli.automating.document import parse
 from modelyard.cli.automating.reading import Wanted, read, read_file
-from modelyard.cli.gates import parse_gate
+from modelyard.cli.gates import parse_gate, words
 from modelyard.errors import InvalidArgumentError
 from modelyard.metadata.v1 import model_pb2
 
@@ -184,6 +184,7 @@ def test_gates(text: str, kind: str, goal: int, number: float, strict: bool) -> 
     condition = getattr(gate, kind)
     found = condition.threshold if kind == "metric_threshold" else condition.margin
     assert (condition.goal, found, condition.strict) == (goal, number, strict)
+    assert parse_gate(words(gate)) == gate
 
 
 @pytest.mark.parametrize("text", ["", "f1", "f1 = 0.7", "f1 > x", "f1 > live - 0.1", "> 1", "a>1e"])

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from modelyard.cli.context import as_json, client
+from modelyard.cli.gates import words
 from modelyard.cli.render import (
     leaf,
     moment,
@@ -163,7 +164,7 @@ def _show(automation: automation_pb2.Automation) -> None:
     from modelyard.builder.v1 import automation_pb2 as pb  # noqa: PLC0415
 
     deploy = automation.action.deploy
-    conditions = ", ".join(gate.gate_id for gate in deploy.conditions)
+    conditions = ", ".join(words(gate) for gate in deploy.conditions)
     source = automation.action.build.git.url or leaf(automation.action.build.source)[:12]
     show_one(
         automation,

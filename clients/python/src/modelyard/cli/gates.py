@@ -58,6 +58,34 @@ def parse_gate(text: str, *, project: str = "") -> environment_pb2.Gate:
     raise InvalidArgumentError(f"{text!r} is no gate: write {FORMS}", reason="INVALID_FIELD")
 
 
+def words(gate: environment_pb2.Gate) -> str:
+    """Write a gate as `parse_gate` reads it; one that is not about a metric by its id."""
+    kind = gate.WhichOneof("condition")
+    if kind not in ("metric_threshold", "better_than_live"):
+        return gate.gate_id
+    condition = gate.metric_threshold if kind == "metric_threshold" else gate.better_than_live
+    dataset = condition.dataset.rpartition("/")[2]
+    where = f" @{dataset}" if dataset else ""
+    return f"{_comparison(gate)}{where}"
+
+
+def _comparison(gate: environment_pb2.Gate) -> str:
+    from modelyard.metadata.v1 import model_pb2 as pb  # noqa: PLC0415
+
+    is_threshold = gate.WhichOneof("condition") == "metric_threshold"
+    condition = gate.metric_threshold if is_threshold else gate.better_than_live
+    sign = {pb.METRIC_GOAL_MAXIMIZE: ">", pb.METRIC_GOAL_MINIMIZE: "<"}.get(condition.goal)
+    operator = f"{sign}{'' if condition.strict else '='}"
+    if is_threshold:
+        bound = f"{gate.metric_threshold.threshold:g}"
+        return f"{condition.metric} {operator if sign else 'reaches'} {bound}"
+    margin = gate.better_than_live.margin
+    if sign is None:
+        return f"better:{condition.metric}" + (f":{margin:g}" if margin else "")
+    step = f" {'+' if sign == '>' else '-'} {margin:g}" if margin else ""
+    return f"{condition.metric} {operator} live{step}"
+
+
 def _better(found: re.Match[str], project: str) -> environment_pb2.Gate:
     from modelyard.deployer.v1 import environment_pb2 as pb  # noqa: PLC0415
 
