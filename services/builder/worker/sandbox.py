@@ -114,7 +114,7 @@ class Sandbox:
         for bind in binds:
             inner += ["--bind" if bind.writable else "--ro-bind", bind.source, bind.inside]
         inner += ["--proc", "/proc", "--dev", "/dev"]
-        inner += ["--size", str(max(limits.memory_bytes // 2, 1)), "--tmpfs", "/dev/shm"]  # noqa: S108
+        inner += ["--size", str(max(limits.memory_bytes, 1)), "--tmpfs", "/dev/shm"]  # noqa: S108
         for device in self._devices():
             inner += ["--dev-bind", device, device]
         inner += ["--remount-ro", "/dev", "--remount-ro", "/", "--chdir", str(room.start), "--"]

@@ -10,6 +10,7 @@ import socket
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import psutil
@@ -39,6 +40,10 @@ for _ in range(10):
         os.write(file, b"x" * (1 << 20))
 while True:
     pass
+"""
+SHARED = """
+for number in range(1_000):
+    open(f"/dev/shm/{number}", "wb").write(b"x" * (1 << 20))
 """
 DELETED = """
 import tempfile
@@ -146,6 +151,7 @@ async def test_nothing_is_reached_from_inside(yard: Yard, tmp_path: Path) -> Non
         ("bytearray(10 << 30)", "OUT_OF_MEMORY", "asked for more than its limit of 300.0 MiB"),
         (HOARD, "OUT_OF_MEMORY", "more than its limit of 300.0 MiB"),
         (NAMELESS, "OUT_OF_MEMORY", "in files of memory"),
+        (SHARED, "OUT_OF_MEMORY", "more than its limit of 300.0 MiB"),
         (DELETED, "DISK_FULL", "more than its limit of 50.0 MiB"),
         (LITTER, "DISK_FULL", "more than its limit of 50.0 MiB"),
         (BOMB, "TOO_MANY_PROCESSES", "limit of 20"),
@@ -193,6 +199,14 @@ async def test_an_ended_command_leaves_nothing_running(yard: Yard, tmp_path: Pat
     assert set(psutil.Process().children(recursive=True)) <= before
 
 
+async def test_the_network_is_the_machines_if_it_is_asked_for(yard: Yard) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as suite:
+        code = f"import socket\nsocket.create_connection({suite.getsockname()!r}, 5)\n"
+        assert (await yard.run(code)).status == 1
+        yard.room = replace(yard.room, network=True)
+        assert (await yard.run(code)).status == 0
+
+
 @pytest.mark.skipif(os.geteuid() != 0, reason="the other tests are of an ordinary account")
 def test_an_ordinary_account_has_the_same_sandbox(tmp_path: Path) -> None:
     """Whoever runs the tests as root runs the one of attacks as another user as well."""
@@ -221,7 +235,8 @@ def test_an_ordinary_account_has_the_same_sandbox(tmp_path: Path) -> None:
 
 async def test_without_a_sandbox_the_limits_are_watched_all_the_same(tmp_path: Path) -> None:
     yard = Yard(await Cage.bare(tmp_path / "sandbox"), tmp_path)
-    ended = await yard.run("import os, time\nfor _ in range(6): os.fork()\ntime.sleep(60)")
+    roomy = replace(LIMITS, memory_bytes=4096 * MIB)
+    ended = await yard.run("import os, time\nfor _ in range(6): os.fork()\ntime.sleep(60)", roomy)
     assert ended.breach is not None
     assert ended.breach.reason == "TOO_MANY_PROCESSES"
     shutil.rmtree(tmp_path / "work")
