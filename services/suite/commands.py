@@ -64,7 +64,6 @@ def demo(
 
 def worker(
     *,
-    server: Annotated[str, typer.Option(help="The suite's address, host:port.")] = "",
     token_file: Annotated[
         Path | None, typer.Option(help="The file with a worker's token, worker.token.")
     ] = None,
@@ -80,16 +79,18 @@ def worker(
 ) -> None:
     """Run builds for a suite, on any machine that reaches it, until SIGTERM.
 
-    What is not given here is read from MODELYARD_SUITE_ADDRESS, MODELYARD_WORKER_TOKEN_FILE and
-    their like. After SIGTERM it takes no more, and hands back what is not done within the grace
-    (MODELYARD_WORKER_GRACE_SECONDS).
+    The suite is that of --server. What is not given is read from MODELYARD_SUITE_ADDRESS,
+    MODELYARD_WORKER_TOKEN_FILE and their like. After SIGTERM it takes no more, and hands back
+    what is not done within the grace (MODELYARD_WORKER_GRACE_SECONDS).
     """
+    from modelyard.cli.context import chosen_server  # noqa: PLC0415
+
     from services.suite.joining import JoinError, environment  # noqa: PLC0415
 
     try:
         variables = environment(
             os.environ,
-            server=server,
+            server=chosen_server(),
             token_file=token_file,
             pool=pool,
             max_builds=max_builds,

@@ -77,6 +77,10 @@ def test_login_build_and_look_around(modelyard: Runner) -> None:
     for words in ("level=4", "TOKEN=token", "COLOUR=red", "team=risk"):
         assert words in shown
     assert "a warning" in modelyard("logs", build["name"]).stdout
+    narrowed = ("--grep", "^a warn", "--stream", "stderr", "--phase", "train", "--tail", "5")
+    printed = modelyard("logs", build["name"], *narrowed, "--since", "1h").stdout
+    assert printed.split("\n") == ["    a warning", ""]
+    assert "RE2" in modelyard("logs", build["name"], "--grep", "(", status=1).stderr
 
     shown = json.loads(modelyard("versions", "show", "lines", "--output=json").stdout)
     assert shown["params"]["level"] == {"int_value": "4"}
@@ -85,6 +89,35 @@ def test_login_build_and_look_around(modelyard: Runner) -> None:
     modelyard("promote", "lines/1", "champion", "--reason", "the only one")
     assert "the only one" in modelyard("aliases", "history", "lines").stdout
     assert "lines/1" in modelyard("versions", "show", "lines@champion").stdout
+
+
+def test_the_queue_is_seen_and_steered(modelyard: Runner) -> None:
+    modelyard("login", modelyard.suite.address, "--token", modelyard.suite.token)
+    assert "at most    0" in modelyard("builds", "limits", "held", "--max-running", "0").stdout
+    order = ("build", str(TINY), "--model", "held", "--no-follow")
+    build = json.loads(modelyard(*order, "-o", "json").stdout)["name"]
+    waits = "0 builds of projects/default/models/held run, of at most 0"
+    assert waits in modelyard("builds", "show", build).stdout
+    assert "model limit" in modelyard("builds", "list", "--filter", 'model = "held"').stdout
+    modelyard("builds", "cancel", build)
+    assert "any" in modelyard("builds", "limits", "held", "--default").stdout
+    refused = modelyard(*order, "--memory", "900T", status=1).stderr
+    assert "no worker of the pool default has" in refused
+    workers = modelyard("workers", "list").stdout
+    assert "default" in workers
+    assert "GiB disk" in workers
+
+
+def test_a_worker_that_cannot_join_says_why(modelyard: Runner, tmp_path: Path) -> None:
+    token = tmp_path / "worker.token"
+    token.write_text("wrong")
+    asked = ("worker", "--server", modelyard.suite.address)
+    assert "--token-file" in modelyard(*asked, status=2).stderr
+    missing = str(tmp_path / "missing")
+    assert "cannot be read" in modelyard(*asked, "--token-file", missing, status=2).stderr
+    own = (*asked, "--token-file", str(token), "--data", str(tmp_path / "data"))
+    assert "no pool" in modelyard(*own, "--pool", "No Pool", status=2).stderr
+    assert "refused the worker" in modelyard(*own, "--max", "2", status=1).stderr
 
 
 def test_push_and_pull_give_the_same_bytes(modelyard: Runner, tmp_path: Path) -> None:

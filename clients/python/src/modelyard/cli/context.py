@@ -49,6 +49,11 @@ def chosen_project() -> str:
     return _context.project
 
 
+def chosen_server() -> str:
+    """Return the suite's address that the command line names; empty: it names none."""
+    return _context.server
+
+
 def client() -> Client:
     """Connect to the suite that the options, the environment or the configuration name."""
     from modelyard import Client  # noqa: PLC0415 - grpc is imported only when it is used
