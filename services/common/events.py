@@ -28,6 +28,7 @@ logger = logging.getLogger(__name__)
 STREAM_LENGTH = 2_000
 STREAM_SECONDS = 3_600
 QUEUE_LENGTH = 1_000
+QUEUE_BYTES = 4 * 1024 * 1024
 POLL_SECONDS = 1.0
 RETRY_SECONDS = 0.5
 BLOCK_MILLISECONDS = 3_000
@@ -37,6 +38,7 @@ PAGE = 200
 ENTRY_BYTES = 256 * 1024
 CANCEL_SECONDS = 0.2
 PENDING = 10_000
+PENDING_BYTES = 64 * 1024 * 1024
 GATHER_SECONDS = 0.01
 EXPIRE_SECONDS = 60.0
 
@@ -50,6 +52,27 @@ class _Carried(msgspec.Struct, array_like=True):
     payload: bytes
 
 
+class _Bounded(asyncio.Queue[Event]):
+    """A queue of events that is full by their number, or by their bytes."""
+
+    def __init__(self, length: int, size: int) -> None:
+        self._room = size
+        super().__init__(length)
+
+    def full(self) -> bool:
+        """Say whether nothing more is taken; the last event taken may go over."""
+        return self._room <= 0 or super().full()
+
+    def _put(self, item: Event) -> None:
+        self._room -= len(item.payload)
+        super()._put(item)
+
+    def _get(self) -> Event:
+        event: Event = super()._get()
+        self._room += len(event.payload)
+        return event
+
+
 class EventBus:
     """A process's connection to Redis Streams, for one service's topics."""
 
@@ -61,7 +84,7 @@ class EventBus:
         self._doorbell = f"{self._prefix}doorbell:{secrets.token_hex(8)}"
         self._followers: dict[str, set[asyncio.Queue[Event]]] = defaultdict(set)
         self._positions: dict[str, str] = {}
-        self._outgoing: asyncio.Queue[Event] = asyncio.Queue(PENDING)
+        self._outgoing = _Bounded(PENDING, PENDING_BYTES)
         # Until when a stream's time to live need not be said again.
         self._expiring: dict[str, float] = {}
 
@@ -75,7 +98,7 @@ class EventBus:
     @contextlib.contextmanager
     def follow(self, topic: str) -> Iterator[asyncio.Queue[Event]]:
         """Receive a topic's events from now on; a full queue drops, the ledger has them."""
-        queue: asyncio.Queue[Event] = asyncio.Queue(QUEUE_LENGTH)
+        queue = _Bounded(QUEUE_LENGTH, QUEUE_BYTES)
         self._followers[topic].add(queue)
         if len(self._followers[topic]) == 1:
             self._positions[self._prefix + topic] = "$"

@@ -151,7 +151,7 @@ class Yard:
 
     def stream(self, build: str, cursor: str = "", **wanted: Any) -> Any:
         request = build_service_pb2.StreamBuildEventsRequest(build=build, cursor=cursor, **wanted)
-        return self.builds.StreamBuildEvents(request, metadata=self._bearer("admin"), timeout=30)
+        return self.builds.StreamBuildEvents(request, metadata=self._bearer("admin"), timeout=1_200)
 
     async def events(self, build: str, cursor: str = "", **wanted: Any) -> list[Any]:
         """Read a stream to its end."""
