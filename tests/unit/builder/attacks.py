@@ -20,6 +20,9 @@ from typing import Any
 libc = ctypes.CDLL(None, use_errno=True)
 given: dict[str, Any] = json.loads(Path("attacks.json").read_text())
 
+if given["worker"] in {1, os.getpid()}:  # in a namespace of its own, it may have our number
+    given["worker"] = 4_000_000
+
 
 def read(path: str) -> Callable[[], Any]:
     return lambda: Path(path).read_bytes()[:80].decode(errors="replace")
