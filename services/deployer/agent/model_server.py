@@ -163,7 +163,11 @@ class ModelServerProcess:
 
 def _limits(serving: ServingSpec) -> list[str]:
     """Write how it is served as options; 0 is its own default."""
-    wanted = {"--concurrency": serving.concurrency, "--queue": serving.queue_size}
+    wanted = {
+        "--workers": serving.worker_count,
+        "--concurrency": serving.concurrency,
+        "--queue": serving.queue_size,
+    }
     return [part for option, value in wanted.items() if value for part in (option, str(value))]
 
 

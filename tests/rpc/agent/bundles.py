@@ -34,6 +34,16 @@ class Sum(Model):
         return {"total": x.sum(axis=1) + self.bias}
 
 
+class Mirror(Model):
+    def predict(self, inputs):
+        if "die" in inputs:
+            os._exit(3)
+        if "bf16" in inputs:
+            import ml_dtypes
+            return {"bf16": inputs["bf16"].astype(ml_dtypes.bfloat16)}
+        return {**inputs, "pid": [os.getpid()]}
+
+
 class NeverLoads(Sum):
     def load(self, path):
         print("cannot be loaded", flush=True)

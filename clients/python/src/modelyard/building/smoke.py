@@ -39,11 +39,7 @@ def try_bundle(directory: Path) -> str:
         BundleError: It is no bundle, or the model failed on its example.
     """
     bundle = bundles.read(directory)
-    engine = load_engine(bundle, name=bundle.model, version="0", concurrency=1, queue=0)
-    try:
-        outputs = engine.description.outputs
-    finally:
-        engine.close()
+    outputs = load_engine(bundle, name=bundle.model, version="0").description.outputs
     if bundle.example is None:
         return "the model loads; it has no example, so nothing was predicted"
     if not outputs:

@@ -4,79 +4,76 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import json
 import logging
 import os
-import sys
-import time
 from collections.abc import Coroutine
 from pathlib import Path
 
-from modelyard import bundle as bundles
-from modelyard.bundle import BundleError
-from modelyard.serving.loading import load_engine
-from modelyard.serving.server import Address, serve
-
-logger = logging.getLogger("modelyard.serving")
-
-_PLAIN = frozenset(logging.makeLogRecord({}).__dict__) | {"message", "asctime", "taskName"}
-
-
-class LineFormatter(logging.Formatter):
-    """Write each record as one JSON object a line, tracebacks and all."""
-
-    def format(self, record: logging.LogRecord) -> str:
-        """Return the line for a record."""
-        line = {
-            "time": self.formatTime(record, "%Y-%m-%dT%H:%M:%S%z"),
-            "level": record.levelname,
-            "message": record.getMessage(),
-            **{key: value for key, value in record.__dict__.items() if key not in _PLAIN},
-        }
-        if record.exc_info:
-            line["traceback"] = self.formatException(record.exc_info)
-        return json.dumps(line, default=str)
+from modelyard.serving import logs
+from modelyard.serving.gate import Gate
+from modelyard.serving.metrics import Metrics
+from modelyard.serving.pool import Pool
+from modelyard.serving.server import Address, serve, stop_signal
+from modelyard.serving.starting import FAILED, LoadFailedError, Target, start_engine
+from modelyard.serving.threads import Threads
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Load the bundle and serve it until told to stop; return the exit code."""
     options = _parser().parse_args(arguments)
-    handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(LineFormatter())
-    logging.basicConfig(level=logging.INFO, handlers=[handler], force=True)
-    logging.getLogger("uvicorn").setLevel(logging.WARNING)
-    facts = {"model": options.name, "version": options.version}
-    logger.info("loading", extra={**facts, "bundle": str(options.bundle)})
-    start = time.monotonic()
+    logs.configure()
+    target = Target(options.bundle.absolute(), options.name, options.version)
     try:
-        engine = load_engine(
-            bundles.read(options.bundle),
-            name=options.name,
-            version=options.version,
-            concurrency=options.concurrency,
-            queue=options.queue,
-        )
-    except BundleError as error:
-        logger.error("bundle refused", extra={**facts, "problem": str(error)})
-        return 2
-    except Exception:  # the model is the user's code and may raise anything
-        logger.exception("load failed", extra=facts)
-        return 1
-    logger.info("loaded", extra={**facts, "seconds": round(time.monotonic() - start, 3)})
-    address = Address(options.host, options.http_port, options.grpc_port)
-    _run(serve(engine, address, ports_file=options.ports_file))
+        if options.workers > 1:
+            return _run(_serve_by_workers(target, options))
+        runner = Threads(start_engine(target), concurrency=options.concurrency)
+        return _run(_serve_by_threads(runner, options))
+    except LoadFailedError as error:
+        return error.code
+
+
+async def _serve_by_threads(runner: Threads, options: argparse.Namespace) -> int:
+    gate = Gate(runner, Metrics(), queue=options.queue)
+    await serve(gate, _address(options), stop_signal(), ports_file=options.ports_file)
     return 0
 
 
-def _run(service: Coroutine[None, None, None]) -> None:
+async def _serve_by_workers(target: Target, options: argparse.Namespace) -> int:
+    metrics, stop, dead = Metrics(), stop_signal(), asyncio.Event()
+    workers, concurrency = options.workers, options.concurrency
+    pool = Pool(target, workers=workers, concurrency=concurrency, metrics=metrics)
+
+    def end() -> None:
+        dead.set()
+        stop.set()
+
+    try:
+        opening = asyncio.create_task(pool.open(end))
+        stopping = asyncio.create_task(stop.wait())
+        await asyncio.wait({opening, stopping}, return_when=asyncio.FIRST_COMPLETED)
+        if not opening.done():  # told to stop while it loads
+            opening.cancel()
+            return 0
+        await opening
+        gate = Gate(pool, metrics, queue=options.queue * workers)
+        await serve(gate, _address(options), stop, ports_file=options.ports_file)
+    finally:
+        pool.close()
+    return FAILED if dead.is_set() else 0
+
+
+def _address(options: argparse.Namespace) -> Address:
+    return Address(options.host, options.http_port, options.grpc_port)
+
+
+def _run(service: Coroutine[None, None, int]) -> int:
     """Run the service on uvloop where there is one."""
     try:
         from uvloop import new_event_loop  # noqa: PLC0415 - absent on Windows
     except ModuleNotFoundError:
-        asyncio.run(service)
-    else:
-        with asyncio.Runner(loop_factory=new_event_loop) as runner:
-            runner.run(service)
+        return asyncio.run(service)
+    with asyncio.Runner(loop_factory=new_event_loop) as runner:
+        return runner.run(service)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -88,9 +85,19 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--http-port", type=int, default=0, help="0: any free one")
     parser.add_argument("--grpc-port", type=int, default=0, help="0: any free one")
     parser.add_argument("--ports-file", type=Path, help="where to write the ports, as JSON")
-    parser.add_argument("--concurrency", type=int, default=2, help="predictions at once")
-    parser.add_argument("--queue", type=int, default=128, help="requests that may wait")
+    parser.add_argument("--workers", type=_positive, default=1, help="processes that predict")
+    parser.add_argument(
+        "--concurrency", type=_positive, default=1, help="predictions at once in each"
+    )
+    parser.add_argument("--queue", type=int, default=64, help="requests that may wait for each")
     return parser
+
+
+def _positive(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise ValueError(text)
+    return number
 
 
 if __name__ == "__main__":

@@ -1,17 +1,8 @@
-"""The engine: the loaded model, asked in a bounded thread pool.
-
-At most `concurrency` predictions run and `queue` wait; what comes beyond is refused at once, so an
-overloaded server answers quickly instead of slowly failing everyone.
-"""
+"""The engine: the loaded model, asked for the answer to one request at a time and thread."""
 
 from __future__ import annotations
 
-import asyncio
 import logging
-import threading
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
-from typing import TypeVar
 
 from modelyard.bundle import Predictor
 from modelyard.serving.domain import Description, Refusal, Request, ServingError, invalid
@@ -19,44 +10,16 @@ from modelyard.serving.tensors import Array, TensorError, as_text, datatype_of
 
 logger = logging.getLogger(__name__)
 
-T = TypeVar("T")
-
 
 class Engine:
     """Answers requests with one loaded model."""
 
-    def __init__(
-        self, predictor: Predictor, description: Description, *, concurrency: int, queue: int
-    ) -> None:
+    def __init__(self, predictor: Predictor, description: Description) -> None:
         self.description = description
         self._predictor = predictor
-        self._threads = ThreadPoolExecutor(concurrency, thread_name_prefix="predict")
-        self._places = threading.BoundedSemaphore(concurrency + queue)
-        self._draining = False
-
-    @property
-    def ready(self) -> bool:
-        """Say whether new requests are welcome."""
-        return not self._draining
-
-    def start_draining(self) -> None:
-        """Say from now on that the server is not ready; what still comes is still answered."""
-        self._draining = True
-
-    async def run(self, work: Callable[[], T]) -> T:
-        """Run decode, predict and encode of one request in a thread, or refuse it at once."""
-        if not self._places.acquire(blocking=False):
-            raise ServingError(Refusal.OVERLOADED, "too many requests wait: try again later")
-        try:
-            future = self._threads.submit(work)
-        except RuntimeError:  # the pool is closed
-            self._places.release()
-            raise ServingError(Refusal.NOT_READY, "the server is going away") from None
-        future.add_done_callback(lambda _: self._places.release())
-        return await asyncio.wrap_future(future)
 
     def answer(self, request: Request) -> dict[str, Array]:
-        """Predict; called in a thread.
+        """Predict; may be called from several threads.
 
         Raises:
             ServingError: INVALID for what the caller can mend, FAILED for what the model did.
@@ -66,10 +29,6 @@ class Engine:
         if unknown:
             raise invalid(f"no output {unknown[0]!r}: there are {', '.join(outputs)}")
         return {name: outputs[name] for name in request.outputs or outputs}
-
-    def close(self) -> None:
-        """Let the threads end; the ones that predict are not waited for."""
-        self._threads.shutdown(wait=False, cancel_futures=True)
 
     def _inputs(self, request: Request) -> dict[str, Array]:
         known = self.description.inputs

@@ -8,7 +8,7 @@ from typing import Any
 from modelyard.serving import open_inference_service_pb2 as pb
 from modelyard.serving import tensors
 from modelyard.serving.domain import Description, Request, Tensor, TensorDescription, invalid
-from modelyard.serving.tensors import FP16, Array, TensorError
+from modelyard.serving.tensors import BF16, FP16, Array, TensorError
 
 _FIELDS = {
     "BOOL": "bool_contents",
@@ -54,9 +54,9 @@ def decode(message: pb.ModelInferRequest) -> Request:
 def encode(
     outputs: Mapping[str, Array], description: Description, request: Request, *, raw: bool
 ) -> pb.ModelInferResponse:
-    """Make an answer; raw, or typed where every output has a typed form (FP16 has none)."""
+    """Make an answer; raw, or typed where all outputs have a typed form (not FP16, BF16)."""
     datatypes = {name: tensors.datatype_of(array) for name, array in outputs.items()}
-    raw = raw or FP16 in datatypes.values()
+    raw = raw or not {FP16, BF16}.isdisjoint(datatypes.values())
     message = pb.ModelInferResponse(
         model_name=description.name, model_version=description.version, id=request.id
     )

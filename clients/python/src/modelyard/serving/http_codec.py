@@ -6,15 +6,19 @@ header `Inference-Header-Content-Length` says where the JSON ends.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
+
+import numpy as np
+import orjson
 
 from modelyard.serving import tensors
 from modelyard.serving.domain import Description, Request, Tensor, TensorDescription, invalid
 from modelyard.serving.tensors import Array, TensorError
 
+_PLAIN_KINDS = "biuf"
+"""What the encoder of JSON writes as it is, NaN and infinity as null."""
 _UNSUPPORTED = ("shared_memory_region", "classification")
 
 
@@ -35,7 +39,7 @@ def decode(body: bytes, json_length: int | None) -> tuple[Request, WantedForm]:
     if json_length is not None and json_length > len(body):
         raise invalid("Inference-Header-Content-Length exceeds the body")
     end = len(body) if json_length is None else json_length
-    document = _object(_json(body[:end]), "the request")
+    document = _object(_json(memoryview(body)[:end]), "the request")
     raw = memoryview(body)[end:]
     inputs = _inputs(_objects(document, "inputs"), raw)
     parameters = _object(document.get("parameters", {}), "parameters")
@@ -69,7 +73,7 @@ def encode(
 
 def dump(document: Mapping[str, Any]) -> bytes:
     """Return a document as JSON."""
-    return json.dumps(document, separators=(",", ":"), allow_nan=False).encode()
+    return orjson.dumps(document, option=orjson.OPT_SERIALIZE_NUMPY)
 
 
 def describe(description: Description) -> dict[str, Any]:
@@ -127,15 +131,23 @@ def _output(name: str, array: Array, form: WantedForm, parts: list[bytes]) -> di
         parts.append(tensors.to_raw(array))
         return head | {"parameters": {"binary_data_size": len(parts[-1])}}
     try:
-        return head | {"data": tensors.to_values(array)}
+        return head | {"data": _values(array)}
     except TensorError as error:
         raise invalid(f"output {name!r}: {error}") from None
 
 
-def _json(text: bytes) -> object:
+def _values(array: Array) -> Array | list[Any]:
+    """Return the elements as what the encoder of JSON can write, row by row."""
+    dtype = array.dtype
+    if dtype.kind in _PLAIN_KINDS and dtype.isnative and dtype != np.float16:
+        return np.ascontiguousarray(array).reshape(-1)
+    return tensors.to_values(array)
+
+
+def _json(text: bytes | memoryview) -> object:
     try:
-        value: object = json.loads(text)
-    except (ValueError, RecursionError):
+        value: object = orjson.loads(text)  # which takes neither NaN nor Infinity
+    except ValueError:
         raise invalid("the request is not JSON") from None
     return value
 

@@ -22,7 +22,7 @@ from modelyard.serving.tensors import BYTES, Array, datatype_of
 logger = logging.getLogger(__name__)
 
 
-def load_engine(bundle: Bundle, *, name: str, version: str, concurrency: int, queue: int) -> Engine:
+def load_engine(bundle: Bundle, *, name: str, version: str) -> Engine:
     """Verify a bundle, load its model and return the engine that asks it.
 
     Raises:
@@ -33,7 +33,7 @@ def load_engine(bundle: Bundle, *, name: str, version: str, concurrency: int, qu
     predictor = bundles.load(bundle)
     plain = Description(name=name, version=version, platform=f"modelyard_{bundle.loader}")
     if bundle.example is None:
-        return Engine(predictor, plain, concurrency=concurrency, queue=queue)
+        return Engine(predictor, plain)
     request = _example(bundle.example)
     described = Description(
         name=name,
@@ -52,7 +52,7 @@ def load_engine(bundle: Bundle, *, name: str, version: str, concurrency: int, qu
         outputs=tuple(_describe(key, array) for key, array in outputs.items()),
         text_inputs=described.text_inputs,
     )
-    return Engine(predictor, complete, concurrency=concurrency, queue=queue)
+    return Engine(predictor, complete)
 
 
 def verify_environment(bundle: Bundle) -> None:
@@ -82,13 +82,10 @@ def _text_inputs(document: dict[str, Any]) -> frozenset[str]:
 
 def _warm_up(predictor: Predictor, description: Description, request: Request) -> dict[str, Array]:
     """Predict once, so that the first request is quick and the outputs are known."""
-    engine = Engine(predictor, description, concurrency=1, queue=0)
     try:
-        return engine.answer(Request(inputs=request.inputs))
+        return Engine(predictor, description).answer(Request(inputs=request.inputs))
     except ServingError:  # logged by the engine; whoever started the server sees it in its smoke
         return {}
-    finally:
-        engine.close()
 
 
 def _describe(name: str, array: Array) -> TensorDescription:

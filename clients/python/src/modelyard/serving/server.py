@@ -1,7 +1,7 @@
 """The life of the model server: listen, serve, and leave after a drain.
 
-HTTP (uvicorn) and gRPC share one event loop. SIGTERM or SIGINT begin the drain: not ready, no new
-connections, what is in flight gets `DRAIN_SECONDS` to finish.
+HTTP (uvicorn) and gRPC share one event loop. The drain: not ready, no new connections, what is in
+flight gets `DRAIN_SECONDS` to finish.
 """
 
 from __future__ import annotations
@@ -19,10 +19,9 @@ from pathlib import Path
 import grpc
 import uvicorn
 
-from modelyard.serving import open_inference_service_pb2_grpc as pb_grpc
 from modelyard.serving.domain import MAX_REQUEST_BYTES
-from modelyard.serving.engine import Engine
-from modelyard.serving.servicer import InferenceServicer
+from modelyard.serving.gate import Gate
+from modelyard.serving.servicer import add_to
 from modelyard.serving.web import Application
 
 logger = logging.getLogger(__name__)
@@ -45,17 +44,18 @@ class Address:
     grpc_port: int
 
 
-async def serve(engine: Engine, address: Address, *, ports_file: Path | None = None) -> None:
-    """Serve until SIGTERM or SIGINT, then drain and return.
+async def serve(
+    gate: Gate, address: Address, stop: asyncio.Event, *, ports_file: Path | None = None
+) -> None:
+    """Serve until `stop` is set, then drain and return.
 
     Once listening, the ports are written to `ports_file` as `{"http_port": …, "grpc_port": …}`.
     """
     listener = _bind(address.host, address.http_port)
     grpc_server = grpc.aio.server(options=_CHANNEL_OPTIONS)
-    pb_grpc.add_GRPCInferenceServiceServicer_to_server(InferenceServicer(engine), grpc_server)
+    add_to(grpc_server, gate)
     grpc_port = grpc_server.add_insecure_port(f"{address.host}:{address.grpc_port}")
-    http_server = _http_server(engine)
-    stop = _stop_signal()
+    http_server = _http_server(gate)
     await grpc_server.start()
     async with asyncio.TaskGroup() as tasks:
         tasks.create_task(http_server.serve(sockets=[listener]))
@@ -66,11 +66,19 @@ async def serve(engine: Engine, address: Address, *, ports_file: Path | None = N
         logger.info("serving", extra={"host": address.host, **ports})
         await stop.wait()
         logger.info("draining", extra={"seconds": DRAIN_SECONDS})
-        engine.start_draining()
+        gate.start_draining()
         http_server.should_exit = True
         await grpc_server.stop(DRAIN_SECONDS)
-    engine.close()
+    gate.close()
     logger.info("stopped")
+
+
+def stop_signal() -> asyncio.Event:
+    """Return an event that SIGTERM and SIGINT set."""
+    stop = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    return stop
 
 
 class _Server(uvicorn.Server):
@@ -89,10 +97,10 @@ class _Server(uvicorn.Server):
         yield
 
 
-def _http_server(engine: Engine) -> _Server:
+def _http_server(gate: Gate) -> _Server:
     return _Server(
         uvicorn.Config(
-            Application(engine),
+            Application(gate),
             http="httptools",
             ws="none",
             lifespan="off",
@@ -113,13 +121,6 @@ def _bind(host: str, port: int) -> socket.socket:
     listener.bind((host, port))
     listener.set_inheritable(False)
     return listener
-
-
-def _stop_signal() -> asyncio.Event:
-    stop = asyncio.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(number, stop.set)
-    return stop
 
 
 def _publish(path: Path, ports: dict[str, int]) -> None:

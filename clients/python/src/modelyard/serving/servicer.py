@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import logging
 from importlib.metadata import version
 from typing import Any, NoReturn
 
 import grpc
+from google.protobuf.message import Message
 
 from modelyard.serving import grpc_codec
 from modelyard.serving import open_inference_service_pb2 as pb
-from modelyard.serving import open_inference_service_pb2_grpc as pb_grpc
 from modelyard.serving.domain import EXTENSIONS, SERVER_NAME, VERSION_HEADER, Refusal, ServingError
-from modelyard.serving.engine import Engine
-
-logger = logging.getLogger(__name__)
+from modelyard.serving.gate import Gate
+from modelyard.serving.jobs import Job, Protocol
 
 Context = grpc.aio.ServicerContext[Any, Any]
 
@@ -28,11 +26,41 @@ _CODES = {
 }
 
 
-class InferenceServicer(pb_grpc.GRPCInferenceServiceServicer):
-    """Answers the protocol's RPCs from an engine."""
+_SERVICE = pb.DESCRIPTOR.services_by_name["GRPCInferenceService"].full_name
 
-    def __init__(self, engine: Engine) -> None:
-        self._engine = engine
+
+def add_to(server: grpc.aio.Server, gate: Gate) -> None:
+    """Have a server answer the protocol's RPCs.
+
+    Infer requests and their answers stay the bytes that they are: whoever predicts reads them.
+    """
+    servicer = InferenceServicer(gate)
+    handlers: dict[str, Any] = {
+        "ServerLive": _unary(servicer.ServerLive, pb.ServerLiveRequest),
+        "ServerReady": _unary(servicer.ServerReady, pb.ServerReadyRequest),
+        "ServerMetadata": _unary(servicer.ServerMetadata, pb.ServerMetadataRequest),
+        "ModelReady": _unary(servicer.ModelReady, pb.ModelReadyRequest),
+        "ModelMetadata": _unary(servicer.ModelMetadata, pb.ModelMetadataRequest),
+        "ModelInfer": grpc.unary_unary_rpc_method_handler(servicer.ModelInfer),
+    }
+    server.add_generic_rpc_handlers(
+        (grpc.method_handlers_generic_handler(_SERVICE, handlers),),
+    )
+
+
+def _unary(method: Any, request: type[Message]) -> Any:
+    return grpc.unary_unary_rpc_method_handler(
+        method,
+        request_deserializer=request.FromString,
+        response_serializer=lambda answer: answer.SerializeToString(),
+    )
+
+
+class InferenceServicer:
+    """Answers the protocol's RPCs through a gate."""
+
+    def __init__(self, gate: Gate) -> None:
+        self._gate = gate
 
     async def ServerLive(
         self, request: pb.ServerLiveRequest, context: Context
@@ -44,14 +72,14 @@ class InferenceServicer(pb_grpc.GRPCInferenceServiceServicer):
         self, request: pb.ServerReadyRequest, context: Context
     ) -> pb.ServerReadyResponse:
         """Say whether new requests are welcome."""
-        return pb.ServerReadyResponse(ready=self._engine.ready)
+        return pb.ServerReadyResponse(ready=self._gate.is_ready)
 
     async def ModelReady(
         self, request: pb.ModelReadyRequest, context: Context
     ) -> pb.ModelReadyResponse:
         """Say whether the model is ready."""
         await self._check(request.name, request.version, context)
-        return pb.ModelReadyResponse(ready=self._engine.ready)
+        return pb.ModelReadyResponse(ready=self._gate.is_ready)
 
     async def ServerMetadata(
         self, request: pb.ServerMetadataRequest, context: Context
@@ -66,32 +94,20 @@ class InferenceServicer(pb_grpc.GRPCInferenceServiceServicer):
     ) -> pb.ModelMetadataResponse:
         """Describe the model."""
         await self._check(request.name, request.version, context)
-        return grpc_codec.describe(self._engine.description)
+        return grpc_codec.describe(self._gate.description)
 
-    async def ModelInfer(
-        self, request: pb.ModelInferRequest, context: Context
-    ) -> pb.ModelInferResponse:
-        """Predict."""
-        await self._check(request.model_name, request.model_version, context)
+    async def ModelInfer(self, message: bytes, context: Context) -> bytes:
+        """Answer a serialized ModelInferRequest with a serialized ModelInferResponse."""
         try:
-            answer = await self._engine.run(lambda: self._infer(request))
+            result = await self._gate.infer(Job(Protocol.GRPC, message))
         except ServingError as error:
             await _refuse(error, context)
-        except Exception:
-            logger.exception("request failed")
-            await _refuse(ServingError(Refusal.FAILED, "internal error"), context)
-        await context.send_initial_metadata(((VERSION_HEADER, self._engine.description.version),))
-        return answer
-
-    def _infer(self, message: pb.ModelInferRequest) -> pb.ModelInferResponse:
-        request = grpc_codec.decode(message)
-        outputs = self._engine.answer(request)
-        raw = bool(message.raw_input_contents)
-        return grpc_codec.encode(outputs, self._engine.description, request, raw=raw)
+        await context.send_initial_metadata(((VERSION_HEADER, self._gate.description.version),))
+        return result.body
 
     async def _check(self, name: str, version: str, context: Context) -> None:
         try:
-            self._engine.description.check(name, version)
+            self._gate.description.check(name, version)
         except ServingError as error:
             await _refuse(error, context)
 

@@ -18,6 +18,7 @@ Array = NDArray[Any]
 
 BYTES = "BYTES"
 FP16 = "FP16"
+BF16 = "BF16"
 DTYPES: dict[str, np.dtype[Any]] = {
     "BOOL": np.dtype(np.bool_),
     "INT8": np.dtype("<i1"),
@@ -31,10 +32,14 @@ DTYPES: dict[str, np.dtype[Any]] = {
     FP16: np.dtype("<f2"),
     "FP32": np.dtype("<f4"),
     "FP64": np.dtype("<f8"),
+    # numpy has no such type: bfloat16 is the upper half of a float32, as which a model gets it.
+    BF16: np.dtype("<f4"),
     BYTES: np.dtype(object),
 }
-_DATATYPES = {dtype: name for name, dtype in DTYPES.items()}
+_DATATYPES = {dtype: name for name, dtype in DTYPES.items() if name != BF16}
 MAX_RANK = 32
+_MAX_ELEMENTS = 1 << 40
+"""Of a shape without its zeros: more than fits any request, less than numpy gives up at."""
 _LENGTH = struct.Struct("<I")
 
 
@@ -46,6 +51,8 @@ def datatype_of(array: Array) -> str:
     """Return the protocol's datatype of an array; raise TypeError when it has none."""
     if array.dtype.kind in "OSU":
         return BYTES
+    if array.dtype.name == "bfloat16":  # of the package ml_dtypes
+        return BF16
     datatype = _DATATYPES.get(array.dtype.newbyteorder("<"))
     if datatype is None:
         raise TypeError(f"arrays of {array.dtype} have no datatype in the protocol")
@@ -67,6 +74,8 @@ def check_shape(shape: object) -> tuple[int, ...]:
         raise TensorError("shape must be a list of whole numbers, none of them negative")
     if len(sizes) > MAX_RANK:
         raise TensorError(f"shape must have at most {MAX_RANK} dimensions")
+    if math.prod(size or 1 for size in sizes) > _MAX_ELEMENTS:
+        raise TensorError("shape is too large")
     return tuple(sizes)
 
 
@@ -89,9 +98,12 @@ def from_raw(datatype: str, shape: tuple[int, ...], raw: bytes | memoryview) -> 
     dtype = dtype_of(datatype)
     if datatype == BYTES:
         return _shaped(_object_array(list(_split(raw))), shape)
-    if len(raw) != math.prod(shape) * dtype.itemsize:
-        expected = math.prod(shape) * dtype.itemsize
+    expected = math.prod(shape) * (2 if datatype == BF16 else dtype.itemsize)
+    if len(raw) != expected:
         raise TensorError(f"{datatype} of this shape takes {expected} bytes, not {len(raw)}")
+    if datatype == BF16:
+        halves = np.frombuffer(raw, dtype="<u2").astype("<u4")
+        return (halves << 16).view("<f4").reshape(shape)
     if dtype.kind == "b":
         flags: Array = np.frombuffer(raw, dtype=np.uint8) != 0
         return flags.reshape(shape)
@@ -110,8 +122,11 @@ def from_elements(datatype: str, shape: tuple[int, ...], elements: Sequence[Any]
 
 def to_values(array: Array) -> list[Any]:
     """Return the elements as JSON values, row by row; what JSON cannot say (NaN, ±∞) is None."""
-    if datatype_of(array) == BYTES:
+    datatype = datatype_of(array)
+    if datatype == BYTES:
         return [_text(element) for element in array.reshape(-1).tolist()]
+    if datatype == BF16:
+        return to_values(array.astype(np.float32))
     values: list[Any] = array.reshape(-1).tolist()
     if array.dtype.kind == "f" and not np.isfinite(array).all():
         return [value if math.isfinite(value) else None for value in values]
@@ -128,9 +143,12 @@ def to_elements(array: Array) -> list[Any]:
 
 def to_raw(array: Array) -> bytes:
     """Return the elements as little-endian bytes, row by row."""
-    if datatype_of(array) == BYTES:
+    datatype = datatype_of(array)
+    if datatype == BYTES:
         parts = to_elements(array)
         return b"".join(_LENGTH.pack(len(part)) + part for part in parts)
+    if datatype == BF16:
+        return np.ascontiguousarray(array).view(np.uint16).astype("<u2").tobytes()
     return np.ascontiguousarray(array, dtype=array.dtype.newbyteorder("<")).tobytes()
 
 
@@ -149,7 +167,17 @@ def _plain(datatype: str, dtype: np.dtype[Any], values: Sequence[Any]) -> Array:
     if array.size and array.dtype.kind not in allowed:
         raise TensorError(f"data holds a value that is no {datatype}")
     with np.errstate(over="ignore"):
-        return array.astype(dtype)
+        cast = array.astype(dtype)
+    if dtype.kind == "f" and not np.isfinite(cast).all():  # JSON can say none but too large ones
+        raise TensorError(f"data holds a number outside {datatype}")
+    return _rounded(cast) if datatype == BF16 else cast
+
+
+def _rounded(array: Array) -> Array:
+    """Round each float32 to the nearest bfloat16, halves to the even one."""
+    bits = np.ascontiguousarray(array).view("<u4").astype(np.uint64)
+    bits += 0x7FFF + ((bits >> 16) & 1)
+    return (bits & 0xFFFF0000).astype("<u4").view("<f4").reshape(array.shape)
 
 
 def _whole_numbers(datatype: str, dtype: np.dtype[Any], values: Sequence[Any]) -> Array:

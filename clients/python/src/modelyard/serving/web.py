@@ -19,7 +19,9 @@ from modelyard.serving.domain import (
     ServingError,
     invalid,
 )
-from modelyard.serving.engine import Engine
+from modelyard.serving.gate import Gate
+from modelyard.serving.jobs import Job, Protocol
+from modelyard.serving.metrics import CONTENT_TYPE
 
 logger = logging.getLogger(__name__)
 
@@ -48,13 +50,20 @@ class Answer:
     status: int
     body: bytes
     json_length: int | None = None
+    kind: str = "application/json"
 
 
 class Application:
-    """Answers the protocol's HTTP requests from an engine."""
+    """Answers the protocol's HTTP requests through a gate."""
 
-    def __init__(self, engine: Engine) -> None:
-        self._engine = engine
+    def __init__(self, gate: Gate) -> None:
+        self._gate = gate
+        self._pages: dict[str, Callable[[], Answer]] = {
+            "/v2": lambda: _json(200, _server()),
+            "/v2/health/live": lambda: _json(200, {"live": True}),
+            "/v2/health/ready": self._ready,
+            "/metrics": lambda: Answer(200, gate.metrics.text(), kind=CONTENT_TYPE),
+        }
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
@@ -75,25 +84,21 @@ class Application:
         await send({"type": "http.response.body", "body": answer.body})
 
     async def _route(self, scope: Scope, receive: Receive) -> Answer:
-        path, method = scope["path"], scope["method"]
-        if path in ("/v2", "/v2/"):
-            return _only("GET", method) or _json(200, _server())
-        if path == "/v2/health/live":
-            return _only("GET", method) or _json(200, {"live": True})
-        if path == "/v2/health/ready":
-            return _only("GET", method) or self._ready()
+        path, method = scope["path"].rstrip("/"), scope["method"]
+        if path in self._pages:
+            return _only("GET", method) or self._pages[path]()
         found = _MODEL.fullmatch(path)
         if found is None:
             raise ServingError(Refusal.NOT_FOUND, "there is nothing at this path")
-        self._engine.description.check(found["model"], found["version"] or "")
+        self._gate.description.check(found["model"], found["version"] or "")
         if found["verb"] == "infer":
             return _only("POST", method) or await self._infer(scope, receive)
         if found["verb"] == "ready":
             return _only("GET", method) or self._ready()
-        return _only("GET", method) or _json(200, http_codec.describe(self._engine.description))
+        return _only("GET", method) or _json(200, http_codec.describe(self._gate.description))
 
     def _ready(self) -> Answer:
-        return _json(200 if self._engine.ready else 503, {"ready": self._engine.ready})
+        return _json(200 if self._gate.is_ready else 503, {"ready": self._gate.is_ready})
 
     async def _infer(self, scope: Scope, receive: Receive) -> Answer:
         headers = {name.decode("latin-1").lower(): value for name, value in scope["headers"]}
@@ -101,23 +106,20 @@ class Application:
             raise invalid("Content-Encoding is not supported")
         json_length = _length(headers.get(_LENGTH_HEADER))
         body = await _read(receive)
-        return await self._engine.run(lambda: self._predict(body, json_length))
-
-    def _predict(self, body: bytes, json_length: int | None) -> Answer:
-        request, form = http_codec.decode(body, json_length)
-        outputs = self._engine.answer(request)
-        answer, length = http_codec.encode(outputs, self._engine.description, request, form)
-        return Answer(200, answer, length)
+        result = await self._gate.infer(Job(Protocol.HTTP, body, json_length))
+        kind = "application/json" if result.json_length is None else "application/octet-stream"
+        return Answer(200, result.body, result.json_length, kind)
 
     def _headers(self, answer: Answer) -> list[tuple[bytes, bytes]]:
-        kind = b"application/json" if answer.json_length is None else b"application/octet-stream"
         headers = [
-            (b"content-type", kind),
+            (b"content-type", answer.kind.encode()),
             (b"content-length", str(len(answer.body)).encode()),
-            (VERSION_HEADER.encode(), self._engine.description.version.encode()),
+            (VERSION_HEADER.encode(), self._gate.description.version.encode()),
         ]
         if answer.json_length is not None:
             headers.append((_LENGTH_HEADER.encode(), str(answer.json_length).encode()))
+        if answer.status == _STATUSES[Refusal.OVERLOADED]:
+            headers.append((b"retry-after", b"1"))
         return headers
 
 
