@@ -104,9 +104,9 @@ async def running(
     delegation_seconds: float = 600.0,
     calendar: Callable[[], datetime] | None = None,
 ) -> AsyncIterator[Stack]:
-    """Run the services that a build needs on a free port, and the deployer.
+    """Run the services that a build needs on a free port.
 
-    `calendar` is the clock of automations.
+    `calendar` is the clock of automations; with one the deployer runs, too.
     """
     address = f"127.0.0.1:{free_port()}"
     suite = SuiteSettings(suite_address=address, redis_url=redis_url)
@@ -123,9 +123,10 @@ async def running(
     services = [
         await compose_metadata(chassis, settings),
         build_artifact(chassis, ArtifactSettings(data=str(data / "artifact"))),
-        build_deployer(chassis, _deployer_settings(data)),
         await compose_builder(chassis, builder, calendar=calendar),
     ]
+    if calendar is not None:
+        services.append(build_deployer(chassis, _deployer_settings(data)))
     authenticator = services[0].authenticator
     assert authenticator is not None
     async with _serving(services, address, authenticator):
