@@ -15,7 +15,15 @@ from modelyard.builder.v1 import (
 from modelyard.common.v1 import failure_pb2
 
 from services.builder import spec_codec
-from services.builder.domain import Attempt, Build, BuildState, Failure, Phase, PhaseState
+from services.builder.domain import (
+    Attempt,
+    Build,
+    BuildState,
+    Failure,
+    Phase,
+    PhaseState,
+    TestCounts,
+)
 from services.builder.spec import BuildSpec, PhaseKind
 from services.common import pagination
 from services.common.names import (
@@ -32,7 +40,10 @@ def new_build(request: build_service_pb2.CreateBuildRequest) -> tuple[str, str, 
     model = ModelName.parse(request.build.model, "build.model")
     if model.project != project:
         raise invalid_name("build.model", "must belong to the build's project")
-    return project, str(model), spec_codec.spec(request.build.spec, project)
+    spec = spec_codec.spec(request.build.spec, project)
+    if spec.reproduces and not spec.reproduces.startswith(f"{model}/versions/"):
+        raise invalid_name("build.spec.reproduces", "must be a version of the build's model")
+    return project, str(model), spec
 
 
 def list_query(request: build_service_pb2.ListBuildsRequest) -> str:
@@ -93,7 +104,8 @@ def build(found: Build) -> build_pb2.Build:
         reason = build_pb2.WaitingReason.Value(f"WAITING_REASON_{found.waiting.reason}")
         message.waiting.reason, message.waiting.message = reason, found.waiting.message
     if found.winner is not None:
-        message.artifact = found.winner.artifact
+        message.artifact, message.evidence = found.winner.artifact, found.winner.evidence
+        message.image, message.image_digest = found.winner.image, found.winner.image_digest
     return message
 
 
@@ -115,6 +127,15 @@ def _phase_message(phase: Phase) -> build_pb2.Phase:
         failure=_failure_message(phase.failure),
         start_time=timestamp(phase.start_time),
         end_time=timestamp(phase.end_time),
+        tests=_tests_message(phase.tests),
+    )
+
+
+def _tests_message(tests: TestCounts | None) -> build_pb2.TestCounts | None:
+    if tests is None:
+        return None
+    return build_pb2.TestCounts(
+        passed_count=tests.passed, failed_count=tests.failed, skipped_count=tests.skipped
     )
 
 

@@ -121,6 +121,17 @@ class Waiting:
 
 
 @dataclass(frozen=True, slots=True)
+class TestCounts:
+    """How many of a source's own tests ended how."""
+
+    __test__ = False  # which pytest would take for a test by its name
+
+    passed: int
+    failed: int
+    skipped: int
+
+
+@dataclass(frozen=True, slots=True)
 class Phase:
     """One step of a build's present attempt."""
 
@@ -129,6 +140,7 @@ class Phase:
     failure: Failure | None = None
     start_time: datetime | None = None
     end_time: datetime | None = None
+    tests: TestCounts | None = None
 
 
 FRESH_PHASES = tuple(Phase(kind) for kind in PhaseKind)
@@ -152,6 +164,14 @@ class Winner:
     tests_passed: bool
     card: str = ""
     license: str = ""
+    image: str = ""
+    image_digest: str = ""
+    evidence: str = ""
+
+    @property
+    def companions(self) -> tuple[str, ...]:
+        """Return the artifacts that the version holds beside its own."""
+        return tuple(artifact for artifact in (self.image, self.evidence) if artifact)
 
 
 @dataclass(frozen=True, slots=True)
@@ -264,19 +284,17 @@ class Build:
             self, phases=tuple(phase if p.kind is phase.kind else p for p in self.phases)
         )
 
-    def move_phase(
-        self, kind: PhaseKind, state: PhaseState, *, failure: Failure | None, now: datetime
-    ) -> Build:
+    def move_phase(self, moved: Phase, *, now: datetime) -> Build:
         """Start or end a phase; refuse with WRONG_STATE what is out of order."""
-        index = list(PhaseKind).index(kind)
+        index = list(PhaseKind).index(moved.kind)
         phase = self.phases[index]
         before = all(p.state in _PASSED for p in self.phases[:index])
-        if not before or state not in _FOLLOWING.get(phase.state, ()):
-            message = f"phase {kind} is {phase.state} and cannot become {state} now"
+        if not before or moved.state not in _FOLLOWING.get(phase.state, ()):
+            message = f"phase {moved.kind} is {phase.state} and cannot become {moved.state} now"
             raise wrong_state(self.name, phase.state, message)
-        started = now if state is PhaseState.RUNNING else phase.start_time
-        ended = None if state is PhaseState.RUNNING else now
-        return self.with_phase(Phase(kind, state, failure, started, ended))
+        starts = moved.state is PhaseState.RUNNING
+        start_time, end_time = (now, None) if starts else (phase.start_time, now)
+        return self.with_phase(replace(moved, start_time=start_time, end_time=end_time))
 
 
 def topic_of(name: BuildName) -> str:

@@ -58,14 +58,16 @@ class Downstream:
         self._own_token = own_token
         self._clock = clock
 
-    async def hold_artifact(self, build: BuildName, artifact: str, *, credential: str) -> None:
-        """Keep what a build is made from for as long as there is the build: it may be repeated.
+    async def hold_artifact(self, holder: ResourceName, artifact: str, *, credential: str) -> None:
+        """Keep an artifact for as long as there is what holds it.
+
+        A build holds what it is made from: it may be repeated.
 
         Raises:
             ServiceError: BYTES_MISSING when it is not stored.
         """
         stub = self._peer.stub(artifact_service_pb2_grpc.ArtifactServiceStub)
-        hold = artifact_pb2.Hold(artifact=artifact, holder=str(build))
+        hold = artifact_pb2.Hold(artifact=artifact, holder=str(holder))
         request = artifact_service_pb2.HoldArtifactRequest(hold=hold)
         await self._peer.call(stub.HoldArtifact, request, credential=credential)
 

@@ -30,7 +30,7 @@ from services.builder.downstream import Downstream, Registered
 from services.builder.spec import PhaseKind
 from services.common.database import Database, Transaction
 from services.common.errors import Reason, ServiceError, wrong_state
-from services.common.names import BuildName
+from services.common.names import BuildName, VersionName
 
 logger = logging.getLogger(__name__)
 
@@ -67,12 +67,13 @@ class Registrar:
                 asked again, or will be finished without.
         """
         build = await self._database.read(lambda tx: _claimed(tx, lease))
-        if build.version:
+        if build.state is BuildState.SUCCEEDED:
             return build.version
         if build.winner is None:
             build = await self._delegations.fresh(build)
             credential = build.delegation.credential
-            await self._downstream.require_artifact(winner.artifact, credential=credential)
+            for artifact in (winner.artifact, *winner.companions):
+                await self._downstream.require_artifact(artifact, credential=credential)
             build = await self._database.write(lambda tx: _record(tx, lease, winner))
         return await self._finish(build)
 
@@ -94,7 +95,7 @@ class Registrar:
         try:
             # Renewed by us, the delegation shows metadata that the build is ours.
             build = replace(build, delegation=await self._delegations.renew(build))
-            registered = await self._downstream.register_version(build)
+            registered = await self._register(build)
         except ServiceError as error:
             if error.reason in _PASSING:
                 raise
@@ -111,6 +112,25 @@ class Registrar:
         return await self._database.write(
             lambda tx: _succeed(tx, build.name, registered, self._clock())
         )
+
+    async def _register(self, build: Build) -> Registered:
+        """Register the version, and have it hold what belongs to it; again changes nothing.
+
+        What reproduces a version registers none: the build itself holds what came of it.
+        """
+        winner, credential = build.winner, build.delegation.credential
+        if winner is None:
+            raise ValueError("the build has no winner")
+        if build.spec.reproduces:
+            for artifact in (winner.artifact, *winner.companions):
+                await self._downstream.hold_artifact(build.name, artifact, credential=credential)
+            return Registered("", ready=True)
+        registered = await self._downstream.register_version(build)
+        if not registered.failure:
+            holder = VersionName.parse(registered.version)
+            for artifact in winner.companions:
+                await self._downstream.hold_artifact(holder, artifact, credential=credential)
+        return registered
 
     async def _finish_run(self, build: Build) -> None:
         """End the run before the build says that it ended; if that fails, it is done later."""
@@ -137,7 +157,7 @@ def _claimed(tx: Transaction, lease: Lease) -> Build:
         raise lease_lost(lease.build)
     if build.state is BuildState.CANCELLING:
         raise wrong_state(build.name, build.state.value, f"{build.name} is being cancelled")
-    if not build.version and not build.held_by(lease):
+    if build.state is not BuildState.SUCCEEDED and not build.held_by(lease):
         raise lease_lost(lease.build)
     return build
 

@@ -25,7 +25,6 @@ from services.builder.domain import (
     FailureReason,
     Lease,
     Phase,
-    PhaseState,
 )
 from services.builder.downstream import Downstream
 from services.builder.queue import store as queue_store
@@ -117,15 +116,12 @@ class Scheduler:
         """Say when a lease ends that was extended now."""
         return self._clock() + timedelta(seconds=self.lease_seconds)
 
-    async def report_phase(
-        self, lease: Lease, kind: PhaseKind, state: PhaseState, failure: Failure | None
-    ) -> None:
+    async def report_phase(self, lease: Lease, phase: Phase) -> None:
         """Start or end a phase.
 
         Raises:
             ServiceError: LEASE_LOST; WRONG_STATE for a phase out of order.
         """
-        phase = Phase(kind, state, failure)
         await self._database.write(lambda tx: _report_phase(tx, lease, phase, self._clock()))
 
     async def end_attempt(self, lease: Lease, failure: Failure | None) -> None:

@@ -120,6 +120,7 @@ class BuildSpec:
     """Seconds; phases that are not in it have their default."""
     network: bool = False
     skip_tests: bool = False
+    skip_image: bool = False
     priority: int = 0
     """Higher goes first."""
     pool: str = DEFAULT_POOL
@@ -128,6 +129,8 @@ class BuildSpec:
     origin: SourceOrigin | None = None
     aliases: tuple[str, ...] = ()
     labels: Mapping[str, str] = field(default_factory=dict)
+    reproduces: str = ""
+    """The version that is built anew, by its full name; nothing is registered then."""
 
     @property
     def secret_names(self) -> list[str]:

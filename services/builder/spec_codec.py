@@ -39,6 +39,7 @@ from services.common.names import (
     ArtifactName,
     DatasetVersionName,
     SecretName,
+    VersionName,
     check_id,
     invalid_name,
 )
@@ -91,6 +92,7 @@ def spec(message: build_pb2.BuildSpec, project: str) -> BuildSpec:
         timeouts=_timeouts(message.timeouts),
         network=message.network,
         skip_tests=message.skip_tests,
+        skip_image=message.skip_image,
         priority=_within(message.priority, -MAX_PRIORITY, MAX_PRIORITY, f"{_SPEC}.priority"),
         pool=check_id(message.pool or DEFAULT_POOL, f"{_SPEC}.pool"),
         retries=_retries(message.retries),
@@ -98,7 +100,16 @@ def spec(message: build_pb2.BuildSpec, project: str) -> BuildSpec:
         origin=origin(message.origin, f"{_SPEC}.origin") if message.HasField("origin") else None,
         aliases=_aliases(message.aliases),
         labels=_labels(message.labels),
+        reproduces=_reproduces(message),
     )
+
+
+def _reproduces(message: build_pb2.BuildSpec) -> str:
+    if not message.reproduces:
+        return ""
+    if message.aliases:
+        raise invalid_field(f"{_SPEC}.aliases", "must be empty where nothing is registered")
+    return str(VersionName.parse(message.reproduces, f"{_SPEC}.reproduces"))
 
 
 def _source(text: str, project: str) -> str:
@@ -300,6 +311,8 @@ def spec_message(found: BuildSpec) -> build_pb2.BuildSpec:
         timeouts=[_timeout_message(kind, seconds) for kind, seconds in found.timeouts.items()],
         network=found.network,
         skip_tests=found.skip_tests,
+        skip_image=found.skip_image,
+        reproduces=found.reproduces,
         priority=found.priority,
         pool=found.pool,
         retries=_retries_message(found.retries),

@@ -91,7 +91,7 @@ def start(tx: Transaction, build: Build, worker: str, now: datetime) -> Build:
 
 def move_phase(tx: Transaction, build: Build, phase: Phase, now: datetime) -> Build:
     """Start or end a phase, as `phase` says."""
-    moved = build.move_phase(phase.kind, phase.state, failure=phase.failure, now=now)
+    moved = build.move_phase(phase, now=now)
     event = codec.phase_event(now, attempt=build.attempt, phase=phase)
     tx.publish(build.topic, CHANGE, event)
     return moved

@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 
 from google.protobuf import duration_pb2
 from google.protobuf.message import DecodeError
-from modelyard.builder.v1 import build_event_pb2, worker_service_pb2
+from modelyard.builder.v1 import build_event_pb2, build_pb2, worker_service_pb2
 from modelyard.common.v1 import failure_pb2
 
 from services.builder import codec, spec_codec
@@ -23,7 +23,9 @@ from services.builder.domain import (
     FailureReason,
     FetchedSource,
     Lease,
+    Phase,
     PhaseState,
+    TestCounts,
     Winner,
 )
 from services.builder.queue.domain import Ask
@@ -34,6 +36,7 @@ from services.common.names import ArtifactName, BuildName, SecretName, check_id,
 MAX_BUILDS = 1_000
 _WORKER = re.compile(r"[a-z0-9-]{1,63}")
 _DIGEST = re.compile(r"[0-9a-f]{64}")
+_IMAGE_DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 _KINDS_BY_NUMBER = {codec.kind_number(kind): kind for kind in PhaseKind}
 _PHASE_STATES_BY_NUMBER = {codec.phase_state_number(state): state for state in PhaseState}
 
@@ -83,7 +86,7 @@ def leased(
 
 def reported_phase(
     request: worker_service_pb2.ReportPhaseRequest,
-) -> tuple[PhaseKind, PhaseState, Failure | None]:
+) -> Phase:
     """Read what a worker says about a phase."""
     if request.kind not in _KINDS_BY_NUMBER:
         raise invalid_field("kind", "must be one of the six phases")
@@ -93,7 +96,17 @@ def reported_phase(
     found = failure(request.failure) if request.HasField("failure") else None
     if (found is not None) != (state is PhaseState.FAILED):
         raise invalid_field("failure", "must be set if and only if the phase FAILED")
-    return _KINDS_BY_NUMBER[request.kind], state, found
+    kind = _KINDS_BY_NUMBER[request.kind]
+    return Phase(
+        kind, state, found, tests=_tests(request.tests, kind) if request.HasField("tests") else None
+    )
+
+
+def _tests(message: build_pb2.TestCounts, kind: PhaseKind) -> TestCounts:
+    counts = message.passed_count, message.failed_count, message.skipped_count
+    if kind is not PhaseKind.TEST or min(counts) < 0:
+        raise invalid_field("tests", "must be counts of the test phase")
+    return TestCounts(*counts)
 
 
 def event_batch(request: worker_service_pb2.ReportEventsRequest) -> bytes:
@@ -115,10 +128,8 @@ def event_batch(request: worker_service_pb2.ReportEventsRequest) -> bytes:
 
 def fetched(request: worker_service_pb2.ReportSourceRequest, project: str) -> FetchedSource:
     """Read what a git source came to."""
-    name = ArtifactName.parse(request.source, "source")
-    if name.project != project:
-        raise invalid_name("source", "must belong to the build's project")
-    return FetchedSource(str(name), spec_codec.origin(request.origin, "origin"))
+    source = _artifact(request.source, "source", project)
+    return FetchedSource(source, spec_codec.origin(request.origin, "origin"))
 
 
 def secrets(values: Mapping[SecretName, str]) -> worker_service_pb2.GetBuildSecretsResponse:
@@ -140,18 +151,30 @@ def failure(message: failure_pb2.Failure) -> Failure:
 
 def winner(request: worker_service_pb2.RegisterBuildRequest, project: str) -> Winner:
     """Read what the attempt that won brought."""
-    name = ArtifactName.parse(request.artifact, "artifact")
-    if name.project != project:
-        raise invalid_name("artifact", "must belong to the build's project")
     if request.environment_digest and not _DIGEST.fullmatch(request.environment_digest):
         raise invalid_field("environment_digest", "must be 64 lowercase hex digits")
     for field, maximum in (("card", MAX_CARD), ("license", MAX_LICENSE)):
         if len(getattr(request, field)) > maximum:
             raise invalid_field(field, f"must not be longer than {maximum} characters")
+    image_digest = request.image_digest
+    if bool(request.image) != bool(image_digest):
+        raise invalid_field("image_digest", "must be set if and only if image is")
+    if image_digest and not _IMAGE_DIGEST.fullmatch(image_digest):
+        raise invalid_field("image_digest", "must be sha256: and 64 lowercase hex digits")
     return Winner(
-        str(name),
-        request.environment_digest,
-        request.tests_passed,
-        request.card,
-        request.license,
+        artifact=_artifact(request.artifact, "artifact", project),
+        environment_digest=request.environment_digest,
+        tests_passed=request.tests_passed,
+        card=request.card,
+        license=request.license,
+        image=_artifact(request.image, "image", project) if request.image else "",
+        image_digest=image_digest,
+        evidence=_artifact(request.evidence, "evidence", project) if request.evidence else "",
     )
+
+
+def _artifact(text: str, field: str, project: str) -> str:
+    name = ArtifactName.parse(text, field)
+    if name.project != project:
+        raise invalid_name(field, "must belong to the build's project")
+    return str(name)

@@ -78,7 +78,7 @@ class WorkerServicer(worker_service_pb2_grpc.WorkerServiceServicer):
     ) -> pb.ReportPhaseResponse:
         """Start or end a phase."""
         lease = worker_codec.lease(request.lease)
-        await self._scheduler.report_phase(lease, *worker_codec.reported_phase(request))
+        await self._scheduler.report_phase(lease, worker_codec.reported_phase(request))
         return pb.ReportPhaseResponse()
 
     async def ReportEvents(

@@ -41,6 +41,8 @@ CLIENT_SOURCE = Path(__file__).resolve().parents[2] / "clients" / "python"
 LOCK_POLL_SECONDS = 0.1
 STOP_SECONDS = 5.0
 LAST_LINES = 20
+COMPILED_AS = "/opt/modelyard/env"
+"""Where compiled code says that it came from; Python corrects it when it loads it."""
 
 _PASSED_PREFIXES = ("UV_", "PIP_", "SSL_")
 _PASSED_SUFFIXES = ("_PROXY", "_CA_BUNDLE")
@@ -217,6 +219,24 @@ class Environments:
         await self._have(folder, make)
         return folder
 
+    async def derive(
+        self, kind: str, environment: Environment, make: Callable[[Path], None]
+    ) -> Path:
+        """Return a folder that is made once of an environment, and kept as environments are.
+
+        Args:
+            kind: what is in it; names the folder.
+            environment: what it is made of.
+            make: makes the folder whole, in a thread.
+        """
+        place = self.folder / f"{kind}-{environment.digest[:32]}"
+
+        async def begin(place: Path) -> None:
+            await asyncio.to_thread(make, place)
+
+        await self._have(place, begin)
+        return place
+
     async def client_wheel(self, on_line: OnLine) -> Path:
         """Return the suite's own client wheel; build it once per state of its source."""
         if self._wheel:
@@ -378,11 +398,17 @@ async def _lock(path: Path, how: int) -> int:
 
 
 async def _compile_bytecode(python: Path, folder: Path) -> None:
-    """Compile an environment by the interpreter that it stands on, isolated from it."""
+    """Compile an environment by the interpreter that it stands on, isolated from it.
+
+    What is compiled names neither this machine's folder nor a time, so that it is the same, and
+    good, wherever the environment is copied to.
+    """
     interpreter = await asyncio.to_thread(python.resolve)
     process = await asyncio.create_subprocess_exec(
         str(interpreter),
-        *("-I", "-S", "-m", "compileall", "-q", "-j", "0", str(folder)),
+        *("-I", "-S", "-m", "compileall", "-q", "-f", "-j", "0"),
+        *("--invalidation-mode", "unchecked-hash", "-s", str(folder.parent), "-p", COMPILED_AS),
+        str(folder),
         env={},
         stdin=asyncio.subprocess.DEVNULL,
         stdout=asyncio.subprocess.DEVNULL,

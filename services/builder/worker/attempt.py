@@ -124,11 +124,15 @@ class Attempt:
                 self._work.say(f"{error.failure.reason}: {error.failure.message}")
                 await reporter.flush()
                 failed = build_pb2.PHASE_STATE_FAILED
-                await builder.report_phase(lease, kind, failed, error.failure)
+                await builder.report_phase(lease, kind, failed, error.failure, self._tests(kind))
                 raise
             await reporter.flush()
             if kind != build_pb2.PHASE_KIND_REGISTER:  # which the registration itself ends
-                await builder.report_phase(lease, kind, build_pb2.PHASE_STATE_SUCCEEDED)
+                succeeded = build_pb2.PHASE_STATE_SUCCEEDED
+                await builder.report_phase(lease, kind, succeeded, tests=self._tests(kind))
+
+    def _tests(self, kind: build_pb2.PhaseKind.ValueType) -> build_pb2.TestCounts | None:
+        return self._work.test_counts if kind == build_pb2.PHASE_KIND_TEST else None
 
     async def _beat(self) -> None:
         """Extend the lease until cancelled; learn that it is lost or the build cancelled."""

@@ -81,10 +81,11 @@ class BuilderClient:
         kind: build_pb2.PhaseKind.ValueType,
         state: build_pb2.PhaseState.ValueType,
         failure: failure_pb2.Failure | None = None,
+        tests: build_pb2.TestCounts | None = None,
     ) -> None:
-        """Say that a phase started or ended."""
+        """Say that a phase started or ended, and what its tests said."""
         request = worker_service_pb2.ReportPhaseRequest(
-            lease=lease, kind=kind, state=state, failure=failure
+            lease=lease, kind=kind, state=state, failure=failure, tests=tests
         )
         await self._persist(lambda: self._call(self._stub().ReportPhase, request))
 

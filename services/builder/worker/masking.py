@@ -1,7 +1,7 @@
 """Masking: the values of secrets do not get into a log, a failure's message or an event.
 
 Masked are each value, each of its lines (of four characters and more), and both as URLs,
-JSON, Python literals, hexadecimal and base64 write them. What a build's code does to a value
+JSON, XML, Python literals, hexadecimal and base64 write them. What a build's code does to a value
 otherwise (cut it up, reverse it, encrypt it) cannot be told from other output.
 """
 
@@ -12,6 +12,7 @@ import json
 import re
 from collections.abc import Iterable, Iterator
 from urllib.parse import quote, quote_plus
+from xml.sax.saxutils import escape
 
 from services.builder.worker.lines import Stream
 
@@ -89,11 +90,13 @@ def _forms(value: str) -> Iterator[str]:
 
 
 def _written(text: str) -> Iterator[str]:
-    """Return how a text is written as it is and as JSON, Python and URLs quote it."""
+    """Return how a text is written as it is and as JSON, Python, XML and URLs quote it."""
     yield text
     yield json.dumps(text)[1:-1]
     yield json.dumps(text, ensure_ascii=False)[1:-1]
     yield repr(text)[1:-1]
+    yield escape(text)
+    yield escape(text, {'"': "&quot;"})
     yield quote(text)
     yield quote(text, safe="")
     yield quote_plus(text)

@@ -96,6 +96,7 @@ async def _pull_data(work: Work, data: build_pb2.DataInput) -> None:
             if not version.artifact:
                 raise _data_missing(data, "its bytes are not in the artifact store")
             await client.artifacts.pull(version.artifact, place, cache=NO_CACHE)
+            work.data_artifacts[data.name] = version.artifact
     except _PASSING:
         raise
     except NotFoundError as error:

@@ -2,6 +2,12 @@
 
 from __future__ import annotations
 
+import json
+import re
+
+from modelyard import bundle
+from modelyard.errors import DeadlineExceededError, ModelyardError, UnavailableError
+
 from services.builder.worker import requirements
 from services.builder.worker.builder_client import BuilderClient
 from services.builder.worker.requirements import Requirements, RequirementsError
@@ -9,10 +15,15 @@ from services.builder.worker.work import PhaseFailedError, Work
 from services.common.environment_lock import EnvironmentFailedError
 from services.common.environments import own_python
 
+_PYTHON = re.compile(r"3\.[0-9]{1,2}", re.ASCII)
+
 
 async def environment(work: Work, _builder: BuilderClient) -> None:
     """Resolve the requirements and make the environment, or find it."""
     spec = work.build.spec
+    if spec.reproduces:
+        await _repeat(work)
+        return
     python = spec.python_version or own_python()
     try:
         found = requirements.find(work.source, spec.requirements)
@@ -23,11 +34,41 @@ async def environment(work: Work, _builder: BuilderClient) -> None:
     try:
         await work.environments.check_python(python, on_line=work.say)
         work.lock = await _resolve(work, found, python)
-        work.environment = await work.environments.ensure(
-            work.lock, python=python, on_line=work.say
-        )
+        await _ensure(work, python)
     except EnvironmentFailedError as error:
         raise PhaseFailedError("ENVIRONMENT_FAILED", str(error)) from error
+
+
+async def _repeat(work: Work) -> None:
+    """Make the environment of the version that is built anew, or find it."""
+    version = work.build.spec.reproduces
+    try:
+        async with work.client() as client:
+            facts = json.loads(await client.artifacts.read(version, bundle.FACTS_FILE))
+            work.lock = (await client.artifacts.read(version, bundle.LOCK_FILE)).decode()
+        python = _version(facts.get("python"))
+    except (UnavailableError, DeadlineExceededError):
+        raise
+    except (ModelyardError, ValueError, AttributeError) as error:
+        message = f"{version} does not say in which environment it was built: {error}"
+        raise PhaseFailedError("SOURCE_INVALID", message) from error
+    work.say(f"the environment of {version}, as it was")
+    try:
+        await work.environments.check_python(python, on_line=work.say)
+        await _ensure(work, python)
+    except EnvironmentFailedError as error:
+        raise PhaseFailedError("ENVIRONMENT_FAILED", str(error)) from error
+
+
+def _version(python: object) -> str:
+    """Refuse, with ValueError, what is no version of Python: it goes to the installer."""
+    if not isinstance(python, str) or not _PYTHON.fullmatch(python):
+        raise ValueError(f"{str(python)[:20]!r} is no version of Python")
+    return python
+
+
+async def _ensure(work: Work, python: str) -> None:
+    work.environment = await work.environments.ensure(work.lock, python=python, on_line=work.say)
     work.lock_file.write_text(work.lock)
 
 

@@ -33,6 +33,8 @@ class WorkerSettings:
     """How long one call waits for a build; at most 30."""
     source_bytes: int = 1024**3
     """How large what is fetched from a git repository may be."""
+    image_base: str = ""
+    """An OCI image layout whose image, with a Python, images stand on; empty: on none."""
     git_http: bool = False
     """Whether git repositories may be fetched over HTTP without TLS."""
     sandbox: Literal["on", "off"] = "on"

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from modelyard import AsyncClient
 from modelyard.builder.v1 import build_pb2, worker_service_pb2
@@ -59,9 +60,18 @@ class Work:
     """By the secrets' names."""
     lock: str = ""
     environment: Environment | None = None
+    data_artifacts: dict[str, str] = field(default_factory=dict)
+    """Of the data that the build reads, by its names."""
     tests_passed: bool = False
+    test_counts: build_pb2.TestCounts | None = None
+    test_report: bytes = b""
+    schema: dict[str, Any] | None = None
+    """Of the model's inputs and outputs, as its smoke prediction tells it."""
+    python_version: str = ""
     card: str = ""
     license: str = ""
+    image_digest: str = ""
+    """Of the image's manifest; empty when none is made."""
 
     @property
     def source(self) -> Path:
@@ -77,6 +87,16 @@ class Work:
     def bundle(self) -> Path:
         """Return the folder that becomes the version's artifact."""
         return self.folder / "bundle"
+
+    @property
+    def image(self) -> Path:
+        """Return the folder that becomes the image's artifact."""
+        return self.folder / "image"
+
+    @property
+    def evidence(self) -> Path:
+        """Return the folder that becomes the evidence's artifact."""
+        return self.folder / "evidence"
 
     @property
     def lock_file(self) -> Path:
@@ -181,3 +201,10 @@ class Work:
             "PYTHONUNBUFFERED": "1",
             "PYTHONDONTWRITEBYTECODE": "1",
         }
+
+
+def how_ended(status: int) -> str:
+    """Say how a process ended that ended badly."""
+    if status > 128:
+        return f"was ended by signal {status - 128}"
+    return f"ended by signal {-status}" if status < 0 else f"ended with status {status}"

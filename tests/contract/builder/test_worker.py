@@ -142,7 +142,7 @@ async def test_a_build_becomes_a_version(stack: Stack, environments: Path) -> No
         assert dict(version.metrics) == {"score": 0.5}
         assert version.params["level"].float_value == 2.0
         files = {f.path for f in await client.artifacts.files(build.version)}
-        assert {"modelyard.json", "provenance.json", "environment/requirements.lock"} <= files
+        assert {"modelyard.json", "schema.json", "environment/requirements.lock"} <= files
         lock = (
             await client.artifacts.read(build.version, "environment/requirements.lock")
         ).decode()

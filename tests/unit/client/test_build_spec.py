@@ -30,6 +30,7 @@ def test_every_option_has_its_place_in_the_message() -> None:
         "retries": {"out_of_memory": 1, "worker_lost": 0},
         "network": True,
         "skip_tests": True,
+        "skip_image": True,
         "priority": 5,
         "pool": "gpu",
         "group": "sweep",
@@ -40,7 +41,7 @@ def test_every_option_has_its_place_in_the_message() -> None:
     missing = {field.name for field in build_pb2.BuildSpec.DESCRIPTOR.fields} - {
         field.name for field, _ in spec.ListFields()
     }
-    assert missing == {"git", "origin"}
+    assert missing == {"git", "origin", "reproduces"}  # which `builds.reproduce` sets
     assert spec.params["level"].int_value == 2
     assert spec.data[0].dataset_version == "projects/shop/datasets/prices/versions/3"
     assert spec.secrets[0].secret == "projects/shop/secrets/warehouse"

@@ -63,6 +63,8 @@ class BuildOptions(TypedDict, total=False):
     network: bool
     """Let training and tests reach the network."""
     skip_tests: bool
+    skip_image: bool
+    """Make no container image."""
     priority: int
     """From -100 to 100; higher goes first."""
     pool: str
@@ -101,6 +103,7 @@ def build_spec(names: Names, source: str | GitSource, options: BuildOptions) -> 
         timeouts=_timeouts(options.get("timeouts") or {}),
         network=options.get("network", False),
         skip_tests=options.get("skip_tests", False),
+        skip_image=options.get("skip_image", False),
         priority=options.get("priority", 0),
         pool=options.get("pool", ""),
         group=options.get("group", ""),

@@ -23,6 +23,7 @@ from modelyard._resources.comparisons import AsyncComparisons, Comparisons
 from modelyard._resources.datasets import AsyncDatasets, Datasets
 from modelyard._resources.deployments import AsyncDeployments, Deployments
 from modelyard._resources.environments import AsyncEnvironments, Environments
+from modelyard._resources.evidence import AsyncImages, Images
 from modelyard._resources.lineage import AsyncLineage, Lineage
 from modelyard._resources.models import AsyncModels, Models
 from modelyard._resources.projects import AsyncProjects, Projects
@@ -122,6 +123,7 @@ class Client:
         self.artifacts = Artifacts(connection, names)
         self.automations = Automations(connection, names)
         self.builds = Builds(connection, names)
+        self.images = Images(connection, names)
         self.changes = Changes(connection, names)
         self._comparisons = Comparisons(connection, names)
         self.datasets = Datasets(connection, names)
@@ -219,6 +221,7 @@ class AsyncClient:
         self.artifacts = AsyncArtifacts(connection, names)
         self.automations = AsyncAutomations(connection, names)
         self.builds = AsyncBuilds(connection, names)
+        self.images = AsyncImages(connection, names)
         self.changes = AsyncChanges(connection, names)
         self._comparisons = AsyncComparisons(connection, names)
         self.datasets = AsyncDatasets(connection, names)

@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 import io
 import os
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import takewhile
 from pathlib import Path
@@ -59,13 +59,19 @@ def push(
     *,
     ignore: Sequence[str] = (),
     only: Collection[str] | None = None,
+    known: Mapping[str, str] | None = None,
     progress: OnProgress | None = None,
 ) -> Flow[artifact_pb2.Artifact]:
-    """Send a folder or a file to a project and return its artifact."""
+    """Send a folder or a file to a project and return its artifact.
+
+    `known` is the SHA-256 of files by path: of those that are stored no byte is read.
+    """
     files = list_files(path, ignore=ignore, only=only)
     meter = Meter(sum(file.size for file in files), progress)
+    there = yield from _find_known(parent, files, known or {}, meter)
+    files = [file for file in files if file.path not in there]
     groups = (_push_group(parent, group, meter) for group in _groups(files))
-    entries = yield from side_by_side(groups, limit=GROUPS_AT_ONCE)
+    entries = [list(there.values()), *(yield from side_by_side(groups, limit=GROUPS_AT_ONCE))]
     large = (_push_large(parent, file, meter) for file in files if file.size > GROUP_BYTES)
     entries += yield from side_by_side(large, limit=LARGE_AT_ONCE)
     manifest = encode_manifest(entry for some in entries for entry in some)
@@ -76,6 +82,25 @@ def push(
         request, service.CreateArtifactResponse, lambda r: r.artifact, timeout=BYTES_TIMEOUT
     )
     return (yield from ask(create))
+
+
+def _find_known(
+    parent: str, files: Sequence[LocalFile], known: Mapping[str, str], meter: Meter
+) -> Flow[dict[str, Entry]]:
+    """Return those files, by path, whose digests are known and which are stored."""
+    found = {
+        file.path: _entry(file, bytes.fromhex(known[file.path]))
+        for file in files
+        if file.path in known
+    }
+    if not found:
+        return found
+    digests = [bytes.fromhex(entry.sha256) for entry in found.values()]
+    request = service.FindMissingRequest(parent=parent, file_digests=digests)
+    absent = yield from ask(find(request, lambda r: {d.hex() for d in r.missing_file_digests}))
+    there = {path: entry for path, entry in found.items() if entry.sha256 not in absent}
+    meter.add(sum(entry.size for entry in there.values()), present=True)
+    return there
 
 
 def _groups(files: Iterable[LocalFile]) -> Iterator[list[LocalFile]]:

@@ -32,6 +32,7 @@ MODEL_FOLDER = "model"
 CODE_FOLDER = "code"
 LOCK_FILE = "environment/requirements.lock"
 EXAMPLE_FILE = "example.json"
+SCHEMA_FILE = "schema.json"
 CARD_FILE = "MODEL_CARD.md"
 CARD_LENGTH = 262_144
 PICKLE_FILE = "model.pkl"

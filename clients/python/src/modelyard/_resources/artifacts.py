@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from pathlib import Path
 
@@ -27,17 +27,21 @@ class _Artifacts(Group):
         path: str | Path,
         *,
         ignore: Sequence[str] = (),
+        known: Mapping[str, str] | None = None,
         progress: OnProgress | None = None,
         project: Ref | None = None,
     ) -> Flow[artifact_pb2.Artifact]:
         """Send a folder or a file; only what the project does not have travels.
 
         Links, devices and names that not every system can hold are refused. A pattern of `ignore`
-        leaves out what it names in any folder. `progress` is called with a `Progress` as bytes
+        leaves out what it names in any folder; of a file whose SHA-256 is `known`, by its path,
+        no byte is read if it is stored. `progress` is called with a `Progress` as bytes
         get done. After a break of any kind, push again: what has arrived is not sent again.
         """
         parent = self._names.project(project)
-        return (yield from _push.push(parent, Path(path), ignore=ignore, progress=progress))
+        return (
+            yield from _push.push(parent, Path(path), ignore=ignore, known=known, progress=progress)
+        )
 
     @flow
     def pull(

@@ -16,7 +16,7 @@ from modelyard._calls import Call, Flow, Pages, ask, call, new_request_id, pages
 from modelyard._event_filter import narrow
 from modelyard._names import Names, Ref, project_of, text_of
 from modelyard._progress import OnProgress
-from modelyard._resources import sweeping
+from modelyard._resources import reproducing, sweeping
 from modelyard._resources.comparisons import compare
 from modelyard._resources.sweeping import create, get
 from modelyard._resume import Follow
@@ -25,6 +25,7 @@ from modelyard.builder.v1 import build_event_pb2, build_pb2
 from modelyard.builder.v1 import build_service_pb2 as service
 from modelyard.errors import InvalidArgumentError
 from modelyard.metadata.v1 import comparison_service_pb2
+from modelyard.reproduction import Reproduction
 from modelyard.tracking.capture import source_origin
 
 
@@ -135,6 +136,26 @@ class _Builds(Group):
         """Cancel a build; a running one is CANCELLING until its processes are gone."""
         request = service.CancelBuildRequest(name=self._names.build(build))
         return call(request, service.CancelBuildResponse, lambda r: r.build)
+
+    @flow
+    def reproduce(self, version: Ref, *, pool: str = "") -> Flow[build_pb2.Build]:
+        """Order the build of a version anew from its record: its source, environment, data, params.
+
+        It registers nothing and moves no alias; `reproduction` says what came of it.
+        """
+        return (yield from reproducing.order(self._names, version, pool=pool))
+
+    @flow
+    def reproduction(
+        self, build: Ref, *, tolerance: float = 0.0, timeout: float | None = None
+    ) -> Flow[Reproduction]:
+        """Wait for a build that `reproduce` ordered; hold its metrics and files to the version's.
+
+        Two values of a metric agree if they differ by at most `tolerance` of the larger one.
+        """
+        yield _follow(self._names, build, lambda _: (), timeout=timeout)
+        ended = yield from ask(get(self._names.build(build)))
+        return (yield from reproducing.compare(self._names, ended, tolerance))
 
     @followed
     def follow(

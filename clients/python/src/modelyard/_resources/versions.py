@@ -213,6 +213,33 @@ class _Versions(Group):
 
         return (yield from bill_of_materials(self._names, version))
 
+    @flow
+    def schema(self, version: Ref) -> Flow[dict[str, Any] | None]:
+        """Return what the model takes and answers, or None where no example told.
+
+        `inputs` and `outputs` are lists of `name`, `datatype` (of the Open Inference Protocol, such
+        as `FP64`) and `shape`, in which -1 is any size: the number of rows.
+        """
+        from modelyard._resources.evidence import read_schema  # noqa: PLC0415 - it needs us
+
+        return (yield from read_schema(self._names, version))
+
+    @flow
+    def provenance(self, version: Ref) -> Flow[str]:
+        """Return how a version was built: an in-toto statement with SLSA provenance v1, in JSON."""
+        from modelyard._resources import evidence  # noqa: PLC0415 - it needs us
+
+        path = evidence.PROVENANCE_FILE
+        return (yield from evidence.read_evidence(self._names, version, path)).decode()
+
+    @flow
+    def test_report(self, version: Ref) -> Flow[str]:
+        """Return what the source's own tests said when the version was built, as JUnit XML."""
+        from modelyard._resources import evidence  # noqa: PLC0415 - it needs us
+
+        path = evidence.TESTS_FILE
+        return (yield from evidence.read_evidence(self._names, version, path)).decode()
+
     def _name_of(self, version: Ref) -> Flow[str]:
         """Return a version's full name; a short form is resolved first, a full one is not."""
         target = self._names.target(version)

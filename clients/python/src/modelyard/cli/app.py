@@ -19,6 +19,7 @@ from modelyard.cli import (
     importing,
     lineage,
     predict,
+    records,
     resources,
     setup,
 )
@@ -29,7 +30,7 @@ from modelyard.errors import ModelyardError
 _GLOBAL_OPTIONS = ("--server", "--project", "--output", "-o")
 _MODULES = (
     *(building, builds, compare, deployments, explain),
-    *(files, importing, lineage, predict, setup),
+    *(files, importing, lineage, predict, records, setup),
 )
 _PAGES = (context.Output.MARKDOWN, context.Output.HTML)
 

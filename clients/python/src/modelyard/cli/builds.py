@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from itertools import islice
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -10,15 +12,17 @@ from modelyard.cli import queue
 from modelyard.cli.context import as_json, client
 from modelyard.cli.moments import since_moment
 from modelyard.cli.render import (
+    as_dict,
     leaf,
     moment,
     pairs,
     seconds_between,
     short_version,
-    show_list,
     show_one,
+    show_table,
     state,
     value,
+    write_json,
 )
 
 if TYPE_CHECKING:
@@ -58,24 +62,73 @@ def logs(
 
 def list_builds(
     filter_: Annotated[str, typer.Option("--filter", help="E.g. 'state = FAILED'.")] = "",
+    limit: Annotated[int, typer.Option(min=1, help="So many at most.")] = 100,
 ) -> None:
-    """List builds, newest first."""
-    from modelyard.builder.v1 import build_pb2  # noqa: PLC0415
-
-    show_list(
-        client().builds.list(filter=filter_),
-        {
-            "BUILD": lambda b: leaf(b.name),
-            "MODEL": lambda b: leaf(b.model),
-            "STATE": lambda b: state(build_pb2.BuildState, b.state),
-            "WAITS FOR": _waits_for,
-            "VERSION": lambda b: short_version(b.version) or "-",
-            "TOOK": lambda b: seconds_between(b.start_time, b.end_time),
-            "FAILURE": lambda b: b.failure.reason or "-",
-            "BY": lambda b: b.creator,
-            "CREATED": lambda b: moment(b.create_time),
-        },
+    """List builds side by side, newest first: what was asked, what came of it, how long it took."""
+    connection = client()
+    found = list(islice(connection.builds.list(filter=filter_), limit))
+    metrics = _metrics(connection, found)
+    if as_json():
+        write_json([as_dict(build) | {"metrics": metrics.get(build.run, {})} for build in found])
+        return
+    show_table(
+        ["BUILD", "MODEL", "OUTCOME", "VERSION", "PARAMS", "METRICS", "TESTS", "TOOK", "CREATED"],
+        [
+            (
+                leaf(build.name),
+                leaf(build.model),
+                _outcome(build),
+                short_version(build.version or build.spec.reproduces) or "-",
+                pairs({key: value(build.spec.params[key]) for key in build.spec.params}),
+                pairs(metrics.get(build.run, {})),
+                test_counts(build),
+                seconds_between(build.start_time, build.end_time),
+                moment(build.create_time),
+            )
+            for build in found
+        ],
     )
+
+
+def _metrics(connection: Client, builds: Sequence[build_pb2.Build]) -> dict[str, dict[str, float]]:
+    """Return the last values of all these builds' metrics, by run: in one call, not one each."""
+    wanted = {build.run for build in builds if build.run}
+    if not wanted:
+        return {}
+    oldest = builds[-1].create_time.ToJsonString()
+    runs = connection.runs.search(
+        filter=f'create_time >= "{oldest}" AND build != ""', page_size=1_000
+    )
+    return {
+        run.name: {metric.key: metric.last for metric in run.metrics}
+        for run in runs
+        if run.name in wanted
+    }
+
+
+def _outcome(build: build_pb2.Build) -> str:
+    """Return a build's state, and what it waits for or why it failed."""
+    from modelyard.builder.v1 import build_pb2 as pb  # noqa: PLC0415
+
+    why = build.failure.reason or _waits_for(build)
+    again = " (reproduces)" if build.spec.reproduces else ""
+    return f"{state(pb.BuildState, build.state)} {why}".rstrip() + again
+
+
+def test_counts(build: build_pb2.Build) -> str:
+    """Return how many of the source's own tests passed, and what became of the others."""
+    for phase in build.phases:
+        if phase.HasField("tests"):
+            tests = phase.tests
+            failed = f", {tests.failed_count} failed" if tests.failed_count else ""
+            skipped = f", {tests.skipped_count} skipped" if tests.skipped_count else ""
+            return f"{tests.passed_count} passed{failed}{skipped}"
+    return ""
+
+
+def image(build: build_pb2.Build) -> str:
+    """Return which image a build made."""
+    return f"{build.image_digest}  {build.image}".strip()
 
 
 def show_build(build: str) -> None:
@@ -123,6 +176,11 @@ def show(build: build_pb2.Build) -> None:
             "state": state(pb.BuildState, build.state),
             "failure": f"{build.failure.reason} {build.failure.message}".strip(),
             "version": short_version(build.version),
+            "reproduces": short_version(build.spec.reproduces),
+            "tests": test_counts(build),
+            "artifact": build.artifact,
+            "image": image(build),
+            "evidence": build.evidence,
             "waiting": build.waiting.message,
             **_made_from(build),
             "attempt": build.attempt,
@@ -159,7 +217,7 @@ def _waits_for(build: build_pb2.Build) -> str:
     from modelyard.builder.v1 import build_pb2 as pb  # noqa: PLC0415
 
     reason = build.waiting.reason
-    return state(pb.WaitingReason, reason).lower().replace("_", " ") if reason else "-"
+    return state(pb.WaitingReason, reason).lower().replace("_", " ") if reason else ""
 
 
 def _past(attempt: build_pb2.Attempt) -> str:

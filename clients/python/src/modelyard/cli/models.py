@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from datetime import datetime
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from modelyard.cli.context import client
+from modelyard.cli.builds import image, test_counts
+from modelyard.cli.context import as_json, client
 from modelyard.cli.options import Deleted, Filter, Labels, Order, mapping, number_pair, utc
 from modelyard.cli.render import (
     leaf,
@@ -20,6 +22,10 @@ from modelyard.cli.render import (
     state,
     value,
 )
+
+if TYPE_CHECKING:
+    from modelyard import Client
+    from modelyard.metadata.v1 import version_pb2
 
 Maximize = Annotated[list[str] | None, typer.Option(help="A metric to maximise; repeatable.")]
 Minimize = Annotated[list[str] | None, typer.Option(help="A metric to minimise; repeatable.")]
@@ -156,39 +162,73 @@ def register_versions(group: typer.Typer) -> None:
             },
         )
 
-    @group.command("show")
-    def show_version(version: str) -> None:
-        """Show a version: `churn/7`, `churn@production` or `churn` (the newest)."""
-        from modelyard.metadata.v1 import version_pb2  # noqa: PLC0415
-
-        found = client().versions.resolve(version)
-        show_one(
-            found,
-            {
-                "version": short_version(found.name),
-                "state": state(version_pb2.VersionState, found.state),
-                "aliases": ", ".join(found.aliases),
-                "artifact": found.artifact,
-                "run": found.run,
-                "build": found.build,
-                "tests passed": found.tests_passed,
-                "params": pairs({k: value(v) for k, v in found.params.items()}),
-                "metrics": pairs(found.metrics),
-                "environment": found.environment_digest,
-                "label": found.label,
-                "labels": pairs(found.labels),
-                "license": found.license,
-                "description": found.description,
-                "card": found.card,
-                "archived": _if_set(found, "archive_time"),
-                "deleted": _if_set(found, "delete_time"),
-                "by": found.creator,
-                "created": moment(found.create_time),
-            },
-        )
-
+    group.command("show")(_show_version)
     _register_upkeep(group)
     _register_evaluations(group)
+
+
+def _show_version(version: str) -> None:
+    """Show a version: `churn/7`, `churn@production` or `churn` (the newest)."""
+    from modelyard.metadata.v1 import version_pb2  # noqa: PLC0415
+
+    connection = client()
+    found = connection.versions.resolve(version)
+    show_one(
+        found,
+        {
+            "version": short_version(found.name),
+            "state": state(version_pb2.VersionState, found.state),
+            "aliases": ", ".join(found.aliases),
+            "artifact": found.artifact,
+            "run": found.run,
+            "build": found.build,
+            "tests passed": found.tests_passed,
+            **({} if as_json() else _build_facts(connection, found)),
+            "params": pairs({k: value(v) for k, v in found.params.items()}),
+            "metrics": pairs(found.metrics),
+            "environment": found.environment_digest,
+            "label": found.label,
+            "labels": pairs(found.labels),
+            "license": found.license,
+            "description": found.description,
+            "card": found.card,
+            "archived": _if_set(found, "archive_time"),
+            "deleted": _if_set(found, "delete_time"),
+            "by": found.creator,
+            "created": moment(found.create_time),
+        },
+    )
+
+
+def _build_facts(connection: Client, version: version_pb2.Version) -> dict[str, object]:
+    """Return what its bundle and its build say of a version, for people."""
+    from modelyard.errors import NotFoundError  # noqa: PLC0415
+
+    schema = connection.versions.schema(version.name) or {}
+    facts: dict[str, object] = {key: _tensors(schema.get(key, ())) for key in ("inputs", "outputs")}
+    if not version.build:
+        return facts
+    try:
+        build = connection.builds.get(version.build)
+    except NotFoundError:
+        return facts
+    return {"tests": test_counts(build), **facts, "image": image(build), "evidence": build.evidence}
+
+
+def _tensors(tensors: Iterable[Mapping[str, Any]]) -> str:
+    return ", ".join(f"{t['name']} {t['datatype']} {t['shape']}" for t in tensors)
+
+
+def _tests(
+    version: str,
+    to: Annotated[Path | None, typer.Option("--to", help="A file; else standard output.")] = None,
+) -> None:
+    """Write what a version's own tests said when it was built, as JUnit XML."""
+    text = client().versions.test_report(version)
+    if to is None:
+        typer.echo(text)
+    else:
+        to.write_text(text)
 
 
 def _bom(
@@ -223,6 +263,7 @@ def _register_upkeep(group: typer.Typer) -> None:
         _show_change(changed)
 
     group.command("bom")(_bom)
+    group.command("tests")(_tests)
 
     @group.command("archive")
     def archive(version: str) -> None:

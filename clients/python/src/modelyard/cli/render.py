@@ -46,14 +46,14 @@ def _escaped(code: int) -> str:
 def show_list(messages: Iterable[Any], columns: Columns) -> None:
     """Write messages as a table, or as a JSON list."""
     if as_json():
-        write_json([_dict(message) for message in messages])
+        write_json([as_dict(message) for message in messages])
         return
     show_table(list(columns), ([pick(m) for pick in columns.values()] for m in messages))
 
 
 def write_messages(messages: Iterable[Any]) -> None:
     """Write messages as a JSON list."""
-    write_json([_dict(message) for message in messages])
+    write_json([as_dict(message) for message in messages])
 
 
 def show_table(
@@ -75,7 +75,7 @@ def show_table(
 def show_one(message: Any, fields: Mapping[str, object]) -> None:
     """Write one message as lines of `name  value`, or as a JSON object."""
     if as_json():
-        write_json(_dict(message))
+        write_json(as_dict(message))
         return
     width = max(len(name) for name in fields)
     for name, value in fields.items():
@@ -90,7 +90,7 @@ def write_json(value: object) -> None:
 
 def json_of(message: Any, *, indent: int | None = 2) -> str:
     """Return a message as JSON; without indent on one line."""
-    return json.dumps(_dict(message), indent=indent, ensure_ascii=False)
+    return json.dumps(as_dict(message), indent=indent, ensure_ascii=False)
 
 
 def text(value: object) -> str:
@@ -133,7 +133,8 @@ def seconds_between(start: Any, end: Any) -> str:
     return f"{(end.ToNanoseconds() - start.ToNanoseconds()) / 1e9:.1f} s"
 
 
-def _dict(message: Any) -> Any:
+def as_dict(message: Any) -> Any:
+    """Return a message as JSON has it."""
     from google.protobuf.json_format import MessageToDict  # noqa: PLC0415
 
     return MessageToDict(message, preserving_proto_field_name=True)

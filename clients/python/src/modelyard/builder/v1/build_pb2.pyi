@@ -208,6 +208,9 @@ class Build(google.protobuf.message.Message):
     ORIGIN_FIELD_NUMBER: builtins.int
     WAITING_FIELD_NUMBER: builtins.int
     PAST_ATTEMPTS_FIELD_NUMBER: builtins.int
+    IMAGE_FIELD_NUMBER: builtins.int
+    IMAGE_DIGEST_FIELD_NUMBER: builtins.int
+    EVIDENCE_FIELD_NUMBER: builtins.int
     name: builtins.str
     """Identifier. `projects/{project}/builds/{build}`, allotted by the server."""
     model: builtins.str
@@ -230,6 +233,19 @@ class Build(google.protobuf.message.Message):
     """Output only. The source tree, `projects/{project}/artifacts/{digest}`:
     `spec.source`, or what the first attempt fetched from `spec.git`, which later
     attempts use again.
+    """
+    image: builtins.str
+    """Output only. The artifact with the version's image, an OCI image layout; empty
+    when `spec.skip_image` says so. The version holds it.
+    """
+    image_digest: builtins.str
+    """Output only. The digest of the image's manifest, `sha256:…`, as container
+    engines and registries name it.
+    """
+    evidence: builtins.str
+    """Output only. The artifact with what the attempt that won says of itself:
+    `provenance.json`, an in-toto statement with SLSA provenance v1, and
+    `tests.xml`, the report of the source's tests, if any ran. The version holds it.
     """
     @property
     def spec(self) -> global___BuildSpec:
@@ -297,9 +313,12 @@ class Build(google.protobuf.message.Message):
         origin: global___SourceOrigin | None = ...,
         waiting: global___Waiting | None = ...,
         past_attempts: collections.abc.Iterable[global___Attempt] | None = ...,
+        image: builtins.str = ...,
+        image_digest: builtins.str = ...,
+        evidence: builtins.str = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["create_time", b"create_time", "end_time", b"end_time", "failure", b"failure", "origin", b"origin", "spec", b"spec", "start_time", b"start_time", "waiting", b"waiting"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["artifact", b"artifact", "attempt", b"attempt", "create_time", b"create_time", "creator", b"creator", "end_time", b"end_time", "failure", b"failure", "model", b"model", "name", b"name", "origin", b"origin", "past_attempts", b"past_attempts", "phases", b"phases", "run", b"run", "source", b"source", "spec", b"spec", "start_time", b"start_time", "state", b"state", "version", b"version", "waiting", b"waiting", "worker", b"worker"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["artifact", b"artifact", "attempt", b"attempt", "create_time", b"create_time", "creator", b"creator", "end_time", b"end_time", "evidence", b"evidence", "failure", b"failure", "image", b"image", "image_digest", b"image_digest", "model", b"model", "name", b"name", "origin", b"origin", "past_attempts", b"past_attempts", "phases", b"phases", "run", b"run", "source", b"source", "spec", b"spec", "start_time", b"start_time", "state", b"state", "version", b"version", "waiting", b"waiting", "worker", b"worker"]) -> None: ...
 
 global___Build = Build
 
@@ -448,6 +467,8 @@ class BuildSpec(google.protobuf.message.Message):
     POOL_FIELD_NUMBER: builtins.int
     RETRIES_FIELD_NUMBER: builtins.int
     GROUP_FIELD_NUMBER: builtins.int
+    SKIP_IMAGE_FIELD_NUMBER: builtins.int
+    REPRODUCES_FIELD_NUMBER: builtins.int
     source: builtins.str
     """Optional. The source tree, `projects/{project}/artifacts/{digest}`. Exactly
     one of `source` and `git` is set.
@@ -474,6 +495,14 @@ class BuildSpec(google.protobuf.message.Message):
     """Optional. The pool of workers that may take it, an id; empty: `default`."""
     group: builtins.str
     """Optional. Builds that belong together, such as a sweep's: an id."""
+    skip_image: builtins.bool
+    """Optional. Do not make an image."""
+    reproduces: builtins.str
+    """Optional. A version of the model that is built anew, to see whether the same
+    comes of it: the environment is that version's, exactly, and nothing is
+    registered. `Build.artifact` is what came of it, `Build.version` stays empty.
+    No alias may be asked for.
+    """
     @property
     def params(self) -> google.protobuf.internal.containers.MessageMap[builtins.str, modelyard.common.v1.value_pb2.Value]:
         """Optional. Parameters, as `context.params`; at most 1,000."""
@@ -548,9 +577,11 @@ class BuildSpec(google.protobuf.message.Message):
         pool: builtins.str = ...,
         retries: global___RetryBudget | None = ...,
         group: builtins.str = ...,
+        skip_image: builtins.bool = ...,
+        reproduces: builtins.str = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["git", b"git", "origin", b"origin", "resources", b"resources", "retries", b"retries"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["aliases", b"aliases", "data", b"data", "entry", b"entry", "git", b"git", "group", b"group", "labels", b"labels", "network", b"network", "origin", b"origin", "params", b"params", "pool", b"pool", "priority", b"priority", "python_version", b"python_version", "requirements", b"requirements", "resources", b"resources", "retries", b"retries", "secrets", b"secrets", "skip_tests", b"skip_tests", "source", b"source", "timeouts", b"timeouts", "variables", b"variables"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["aliases", b"aliases", "data", b"data", "entry", b"entry", "git", b"git", "group", b"group", "labels", b"labels", "network", b"network", "origin", b"origin", "params", b"params", "pool", b"pool", "priority", b"priority", "python_version", b"python_version", "reproduces", b"reproduces", "requirements", b"requirements", "resources", b"resources", "retries", b"retries", "secrets", b"secrets", "skip_image", b"skip_image", "skip_tests", b"skip_tests", "source", b"source", "timeouts", b"timeouts", "variables", b"variables"]) -> None: ...
 
 global___BuildSpec = BuildSpec
 
@@ -775,6 +806,7 @@ class Phase(google.protobuf.message.Message):
     FAILURE_FIELD_NUMBER: builtins.int
     START_TIME_FIELD_NUMBER: builtins.int
     END_TIME_FIELD_NUMBER: builtins.int
+    TESTS_FIELD_NUMBER: builtins.int
     kind: global___PhaseKind.ValueType
     """Which one."""
     state: global___PhaseState.ValueType
@@ -791,6 +823,10 @@ class Phase(google.protobuf.message.Message):
     def end_time(self) -> google.protobuf.timestamp_pb2.Timestamp:
         """When it ended."""
 
+    @property
+    def tests(self) -> global___TestCounts:
+        """Of the test phase: what the source's own tests said; unset when none ran."""
+
     def __init__(
         self,
         *,
@@ -799,8 +835,35 @@ class Phase(google.protobuf.message.Message):
         failure: modelyard.common.v1.failure_pb2.Failure | None = ...,
         start_time: google.protobuf.timestamp_pb2.Timestamp | None = ...,
         end_time: google.protobuf.timestamp_pb2.Timestamp | None = ...,
+        tests: global___TestCounts | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["end_time", b"end_time", "failure", b"failure", "start_time", b"start_time"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["end_time", b"end_time", "failure", b"failure", "kind", b"kind", "start_time", b"start_time", "state", b"state"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["end_time", b"end_time", "failure", b"failure", "start_time", b"start_time", "tests", b"tests"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["end_time", b"end_time", "failure", b"failure", "kind", b"kind", "start_time", b"start_time", "state", b"state", "tests", b"tests"]) -> None: ...
 
 global___Phase = Phase
+
+@typing.final
+class TestCounts(google.protobuf.message.Message):
+    """TestCounts says how many tests ended how."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    PASSED_COUNT_FIELD_NUMBER: builtins.int
+    FAILED_COUNT_FIELD_NUMBER: builtins.int
+    SKIPPED_COUNT_FIELD_NUMBER: builtins.int
+    passed_count: builtins.int
+    """Those that passed."""
+    failed_count: builtins.int
+    """Those that failed, or broke off with an error."""
+    skipped_count: builtins.int
+    """Those that were skipped or failed as expected."""
+    def __init__(
+        self,
+        *,
+        passed_count: builtins.int = ...,
+        failed_count: builtins.int = ...,
+        skipped_count: builtins.int = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["failed_count", b"failed_count", "passed_count", b"passed_count", "skipped_count", b"skipped_count"]) -> None: ...
+
+global___TestCounts = TestCounts

@@ -310,6 +310,7 @@ class ReportPhaseRequest(google.protobuf.message.Message):
     KIND_FIELD_NUMBER: builtins.int
     STATE_FIELD_NUMBER: builtins.int
     FAILURE_FIELD_NUMBER: builtins.int
+    TESTS_FIELD_NUMBER: builtins.int
     kind: modelyard.builder.v1.build_pb2.PhaseKind.ValueType
     """Required. The phase."""
     state: modelyard.builder.v1.build_pb2.PhaseState.ValueType
@@ -322,6 +323,10 @@ class ReportPhaseRequest(google.protobuf.message.Message):
     def failure(self) -> modelyard.common.v1.failure_pb2.Failure:
         """Optional. Why it FAILED."""
 
+    @property
+    def tests(self) -> modelyard.builder.v1.build_pb2.TestCounts:
+        """Optional. What the source's own tests said, when the test phase ends."""
+
     def __init__(
         self,
         *,
@@ -329,9 +334,10 @@ class ReportPhaseRequest(google.protobuf.message.Message):
         kind: modelyard.builder.v1.build_pb2.PhaseKind.ValueType = ...,
         state: modelyard.builder.v1.build_pb2.PhaseState.ValueType = ...,
         failure: modelyard.common.v1.failure_pb2.Failure | None = ...,
+        tests: modelyard.builder.v1.build_pb2.TestCounts | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["failure", b"failure", "lease", b"lease"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["failure", b"failure", "kind", b"kind", "lease", b"lease", "state", b"state"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["failure", b"failure", "lease", b"lease", "tests", b"tests"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["failure", b"failure", "kind", b"kind", "lease", b"lease", "state", b"state", "tests", b"tests"]) -> None: ...
 
 global___ReportPhaseRequest = ReportPhaseRequest
 
@@ -406,6 +412,9 @@ class RegisterBuildRequest(google.protobuf.message.Message):
     TESTS_PASSED_FIELD_NUMBER: builtins.int
     CARD_FIELD_NUMBER: builtins.int
     LICENSE_FIELD_NUMBER: builtins.int
+    IMAGE_FIELD_NUMBER: builtins.int
+    IMAGE_DIGEST_FIELD_NUMBER: builtins.int
+    EVIDENCE_FIELD_NUMBER: builtins.int
     artifact: builtins.str
     """Required. `projects/{project}/artifacts/{digest}`, committed."""
     environment_digest: builtins.str
@@ -416,6 +425,14 @@ class RegisterBuildRequest(google.protobuf.message.Message):
     """Optional. The model card, Markdown; at most 262,144 characters."""
     license: builtins.str
     """Optional. The licence, such as `Apache-2.0`; at most 128 characters."""
+    image: builtins.str
+    """Optional. The artifact with the image, committed."""
+    image_digest: builtins.str
+    """Optional. The digest of the image's manifest, `sha256:` and 64 lowercase hex
+    digits; set if and only if `image` is.
+    """
+    evidence: builtins.str
+    """Optional. The artifact with the evidence, committed."""
     @property
     def lease(self) -> global___Lease:
         """Required. The claim."""
@@ -429,9 +446,12 @@ class RegisterBuildRequest(google.protobuf.message.Message):
         tests_passed: builtins.bool = ...,
         card: builtins.str = ...,
         license: builtins.str = ...,
+        image: builtins.str = ...,
+        image_digest: builtins.str = ...,
+        evidence: builtins.str = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["lease", b"lease"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["artifact", b"artifact", "card", b"card", "environment_digest", b"environment_digest", "lease", b"lease", "license", b"license", "tests_passed", b"tests_passed"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["artifact", b"artifact", "card", b"card", "environment_digest", b"environment_digest", "evidence", b"evidence", "image", b"image", "image_digest", b"image_digest", "lease", b"lease", "license", b"license", "tests_passed", b"tests_passed"]) -> None: ...
 
 global___RegisterBuildRequest = RegisterBuildRequest
 
@@ -443,7 +463,9 @@ class RegisterBuildResponse(google.protobuf.message.Message):
 
     VERSION_FIELD_NUMBER: builtins.int
     version: builtins.str
-    """`projects/{project}/models/{model}/versions/{version}`, READY."""
+    """`projects/{project}/models/{model}/versions/{version}`, READY; empty for a
+    build that reproduces a version.
+    """
     def __init__(
         self,
         *,

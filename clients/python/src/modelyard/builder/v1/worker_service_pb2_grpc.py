@@ -150,7 +150,8 @@ class WorkerServiceServicer(object):
 
     def RegisterBuild(self, request, context):
         """Report the artifact of an attempt whose package phase ended well. The
-        builder records it as the winner and registers the version, once.
+        builder records it as the winner and registers the version, once; a build that
+        reproduces a version ends here without one.
 
         Errors: ABORTED LEASE_LOST; FAILED_PRECONDITION BYTES_MISSING.
         """

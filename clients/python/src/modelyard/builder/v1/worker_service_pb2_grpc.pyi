@@ -92,7 +92,8 @@ class WorkerServiceStub:
         modelyard.builder.v1.worker_service_pb2.RegisterBuildResponse,
     ]
     """Report the artifact of an attempt whose package phase ended well. The
-    builder records it as the winner and registers the version, once.
+    builder records it as the winner and registers the version, once; a build that
+    reproduces a version ends here without one.
 
     Errors: ABORTED LEASE_LOST; FAILED_PRECONDITION BYTES_MISSING.
     """
@@ -181,7 +182,8 @@ class WorkerServiceAsyncStub:
         modelyard.builder.v1.worker_service_pb2.RegisterBuildResponse,
     ]
     """Report the artifact of an attempt whose package phase ended well. The
-    builder records it as the winner and registers the version, once.
+    builder records it as the winner and registers the version, once; a build that
+    reproduces a version ends here without one.
 
     Errors: ABORTED LEASE_LOST; FAILED_PRECONDITION BYTES_MISSING.
     """
@@ -284,7 +286,8 @@ class WorkerServiceServicer(metaclass=abc.ABCMeta):
         context: _ServicerContext,
     ) -> typing.Union[modelyard.builder.v1.worker_service_pb2.RegisterBuildResponse, collections.abc.Awaitable[modelyard.builder.v1.worker_service_pb2.RegisterBuildResponse]]:
         """Report the artifact of an attempt whose package phase ended well. The
-        builder records it as the winner and registers the version, once.
+        builder records it as the winner and registers the version, once; a build that
+        reproduces a version ends here without one.
 
         Errors: ABORTED LEASE_LOST; FAILED_PRECONDITION BYTES_MISSING.
         """

@@ -1,0 +1,101 @@
+"""What a build keeps beside a version: its image, and the evidence of how it came to be."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from modelyard import _pull, images
+from modelyard._binding import AsyncGroup, Group, SyncGroup, flow
+from modelyard._calls import Flow, ask, call
+from modelyard._fetching import read_whole
+from modelyard._names import Names, Ref
+from modelyard._progress import OnProgress
+from modelyard._resources.versions import resolve_version
+from modelyard.builder.v1 import build_pb2
+from modelyard.builder.v1 import build_service_pb2 as service
+from modelyard.bundle import SCHEMA_FILE
+from modelyard.errors import FailedPreconditionError, InvalidArgumentError, NotFoundError
+from modelyard.images import ImageError
+from modelyard.metadata.v1 import version_pb2
+
+PROVENANCE_FILE = "provenance.json"
+TESTS_FILE = "tests.xml"
+
+
+class _Images(Group):
+    @flow
+    def export(
+        self,
+        version: Ref,
+        destination: str | Path,
+        *,
+        base: str | Path | None = None,
+        progress: OnProgress | None = None,
+    ) -> Flow[Path]:
+        """Write a version's image to a new folder, as an OCI image layout.
+
+        Its one image has the version's number for a tag: `skopeo copy oci:DIR:7 docker://…`. One
+        that was made without a base needs one with its Python: `base` is the layout of an image
+        to put it on, such as `skopeo copy docker://python:3.11-slim oci:BASE` makes.
+        """
+        found, build = yield from built(self._names, version)
+        if not build.image:
+            raise _missing(found, "has no image: it was built without one")
+        layout = Path(destination)
+        written = yield from _pull.pull(build.image, layout, progress=progress)
+        try:
+            if base is not None:
+                architecture = images.architecture(written)
+                images.put_on_base(written, images.read_base(Path(base), architecture))
+            number = found.name.rpartition("/")[2]
+            said = {"dev.modelyard.version": found.name, "dev.modelyard.build": build.name}
+            images.name_image(written, number, said)
+        except ImageError as error:
+            raise InvalidArgumentError(str(error), reason="INVALID_FIELD") from error
+        return written
+
+
+class Images(_Images, SyncGroup):
+    """Container images of versions."""
+
+
+class AsyncImages(_Images, AsyncGroup):
+    """Container images of versions."""
+
+
+def read_evidence(names: Names, target: Ref, path: str) -> Flow[bytes]:
+    """Return a file of the evidence of a version's build."""
+    version, build = yield from built(names, target)
+    files = (yield from _pull.list_files(build.evidence)) if build.evidence else ()
+    if not any(file.path == path for file in files):
+        raise _missing(version, f"has no {path}: its build left none")
+    return (yield from read_whole(build.evidence, path))
+
+
+def read_schema(names: Names, target: Ref) -> Flow[dict[str, Any] | None]:
+    """Return what goes into a version's model and what comes out of it, if that is known."""
+    version = yield from ask(resolve_version(names, target))
+    files = yield from _pull.list_files(version.artifact)
+    if not any(file.path == SCHEMA_FILE for file in files):
+        return None
+    found: dict[str, Any] = json.loads((yield from read_whole(version.artifact, SCHEMA_FILE)))
+    return found
+
+
+def built(names: Names, target: Ref) -> Flow[tuple[version_pb2.Version, build_pb2.Build]]:
+    """Return a version and the build that made it; refuse one that no build made."""
+    version = yield from ask(resolve_version(names, target))
+    if not version.build:
+        raise _missing(version, "was not built here")
+    request = service.GetBuildRequest(name=version.build)
+    try:
+        build = yield from ask(call(request, service.GetBuildResponse, lambda r: r.build))
+    except NotFoundError:
+        raise _missing(version, f"says it was made by {version.build}, which is not here") from None
+    return version, build
+
+
+def _missing(version: version_pb2.Version, problem: str) -> FailedPreconditionError:
+    return FailedPreconditionError(f"{version.name} {problem}", reason="EVIDENCE_MISSING")
