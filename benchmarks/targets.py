@@ -90,6 +90,18 @@ TARGETS: dict[str, dict[str, Target]] = {
         "queue, share of the workers used": Target(Side.AT_LEAST, 0.8, "x"),
         "cold environment, against uv alone": Target(Side.AT_MOST, 1.2, "x"),
     },
+    "deployer": {
+        "prediction through Envoy, p50": Target(Side.AT_MOST, 1, "ms"),
+        **{f"{rows} rows, HTTP, requests/s": Target(Side.AT_LEAST, 1.5, "x") for rows in (1, 100)},
+        **{f"{rows} rows, gRPC, requests/s": Target(Side.AT_LEAST, 1.1, "x") for rows in (1, 100)},
+        **{f"{rows} rows, HTTP, p99": Target(Side.AT_MOST, 1, "x") for rows in (1, 100)},
+        **{f"{rows} rows, gRPC, p99": Target(Side.AT_MOST, 1, "x") for rows in (1, 100)},
+        "swap, failed requests": Target(Side.AT_MOST, 0, "requests"),
+        "swap, p99 against steady": Target(Side.AT_MOST, 3, "x"),
+        "rollback, warm": Target(Side.AT_MOST, 1, "s"),
+        "rollback, cold, above the model's start": Target(Side.AT_MOST, 2, "s"),
+        "200 deployments with nothing to do": Target(Side.AT_MOST, 1, "%"),
+    },
     "metadata": {
         f"{kind}: {bar}": target for kind in METADATA_DATABASES for bar, target in _METADATA.items()
     },
