@@ -20,8 +20,17 @@ EXAMPLE_FILE = "example.json"
 STOP_SECONDS = 12.0  # the model server itself drains for at most 10
 _POLL_SECONDS = 0.02
 _TAIL_LINES = 20
-# What a model may need of the machine's environment; never the agent's own settings and tokens.
-_PASSED_ON = ("PATH", "LANG", "TZ", "TMPDIR", "LD_LIBRARY_PATH", "CUDA_VISIBLE_DEVICES")
+# What a model may need of the machine's environment, and what is settled for model servers; never
+# the agent's own settings and tokens.
+_PASSED_ON = (
+    "CUDA_VISIBLE_DEVICES",
+    "LANG",
+    "LD_LIBRARY_PATH",
+    "MODELYARD_SERVING_UNSAFE_FORMATS",
+    "PATH",
+    "TMPDIR",
+    "TZ",
+)
 
 
 class FailureReason(StrEnum):

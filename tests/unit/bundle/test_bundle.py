@@ -191,7 +191,7 @@ def test_what_was_imported_is_the_default() -> None:
         ("[]", "not a JSON object"),
         ("{", "is not JSON"),
         ({"format": 2}, "format must be 1"),
-        ({"format": 1, "loader": "onnx"}, "loader must be one of"),
+        ({"format": 1, "loader": "magic"}, "loader must be one of"),
         ({"format": 1, "loader": "model-class", "entry": "../x:Y"}, "module:Class"),
         ({"format": 1, "loader": "sklearn", "python": 3}, "python must be text"),
     ],

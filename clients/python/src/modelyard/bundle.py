@@ -1,15 +1,14 @@
 """Bundles: the folder that holds a model, its code, its environment and its example.
 
-This file owns reading a bundle and loading the model in it; `modelyard.packing` writes bundles.
-Loading runs the model's code: only `modelyard.serving` and the smoke test do it, in the model's
-own environment. numpy is needed to predict, nothing else.
+This file owns reading a bundle; `modelyard.loaders` loads the model in it, `modelyard.packing`
+writes bundles. Loading runs the model's code: only `modelyard.serving` and the smoke test do it, in
+the model's own environment. numpy is needed to predict, nothing else.
 """
 
 from __future__ import annotations
 
 import importlib
 import json
-import pickle
 import re
 import sys
 from collections.abc import Mapping
@@ -18,8 +17,6 @@ from enum import StrEnum
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, Protocol
-
-from modelyard.model import Model
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -48,6 +45,25 @@ class Loader(StrEnum):
 
     MODEL_CLASS = "model-class"
     SKLEARN = "sklearn"
+    """A pickle of anything with `predict(X)`."""
+    SKOPS = "skops"
+    XGBOOST = "xgboost"
+    LIGHTGBM = "lightgbm"
+    ONNX = "onnx"
+    TORCH = "torch"
+    """A state in safetensors, and in the code the class of the module that has it."""
+
+
+FILES: Mapping[Loader, str] = {
+    Loader.SKLEARN: PICKLE_FILE,
+    Loader.SKOPS: "model.skops",
+    Loader.XGBOOST: "model.ubj",
+    Loader.LIGHTGBM: "model.txt",
+    Loader.ONNX: "model.onnx",
+    Loader.TORCH: "model.safetensors",
+}
+"""The model's one file, by loader; a model class has whatever files it likes."""
+_WITH_CLASS = (Loader.MODEL_CLASS, Loader.TORCH)
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +107,7 @@ def read(directory: str | Path) -> Bundle:
         raise BundleError(f"{root / FACTS_FILE}: format must be {FORMAT}")
     texts = {key: _text(facts, key, root) for key in ("loader", "entry", "model", "python")}
     loader = _loader(texts["loader"], root)
-    if loader is Loader.MODEL_CLASS and not _ENTRY.fullmatch(texts["entry"]):
+    if loader in _WITH_CLASS and not _ENTRY.fullmatch(texts["entry"]):
         raise BundleError(f"{root / FACTS_FILE}: entry must be `module:Class`")
     example = root / EXAMPLE_FILE
     return Bundle(
@@ -112,10 +128,9 @@ def load(bundle: Bundle | str | Path) -> Predictor:
     found = bundle if isinstance(bundle, Bundle) else read(bundle)
     if found.code_directory.is_dir():
         _put_first(found.code_directory)
-    if found.loader is Loader.MODEL_CLASS:
-        return _ModelPredictor(_load_model(found))
-    with (found.model_directory / PICKLE_FILE).open("rb") as file:
-        return _EstimatorPredictor(pickle.load(file))  # noqa: S301 - see the module's docstring
+    from modelyard import loaders  # noqa: PLC0415 - reading needs none
+
+    return loaders.load(found)
 
 
 def normalise_outputs(outputs: Any) -> Tensors:
@@ -140,58 +155,6 @@ def import_entry_module(name: str, folder: Path) -> ModuleType:
             del sys.modules[module]
     importlib.invalidate_caches()
     return importlib.import_module(name)
-
-
-class _ModelPredictor:
-    """A `modelyard.Model` behind the common face."""
-
-    def __init__(self, model: Model) -> None:
-        self.model = model
-
-    def predict(self, inputs: Tensors) -> Tensors:
-        return normalise_outputs(self.model.predict(inputs))
-
-
-class _EstimatorPredictor:
-    """An estimator with `predict(X)` behind the common face."""
-
-    def __init__(self, estimator: Any) -> None:
-        self.estimator = estimator
-
-    def predict(self, inputs: Tensors) -> Tensors:
-        return normalise_outputs(self.estimator.predict(self._matrix(inputs)))
-
-    def _matrix(self, inputs: Tensors) -> Any:
-        """Return the one input as it is, or several as the columns the estimator was fitted on."""
-        if len(inputs) == 1:
-            return next(iter(inputs.values()))
-        names = [str(name) for name in getattr(self.estimator, "feature_names_in_", inputs)]
-        if set(names) != set(inputs):
-            raise ValueError(f"the inputs must be {', '.join(names)}")
-        columns = {name: _column(inputs[name]) for name in names}
-        try:
-            import pandas as pd  # type: ignore[import-untyped,unused-ignore]  # noqa: PLC0415
-        except ModuleNotFoundError:
-            import numpy as np  # noqa: PLC0415 - see normalise_outputs
-
-            return np.column_stack(list(columns.values()))
-        return pd.DataFrame(columns)
-
-
-def _column(array: NDArray[Any]) -> NDArray[Any]:
-    """Return a column as one dimension, also when it came as n x 1."""
-    return array.reshape(-1)
-
-
-def _load_model(bundle: Bundle) -> Model:
-    module_name, _, class_name = bundle.entry.partition(":")
-    module = import_entry_module(module_name, bundle.code_directory)
-    found = getattr(module, class_name, None)
-    if not (isinstance(found, type) and issubclass(found, Model)):
-        raise BundleError(f"{bundle.entry} is not a modelyard.Model")
-    model = found()
-    model.load(bundle.model_directory)
-    return model
 
 
 def _put_first(folder: Path) -> None:

@@ -46,8 +46,11 @@ def log_model(
     Everything logged before is on the run by then, so that the version takes it over.
 
     Args:
-        source: A `modelyard.Model`, anything that can be pickled and has `predict(X)`, or the path
-            of a folder with `modelyard.json` or `model.pkl`.
+        source: A `modelyard.Model`; a model of XGBoost, a LightGBM booster, an ONNX model or a
+            torch module (with safetensors), each kept in its framework's own format; an estimator
+            of scikit-learn, kept by skops if that is installed and knows all its types; anything
+            else with `predict(X)`, pickled; or the path of a folder with `modelyard.json` or such
+            a model's file (`model.onnx`, `.ubj`, `.txt`, `.skops`, `.pkl`).
         model: Which model it is a version of; the run's own when left out.
         example: Inputs of one request, for the smoke test and the schema.
         requirements: What serving needs, lines or a file; else what this process has imported.

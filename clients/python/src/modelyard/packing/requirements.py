@@ -46,6 +46,15 @@ def lock_of(requirements: Sequence[str] | str | Path | None) -> bytes:
     return "".join(f"{name}=={version}\n" for name, version in sorted(pins.items())).encode()
 
 
+def with_pin(lock: bytes, package: str) -> bytes:
+    """Return a lock that also has a package, which loads the model, as it is installed here."""
+    lines = lock.decode().splitlines()
+    if any(line.partition("==")[0].partition("[")[0] == package for line in lines):
+        return lock
+    pin = f"{package}=={_version(package, '', package)}"
+    return "".join(f"{line}\n" for line in sorted([*lines, pin])).encode()
+
+
 def imported_distributions() -> dict[str, str]:
     """Return the distributions that this process has imported modules of, with their versions."""
     loaded = {name.partition(".")[0] for name in list(sys.modules)}

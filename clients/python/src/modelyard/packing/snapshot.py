@@ -18,7 +18,6 @@ from pathlib import Path
 from types import FrameType, ModuleType
 
 from modelyard.bundle import BundleError
-from modelyard.model import Model
 
 IGNORED = (".git", ".hg", ".venv", "venv", "node_modules", "__pycache__", "*.pyc", ".*_cache")
 _INSTALLED = frozenset({"site-packages", "dist-packages"})
@@ -30,7 +29,7 @@ def copy_source(source: Path, into: Path) -> None:
     shutil.copytree(source, into, ignore=shutil.ignore_patterns(*IGNORED), dirs_exist_ok=True)
 
 
-def entry_of(model: Model) -> str:
+def entry_of(model: object) -> str:
     """Return `module:Class` of a model as it will be found in its snapshot.
 
     Raises:
@@ -44,7 +43,7 @@ def entry_of(model: Model) -> str:
     return f"{name}:{kind.__name__}"
 
 
-def check_constructible(kind: type[Model]) -> None:
+def check_constructible(kind: type) -> None:
     """Raise BundleError unless the class can be made without arguments."""
     try:
         inspect.signature(kind).bind()

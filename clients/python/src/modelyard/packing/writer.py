@@ -15,6 +15,7 @@ from modelyard.bundle import (
     CODE_FOLDER,
     EXAMPLE_FILE,
     FACTS_FILE,
+    FILES,
     FORMAT,
     LOCK_FILE,
     MODEL_FOLDER,
@@ -25,11 +26,14 @@ from modelyard.bundle import (
     read,
 )
 from modelyard.model import Model
-from modelyard.packing import pickling, snapshot
+from modelyard.packing import formats, pickling, snapshot
 from modelyard.packing.examples import infer_request
 from modelyard.packing.papers import Papers, of_model, of_source
+from modelyard.packing.requirements import with_pin
 
 NO_PAPERS = Papers()
+_ALONE = tuple(loader for loader in FILES if loader is not Loader.TORCH)
+"""Loaders that need the model's file and nothing else."""
 
 
 def write_model(
@@ -71,11 +75,17 @@ def write_estimator(
     example: Any = None,
     papers: Papers = NO_PAPERS,
 ) -> Bundle:
-    """Write the bundle of anything that can be pickled and has `predict(X)`."""
-    if not callable(getattr(estimator, "predict", None)):
-        raise BundleError(f"{type(estimator).__name__} has no predict method")
+    """Write the bundle of a framework's model, or of what can be pickled and has `predict(X)`."""
     folder = directory / MODEL_FOLDER
     folder.mkdir(parents=True, exist_ok=True)
+    if (native := formats.save(estimator, folder)) is not None:
+        if native.entry_class is not None:
+            snapshot.copy_modules([native.entry_class.__module__], directory / CODE_FOLDER)
+        facts = _Facts(native.loader, native.entry, name, papers)
+        lock = with_pin(lock, native.package)
+        return _finish(directory, facts, lock=lock, example=example)
+    if not callable(getattr(estimator, "predict", None)):
+        raise BundleError(f"{type(estimator).__name__} has no predict method")
     modules = pickling.dump(estimator, folder / PICKLE_FILE)
     snapshot.copy_modules(modules, directory / CODE_FOLDER)
     facts = _Facts(Loader.SKLEARN, "", name, papers)
@@ -91,17 +101,20 @@ def write_folder(
     example: Any = None,
     papers: Papers = NO_PAPERS,
 ) -> Bundle:
-    """Write the bundle of a folder: a bundle as it is, or one with a `model.pkl`."""
+    """Write the bundle of a folder: a bundle as it is, or one with a framework's file."""
     if (source / FACTS_FILE).exists():
         shutil.copytree(source, directory, dirs_exist_ok=True)
         return read(directory)
-    if not (source / PICKLE_FILE).exists():
+    found = [loader for loader in _ALONE if (source / FILES[loader]).is_file()]
+    if len(found) != 1:
+        names = ", ".join(FILES[loader] for loader in _ALONE)
         raise BundleError(
-            f"{source} holds neither {FACTS_FILE} nor {PICKLE_FILE}; to keep any other folder "
+            f"{source} holds neither {FACTS_FILE} nor one of {names}; to keep any other folder "
             "as a version use client.artifacts.push and client.versions.create"
         )
     shutil.copytree(source, directory / MODEL_FOLDER, dirs_exist_ok=True)
-    facts = _Facts(Loader.SKLEARN, "", name, papers)
+    entry = "Booster" if found == [Loader.XGBOOST] else ""
+    facts = _Facts(found[0], entry, name, papers)
     return _finish(directory, facts, lock=lock, example=example)
 
 
