@@ -29,9 +29,18 @@ BODY = '{"inputs": [{"name": "x", "shape": [2, 1], "datatype": "FP64", "data": [
 
 
 @pytest.fixture(scope="module")
-def suite(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedSuite]:
+def gates(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder that builds see: for the files that training waits for."""
+    folder = tmp_path_factory.mktemp("gates")
+    folder.chmod(0o755)  # builds run as an account of their own
+    return folder
+
+
+@pytest.fixture(scope="module")
+def suite(tmp_path_factory: pytest.TempPathFactory, gates: Path) -> Iterator[EmbeddedSuite]:
     """A suite of our own to kill."""
-    suite = EmbeddedSuite(tmp_path_factory.mktemp("faults"))
+    seen = {"MODELYARD_WORKER_SANDBOX_PATHS": str(gates)}
+    suite = EmbeddedSuite(tmp_path_factory.mktemp("faults"), seen)
     suite.start()
     yield suite
     suite.stop()
@@ -78,9 +87,9 @@ def test_a_failing_test_ends_the_build_before_a_version(client: Client, tmp_path
 
 
 def test_a_killed_worker_s_build_is_tried_again_and_registers_once(
-    suite: EmbeddedSuite, client: Client, tmp_path: Path
+    suite: EmbeddedSuite, client: Client, gates: Path
 ) -> None:
-    gate = tmp_path / "gate"
+    gate = gates / "killed"
     order = start_training(client, "killed", gate)
     trainers = until(lambda: suite.find("modelyard.building.train"), what="the training process")
     (worker,) = suite.find("services.builder.worker")
@@ -89,15 +98,15 @@ def test_a_killed_worker_s_build_is_tried_again_and_registers_once(
     until(lambda: trains(client, order.name, attempt=2), seconds=90, what="a second attempt")
     gate.touch()
     ended = client.builds.wait(order.name, timeout=120)
-    assert ended.state == build_pb2.BUILD_STATE_SUCCEEDED
+    assert ended.state == build_pb2.BUILD_STATE_SUCCEEDED, ended
     assert ended.attempt == 2
     assert versions(client, "killed") == [ended.version]
 
 
 def test_a_stopped_worker_wakes_up_to_nothing(
-    suite: EmbeddedSuite, client: Client, tmp_path: Path
+    suite: EmbeddedSuite, client: Client, gates: Path, tmp_path: Path
 ) -> None:
-    gate = tmp_path / "gate"
+    gate = gates / "stopped"
     order = start_training(client, "stopped", gate)
     (worker,) = suite.find("services.builder.worker")
     other = suite.start_worker(tmp_path / "other")
@@ -108,7 +117,7 @@ def test_a_stopped_worker_wakes_up_to_nothing(
         ended = client.builds.wait(order.name, timeout=120)
     finally:
         os.kill(worker.pid, signal.SIGCONT)
-    assert ended.state == build_pb2.BUILD_STATE_SUCCEEDED
+    assert ended.state == build_pb2.BUILD_STATE_SUCCEEDED, ended
     # The zombie learns that it lost its lease: its processes end, and it publishes nothing.
     until(lambda: not suite.find("modelyard.building"), seconds=30, what="the zombie to let go")
     other.terminate()
@@ -130,11 +139,11 @@ def test_live_traffic_does_not_notice_killed_services(suite: EmbeddedSuite, clie
 
 
 def test_the_whole_suite_killed_in_train_and_in_a_deployment(
-    suite: EmbeddedSuite, client: Client, tmp_path: Path
+    suite: EmbeddedSuite, client: Client, gates: Path
 ) -> None:
     version = go_live(client, "whole", level=1.0)
     second = build(client, "whole", level=2.0).version
-    gate = tmp_path / "gate"
+    gate = gates / "whole"
     order = start_training(client, "whole", gate)
     client.deployments.deploy(second, environment="whole")
     everything = suite.kill()
