@@ -176,13 +176,13 @@ class Environments:
             pins.write_text(lock)
             own = f"modelyard[serving] @ {wheel.as_uri()}"
             await self._uv("venv", "--python", _interpreter(python), str(place), on_line=on_line)
-            # The lock is whole: nothing is left to resolve.
-            target = ("--python", str(environment.python), "--no-deps", *self._no_build)
+            target = ("--python", str(environment.python), *self._no_build)
             if HASH in lock:
-                strict = ("--require-hashes", "-r", str(pins))
+                strict = ("--require-hashes", "--no-deps", "-r", str(pins))
                 await self._uv("pip", "install", *target, *strict, on_line=on_line)
-                await self._uv("pip", "install", *target, own, on_line=on_line)
+                await self._uv("pip", "install", *target, "--no-deps", own, on_line=on_line)
             else:
+                # `log_model` writes what the model imports, not what serving needs besides.
                 await self._uv("pip", "install", *target, "-r", str(pins), own, on_line=on_line)
             await _compile_bytecode(environment.python, place / "lib")
 

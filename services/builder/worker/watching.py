@@ -11,8 +11,9 @@ from pathlib import Path
 
 import psutil
 
-from services.builder.worker import usage
-from services.builder.worker.limits import MIB, Limits, size
+from services.builder.worker.limits import Limits
+from services.common import usage
+from services.common.process_limits import MIB, size
 
 LOOK_SECONDS = 0.1
 CLOSE_SECONDS = 0.02

@@ -63,7 +63,7 @@ class Child:
     async def wait(self) -> int:
         """Wait until it has ended and its last words are kept; return how it ended."""
         code = await self._process.wait()
-        self._kill_session()
+        self.kill()
         await asyncio.shield(self._pump)
         return code
 
@@ -80,10 +80,10 @@ class Child:
             async with asyncio.timeout(grace):
                 await self._process.wait()
         except TimeoutError:
-            self._kill_session()
+            self.kill()
         await self.wait()
 
-    def _kill_session(self) -> None:
+    def kill(self) -> None:
         """Kill it and whatever it started."""
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self._process.pid, signal.SIGKILL)

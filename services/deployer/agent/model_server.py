@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Self
 
 from services.deployer.agent.child import Child
+from services.deployer.agent.resources import Resources
 from services.deployer.plans import ServingSpec
 
 HOST = "127.0.0.1"
@@ -77,17 +78,22 @@ class ModelServerProcess:
         self._folder = folder
         self._child = child
         self._ports: Ports | None = None
+        self._overuse = ""
+        self._watch = asyncio.create_task(self._end_overuse())
 
     @classmethod
     async def start(cls, spec: ModelServerSpec, *, folder: Path) -> Self:
         """Start a model server on free ports; `folder` is its own and holds its log."""
         folder = await asyncio.to_thread(_prepare, folder)
-        arguments = [str(spec.python), "-I", "-m", "modelyard.serving", "--host", HOST]
+        resources = Resources.of(spec.serving)
+        arguments = [*resources.command(), str(spec.python)]
+        # Without byte code written: a bundle's folder holds what was verified, and nothing else.
+        arguments += ["-I", "-B", "-m", "modelyard.serving", "--host", HOST]
         arguments += ["--bundle", str(spec.bundle), "--name", spec.model]
         arguments += ["--version", spec.version, "--http-port", "0", "--grpc-port", "0"]
         arguments += ["--ports-file", str(folder / "ports.json"), *_limits(spec.serving)]
         environment = {key: os.environ[key] for key in _PASSED_ON if key in os.environ}
-        environment |= {"HOME": str(folder), "PYTHONUNBUFFERED": "1"}
+        environment |= {"HOME": str(folder), "PYTHONUNBUFFERED": "1", **resources.variables()}
         log = folder / "server.log"
         child = await Child.start(arguments, folder=folder, log=log, environment=environment)
         return cls(spec, folder, child)
@@ -132,12 +138,15 @@ class ModelServerProcess:
     async def crash(self) -> ModelServerError:
         """Wait until the process has ended and return the error that tells how."""
         code = await self._child.wait()
+        self._watch.cancel()
         how = f"killed by signal {-code}" if code < 0 else f"exit code {code}"
+        how = self._overuse or how
         return self._failure(FailureReason.CRASHED, f"the model server ended: {how}")
 
     async def stop(self, grace: float = STOP_SECONDS) -> None:
         """Let it finish what it has in hand, for at most `grace` seconds, and end it."""
         await self._child.stop(grace)
+        self._watch.cancel()
 
     def tail(self, count: int) -> list[str]:
         """Return its last log lines."""
@@ -165,6 +174,11 @@ class ModelServerProcess:
                 raise await self.crash()
             text = f"the example was answered with {status}: {answer[:500]}"
             raise self._failure(FailureReason.SMOKE_FAILED, text)
+
+    async def _end_overuse(self) -> None:
+        """End it once it uses more memory than it may."""
+        self._overuse = await Resources.of(self._spec.serving).overuse(self.pid)
+        self._child.kill()
 
     def _failure(self, reason: FailureReason, text: str) -> ModelServerError:
         return ModelServerError(reason, "\n".join([text, *self.tail(_TAIL_LINES)]))

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import modelyard
 from modelyard import bundle as bundles
+from modelyard.digests import folder_digest
 from modelyard.errors import DeadlineExceededError, ModelyardError, UnavailableError
 
 from services.common import telemetry
@@ -93,7 +94,7 @@ class Preparer:
     async def _bundle(self, name: DeploymentName, assigned: AssignedVariant) -> Path:
         directory = self._folder / _digest(assigned.artifact)
         async with self._fetching[assigned.artifact]:
-            if await asyncio.to_thread(directory.is_dir):
+            if await asyncio.to_thread(is_whole, directory):
                 await asyncio.to_thread(directory.touch)
                 return directory
             try:
@@ -139,6 +140,21 @@ class Preparer:
         except EnvironmentFailedError as error:
             raise PreparationError(Failure("ENVIRONMENT_FAILED", str(error))) from error
         return environment.python
+
+
+def is_whole(directory: Path) -> bool:
+    """Say whether a bundle is there, each file as it was registered; remove it if it is not."""
+    if not directory.is_dir():
+        return False
+    try:
+        found = folder_digest(directory)
+    except (ModelyardError, OSError):
+        found = ""
+    if found == directory.name:
+        return True
+    logger.warning("bundle changed on disk; fetched anew", extra={"digest": directory.name})
+    shutil.rmtree(directory)
+    return False
 
 
 def variant_key(name: DeploymentName, revision: int) -> VariantKey:

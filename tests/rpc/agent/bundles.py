@@ -38,6 +38,9 @@ class Mirror(Model):
     def predict(self, inputs):
         if "die" in inputs:
             os._exit(3)
+        if "hold" in inputs:
+            self.held = b"x" * 512 * 1024 * 1024
+            time.sleep(60)
         if "bf16" in inputs:
             import ml_dtypes
             return {"bf16": inputs["bf16"].astype(ml_dtypes.bfloat16)}

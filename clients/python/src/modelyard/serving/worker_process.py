@@ -40,7 +40,7 @@ class WorkerProcess:
         """Start one, which begins to load."""
         ours, theirs = socket.socketpair()
         with theirs:
-            command = [sys.executable, "-I", "-m", "modelyard.serving.worker"]
+            command = [sys.executable, "-I", "-B", "-m", "modelyard.serving.worker"]
             command += [str(theirs.fileno()), str(target.bundle), target.name, target.version]
             process = await asyncio.create_subprocess_exec(
                 *command,

@@ -1,4 +1,4 @@
-"""What a build's processes use: measured from outside, as nothing inside can change it.
+"""What a program's processes use: measured from outside, as nothing inside can change it.
 
 Memory is what the processes hold themselves, each shared page divided among those that share
 it, and the files that only memory holds: `/dev/shm` and nameless ones. Disk is what lies in the
