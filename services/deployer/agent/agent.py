@@ -123,6 +123,9 @@ class Agent:
                 counted = await self._data_plane.traffic()
             except EnvoyUnreachableError:
                 continue
+            except Exception:  # whatever it is: counts are not worth what runs
+                logger.exception("traffic not counted")
+                continue
             for keeper in self._keepers.values():
                 keeper.count(counted)
 

@@ -80,6 +80,8 @@ class Child:
             async with asyncio.timeout(grace):
                 await self._process.wait()
         except TimeoutError:
+            pass
+        finally:  # also when cancelled: nothing may be left running
             self.kill()
         await self.wait()
 
@@ -92,7 +94,8 @@ class Child:
         rest = b""
         with _BoundedLog(self._log) as log:
             while chunk := await self._output.read(64 * 1024):
-                log.write(chunk)
+                with contextlib.suppress(OSError, ValueError):  # a full disk ends the log only
+                    log.write(chunk)
                 *lines, rest = (rest + chunk).split(b"\n")
                 self._lines.extend(_text(line) for line in lines)
                 rest = rest[:_MAX_LINE_BYTES]
@@ -105,7 +108,7 @@ class _BoundedLog:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._file = path.open("ab")
+        self._file = path.open("ab", buffering=0)
 
     def __enter__(self) -> Self:
         return self
@@ -118,9 +121,8 @@ class _BoundedLog:
         if self._file.tell() + len(chunk) > _MAX_LOG_BYTES:
             self._file.close()
             self._path.replace(self._path.with_name(f"{self._path.name}.old"))
-            self._file = self._path.open("ab")
+            self._file = self._path.open("ab", buffering=0)
         self._file.write(chunk)
-        self._file.flush()
 
 
 def _text(line: bytes) -> str:

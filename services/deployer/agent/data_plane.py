@@ -266,7 +266,7 @@ class DataPlane:
         async with self._changing:
             try:
                 await self._apply()
-            except (ConfigRejectedError, EnvoyError) as refused:
+            except (ConfigRejectedError, EnvoyError, OSError) as refused:
                 # Envoy answers 503 for it anyway; the next change tells it again.
                 logger.warning("Envoy was not told", extra={"problem": str(refused)})
 

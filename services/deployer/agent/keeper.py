@@ -40,6 +40,8 @@ logger = logging.getLogger(__name__)
 RETRY_SECONDS = 1.0
 MAX_BACKOFF_SECONDS = 30.0
 STAYED_SECONDS = 60.0
+_PASSING = (ConfigRejectedError, EnvoyError, OSError)
+"""What may be over soon, a full disk too: it is tried again, and harms no other deployment."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,7 +172,7 @@ class DeploymentKeeper:
         except KeyError:
             self._find_missing(shares)
             return False
-        except (EnvoyError, ConfigRejectedError) as error:
+        except _PASSING as error:
             self._warn("shares not in force, soon again", error)
             asyncio.get_running_loop().call_later(RETRY_SECONDS, self._changed.set)
             return False
@@ -197,7 +199,7 @@ class DeploymentKeeper:
                 self._set(revision, VariantState.FAILED, _failure(error))
                 if not self._assignment.weight(revision):
                     return
-            except (NotNowError, EnvoyError, ConfigRejectedError) as error:
+            except (NotNowError, *_PASSING) as error:
                 self._warn("variant not started, soon again", error)
                 self._restarts.pop(revision, None)
                 await asyncio.sleep(RETRY_SECONDS)
@@ -222,13 +224,13 @@ class DeploymentKeeper:
             with telemetry.span("agent drain", trace_parent=trace_parent):
                 try:
                     await self._data_plane.drain(key, within=self._limits.drain)
-                except (EnvoyError, ConfigRejectedError) as error:
+                except _PASSING as error:
                     self._warn("not drained", error)
         while True:
             try:
                 await self._data_plane.remove(key)
                 break
-            except (EnvoyError, ConfigRejectedError) as error:
+            except _PASSING as error:
                 self._warn("not removed, soon again", error)
                 await asyncio.sleep(RETRY_SECONDS)
         self._variants.pop(revision, None)

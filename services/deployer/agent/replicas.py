@@ -133,8 +133,8 @@ class ReplicaSet:
                 try:
                     server = await self._start(index)
                     break
-                except ModelServerError as again:
-                    logger.warning("not brought back", extra={"problem": again.message})
+                except (ModelServerError, OSError) as again:
+                    logger.warning("not brought back", extra={"problem": str(again)})
             else:
                 return
             await self._on_change()
