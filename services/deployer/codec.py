@@ -34,6 +34,7 @@ MAX_DESCRIPTION = 65_536
 MAX_REASON = 1_000
 MAX_NAME = 300
 MAX_FAILURE = 4_000
+MAX_FAILURE_REASON = 63
 MAX_ADDRESS = 300
 MAX_VARIANTS = 64
 _UNKNOWN = VariantReport(0, VariantState.STARTING)
@@ -269,6 +270,8 @@ def _decode_variant(message: assignment_pb2.VariantStatus, field: str) -> Varian
 def _decode_failure(message: failure_pb2.Failure, field: str) -> Failure:
     if len(message.message) > MAX_FAILURE:
         raise invalid_field(f"{field}.failure.message", f"must have at most {MAX_FAILURE:,}")
+    if len(message.reason) > MAX_FAILURE_REASON:
+        raise invalid_field(f"{field}.failure.reason", f"must have at most {MAX_FAILURE_REASON}")
     return Failure(message.reason, message.message)
 
 

@@ -120,8 +120,8 @@ def decode_traffic(message: rollout_pb2.VariantTraffic, field: str) -> Traffic:
     if len(message.latency_buckets) > MAX_BUCKETS:
         raise invalid_field(f"{field}.latency_buckets", f"must be at most {MAX_BUCKETS}")
     buckets = tuple((b.upper_milliseconds, b.cumulative_count) for b in message.latency_buckets)
-    if any(not (a[0] < b[0] and a[1] <= b[1]) for a, b in pairwise(buckets)):
-        raise invalid_field(f"{field}.latency_buckets", "must rise in bound and in count")
+    if any(not (a[0] < b[0] and a[1] <= b[1]) for a, b in pairwise([(-1.0, 0), *buckets])):
+        raise invalid_field(f"{field}.latency_buckets", "must rise in bound and in count, from 0")
     requests = _count(message.request_count, _MAX_INT, f"{field}.request_count")
     return Traffic(requests, _count(message.error_count, _MAX_INT, f"{field}.error_count"), buckets)
 
