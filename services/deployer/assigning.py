@@ -6,7 +6,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
 
-from services.deployer.domain import AssignedVariant, Assignment, Deployment, Revision
+from services.deployer.domain import (
+    AssignedVariant,
+    Assignment,
+    Deployment,
+    Revision,
+    VariantState,
+)
 
 Shares = Mapping[int, int]
 """The share of the requests in percent, by a variant's key."""
@@ -61,6 +67,17 @@ def gone(deployment: Deployment) -> list[Revision]:
         if deployment.assignment.weight(revision.key) is None
         and deployment.report.variant(revision.key) is None
     ]
+
+
+def running_variant(deployment: Deployment, revision: Revision) -> int:
+    """Return the variant of a revision that may be taken up again as it runs; 0: there is none.
+
+    One that died without requests is not brought back, so nothing can go back to it.
+    """
+    status = deployment.report.variant(revision.key)
+    failed = status is not None and status.state is VariantState.FAILED
+    assigned = deployment.assignment.weight(revision.key) is not None
+    return revision.key if assigned and not failed else 0
 
 
 def with_revision(revisions: Sequence[Revision], changed: Revision) -> tuple[Revision, ...]:

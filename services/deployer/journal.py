@@ -49,11 +49,11 @@ def record(tx: Transaction, before: Deployment, step: Step) -> Deployment:
     """Write a step: the deployment, its journal, and a ring for whoever has to act on it."""
     after = step.deployment
     settled = rules.is_settled(after)
-    deployments.save_deployment(tx.connection, after, settled=settled)
+    deployments.save_deployment(tx.connection, before, after, settled=settled)
     publish(tx, after.name, step.entries)
     if after.assignment.generation != before.assignment.generation:
         tx.publish(ASSIGNMENTS, "changed", str(after.name).encode())
-    if not settled:
+    if not settled and not rules.only_counted(before, after):  # counts are looked at by the tick
         tx.publish(WORK, "changed", str(after.name).encode())
     return after
 

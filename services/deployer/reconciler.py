@@ -216,7 +216,7 @@ def _settle(tx: Transaction, lease: Lease) -> None:
     """Write down that nothing is left to do, unless there is by now; give the lease back."""
     deployment = _locked(tx, lease)
     if rules.is_settled(deployment):
-        store.save_deployment(tx.connection, deployment, settled=True)
+        store.save_deployment(tx.connection, deployment, deployment, settled=True)
         crossings.expire_lease(tx.connection, lease.name, lease.epoch)
 
 

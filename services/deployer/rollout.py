@@ -23,6 +23,7 @@ from services.common.errors import (
 from services.common.idempotency import Key, answered, once
 from services.common.names import DeploymentName, EnvironmentName, VersionName
 from services.deployer import gates, journal, rules, shadowing
+from services.deployer.assigning import running_variant
 from services.deployer.domain import (
     Candidate,
     Deployment,
@@ -147,7 +148,7 @@ class Rollout:
                 restored_revision=target.number,
                 trace_parent=trace_parent,
                 serving=target.serving,
-                variant=_running_variant(deployment, target),
+                variant=running_variant(deployment, target),
             )
 
         return await self._wish(name, order, draft)
@@ -340,11 +341,6 @@ def _wished(deployment: Deployment, revision: Revision, now: datetime) -> Step:
     if revision.cause is RevisionCause.SHADOW:
         return shadowing.wish(deployment, revision, now)
     return rules.wish(deployment, revision)
-
-
-def _running_variant(deployment: Deployment, target: Revision) -> int:
-    """Return the variant of a revision that still runs: to go back to it starts nothing."""
-    return target.key if deployment.assignment.weight(target.key) is not None else 0
 
 
 def _restorable(tx: Transaction, deployment: Deployment, number: int) -> Revision:

@@ -134,6 +134,13 @@ def is_settled(deployment: Deployment) -> bool:
     )
 
 
+def only_counted(before: Deployment, after: Deployment) -> bool:
+    """Say whether nothing but what was counted changed: that is often, and nobody's wish."""
+    return replace(before, report=_uncounted(before.report)) == replace(
+        after, report=_uncounted(after.report)
+    )
+
+
 def versions_in_use(deployment: Deployment) -> frozenset[str]:
     """Return the versions that run or are about to: metadata must have their use on record."""
     wanted = {revision.version for revision in running(deployment)}
@@ -172,11 +179,16 @@ def fail(deployment: Deployment, failure: Failure, *, now: datetime) -> Step:
         state=DeploymentState.FAILED,
         failure=failure,
         revisions=with_revision(deployment.revisions, revision),
+        progress=Progress(),
         update_time=now,
     )
     if deployment.assignment.generation:
         failed = assign(failed, shared((deployment.live, EVERYTHING)), now)
     return Step(failed, (JournalEntry(EventType.FAILED, revision.number, failure.message),))
+
+
+def _uncounted(report: Report) -> Report:
+    return replace(report, variants=tuple(replace(v, traffic=None) for v in report.variants))
 
 
 def _unfinished(deployment: Deployment) -> bool:
@@ -190,7 +202,7 @@ def _roll_out(
         recorded = deployment.desired.version in deployment.uses
         return _begin(deployment, now) if recorded else None
     waited = now - max(deployment.assignment.time or now, since)
-    step = _follow(deployment, now, wait) if confirmed(deployment) else None
+    step = _follow(deployment, now, since, wait) if confirmed(deployment) else None
     if step is None and waited >= wait and not stepping.in_force(deployment):
         return fail(deployment, _timeout(deployment, waited), now=now)
     return step
@@ -201,7 +213,7 @@ def _is_begun(deployment: Deployment) -> bool:
     return deployment.desired.running
 
 
-def _follow(deployment: Deployment, now: datetime, wait: timedelta) -> Step | None:
+def _follow(deployment: Deployment, now: datetime, since: datetime, wait: timedelta) -> Step | None:
     """Go on as the controller's report about the present assignment allows."""
     desired = deployment.desired
     status = deployment.report.variant(desired.key)
@@ -212,16 +224,18 @@ def _follow(deployment: Deployment, now: datetime, wait: timedelta) -> Step | No
         return fail(deployment, status.failure or unknown, now=now)
     if deployment.progress.step == 0:
         return _shift(deployment, now) if status.state is VariantState.READY else None
-    return _advance(deployment, now, wait) if deployment.report.weights_applied else None
+    return _advance(deployment, now, since, wait) if deployment.report.weights_applied else None
 
 
-def _advance(deployment: Deployment, now: datetime, wait: timedelta) -> Step | None:
+def _advance(
+    deployment: Deployment, now: datetime, since: datetime, wait: timedelta
+) -> Step | None:
     """Go on from a step whose shares are in force."""
     if stepping.is_last(deployment):
         return _go_live(deployment, now)
     if not stepping.in_force(deployment):
         return _enter_step(deployment, now)
-    return _leave_step(deployment, now, wait)
+    return _leave_step(deployment, now, since, wait)
 
 
 def _begin(deployment: Deployment, now: datetime) -> Step:
@@ -251,9 +265,11 @@ def _enter_step(deployment: Deployment, now: datetime) -> Step:
     return Step(entered, (entry,))
 
 
-def _leave_step(deployment: Deployment, now: datetime, wait: timedelta) -> Step | None:
+def _leave_step(
+    deployment: Deployment, now: datetime, since: datetime, wait: timedelta
+) -> Step | None:
     """Go on to the next step, give up, or wait."""
-    verdict = stepping.judge(deployment, now, wait)
+    verdict = stepping.judge(deployment, now, since, wait)
     if verdict is None:
         return None
     if verdict.failure is not None:

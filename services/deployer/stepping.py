@@ -70,12 +70,15 @@ def enter(deployment: Deployment, now: datetime) -> Deployment:
     return replace(deployment, progress=progress, update_time=now)
 
 
-def judge(deployment: Deployment, now: datetime, wait: timedelta) -> Verdict | None:
+def judge(
+    deployment: Deployment, now: datetime, since: datetime, wait: timedelta
+) -> Verdict | None:
     """Say what becomes of a step whose shares are in force; None: wait.
 
     Args:
         deployment: with the newest report.
         now: the present.
+        since: since when this replica looks after it: time before does not count as waited.
         wait: how long the analysis may stay without a result once the hold is over.
     """
     finding = examine(deployment)
@@ -88,7 +91,7 @@ def judge(deployment: Deployment, now: datetime, wait: timedelta) -> Verdict | N
         return None
     if finding is not None and finding.result is Result.INCONCLUSIVE:
         failure = Failure("ANALYSIS_INCONCLUSIVE", finding.explanation)
-        return Verdict(failure=failure) if held >= wait else None
+        return Verdict(failure=failure) if min(held, now - since) >= wait else None
     if is_manual(deployment):
         return None
     return Verdict(passed=finding.explanation if finding else "")

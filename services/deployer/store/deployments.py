@@ -66,8 +66,10 @@ def find_deployment(
     return None if row is None else _deployment(connection, row)
 
 
-def save_deployment(connection: Connection, deployment: Deployment, *, settled: bool) -> None:
-    """Write a deployment and its revisions."""
+def save_deployment(
+    connection: Connection, before: Deployment, deployment: Deployment, *, settled: bool
+) -> None:
+    """Write a deployment, and those of its revisions that are not as before."""
     name = str(deployment.name)
     connection.execute(
         DEPLOYMENTS.update()
@@ -75,6 +77,8 @@ def save_deployment(connection: Connection, deployment: Deployment, *, settled: 
         .values(**_deployment_row(deployment), settled=settled)
     )
     for revision in deployment.revisions:
+        if revision in before.revisions:
+            continue
         row = _revision_row(revision) | {"deployment": name}
         statement = insert(connection, REVISIONS).values(row)
         connection.execute(

@@ -68,6 +68,7 @@ async def test_a_canary_is_judged_and_waits_for_somebody(yard: Yard) -> None:
     await yard.controller.report(half, BOTH, traffic=counted)
     await yard.ada.until(lambda d: d.rollout.wait == rollout_pb2.ROLLOUT_WAIT_MANUAL)
     await yard.ada.change("ContinueRollout", reason="looks good")
+    await yard.controller.until(lambda a: weights(a) == {1: 0, 2: 100})
     async with obeying(yard.controller):
         live = await yard.ada.until(lambda d: d.state == LIVE)
     assert live.live_revision == 2

@@ -8,11 +8,14 @@ from datetime import datetime, timedelta
 import pytest
 
 from services.deployer import rules, stepping
+from services.deployer.assigning import running_variant
 from services.deployer.domain import (
     Deployment,
     EventType,
     Failure,
+    Progress,
     RevisionCause,
+    Step,
 )
 from services.deployer.plans import RolloutPlan, Traffic
 from tests.unit.deployer.lives import (
@@ -109,6 +112,25 @@ def test_counts_that_begin_anew_are_compared_with_anew() -> None:
     assert shares(deployment) == {1: 50, 2: 50}
 
 
+def test_time_in_which_nobody_looked_does_not_count_as_waited() -> None:
+    deployment, now = counted(canary(CANARY), 1_005, 0), after(2 * PATIENCE)
+
+    def step(since: datetime) -> Step | None:
+        return rules.next_step(deployment, now=now, since=since, progress_seconds=PATIENCE)
+
+    assert step(since=now) is None
+    given_up = step(since=START)
+    assert given_up is not None
+    assert given_up.deployment.failure is not None
+    assert given_up.deployment.failure.reason == "ANALYSIS_INCONCLUSIVE"
+
+
+def test_counts_alone_are_told_apart_from_news() -> None:
+    before = canary(CANARY)
+    assert rules.only_counted(before, counted(before, 1_100, 3))
+    assert not rules.only_counted(before, tell(before, {1: READY, 2: FAILED}))
+
+
 def test_a_manual_step_waits_for_somebody() -> None:
     deployment, _ = run(canary(MANUAL), now=after(10 * PATIENCE))
     assert shares(deployment) == {1: 80, 2: 20}
@@ -124,6 +146,7 @@ def test_an_abort_brings_back_what_was_live() -> None:
     assert step is not None
     assert shares(step.deployment) == {1: 100}
     assert step.deployment.failure == Failure("ABORTED", "given up by user:ada: no")
+    assert step.deployment.progress == Progress()
     assert rules.abort(step.deployment, actor="user:ada", reason="", now=START) is None
 
 
@@ -147,6 +170,22 @@ def test_going_back_to_a_warm_version_starts_nothing() -> None:
     assert shares(deployment) == {1: 100, 2: 0}
     deployment, _ = run(report(deployment, r1=READY, r2=READY))
     assert shares(deployment) == {1: 100}
+    assert (deployment.live_revision, deployment.warm_revision) == (3, 0)
+
+
+def test_a_warm_version_that_died_is_not_gone_back_to_as_it_runs() -> None:
+    deployment, _ = run(wish(live(), "v2", plan=WARM))
+    for _ in range(2):
+        deployment, _ = run(report(deployment, r1=READY, r2=READY))
+    warm = deployment.revision(1)
+    assert running_variant(report(deployment, r1=READY, r2=READY), warm) == 1
+    deployment = report(deployment, r1=FAILED, r2=READY)
+    assert running_variant(deployment, warm) == 0
+    deployment, _ = run(wish(deployment, "v1", RevisionCause.ROLLBACK))
+    assert shares(deployment) == {1: 0, 2: 100, 3: 0}
+    for _ in range(2):
+        deployment, _ = run(report(deployment, r1=FAILED, r2=READY, r3=READY))
+    assert shares(deployment) == {3: 100}
     assert (deployment.live_revision, deployment.warm_revision) == (3, 0)
 
 
