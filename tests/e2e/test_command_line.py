@@ -91,6 +91,30 @@ def test_login_build_and_look_around(modelyard: Runner) -> None:
     assert "lines/1" in modelyard("versions", "show", "lines@champion").stdout
 
 
+def test_how_a_version_came_to_be_is_shown_and_repeated(modelyard: Runner, tmp_path: Path) -> None:
+    modelyard("login", modelyard.suite.address, "--token", modelyard.suite.token)
+    modelyard("build", str(TINY), "--model", "again", "--param", "level=4", "--wait")
+    listed = modelyard("builds", "list", "--filter", 'model = "again"').stdout
+    for words in ("SUCCEEDED", "again/1", "level=4", "score=0.9", " passed"):
+        assert words in listed
+    shown = modelyard("versions", "show", "again").stdout
+    for words in ("x FP64 [-1, 1]", "level FP64 [-1]", " passed", "sha256:"):
+        assert words in shown
+    statement = json.loads(modelyard("provenance", "again/1").stdout)
+    assert statement["predicateType"] == "https://slsa.dev/provenance/v1"
+    assert "testsuite" in modelyard("versions", "tests", "again/1").stdout
+    layout = tmp_path / "image"
+    modelyard("images", "export", "again/1", str(layout))
+    assert (layout / "oci-layout").exists()
+    based = ("images", "export", "again/1", str(tmp_path / "based"), "--base", str(tmp_path))
+    assert "index.json" in modelyard(*based, status=1).stderr
+    assert not (tmp_path / "based").exists()
+
+    repeated = modelyard("reproduce", "again/1").stdout
+    assert "again/1 is reproduced; every byte is the same" in repeated
+    assert "again/2" not in modelyard("versions", "list", "again").stdout
+
+
 def test_the_queue_is_seen_and_steered(modelyard: Runner) -> None:
     modelyard("login", modelyard.suite.address, "--token", modelyard.suite.token)
     assert "at most    0" in modelyard("builds", "limits", "held", "--max-running", "0").stdout

@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 from modelyard import Client
+from modelyard.bundle import LOCK_FILE
 from modelyard.errors import ModelyardError
 from modelyard.packing.writer import write_built
 
@@ -77,14 +78,20 @@ class Site:
         broken: bool = False,
         fails: bool = False,
         seconds: float = 0.0,
+        other_lock: bytes = b"",
     ) -> Any:
-        """Push a bundle that multiplies by a factor, and register it as a version."""
+        """Push a bundle that multiplies by a factor, and register it as a version.
+
+        With another lock put into it the version still names the one it was built with.
+        """
         bundle = folder / f"{model}-{factor}"
         state = Times()
         state.factor, state.fails, state.seconds = factor, fails, seconds
         if broken:
             state.factor = "no number"  # type: ignore[assignment]  # that is the point
         write_built(bundle, state, entry="model:Times", source=SOURCE, name=model, lock=LOCK)
+        if other_lock:
+            (bundle / LOCK_FILE).write_bytes(other_lock)
         with self.client() as client:
             artifact = client.artifacts.push(bundle)
             digest = hashlib.sha256(LOCK).hexdigest()

@@ -89,6 +89,13 @@ def deploy(site: Site, model: str, version: str, *, state: int = LIVE) -> deploy
         return found
 
 
+def test_a_bundle_with_another_lock_never_serves(site: Site, tmp_path: Path) -> None:
+    exchanged = site.register(tmp_path, "exchanged", 1, other_lock=b"numpy==1.0\n")
+    failed = deploy(site, "exchanged", exchanged.name, state=FAILED)
+    assert failed.failure.reason == "ENVIRONMENT_FAILED"
+    assert "is not the one the version names" in failed.failure.message
+
+
 def test_swap_under_load_and_back(site: Site, tmp_path: Path) -> None:
     first = site.register(tmp_path, "swap", 1)
     second = site.register(tmp_path, "swap", 2)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -53,6 +54,7 @@ class _Images(Group):
             said = {"dev.modelyard.version": found.name, "dev.modelyard.build": build.name}
             images.name_image(written, number, said)
         except ImageError as error:
+            shutil.rmtree(written, ignore_errors=True)
             raise InvalidArgumentError(str(error), reason="INVALID_FIELD") from error
         return written
 
