@@ -96,3 +96,10 @@ def test_raw_bytes_that_do_not_fit_are_refused(datatype: str, raw: bytes) -> Non
 def test_shapes_that_are_none_are_refused(shape: Any) -> None:
     with pytest.raises(TensorError):
         tensors.check_shape(shape)
+
+
+def test_bfloat16_is_rounded_to_the_nearest() -> None:
+    halves = [1.00390625, 1.01171875]  # in the middle of two: the even one
+    array = tensors.from_values("BF16", (4,), [*halves, 1.0040, -1.0])
+    assert array.tolist() == [1.0, 1.015625, 1.0078125, -1.0]
+    assert tensors.from_values("BF16", (0,), []).size == 0

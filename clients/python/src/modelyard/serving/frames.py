@@ -29,11 +29,6 @@ class Head:
     extra: int
     length: int
 
-    @property
-    def is_greeting(self) -> bool:
-        """Say whether it is a worker's first frame."""
-        return self.number == _GREETING
-
 
 def head_of(data: bytes) -> Head:
     """Read a header."""

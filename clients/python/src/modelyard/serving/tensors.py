@@ -167,7 +167,7 @@ def _plain(datatype: str, dtype: np.dtype[Any], values: Sequence[Any]) -> Array:
     if array.size and array.dtype.kind not in allowed:
         raise TensorError(f"data holds a value that is no {datatype}")
     with np.errstate(over="ignore"):
-        cast = array.astype(dtype)
+        cast = array.astype(dtype, copy=False)
     if dtype.kind == "f" and not np.isfinite(cast).all():  # JSON can say none but too large ones
         raise TensorError(f"data holds a number outside {datatype}")
     return _rounded(cast) if datatype == BF16 else cast
