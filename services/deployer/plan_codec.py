@@ -38,9 +38,11 @@ _MAX_INT = 2**62
 def decode_plan(message: rollout_pb2.RolloutPlan) -> RolloutPlan:
     """Decode how a version takes over, or refuse it."""
     analysis = _decode_analysis(message.analysis) if message.HasField("analysis") else None
-    progress = message.progress_timeout
+    steps, progress = _decode_steps(message), message.progress_timeout
+    if analysis is not None and len(steps) == 1:
+        raise invalid_field("plan.analysis", "needs a step before the last one, to look at")
     return RolloutPlan(
-        steps=_decode_steps(message),
+        steps=steps,
         analysis=analysis,
         progress_seconds=_seconds(progress, MAX_PROGRESS, "plan.progress_timeout"),
         keep_previous_warm=message.keep_previous_warm,

@@ -161,6 +161,9 @@ async def test_a_rollback_to_a_warm_version_starts_nothing(yard: Yard) -> None:
         rollout_pb2.RolloutPlan(
             analysis=rollout_pb2.RolloutAnalysis(min_request_count=1, max_error_rate=float("nan"))
         ),
+        rollout_pb2.RolloutPlan(
+            analysis=rollout_pb2.RolloutAnalysis(min_request_count=1, max_error_rate=0.1)
+        ),
     ],
 )
 async def test_a_plan_that_makes_no_sense_is_refused(

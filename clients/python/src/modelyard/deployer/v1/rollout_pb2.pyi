@@ -80,7 +80,7 @@ class RolloutPlan(google.protobuf.message.Message):
     @property
     def analysis(self) -> global___RolloutAnalysis:
         """Optional. What must hold before it gets more than its present share; unset:
-        nothing is looked at.
+        nothing is looked at. It needs a step of less than 100.
         """
 
     @property
