@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
+from modelyard.errors import InvalidArgumentError
+
 if TYPE_CHECKING:
     from google.protobuf.duration_pb2 import Duration
 
@@ -95,10 +97,17 @@ def make_plan(
     progress_timeout: float | None,
     keep_warm: bool,
 ) -> rollout_pb2.RolloutPlan:
-    """Return a plan of equal steps; a last one of 100 % is added when it is left out."""
+    """Return a plan of equal steps; a last one of 100 % is added when it is left out.
+
+    Raises:
+        InvalidArgumentError: There is no share below 100 that could be held, or wait.
+    """
     from modelyard.deployer.v1 import rollout_pb2  # noqa: PLC0415 - grpc waits for its use
 
     weights = [*canary] if not canary or canary[-1] == LAST else [*canary, LAST]
+    if len(weights) < 2 and (hold or manual):
+        problem = "hold and manual need a canary: a share below 100"
+        raise InvalidArgumentError(problem, reason="INVALID_FIELD")
     steps = [rollout_pb2.RolloutStep(weight=weight) for weight in weights]
     for step in steps[:-1]:
         step.manual = manual
