@@ -19,7 +19,7 @@ from services.common.events import EventBus
 from services.common.names import ArtifactName, DeploymentName, EnvironmentName
 from services.deployer import journal, rules
 from services.deployer.delegations import Delegations
-from services.deployer.domain import Assignment, Deployment, Report
+from services.deployer.domain import Assignment, Deployment, Report, TargetKind
 from services.deployer.metadata import Grant
 from services.deployer.store import controllers
 from services.deployer.store import deployments as store
@@ -151,7 +151,10 @@ def _names(changed: Iterable[outbox.Event], environment: EnvironmentName) -> set
 def _report(
     tx: Transaction, name: DeploymentName, report: Report, address: str, controller: str
 ) -> None:
-    holder = controllers.lease_holder(tx.connection, name.parent, datetime.now(UTC))
+    environment = find_environment(tx.connection, name.parent)
+    external = environment is not None and environment.target is TargetKind.EXTERNAL
+    now = datetime.now(UTC)
+    holder = controllers.lease_holder(tx.connection, name.parent, now, external=external)
     if holder not in ("", controller):
         raise _held_by(holder, name.parent)
     deployment = store.find_deployment(tx.connection, name, lock=True)

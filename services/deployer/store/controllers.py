@@ -32,13 +32,15 @@ def take_lease(
     return str(connection.execute(query).scalar_one())
 
 
-def lease_holder(connection: Connection, name: EnvironmentName, now: datetime) -> str:
-    """Return which controller holds an environment's lease, the narrowest one; empty: none."""
-    scopes = (
-        str(name),
-        str(EnvironmentName(name.project, "-")),
-        str(EnvironmentName("-", "-")),
-    )
+def lease_holder(
+    connection: Connection, name: EnvironmentName, now: datetime, *, external: bool
+) -> str:
+    """Return which controller holds an environment's lease, the narrowest one; empty: none.
+
+    Leases of many environments leave EXTERNAL ones out, as their watches do.
+    """
+    wider = (EnvironmentName(name.project, "-"), EnvironmentName("-", "-"))
+    scopes = tuple(str(scope) for scope in (name, *(() if external else wider)))
     query = sa.select(CONTROLLERS.c.scope, CONTROLLERS.c.holder).where(
         CONTROLLERS.c.scope.in_(scopes), CONTROLLERS.c.expire_time > now
     )

@@ -158,5 +158,11 @@ async def test_watches_of_everything_leave_external_environments_out(yard: Yard)
         raise AssertionError
 
     async with asyncio.timeout(30):
+        assert await seen("projects/-/environments/-", "scripted") == {DEPLOYMENT}
+        assignment = (await first(yard)).assignments[0]
+        assignment.deployment = f"{elsewhere}/deployments/churn"
+        with pytest.raises(grpc.aio.AioRpcError) as held:
+            assignment.generation = 100
+            await yard.controller.report(assignment, {1: READY}, controller="theirs")
+        assert reason_of(held.value) == "INVALID_FIELD"  # never assigned; nobody holds it yet
         assert await seen(elsewhere, "theirs") == {f"{elsewhere}/deployments/churn"}
-        assert await seen("projects/-/environments/-", "agent") == {DEPLOYMENT}
