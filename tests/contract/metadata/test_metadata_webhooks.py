@@ -111,7 +111,7 @@ async def test_changes_arrive_signed_in_order_and_only_those_wanted(
     event = told[0]
     assert (event["specversion"], event["source"]) == ("1.0", PROJECT)
     assert event["type"] == "dev.modelyard.model.created"
-    assert event["data"] == {"name": event["subject"]}
+    assert event["data"] == {"name": event["subject"], "actor": "user:admin"}
     await client.webhooks.test("one")
     assert (await settled(client, "one", DELIVERED, len(names) + 1))[0].type == "webhook.test"
 

@@ -127,6 +127,14 @@ async def test_a_repository_that_is_too_large(server: GitServer, tmp_path: Path)
     assert sorted(os.listdir(tmp_path)) == ["large", "repository"]  # noqa: PTH208 - a test's own
 
 
+def command_of(process: psutil.Process) -> str:
+    """Return how a process was started; empty for one that has just ended."""
+    try:
+        return " ".join(process.cmdline())
+    except psutil.NoSuchProcess:  # a zombie is one too
+        return ""
+
+
 async def test_a_fetch_that_is_cancelled_leaves_no_process(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
         url = f"http://127.0.0.1:{silent.getsockname()[1]}"
@@ -136,7 +144,7 @@ async def test_a_fetch_that_is_cancelled_leaves_no_process(tmp_path: Path) -> No
         )
         silent.settimeout(30)
         connection, _ = await asyncio.to_thread(silent.accept)
-        children = [c for c in psutil.Process().children() if "git_fetch" in " ".join(c.cmdline())]
+        children = [c for c in psutil.Process().children() if "git_fetch" in command_of(c)]
         fetching.cancel()
         await asyncio.wait([fetching])
         connection.close()

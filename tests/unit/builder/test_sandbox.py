@@ -214,13 +214,14 @@ def test_an_ordinary_account_has_the_same_sandbox(tmp_path: Path) -> None:
     os.chown(tmp_path, ORDINARY, ORDINARY)
     seen = {"/usr", "/etc", sys.base_prefix, sys.prefix, str(ATTACKS.parents[3])}
     view = ["--dev-bind", "/dev", "/dev", "--bind", "/proc", "/proc"]
+    view += ["--bind", str(tmp_path), "/tmp"]  # noqa: S108 - the checkout may lie below it
     for name in ("bin", "sbin", "lib", "lib64"):
         view += ["--symlink", f"usr/{name}", f"/{name}"]
     for parent in sorted({str(above) for place in seen for above in Path(place).parents} - {"/"}):
         view += ["--perms", "0755", "--dir", parent]
     for place in sorted(seen):
         view += ["--ro-bind", place, place]
-    view += ["--perms", "0755", "--dir", "/sys", "--bind", str(tmp_path), "/tmp"]  # noqa: S108
+    view += ["--perms", "0755", "--dir", "/sys"]
     become = f"setpriv --reuid={ORDINARY} --regid={ORDINARY} --clear-groups --inh-caps=-all --"
     tests = f"{sys.executable} -m pytest -q -n 0 -p no:cacheprovider -k reached {__file__}"
     ended = subprocess.run(
