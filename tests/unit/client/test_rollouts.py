@@ -2,33 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
 
 import pytest
-from modelyard.deployer.v1 import rollout_pb2
 from modelyard.errors import InvalidArgumentError
-from modelyard.rollouts import make_plan
+from modelyard.rollouts import Analysis, duration, make_plan
 
 
-def plan(canary: Sequence[int], *, hold: float, manual: bool) -> rollout_pb2.RolloutPlan:
-    return make_plan(
-        canary, hold=hold, manual=manual, analysis=None, progress_timeout=None, keep_warm=False
+def test_a_canary_is_completed() -> None:
+    analysis = Analysis(min_requests=5, max_error_rate=0.0, max_p95=0.25)
+    plan = make_plan(
+        [5, 25], hold=1.5, manual=True, analysis=analysis, progress_timeout=None, keep_warm=False
     )
+    assert [step.weight for step in plan.steps] == [5, 25, 100]
+    assert [step.manual for step in plan.steps] == [True, True, False]
+    assert [step.hold.ToMilliseconds() for step in plan.steps] == [1500, 1500, 0]
+    assert plan.analysis.HasField("max_error_rate")
+    assert not plan.analysis.HasField("max_error_rate_increase")
+    assert plan.analysis.max_p95_latency.ToMilliseconds() == 250
+    assert not plan.HasField("progress_timeout")
 
 
-@pytest.mark.parametrize("canary", [[], [100]])
-@pytest.mark.parametrize(("hold", "manual"), [(5.0, False), (0.0, True)])
-def test_nothing_goes_live_at_once_that_was_to_wait(
-    canary: list[int], hold: float, manual: bool
-) -> None:
+@pytest.mark.parametrize("seconds", [math.nan, math.inf, -math.inf, 1e300])
+def test_what_is_no_time_is_refused(seconds: float) -> None:
     with pytest.raises(InvalidArgumentError):
-        plan(canary, hold=hold, manual=manual)
-
-
-def test_all_but_the_last_step_wait() -> None:
-    steps = plan([5, 25], hold=2.0, manual=True).steps
-    assert [(s.weight, s.manual, s.hold.seconds) for s in steps] == [
-        (5, True, 2),
-        (25, True, 2),
-        (100, False, 0),
-    ]
+        duration(seconds)

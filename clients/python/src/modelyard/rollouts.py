@@ -122,9 +122,17 @@ def make_plan(
 
 
 def duration(seconds: float) -> Duration:
-    """Return so many seconds as the API has them."""
+    """Return so many seconds as the API has them.
+
+    Raises:
+        InvalidArgumentError: NaN, infinity, or more than anything may take.
+    """
     from google.protobuf.duration_pb2 import Duration  # noqa: PLC0415 - protobuf waits for its use
 
     message = Duration()
-    message.FromTimedelta(timedelta(seconds=seconds))
+    try:
+        message.FromTimedelta(timedelta(seconds=seconds))
+    except (ValueError, OverflowError):
+        problem = f"{seconds} is no number of seconds that can be waited for"
+        raise InvalidArgumentError(problem, reason="INVALID_FIELD") from None
     return message
