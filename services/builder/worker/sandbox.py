@@ -114,7 +114,8 @@ class Sandbox:
         for bind in binds:
             inner += ["--bind" if bind.writable else "--ro-bind", bind.source, bind.inside]
         inner += ["--proc", "/proc", "--dev", "/dev"]
-        inner += ["--size", str(max(limits.memory_bytes, 1)), "--tmpfs", "/dev/shm"]  # noqa: S108
+        # It counts as memory: whoever watches memory sees the limit passed before it is full.
+        inner += ["--size", str(max(2 * limits.memory_bytes, 1)), "--tmpfs", "/dev/shm"]  # noqa: S108
         for device in self._devices():
             inner += ["--dev-bind", device, device]
         inner += ["--remount-ro", "/dev", "--remount-ro", "/", "--chdir", str(room.start), "--"]
