@@ -7,6 +7,7 @@ only addresses, folders and secrets are put in.
 from __future__ import annotations
 
 import os
+import socket
 import subprocess
 import sys
 from contextlib import ExitStack
@@ -43,9 +44,12 @@ class ProductionSuite(Suite):
     def start(self) -> None:
         """Migrate, then start everything, each process once."""
         subprocess.run([_program("modelyard"), "migrate"], env=self.environment, check=True)
-        self._start("proxy", [_program("envoy"), "-c", str(self._proxy()), "--log-level", "warn"])
+        # Several may run side by side: what a hot restart is for, they would take each other for.
+        options = ["--log-level", "warn", "--disable-hot-restart"]
+        self._start("proxy", [_program("envoy"), "-c", str(self._proxy()), *options])
         for service in SERVICES:
             self.start_service(service)
+        until(lambda: self._alive("proxy") and _connects(self.address), what="the proxy to listen")
         self._start("agent", _python("-m", "services.deployer.agent"))
         self._start("worker", _python("-m", "services.builder.worker"))
         self.token = (self.folder / "tokens" / "admin.token").read_text().strip()
@@ -133,6 +137,15 @@ def _python(*arguments: str) -> list[str]:
 
 def _program(name: str) -> str:
     return str(Path(sys.executable).with_name(name))
+
+
+def _connects(address: str) -> bool:
+    host, _, port = address.rpartition(":")
+    try:
+        socket.create_connection((host, int(port)), timeout=1).close()
+    except OSError:
+        return False
+    return True
 
 
 def _serving(address: str) -> bool:
