@@ -21,7 +21,19 @@ const environment = `${project}/environments/${environmentId}`;
 const controller = "typescript";
 const control = createClient(ControllerService, connect(credential()));
 
-// Fetch an artifact into the folder, whole or not at all; what is there already is verified once.
+// What this process has fetched and verified, or is about to: each artifact once.
+const verified = new Map<string, Promise<string>>();
+
+function fetchOnce(deployment: string, artifact: string): Promise<string> {
+  const known = verified.get(artifact);
+  if (known) return known;
+  const fetching = fetchArtifact(deployment, artifact);
+  verified.set(artifact, fetching);
+  fetching.catch(() => verified.delete(artifact)); // to be tried again
+  return fetching;
+}
+
+// Fetch an artifact into the folder, whole or not at all.
 async function fetchArtifact(deployment: string, artifact: string): Promise<string> {
   const target = join(folder, artifact.slice(-64));
   const part = `${target}.part`;
@@ -76,7 +88,7 @@ async function carryOut({ deployment, generation, variants }: Assignment): Promi
 
 async function bringUp(deployment: string, { revision, version, artifact }: AssignedVariant) {
   try {
-    const place = await fetchArtifact(deployment, artifact);
+    const place = await fetchOnce(deployment, artifact);
     console.log(`verified ${version} in ${place}`);
     return { revision, state: VariantState.READY };
   } catch (error) {
