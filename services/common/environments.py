@@ -32,6 +32,7 @@ from pathlib import Path
 import uv
 
 from services.common.environment_lock import HASH, EnvironmentFailedError, check_lock, pin, vouched
+from services.common.lifelines import dies_with_us
 
 OnLine = Callable[[str], None]
 
@@ -296,6 +297,7 @@ class Environments:
         settings.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         settings.touch()
         process = await asyncio.create_subprocess_exec(
+            *dies_with_us(),
             uv.find_uv_bin(),
             *arguments,
             cwd=self.folder,
@@ -405,6 +407,7 @@ async def _compile_bytecode(python: Path, folder: Path) -> None:
     """
     interpreter = await asyncio.to_thread(python.resolve)
     process = await asyncio.create_subprocess_exec(
+        *dies_with_us(),
         str(interpreter),
         *("-I", "-S", "-m", "compileall", "-q", "-f", "-j", "0"),
         *("--invalidation-mode", "unchecked-hash", "-s", str(folder.parent), "-p", COMPILED_AS),

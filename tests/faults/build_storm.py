@@ -116,7 +116,11 @@ class Storm:
         self.hits += any(f"storm-{number}-" in build.worker for build in running)
         os.kill(worker.pid, signal.SIGKILL)
         worker.wait()
-        until(lambda: gone(children), seconds=ORPHAN_SECONDS, what="the killed worker's processes")
+        until(
+            lambda: gone(children),
+            seconds=ORPHAN_SECONDS,
+            what=f"the end of the killed worker's {[_command(child) for child in children]}",
+        )
         self.start_worker(number)
 
     def _valkey(self) -> psutil.Process:
@@ -165,3 +169,11 @@ def check_log(live: list[Event], stored: list[Event], build: build_pb2.Build) ->
         assert numbers == list(range(len(numbers)))
     if build.state == build_pb2.BUILD_STATE_SUCCEEDED:
         assert len(lines[build.attempt]) == LINES
+
+
+def _command(process: psutil.Process) -> str:
+    """Say what a process runs; empty for one that has just ended."""
+    try:
+        return f"{process.pid} {' '.join(process.cmdline())[:300]}"
+    except psutil.NoSuchProcess:
+        return ""

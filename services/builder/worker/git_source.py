@@ -15,6 +15,7 @@ from pathlib import Path
 from modelyard.builder.v1 import build_pb2
 
 from services.builder.worker.settings import WorkerSettings
+from services.common.lifelines import dies_with_us
 
 ANY_USER = "git"
 """The user that goes with a bare token: forges look at the token alone."""
@@ -65,7 +66,7 @@ def _login(secret: str) -> tuple[str, str]:
 async def _ask(order: Mapping[str, object]) -> dict[str, str]:
     """Run the program that fetches; cancelled, it is killed first."""
     process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", _PROGRAM),
+        *(*dies_with_us(), sys.executable, "-m", _PROGRAM),
         stdin=PIPE,
         stdout=PIPE,
         stderr=DEVNULL,  # what a library says there may hold anything
