@@ -6,7 +6,6 @@ import re
 from datetime import UTC, datetime
 from typing import Any
 
-from google.protobuf.timestamp_pb2 import Timestamp
 from modelyard.common.v1 import failure_pb2
 from modelyard.deployer.v1 import assignment_pb2, deployment_pb2, environment_pb2
 from modelyard.metadata.v1 import model_pb2, version_pb2
@@ -29,6 +28,7 @@ from services.deployer.domain import (
     VariantState,
     Verdict,
 )
+from services.deployer.timestamps import timestamp
 
 MAX_DESCRIPTION = 65_536
 MAX_REASON = 1_000
@@ -45,13 +45,6 @@ _TARGETS: dict[int, TargetKind] = {
 }
 _CONTROLLER = re.compile(r"[a-z0-9-]{1,63}")
 _ADDRESS = re.compile(r"[A-Za-z0-9.:\[\]_-]+:[0-9]{1,5}")
-
-
-def timestamp(moment: datetime) -> Timestamp:
-    """Encode a moment."""
-    message = Timestamp()
-    message.FromDatetime(moment.astimezone(UTC))
-    return message
 
 
 def encode_environment(environment: Environment) -> environment_pb2.Environment:

@@ -12,6 +12,7 @@ from services.common.names import ArtifactName, DeploymentName, EnvironmentName
 from services.common.pagination import decode_cursor, encode_cursor
 from services.deployer import codec
 from services.deployer.assignments import Assignments, Batch
+from services.deployer.timestamps import timestamp
 
 
 class ControllerServicer(controller_service_pb2_grpc.ControllerServiceServicer):
@@ -46,7 +47,7 @@ class ControllerServicer(controller_service_pb2_grpc.ControllerServiceServicer):
         name = DeploymentName.parse(request.deployment, "deployment")
         artifact = ArtifactName.parse(request.artifact, "artifact")
         grant = await self._assignments.grant(name, artifact)
-        expire_time = codec.timestamp(grant.expire_time)
+        expire_time = timestamp(grant.expire_time)
         return pb.CreateGrantResponse(grant=grant.credential, expire_time=expire_time)
 
 

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Mapping
-from datetime import UTC
 from typing import Any
 
-from google.protobuf.timestamp_pb2 import Timestamp
 from modelyard.deployer.v1 import environment_pb2
 from modelyard.metadata.v1 import model_pb2
 
@@ -15,6 +13,7 @@ from services.common.errors import invalid_field
 from services.common.names import DatasetName, check_id
 from services.deployer.domain import Approval, Gate, GateKind, Goal
 from services.deployer.signatures import is_public_key
+from services.deployer.timestamps import timestamp
 
 MAX_GATES = 64
 MAX_METRIC = 255
@@ -51,13 +50,11 @@ def encode_gate(gate: Gate) -> environment_pb2.Gate:
 
 def encode_approval(approval: Approval) -> environment_pb2.Approval:
     """Encode an approval."""
-    create_time = Timestamp()
-    create_time.FromDatetime(approval.create_time.astimezone(UTC))
     return environment_pb2.Approval(
         version=approval.version,
         principal=approval.principal,
         reason=approval.reason,
-        create_time=create_time,
+        create_time=timestamp(approval.create_time),
     )
 
 

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import math
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from itertools import pairwise
 
 from google.protobuf import duration_pb2
-from google.protobuf.timestamp_pb2 import Timestamp
 from modelyard.deployer.v1 import rollout_pb2
 
 from services.common.errors import invalid_field
@@ -23,6 +22,7 @@ from services.deployer.plans import (
     ServingSpec,
     Traffic,
 )
+from services.deployer.timestamps import timestamp
 
 MAX_HOLD = timedelta(days=7)
 MAX_PROGRESS = timedelta(days=1)
@@ -213,7 +213,7 @@ def encode_progress(deployment: Deployment, now: datetime) -> rollout_pb2.Rollou
         revision=deployment.desired_revision,
         step=deployment.progress.step,
         step_count=len(stepping.steps(deployment)),
-        step_start_time=_timestamp(start) if start else None,
+        step_start_time=timestamp(start) if start else None,
         wait=rollout_pb2.RolloutWait.Value(f"ROLLOUT_WAIT_{wait or 'UNSPECIFIED'}"),
         analysis=finding.explanation if finding else "",
     )
@@ -222,10 +222,4 @@ def encode_progress(deployment: Deployment, now: datetime) -> rollout_pb2.Rollou
 def _duration(seconds: float) -> duration_pb2.Duration:
     message = duration_pb2.Duration()
     message.FromTimedelta(timedelta(seconds=seconds))
-    return message
-
-
-def _timestamp(moment: datetime) -> Timestamp:
-    message = Timestamp()
-    message.FromDatetime(moment.astimezone(UTC))
     return message

@@ -21,6 +21,7 @@ from services.common.pagination import (
 from services.deployer import codec, gate_codec, plan_codec
 from services.deployer.reading import News, Reading
 from services.deployer.rollout import Order, Rollout
+from services.deployer.timestamps import timestamp
 
 
 class DeploymentServicer(deployment_service_pb2_grpc.DeploymentServiceServicer):
@@ -147,7 +148,7 @@ def _encode_news(news: News, cursor: str) -> pb.StreamDeploymentEventsResponse:
     return pb.StreamDeploymentEventsResponse(
         events=[
             pb.DeploymentEvent(
-                time=codec.timestamp(told.time),
+                time=timestamp(told.time),
                 revision=told.entry.revision,
                 type=told.entry.type.value,
                 message=told.entry.message,
