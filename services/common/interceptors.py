@@ -35,6 +35,8 @@ logger = logging.getLogger(__name__)
 
 UNARY_SECONDS = 60.0
 STREAM_SECONDS = 24 * 3_600.0
+RECHECK_SECONDS = 5.0
+PATIENCE_SECONDS = 45.0
 
 
 class Incoming(Protocol):
@@ -57,6 +59,8 @@ class Chain:
 
     authenticator: Authenticator
     telemetry: Telemetry
+    recheck_seconds: float = RECHECK_SECONDS
+    """For how long an open stream relies on rights that its caller was seen to hold."""
 
 
 class Interceptor(Protocol):
@@ -203,14 +207,38 @@ class Deadline:
         return error
 
 
+_GUARDS: tuple[Interceptor, ...] = (Authentication(), Authorisation())
 INTERCEPTORS: tuple[Interceptor, ...] = (
     Measuring(),
     Logging(),
     Errors(),
-    Authentication(),
-    Authorisation(),
+    *_GUARDS,
     Deadline(),
 )
+
+
+async def recheck(chain: Chain, incoming: Incoming, age: float) -> bool:
+    """See whether the caller of an open stream may still call; False when nobody can tell.
+
+    While metadata is away, a stream lives on for less than the minute within which a
+    revoked credential must end it.
+
+    Args:
+        chain: what the interceptors need.
+        incoming: the stream's call.
+        age: how many seconds ago it was last seen.
+
+    Raises:
+        ServiceError: INVALID_CREDENTIAL, RIGHT_MISSING; SERVICE_UNAVAILABLE after a while.
+    """
+    try:
+        for guard in _GUARDS:
+            await guard.enter(chain, incoming)
+    except ServiceError as error:
+        if error.reason is not Reason.SERVICE_UNAVAILABLE or age > PATIENCE_SECONDS:
+            raise
+        return False
+    return True
 
 
 def _internal(method: Method, error: Exception) -> ServiceError:

@@ -16,7 +16,13 @@ from google.protobuf.message import DecodeError
 
 from services.common.auth import Call, enter_call
 from services.common.errors import Reason, ServiceError
-from services.common.interceptors import INTERCEPTORS, STREAM_SECONDS, UNARY_SECONDS, Chain
+from services.common.interceptors import (
+    INTERCEPTORS,
+    STREAM_SECONDS,
+    UNARY_SECONDS,
+    Chain,
+    recheck,
+)
 from services.common.methods import Method
 from services.common.telemetry import MeasuredCall
 
@@ -45,27 +51,28 @@ def wrapped(handler: Handler, method: Method, chain: Chain) -> Handler:
     read = read or method.request_class.FromString
 
     async def unary(raw: Any, context: Context) -> Any:
-        incoming = _Incoming(method, context, raw, read)
+        incoming = _Incoming(method, context, raw, read, chain)
         error: BaseException | None = None
         response: Any = b""
         try:
-            request = await incoming.enter(chain)
+            request = await incoming.enter()
             response = await answer(request, context)
         except BaseException as raised:  # the interceptors decide
             error = raised
-        await incoming.leave(chain, error)
+        await incoming.leave(error)
         return b"" if error is not None else response
 
     async def stream(raw: Any, context: Context) -> AsyncIterator[Any]:
-        incoming = _Incoming(method, context, raw, read)
+        incoming = _Incoming(method, context, raw, read, chain)
         error: BaseException | None = None
         try:
-            request = await incoming.enter(chain)
+            request = await incoming.enter()
             async for response in answers(request, context):
+                await incoming.check_again()
                 yield response
         except BaseException as raised:  # the interceptors decide
             error = raised
-        await incoming.leave(chain, error)
+        await incoming.leave(error)
 
     make = {
         (False, False): grpc.unary_unary_rpc_method_handler,
@@ -103,6 +110,8 @@ class _Incoming:
     """One call on its way through the interceptors."""
 
     __slots__ = (
+        "_chain",
+        "_checked",
         "_entered",
         "_first",
         "_raw",
@@ -115,11 +124,18 @@ class _Incoming:
     )
 
     def __init__(
-        self, method: Method, context: Context, raw: Any, read: Callable[[bytes], Any]
+        self,
+        method: Method,
+        context: Context,
+        raw: Any,
+        read: Callable[[bytes], Any],
+        chain: Chain,
     ) -> None:
         self.method = method
         self.context = context
         self.call = _call(method, context)
+        self._chain = chain
+        self._checked = time.monotonic()
         self._raw = raw
         self._read = read
         self._first: Any = None
@@ -128,19 +144,26 @@ class _Incoming:
         self.alarm: asyncio.Timeout | None = None
         enter_call(self.call)
 
-    async def enter(self, chain: Chain) -> Any:
+    async def enter(self) -> Any:
         """Pass every interceptor, in order; return what the handler takes."""
         for interceptor in INTERCEPTORS:
-            await interceptor.enter(chain, self)
+            await interceptor.enter(self._chain, self)
             self._entered += 1
         return self._stream() if self.method.client_streaming else await self.first_request()
 
-    async def leave(self, chain: Chain, error: BaseException | None) -> None:
+    async def leave(self, error: BaseException | None) -> None:
         """Pass those that were entered, backwards; raise what none of them took."""
         for interceptor in reversed(INTERCEPTORS[: self._entered]):
-            error = await interceptor.leave(chain, self, error)
+            error = await interceptor.leave(self._chain, self, error)
         if error is not None:
             raise error
+
+    async def check_again(self) -> None:
+        """End a stream that outlived its credential or its right: looked at now and then."""
+        now = time.monotonic()
+        age = now - self._checked
+        if age >= self._chain.recheck_seconds and await recheck(self._chain, self, age):
+            self._checked = now
 
     async def first_request(self) -> Any:
         """Return the first request message, parsed; an empty one when there is none."""
@@ -156,6 +179,7 @@ class _Incoming:
         if self._first is not None:
             yield self._first
         async for raw in self._raw:
+            await self.check_again()
             yield self._parse(raw)
 
     def _parse(self, raw: bytes) -> Any:

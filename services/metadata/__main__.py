@@ -19,7 +19,6 @@ from modelyard.metadata.v1 import (
     webhook_service_pb2_grpc,
 )
 
-from services.common.auth import CachingAuthenticator
 from services.common.database import Database
 from services.common.server import Register, ServerSettings
 from services.common.service import Chassis, Service, SuiteSettings, run
@@ -84,8 +83,7 @@ async def compose(chassis: Chassis, settings: MetadataSettings | None = None) ->
     releasing = Releasing(database=database, holds=holds, access=access, clock=now, interval=sweep)
     lifecycle = Lifecycle(database=database, releasing=releasing, clock=now)
     removing = Removing(database=database, clock=now, interval=sweep)
-    authenticator = CachingAuthenticator(access, seconds=settings.recheck_seconds)
-    watch = Watch(database=database, bus=bus, authenticator=authenticator)
+    watch = Watch(database=database, bus=bus)
     silence = timedelta(seconds=settings.heartbeat_seconds)
     tracker = Tracker(database=database, clock=now, silence=silence, interval=sweep)
     seconds, trim = settings.query_seconds, _trimming(database, settings).run_forever
@@ -106,7 +104,6 @@ async def compose(chassis: Chassis, settings: MetadataSettings | None = None) ->
         ingestor=Ingestor(database=database, clock=now),
         history=History(database=database),
         watch=watch,
-        authenticator=authenticator,
     )
     hooks = await webhooks(settings, database=database, bus=bus, clock=now)
     keeping = _keeping(database, lifecycle, settings)

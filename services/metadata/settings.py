@@ -52,5 +52,3 @@ class MetadataSettings:
     """For how many days deliveries are kept."""
     webhook_poll_seconds: float = 5.0
     """How often is looked for changes and deliveries without being woken."""
-    recheck_seconds: float = 5.0
-    """For how long an open stream relies on a credential that was just seen to be valid."""

@@ -298,7 +298,7 @@ class ModelServicer(model_service_pb2_grpc.ModelServiceServicer):
         self, request: pb.WatchModelsRequest, context: Context
     ) -> AsyncIterator[pb.WatchModelsResponse]:
         """Follow the changes of models, versions and aliases."""
-        wanted = watching_codec.wanted(request, current_call().caller.credential)
+        wanted = watching_codec.wanted(request)
         async with aclosing(self._watch.follow(wanted)) as batches:
             async for batch in batches:
                 yield watching_codec.model_changes(batch, wanted.parent.project)

@@ -17,14 +17,12 @@ from services.metadata.watching.watch import Wanted
 from services.metadata.wire import timestamp
 
 
-def wanted(
-    request: models_pb.WatchModelsRequest | runs_pb.WatchRunsRequest, credential: str
-) -> Wanted:
+def wanted(request: models_pb.WatchModelsRequest | runs_pb.WatchRunsRequest) -> Wanted:
     """Return what a watcher wants."""
     is_models = isinstance(request, models_pb.WatchModelsRequest)
     stream = Stream.MODELS if is_models else Stream.RUNS
     parent = ModelName.parse(request.parent, "parent", wildcard=True)
-    return Wanted(stream, parent, request.filter, request.cursor, credential)
+    return Wanted(stream, parent, request.filter, request.cursor)
 
 
 def model_changes(batch: Batch[Resource], project: str) -> models_pb.WatchModelsResponse:

@@ -7,7 +7,6 @@ from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from dataclasses import dataclass
 
-from services.common.auth import Authenticator, Right
 from services.common.database import Database, Transaction
 from services.common.events import EventBus, tail
 from services.common.filter_matching import match_filter
@@ -31,16 +30,14 @@ class Wanted:
     parent: ModelName
     filter: str
     cursor: str
-    credential: str
 
 
 class Watch:
-    """Tells watchers of changes; a stream never outlives the right to read."""
+    """Tells watchers of changes."""
 
-    def __init__(self, *, database: Database, bus: EventBus, authenticator: Authenticator) -> None:
+    def __init__(self, *, database: Database, bus: EventBus) -> None:
         self._database = database
         self._bus = bus
-        self._authenticator = authenticator
 
     async def follow(self, wanted: Wanted) -> AsyncGenerator[Batch[Resource], None]:
         """Yield where the watch begins, then each change that is wanted, for ever.
@@ -48,8 +45,7 @@ class Watch:
         A batch without changes comes whenever nothing was said for a while.
 
         Raises:
-            ServiceError: INVALID_FILTER, INVALID_CURSOR, CURSOR_EXPIRED; INVALID_CREDENTIAL or
-                RIGHT_MISSING once the caller may no longer read.
+            ServiceError: INVALID_FILTER, INVALID_CURSOR, CURSOR_EXPIRED.
         """
         stream, project = wanted.stream, wanted.parent.project
         matches = match_filter(wanted.filter, FIELDS[stream])
@@ -64,7 +60,6 @@ class Watch:
                 changes = [told for told in heard if told is not None and matches(told)]
                 if not changes and clock() - said < QUIET_SECONDS:
                     continue
-                await self._check(wanted)
                 for start in range(0, max(len(changes), 1), CHANGES_PER_MESSAGE):
                     some = changes[start : start + CHANGES_PER_MESSAGE]
                     is_last = start + len(some) >= len(changes)
@@ -87,10 +82,6 @@ class Watch:
             return after
 
         return await self._database.read(begin)
-
-    async def _check(self, wanted: Wanted) -> None:
-        caller = await self._authenticator.introspect(wanted.credential)
-        caller.require(Right.READ, wanted.parent.project)
 
     async def _batch(self, changes: list[Told], cursor: str) -> Batch[Resource]:
         if not changes:

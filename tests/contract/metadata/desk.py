@@ -72,7 +72,8 @@ async def metadata_running(settings: MetadataSettings, artifact_port: int) -> As
     peer = Peer(f"127.0.0.1:{artifact_port}")
     service = await compose(Chassis(SuiteSettings(), peer), settings)
     assert service.authenticator is not None
-    async with _serving(service, Chain(service.authenticator, Telemetry()), port=0) as port:
+    chain = Chain(service.authenticator, Telemetry(), recheck_seconds=0.1)
+    async with _serving(service, chain, port=0) as port:
         yield House(port, artifact_port, Path(settings.tokens_dir))
     await peer.close()
 

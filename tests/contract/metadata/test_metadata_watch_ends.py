@@ -31,7 +31,6 @@ def settings(settings: MetadataSettings) -> MetadataSettings:
         ledger_days=0.0,
         ledger_changes=KEPT,
         ledger_trim_seconds=0.1,
-        recheck_seconds=0.1,
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -23,14 +24,18 @@ from services.common.telemetry import Telemetry
 READER = Identity("user:reader", "reader", {"p": frozenset({Right.READ})})
 WRITER = Identity("user:writer", "writer", {"p": frozenset({Right.READ, Right.WRITE})})
 BUILD = "projects/p/builds/b"
+RUN = "projects/p/models/m/runs/r"
 
 
 class Tokens:
+    def __init__(self) -> None:
+        self.refuse: ServiceError | None = None
+
     async def introspect(self, credential: str) -> Identity:
         for identity in (READER, WRITER):
-            if identity.credential == credential:
+            if identity.credential == credential and self.refuse is None:
                 return identity
-        raise invalid_credential()
+        raise self.refuse or invalid_credential()
 
 
 class Builds(build_service_pb2_grpc.BuildServiceServicer):
@@ -46,6 +51,9 @@ class Builds(build_service_pb2_grpc.BuildServiceServicer):
         return response
 
     async def StreamBuildEvents(self, request: Any, context: Any) -> AsyncIterator[Any]:
+        while request.build.endswith("endless"):
+            yield build_service_pb2.StreamBuildEventsResponse()
+            await asyncio.sleep(0.01)
         for number in range(3):
             yield build_service_pb2.StreamBuildEventsResponse(cursor=str(number))
         if request.build.endswith("missing"):
@@ -60,9 +68,14 @@ class Runs(run_service_pb2_grpc.RunServiceServicer):
 
 
 @pytest.fixture
-async def server() -> AsyncIterator[tuple[Server, int]]:
+def tokens() -> Tokens:
+    return Tokens()
+
+
+@pytest.fixture
+async def server(tokens: Tokens) -> AsyncIterator[tuple[Server, int]]:
     settings = ServerSettings(listen="127.0.0.1:0", lame_duck_seconds=0.05, grace_seconds=0.2)
-    server = Server(settings, Chain(Tokens(), Telemetry()))
+    server = Server(settings, Chain(tokens, Telemetry(), recheck_seconds=0.02))
     server.add(build_service_pb2_grpc.add_BuildServiceServicer_to_server, Builds())
     server.add(run_service_pb2_grpc.add_RunServiceServicer_to_server, Runs())
     yield server, await server.start()
@@ -191,3 +204,34 @@ async def test_a_public_address_needs_tls() -> None:
     server = Server(ServerSettings(listen="0.0.0.0:0"), Chain(Tokens(), Telemetry()))
     with pytest.raises(SettingsError, match="TLS"):
         await server.start()
+
+
+@pytest.mark.parametrize("direction", ["in", "out"])
+async def test_a_stream_ends_with_its_credential(
+    channel: grpc.aio.Channel, tokens: Tokens, direction: str
+) -> None:
+    if direction == "out":
+        builds: Any = build_service_pb2_grpc.BuildServiceStub(channel)
+        request = build_service_pb2.StreamBuildEventsRequest(build="projects/p/builds/endless")
+        call = builds.StreamBuildEvents(request, metadata=bearer("reader"), timeout=20)
+    else:
+        runs: Any = run_service_pb2_grpc.RunServiceStub(channel)
+        call = runs.IngestRunData(endless(), metadata=bearer("writer"), timeout=20)
+    answers = aiter(call)
+    await anext(answers)
+    away = "a service of the suite does not answer"
+    tokens.refuse = ServiceError(Reason.SERVICE_UNAVAILABLE, away)
+    for _ in range(20):  # while nobody can tell, it goes on
+        await anext(answers)
+    tokens.refuse = invalid_credential()
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        while True:
+            await anext(answers)
+    assert caught.value.code() is grpc.StatusCode.UNAUTHENTICATED
+    assert reason_of(caught.value) == "INVALID_CREDENTIAL"
+
+
+async def endless() -> AsyncIterator[run_service_pb2.IngestRunDataRequest]:
+    for number in itertools.count(1):
+        yield run_service_pb2.IngestRunDataRequest(run=RUN, end_sequence=number)
+        await asyncio.sleep(0.01)
