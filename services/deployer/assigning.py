@@ -19,7 +19,7 @@ Shares = Mapping[int, int]
 
 
 def assign(deployment: Deployment, shares: Shares, now: datetime) -> Deployment:
-    """Assign variants with their shares, and those that are a shadow or kept warm without one."""
+    """Assign variants with their shares, and those that run beside or are kept warm without one."""
     chosen = _chosen(deployment, shares)
     assignment = Assignment(
         generation=deployment.assignment.generation + 1,
@@ -35,7 +35,8 @@ def assign(deployment: Deployment, shares: Shares, now: datetime) -> Deployment:
 
 def withdraw(deployment: Deployment, now: datetime) -> Deployment:
     """Assign nothing at all."""
-    return assign(replace(deployment, shadow_revision=0, warm_revision=0), {}, now)
+    blank = replace(deployment, shadow_revision=0, preview_revision=0, warm_revision=0)
+    return assign(blank, {}, now)
 
 
 def shared(*parts: tuple[Revision | None, int]) -> dict[int, int]:
@@ -88,7 +89,7 @@ def with_revision(revisions: Sequence[Revision], changed: Revision) -> tuple[Rev
 
 def _chosen(deployment: Deployment, shares: Shares) -> dict[int, Revision]:
     """Return a revision for each variant that should run; of several the newest."""
-    beside = shared((deployment.warm, 0), (deployment.shadow, 0))
+    beside = shared((deployment.warm, 0), *((r, 0) for r in deployment.beside.values()))
     wanted = shares.keys() | beside.keys()
     return {r.key: r for r in deployment.revisions if r.key in wanted and r.version}
 
@@ -102,4 +103,5 @@ def _variant(revision: Revision, weight: int) -> AssignedVariant:
         environment_digest=revision.environment_digest,
         mirror_percent=revision.mirror_percent,
         serving=revision.serving,
+        header_match=revision.header_match,
     )

@@ -146,6 +146,7 @@ def encode_deployment(deployment: Deployment) -> deployment_pb2.Deployment:
         rollout=plan_codec.encode_progress(deployment, datetime.now(UTC)),
         shadow_revision=deployment.shadow_revision,
         warm_revision=deployment.warm_revision,
+        preview_revision=deployment.preview_revision,
     )
 
 
@@ -167,6 +168,7 @@ def encode_revision(revision: Revision) -> deployment_pb2.Revision:
         plan=plan_codec.encode_plan(revision.plan),
         serving=plan_codec.encode_serving(revision.serving),
         mirror_percent=revision.mirror_percent,
+        header_match=plan_codec.encode_header_match(revision.header_match),
     )
 
 
@@ -214,6 +216,7 @@ def _encode_variant(deployment: Deployment, revision: Revision) -> deployment_pb
         ready_replica_count=reported.ready_replica_count,
         restart_count=reported.restart_count,
         traffic=plan_codec.encode_traffic(reported.traffic),
+        header_match=plan_codec.encode_header_match(revision.header_match),
     )
 
 
@@ -236,6 +239,7 @@ def _encode_assigned(variant: AssignedVariant) -> assignment_pb2.AssignedVariant
         environment_digest=variant.environment_digest,
         mirror_percent=variant.mirror_percent,
         serving=plan_codec.encode_serving(variant.serving),
+        header_match=plan_codec.encode_header_match(variant.header_match),
     )
 
 

@@ -8,7 +8,7 @@ from datetime import datetime
 from enum import StrEnum
 
 from services.common.names import DeploymentName, EnvironmentName
-from services.deployer.plans import RolloutPlan, ServingSpec, Traffic
+from services.deployer.plans import HeaderMatch, RolloutPlan, ServingSpec, Traffic
 
 
 class Goal(StrEnum):
@@ -48,6 +48,7 @@ class RevisionCause(StrEnum):
     ROLLBACK = "ROLLBACK"
     UNDEPLOY = "UNDEPLOY"
     SHADOW = "SHADOW"
+    PREVIEW = "PREVIEW"
 
 
 class RevisionOutcome(StrEnum):
@@ -92,6 +93,8 @@ class EventType(StrEnum):
     ABORT_REQUESTED = "ABORT_REQUESTED"
     SHADOW_REQUESTED = "SHADOW_REQUESTED"
     SHADOW_ENDED = "SHADOW_ENDED"
+    PREVIEW_REQUESTED = "PREVIEW_REQUESTED"
+    PREVIEW_ENDED = "PREVIEW_ENDED"
 
 
 @dataclass(frozen=True, slots=True)
@@ -237,6 +240,8 @@ class Revision:
     serving: ServingSpec = field(default_factory=ServingSpec)
     mirror_percent: int = 0
     """For a shadow: the share of the requests that are copied to it."""
+    header_match: HeaderMatch | None = None
+    """For a preview: what the requests have that it answers."""
     variant: int = 0
     """The revision whose running variant it takes up again; 0: it has its own."""
 
@@ -257,6 +262,7 @@ class AssignedVariant:
     environment_digest: str
     mirror_percent: int = 0
     serving: ServingSpec = field(default_factory=ServingSpec)
+    header_match: HeaderMatch | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -347,6 +353,8 @@ class Deployment:
     """The newest one, a shadow's included."""
     shadow_revision: int = 0
     """The one that gets copies of the requests; 0: none."""
+    preview_revision: int = 0
+    """The one that gets the requests with its header; 0: none."""
     warm_revision: int = 0
     """The one that is kept running for a rollback; 0: none."""
     progress: Progress = field(default_factory=Progress)
@@ -367,9 +375,11 @@ class Deployment:
         return self.revision(self.live_revision) if self.live_revision else None
 
     @property
-    def shadow(self) -> Revision | None:
-        """Return the revision that gets copies of the requests."""
-        return self.revision(self.shadow_revision) if self.shadow_revision else None
+    def beside(self) -> dict[RevisionCause, Revision]:
+        """Return the shadow and the preview, as far as there are any."""
+        numbers = (self.shadow_revision, self.preview_revision)
+        found = [self.revision(number) for number in numbers if number]
+        return {revision.cause: revision for revision in found}
 
     @property
     def warm(self) -> Revision | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from datetime import datetime, timedelta
 from itertools import pairwise
 
@@ -16,6 +17,7 @@ from services.deployer.plans import (
     ALL_AT_ONCE,
     EVERYTHING,
     MAX_STEPS,
+    HeaderMatch,
     RolloutAnalysis,
     RolloutPlan,
     RolloutStep,
@@ -33,6 +35,18 @@ MAX_QUEUE = 65_536
 MAX_REQUESTS = 1_000_000
 MAX_BUCKETS = 128
 _MAX_INT = 2**62
+_HEADER_NAME = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
+_HEADER_VALUE = re.compile(r"[!-~]([ -~]{0,254}[!-~])?")
+# What a proxy, the protocols or the model server read themselves, and what is secret.
+_RESERVED_HEADERS = frozenset(
+    (
+        *("accept", "authorization", "connection", "content-encoding", "content-length"),
+        *("content-type", "cookie", "expect", "forwarded", "host", "keep-alive"),
+        *("modelyard-model", "modelyard-version", "te", "trailer", "transfer-encoding"),
+        *("upgrade", "via", "x-request-id"),
+    )
+)
+_RESERVED_PREFIXES = ("grpc-", "inference-header-", "proxy-", "x-envoy-", "x-forwarded-")
 
 
 def decode_plan(message: rollout_pb2.RolloutPlan) -> RolloutPlan:
@@ -115,6 +129,24 @@ def decode_serving(message: rollout_pb2.ServingSpec) -> ServingSpec:
 def decode_mirror_percent(value: int) -> int:
     """Decode the share of the requests that a shadow gets, or refuse it; 0: all of them."""
     return _count(value, EVERYTHING, "mirror_percent") or EVERYTHING
+
+
+def decode_header_match(message: rollout_pb2.HeaderMatch) -> HeaderMatch:
+    """Decode what requests must have to reach a preview, or refuse it."""
+    name, value = message.name, message.value
+    if not _HEADER_NAME.fullmatch(name):
+        raise invalid_field("header_match.name", "must be 1 to 63 characters of [a-z0-9-]")
+    if name in _RESERVED_HEADERS or name.startswith(_RESERVED_PREFIXES):
+        raise invalid_field("header_match.name", f"{name} has a meaning of its own")
+    if not _HEADER_VALUE.fullmatch(value):
+        problem = "must be 1 to 256 visible ASCII characters, spaces only between them"
+        raise invalid_field("header_match.value", problem)
+    return HeaderMatch(name, value)
+
+
+def encode_header_match(match: HeaderMatch | None) -> rollout_pb2.HeaderMatch | None:
+    """Encode what requests must have to reach a preview."""
+    return None if match is None else rollout_pb2.HeaderMatch(name=match.name, value=match.value)
 
 
 def decode_traffic(message: rollout_pb2.VariantTraffic, field: str) -> Traffic:

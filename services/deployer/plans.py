@@ -56,6 +56,17 @@ class ServingSpec:
 
 
 @dataclass(frozen=True, slots=True)
+class HeaderMatch:
+    """A header, by its name in lower case and its whole value, that requests may have."""
+
+    name: str
+    value: str
+
+    def __str__(self) -> str:
+        return f"{self.name}: {self.value}"
+
+
+@dataclass(frozen=True, slots=True)
 class Traffic:
     """What was counted of a variant since it started."""
 

@@ -19,7 +19,7 @@ from services.common.errors import Reason, ServiceError
 from services.common.events import EventBus
 from services.common.names import DeploymentName
 from services.common.outbox import Event
-from services.deployer import journal, rules, shadowing
+from services.deployer import beside, journal, rules
 from services.deployer.delegations import LOST, Delegations
 from services.deployer.domain import Deployment, Failure, RevisionOutcome
 from services.deployer.metadata import Metadata
@@ -227,11 +227,12 @@ def _wisher(deployment: Deployment, version: str) -> int:
 
 
 def _fail(tx: Transaction, lease: Lease, version: str, failure: Failure) -> None:
-    """Give up what wants a version that metadata refuses: the wish, the shadow, or both."""
+    """Give up what wants a version that metadata refuses: the wish, what runs beside, or both."""
     deployment, now = _locked(tx, lease), datetime.now(UTC)
-    if deployment.shadow is not None and deployment.shadow.version == version:
-        step = shadowing.end(deployment, now, failure=failure)
-        deployment = journal.record(tx, deployment, step)
+    for revision in deployment.beside.values():
+        if revision.version == version:
+            step = beside.end(deployment, revision, now, failure=failure)
+            deployment = journal.record(tx, deployment, step)
     desired = deployment.desired
     if desired.version == version and desired.outcome is RevisionOutcome.IN_PROGRESS:
         journal.record(tx, deployment, rules.fail(deployment, failure, now=now))

@@ -22,7 +22,7 @@ from services.common.errors import (
 )
 from services.common.idempotency import Key, answered, once
 from services.common.names import DeploymentName, EnvironmentName, VersionName
-from services.deployer import gates, journal, rules, shadowing
+from services.deployer import beside, gates, journal, rules
 from services.deployer.assigning import running_variant
 from services.deployer.domain import (
     Candidate,
@@ -37,7 +37,7 @@ from services.deployer.domain import (
 )
 from services.deployer.evidence import Witness
 from services.deployer.metadata import Metadata
-from services.deployer.plans import RolloutPlan, ServingSpec
+from services.deployer.plans import HeaderMatch, RolloutPlan, ServingSpec
 from services.deployer.store import crossings
 from services.deployer.store import deployments as store
 from services.deployer.store.environments import find_environment
@@ -60,6 +60,16 @@ class Wished:
 
     deployment: Deployment
     revision: int
+
+
+@dataclass(frozen=True, slots=True)
+class Beside:
+    """What a version gets that runs beside the live one: copies, or the requests with a header."""
+
+    cause: RevisionCause
+    serving: ServingSpec
+    mirror_percent: int = 0
+    header_match: HeaderMatch | None = None
 
 
 Change = Callable[[Deployment, datetime], Step | None]
@@ -176,16 +186,10 @@ class Rollout:
 
         return await self._wish(name, order, draft)
 
-    async def shadow(
-        self,
-        parent: EnvironmentName,
-        version: str,
-        order: Order,
-        *,
-        mirror_percent: int,
-        serving: ServingSpec,
+    async def set_beside(
+        self, parent: EnvironmentName, version: str, order: Order, *, how: Beside
     ) -> Wished:
-        """Wish that a version gets copies of the live one's requests."""
+        """Wish that a version gets copies of the live one's requests, or those with a header."""
         if (first := await self._answered(order)) is not None:
             return first
         await self._environment(parent)
@@ -194,7 +198,7 @@ class Rollout:
 
         def draft(_tx: Transaction, deployment: Deployment) -> Revision:
             if deployment.live is None:
-                message = f"nothing is live in {deployment.name}: there are no requests to copy"
+                message = f"nothing is live in {deployment.name} for it to run beside"
                 raise wrong_state(deployment.name, deployment.state.value, message)
             return Revision(
                 number=deployment.last_revision + 1,
@@ -203,24 +207,26 @@ class Rollout:
                 environment_digest=candidate.environment_digest,
                 actor=order.actor,
                 reason=order.reason,
-                cause=RevisionCause.SHADOW,
+                cause=how.cause,
                 create_time=datetime.now(UTC),
                 trace_parent=trace_parent,
-                serving=serving,
-                mirror_percent=mirror_percent,
+                serving=how.serving,
+                mirror_percent=how.mirror_percent,
+                header_match=how.header_match,
             )
 
         return await self._wish(_deployment_of(parent, candidate), order, draft)
 
-    async def end_shadow(self, name: DeploymentName, order: Order) -> Wished:
-        """End the shadow there is."""
+    async def end_beside(self, name: DeploymentName, order: Order, cause: RevisionCause) -> Wished:
+        """End the shadow or the preview there is."""
 
         def end(deployment: Deployment, now: datetime) -> Step | None:
-            if deployment.shadow is None:
+            revision = deployment.beside.get(cause)
+            if revision is None:
                 return None
-            return shadowing.end(deployment, now, actor=order.actor)
+            return beside.end(deployment, revision, now, actor=order.actor)
 
-        return await self._change(name, order, end, "there is no shadow")
+        return await self._change(name, order, end, f"there is no {cause.lower()}")
 
     async def go_on(self, name: DeploymentName, order: Order) -> Wished:
         """Let a rollout that waits for somebody take its next step."""
@@ -338,8 +344,8 @@ def _is_live(deployment: Deployment, candidate: Candidate, serving: ServingSpec)
 
 
 def _wished(deployment: Deployment, revision: Revision, now: datetime) -> Step:
-    if revision.cause is RevisionCause.SHADOW:
-        return shadowing.wish(deployment, revision, now)
+    if revision.cause in (RevisionCause.SHADOW, RevisionCause.PREVIEW):
+        return beside.wish(deployment, revision, now)
     return rules.wish(deployment, revision)
 
 

@@ -14,7 +14,7 @@ from __future__ import annotations
 from dataclasses import replace
 from datetime import datetime, timedelta
 
-from services.deployer import shadowing, stepping
+from services.deployer import beside, stepping
 from services.deployer.assigning import (
     assign,
     confirmed,
@@ -109,9 +109,9 @@ def next_step(
         since: since when this replica looks after it: time before does not count as waited.
         progress_seconds: when a rollout without progress is given up, unless its plan says.
     """
-    shadowed = shadowing.next_step(deployment, now)
-    if shadowed is not None:
-        return shadowed
+    step = beside.next_step(deployment, now)
+    if step is not None:
+        return step
     if _unfinished(deployment):
         if deployment.desired.cause is RevisionCause.UNDEPLOY:
             return _stop(deployment, now)
@@ -126,7 +126,7 @@ def is_settled(deployment: Deployment) -> bool:
     in_force = confirmed(deployment) and deployment.report.weights_applied
     return (
         (not deployment.desired_revision or not _unfinished(deployment))
-        and (deployment.shadow is None or deployment.shadow.running)
+        and all(revision.running for revision in deployment.beside.values())
         and (in_force or deployment.assignment.generation == 0)
         and not gone(deployment)
         and deployment.uses == versions_in_use(deployment)
@@ -146,8 +146,7 @@ def versions_in_use(deployment: Deployment) -> frozenset[str]:
     wanted = {revision.version for revision in running(deployment)}
     if deployment.desired_revision and _unfinished(deployment):
         wanted.add(deployment.desired.version)
-    if deployment.shadow is not None:
-        wanted.add(deployment.shadow.version)
+    wanted |= {revision.version for revision in deployment.beside.values()}
     return frozenset(wanted - {""})
 
 
@@ -326,12 +325,12 @@ def _stop(deployment: Deployment, now: datetime) -> Step | None:
 def _withdraw(deployment: Deployment, now: datetime) -> Deployment:
     """Assign nothing. Nothing is live from here on: a newer wish must not count on it."""
     revisions = deployment.revisions
-    for ended, outcome in (
-        (deployment.live, RevisionOutcome.REPLACED),
-        (deployment.shadow, RevisionOutcome.ENDED),
-    ):
-        if ended is not None:
-            revisions = with_revision(revisions, replace(ended, outcome=outcome))
+    if deployment.live is not None:
+        replaced = replace(deployment.live, outcome=RevisionOutcome.REPLACED)
+        revisions = with_revision(revisions, replaced)
+    for revision in deployment.beside.values():
+        ended = replace(revision, outcome=RevisionOutcome.ENDED)
+        revisions = with_revision(revisions, ended)
     withdrawn = withdraw(replace(deployment, revisions=revisions, live_revision=0), now)
     return replace(withdrawn, state=DeploymentState.ROLLING_OUT)
 

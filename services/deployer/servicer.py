@@ -19,8 +19,9 @@ from services.common.pagination import (
     page_size,
 )
 from services.deployer import codec, gate_codec, plan_codec
+from services.deployer.domain import RevisionCause
 from services.deployer.reading import News, Reading
-from services.deployer.rollout import Order, Rollout
+from services.deployer.rollout import Beside, Order, Rollout
 from services.deployer.timestamps import timestamp
 
 
@@ -81,13 +82,14 @@ class DeploymentServicer(deployment_service_pb2_grpc.DeploymentServiceServicer):
     async def ShadowVersion(  # noqa: D102
         self, request: pb.ShadowVersionRequest, context: Any
     ) -> pb.ShadowVersionResponse:
-        wished = await self._rollout.shadow(
-            EnvironmentName.parse(request.parent, "parent"),
-            codec.check_version(request.version),
-            _order(request),
+        how = Beside(
+            RevisionCause.SHADOW,
+            plan_codec.decode_serving(request.serving),
             mirror_percent=plan_codec.decode_mirror_percent(request.mirror_percent),
-            serving=plan_codec.decode_serving(request.serving),
         )
+        parent = EnvironmentName.parse(request.parent, "parent")
+        version = codec.check_version(request.version)
+        wished = await self._rollout.set_beside(parent, version, _order(request), how=how)
         deployment = codec.encode_deployment(wished.deployment)
         return pb.ShadowVersionResponse(deployment=deployment, revision=wished.revision)
 
@@ -95,8 +97,29 @@ class DeploymentServicer(deployment_service_pb2_grpc.DeploymentServiceServicer):
         self, request: pb.StopShadowRequest, context: Any
     ) -> pb.StopShadowResponse:
         name = DeploymentName.parse(request.name)
-        changed = await self._rollout.end_shadow(name, _order(request))
+        changed = await self._rollout.end_beside(name, _order(request), RevisionCause.SHADOW)
         return pb.StopShadowResponse(deployment=codec.encode_deployment(changed.deployment))
+
+    async def PreviewVersion(  # noqa: D102
+        self, request: pb.PreviewVersionRequest, context: Any
+    ) -> pb.PreviewVersionResponse:
+        how = Beside(
+            RevisionCause.PREVIEW,
+            plan_codec.decode_serving(request.serving),
+            header_match=plan_codec.decode_header_match(request.header_match),
+        )
+        parent = EnvironmentName.parse(request.parent, "parent")
+        version = codec.check_version(request.version)
+        wished = await self._rollout.set_beside(parent, version, _order(request), how=how)
+        deployment = codec.encode_deployment(wished.deployment)
+        return pb.PreviewVersionResponse(deployment=deployment, revision=wished.revision)
+
+    async def StopPreview(  # noqa: D102
+        self, request: pb.StopPreviewRequest, context: Any
+    ) -> pb.StopPreviewResponse:
+        name = DeploymentName.parse(request.name)
+        changed = await self._rollout.end_beside(name, _order(request), RevisionCause.PREVIEW)
+        return pb.StopPreviewResponse(deployment=codec.encode_deployment(changed.deployment))
 
     async def StopDeployment(  # noqa: D102
         self, request: pb.StopDeploymentRequest, context: Any
@@ -169,6 +192,8 @@ Wish = (
     | pb.AbortRolloutRequest
     | pb.ShadowVersionRequest
     | pb.StopShadowRequest
+    | pb.PreviewVersionRequest
+    | pb.StopPreviewRequest
 )
 
 

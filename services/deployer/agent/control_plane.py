@@ -127,6 +127,9 @@ def _decode_assignment(
             environment_digest=variant.environment_digest,
             mirror_percent=variant.mirror_percent,
             serving=plan_codec.decode_serving(variant.serving),
+            header_match=plan_codec.decode_header_match(variant.header_match)
+            if variant.HasField("header_match")
+            else None,
         )
         for variant in message.variants
     )

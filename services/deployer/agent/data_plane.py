@@ -27,7 +27,7 @@ from services.deployer.agent.routing import (
     Route,
     stat_name,
 )
-from services.deployer.plans import ServingSpec, Traffic
+from services.deployer.plans import HeaderMatch, ServingSpec, Traffic
 
 logger = logging.getLogger(__name__)
 
@@ -62,6 +62,7 @@ class Variant:
     python: Path
     serving: ServingSpec = field(default_factory=ServingSpec)
     mirror_percent: int = 0
+    header_match: HeaderMatch | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +90,7 @@ class _Running:
     servers: ReplicaSet
     watcher: asyncio.Task[None]
     weight: int = 0
+    is_draining: bool = False  # it gets no copies either, nor what has its header
 
 
 @dataclass(slots=True)
@@ -195,7 +197,7 @@ class DataPlane:
         if running is None:
             return True
         async with self._changing:
-            running.weight = 0
+            running.weight, running.is_draining = 0, True
             await self._apply()
         try:
             async with asyncio.timeout(within):
@@ -305,14 +307,19 @@ def _routes(environment: _Environment) -> tuple[Route, ...]:
     """Return a route for each model, with its ready variants."""
     backends: dict[str, list[Backend]] = {model: [] for model in sorted(environment.models)}
     for key, running in environment.running.items():
-        serving = running.variant.serving
-        backend = Backend(
-            str(key),
-            running.servers.ports,
-            running.weight,
-            running.variant.mirror_percent,
-            serving.timeout_seconds or PREDICTION_SECONDS,
-        )
+        backend = _backend(key, running)
         if backend.ports:
             backends[key.model].append(backend)
     return tuple(Route(model, tuple(found)) for model, found in backends.items())
+
+
+def _backend(key: VariantKey, running: _Running) -> Backend:
+    variant = running.variant
+    return Backend(
+        str(key),
+        running.servers.ports,
+        running.weight,
+        0 if running.is_draining else variant.mirror_percent,
+        variant.serving.timeout_seconds or PREDICTION_SECONDS,
+        None if running.is_draining else variant.header_match,
+    )

@@ -79,6 +79,7 @@ class Preparer:
             python=python,
             serving=assigned.serving,
             mirror_percent=assigned.mirror_percent,
+            header_match=assigned.header_match,
         )
 
     def sweep(self) -> None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from typing import Any
 import grpc
 
 from services.deployer.agent.model_server import Ports
+from services.deployer.plans import EVERYTHING, HeaderMatch
 
 MAX_PEEKED_BYTES = 64 * 1024 * 1024
 PREDICTION_SECONDS = 300.0
@@ -52,6 +53,8 @@ class Backend:
     mirror_percent: int = 0
     timeout_seconds: float = PREDICTION_SECONDS
     """How long a request may take when this variant is the one with most of them."""
+    header_match: HeaderMatch | None = None
+    """What requests have that are this variant's, whatever the weights."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -295,10 +298,28 @@ def _model_routes(route: Route) -> list[Json]:
     http_match = {"path_separated_prefix": f"/v2/models/{route.model}"}
     grpc_match = {"prefix": f"{_SERVICE}/", "headers": [named]}
     unserved = "no version of this model is live"
+    previews = [
+        entry
+        for backend in route.backends
+        if backend.header_match is not None
+        for entry in (
+            _previewed(http_match, backend, backend.header_match, is_grpc=False),
+            _previewed(grpc_match, backend, backend.header_match, is_grpc=True),
+        )
+    ]
     return [
+        *previews,
         _shared(http_match, route.backends, unserved, is_grpc=False),
         _shared(grpc_match, route.backends, unserved, is_grpc=True),
     ]
+
+
+def _previewed(match: Json, backend: Backend, header: HeaderMatch, *, is_grpc: bool) -> Json:
+    """Send the requests with a header to one backend; they are not copied to a shadow."""
+    wanted = {"name": header.name, "string_match": {"exact": header.value}}
+    narrowed = {**match, "headers": [*match.get("headers", ()), wanted]}
+    alone = replace(backend, weight=EVERYTHING, mirror_percent=0)
+    return _shared(narrowed, (alone,), "", is_grpc=is_grpc)
 
 
 def _server_routes(backends: list[Backend]) -> list[Json]:

@@ -24,7 +24,7 @@ from services.deployer.domain import (
     TargetKind,
     Verdict,
 )
-from services.deployer.plans import RolloutPlan, ServingSpec
+from services.deployer.plans import HeaderMatch, RolloutPlan, ServingSpec
 from services.deployer.store.crossings import list_uses
 from services.deployer.store.tables import DEPLOYMENTS, ENVIRONMENTS, REVISIONS, insert
 
@@ -202,6 +202,7 @@ def _deployment_row(deployment: Deployment) -> dict[str, Any]:
         "live_revision": deployment.live_revision,
         "last_revision": deployment.last_revision,
         "shadow_revision": deployment.shadow_revision,
+        "preview_revision": deployment.preview_revision,
         "warm_revision": deployment.warm_revision,
         "progress": msgspec.msgpack.encode(deployment.progress),
         "assignment": msgspec.msgpack.encode(deployment.assignment),
@@ -213,7 +214,13 @@ def _deployment_row(deployment: Deployment) -> dict[str, Any]:
 
 def _deployment(connection: Connection, row: Any) -> Deployment:
     name = DeploymentName.parse(row.name)
-    numbers = (row.desired_revision, row.live_revision, row.shadow_revision, row.warm_revision)
+    numbers = (
+        row.desired_revision,
+        row.live_revision,
+        row.shadow_revision,
+        row.preview_revision,
+        row.warm_revision,
+    )
     query = _revisions_of(name).where(
         sa.or_(REVISIONS.c.running.is_(sa.true()), REVISIONS.c.number.in_(numbers))
     )
@@ -232,6 +239,7 @@ def _deployment(connection: Connection, row: Any) -> Deployment:
         uses=frozenset(v for v, recorded in list_uses(connection, name).items() if recorded),
         last_revision=row.last_revision,
         shadow_revision=row.shadow_revision,
+        preview_revision=row.preview_revision,
         warm_revision=row.warm_revision,
         progress=msgspec.msgpack.decode(row.progress, type=Progress),
     )
@@ -253,6 +261,7 @@ def _revision_row(revision: Revision) -> dict[str, Any]:
         "plan": msgspec.msgpack.encode(revision.plan),
         "serving": msgspec.msgpack.encode(revision.serving),
         "mirror_percent": revision.mirror_percent,
+        "header_match": _packed(revision.header_match),
         "variant": revision.variant,
         "running": revision.running,
         "trace_parent": revision.trace_parent,
@@ -281,6 +290,7 @@ def _revision(row: Any) -> Revision:
         plan=msgspec.msgpack.decode(row.plan, type=RolloutPlan),
         serving=msgspec.msgpack.decode(row.serving, type=ServingSpec),
         mirror_percent=row.mirror_percent,
+        header_match=_header_match(row.header_match),
         variant=row.variant,
     )
 
@@ -289,8 +299,12 @@ def _assignment(packed: bytes) -> Assignment:
     return msgspec.msgpack.decode(packed, type=Assignment)
 
 
-def _packed(value: Failure | None) -> bytes | None:
+def _packed(value: Failure | HeaderMatch | None) -> bytes | None:
     return None if value is None else msgspec.msgpack.encode(value)
+
+
+def _header_match(packed: bytes | None) -> HeaderMatch | None:
+    return None if packed is None else msgspec.msgpack.decode(packed, type=HeaderMatch)
 
 
 def _failure(packed: bytes | None) -> Failure | None:

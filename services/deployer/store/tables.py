@@ -40,6 +40,7 @@ DEPLOYMENTS = sa.Table(
     sa.Column("live_revision", sa.BigInteger, nullable=False),
     sa.Column("last_revision", sa.BigInteger, nullable=False),
     sa.Column("shadow_revision", sa.BigInteger, nullable=False),
+    sa.Column("preview_revision", sa.BigInteger, nullable=False),
     sa.Column("warm_revision", sa.BigInteger, nullable=False),
     sa.Column("progress", sa.LargeBinary, nullable=False),
     sa.Column("assignment", sa.LargeBinary, nullable=False),
@@ -72,6 +73,7 @@ REVISIONS = sa.Table(
     sa.Column("plan", sa.LargeBinary, nullable=False),
     sa.Column("serving", sa.LargeBinary, nullable=False),
     sa.Column("mirror_percent", sa.BigInteger, nullable=False),
+    sa.Column("header_match", sa.LargeBinary),
     # Whose running variant it takes up again; 0: it has its own.
     sa.Column("variant", sa.BigInteger, nullable=False),
     sa.Column("running", sa.Boolean, nullable=False),

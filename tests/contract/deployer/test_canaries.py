@@ -132,6 +132,37 @@ async def test_a_shadow_that_breaks_harms_nobody(yard: Yard) -> None:
     assert (after.state, after.live_revision, after.shadow_revision) == (LIVE, 1, 0)
 
 
+async def test_a_preview_comes_and_goes_beside_what_is_live(yard: Yard) -> None:
+    await make_live(yard, 1)
+    assert (await yard.ada.preview(2, "x-variant", "new one")).revision == 2
+    assigned = await yard.controller.until(lambda a: weights(a) == {1: 100, 2: 0})
+    match = rollout_pb2.HeaderMatch(name="x-variant", value="new one")
+    assert assigned.variants[1].header_match == match
+    assert not assigned.variants[0].HasField("header_match")
+    await yard.controller.report(assigned, BOTH)
+    previewed = await yard.ada.get()
+    assert (previewed.live_revision, previewed.preview_revision, previewed.state) == (1, 2, LIVE)
+    assert [v.header_match for v in previewed.variants] == [rollout_pb2.HeaderMatch(), match]
+    await yard.ada.change("StopPreview")
+    await yard.controller.until(lambda a: weights(a) == {1: 100})
+    ended = (await yard.ada.revisions())[0]
+    assert ended.outcome == deployment_pb2.REVISION_OUTCOME_ENDED
+    assert (ended.cause, ended.header_match) == (deployment_pb2.REVISION_CAUSE_PREVIEW, match)
+    with pytest.raises(grpc.aio.AioRpcError) as again:
+        await yard.ada.change("StopPreview")
+    assert reason_of(again.value) == "WRONG_STATE"
+
+
+async def test_a_header_that_no_preview_may_have_is_refused(yard: Yard) -> None:
+    names = ["", ":path", "X-Variant", "x_variant", "content-type", "grpc-timeout", "x" * 64]
+    values = ["", " x", "x\n", "ü", "x" * 257]
+    wrong = [(name, "x") for name in names] + [("x-variant", value) for value in values]
+    for name, value in wrong:
+        with pytest.raises(grpc.aio.AioRpcError) as refused:
+            await yard.ada.preview(1, name, value)
+        assert reason_of(refused.value) == "INVALID_FIELD", (name, value)
+
+
 async def test_a_rollback_to_a_warm_version_starts_nothing(yard: Yard) -> None:
     await make_live(yard, 1)
     async with obeying(yard.controller):

@@ -109,6 +109,14 @@ class Person:
         )
         return await self.deployments("ShadowVersion", request)
 
+    async def preview(self, version: int, name: str, value: str) -> Any:
+        request = deployment_service_pb2.PreviewVersionRequest(
+            parent=ENVIRONMENT,
+            version=f"{MODEL}/versions/{version}",
+            header_match=rollout_pb2.HeaderMatch(name=name, value=value),
+        )
+        return await self.deployments("PreviewVersion", request)
+
     async def change(self, what: str, **fields: Any) -> Any:
         """Continue or abort a rollout, or end a shadow."""
         kind = getattr(deployment_service_pb2, f"{what}Request")

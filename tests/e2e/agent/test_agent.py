@@ -25,13 +25,13 @@ ENVIRONMENT = "production"
 PATIENCE = 90.0
 
 
-def predict(site: Site, model: str) -> float:
+def predict(site: Site, model: str, **headers: str) -> float:
     """Ask for 1 times the factor, over a connection of its own, without a second try."""
     body = {"inputs": [{"name": "x", "datatype": "FP64", "shape": [1], "data": [1.0]}]}
     request = urllib.request.Request(
         f"http://127.0.0.1:{site.layout.inference_port}/v2/models/{model}/infer",
         data=json.dumps(body).encode(),
-        headers={"content-type": "application/json"},
+        headers={"content-type": "application/json", **headers},
     )
     with urllib.request.urlopen(request, timeout=10) as answer:
         return float(json.load(answer)["outputs"][0]["data"][0])
@@ -153,6 +153,17 @@ def test_a_canary_is_judged_by_what_the_proxy_counts(site: Site, tmp_path: Path)
     assert failed < len(load.answers) * 0.2
     assert [revision.number for revision in history] == [4, 3, 2, 1]
     assert predict(site, "canary") == 2
+
+
+def test_a_preview_answers_who_asks_for_it(site: Site, tmp_path: Path) -> None:
+    deploy(site, "shown", site.register(tmp_path, "shown", 1).name)
+    new = site.register(tmp_path, "shown", 2).name
+    with site.client() as client:
+        client.deployments.preview(new, environment=ENVIRONMENT, header=("variant", "new"))
+        until(lambda: predict(site, "shown", variant="new") == 2)
+        assert predict(site, "shown") == predict(site, "shown", variant="old") == 1
+        client.deployments.stop_preview("shown", environment=ENVIRONMENT)
+        until(lambda: predict(site, "shown", variant="new") == 1)
 
 
 def test_live_traffic_outlives_the_services(site: Site, tmp_path: Path) -> None:

@@ -8,12 +8,13 @@ import signal
 from typing import TYPE_CHECKING
 
 import httpx
+from modelyard.serving import open_inference_service_pb2_grpc as pb_grpc
 
 from services.deployer.agent.data_plane import VariantKey
-from services.deployer.plans import ServingSpec, Traffic
+from services.deployer.plans import HeaderMatch, ServingSpec, Traffic
 from tests.rpc.agent.bundles import infer_body, until
 from tests.rpc.agent.test_data_plane import ENVIRONMENT, INFER, started_for, yard
-from tests.rpc.agent.traffic import Client, grpc_kept, http_kept, http_new, traffic
+from tests.rpc.agent.traffic import Client, grpc_kept, grpc_request, http_kept, http_new, traffic
 
 if TYPE_CHECKING:
     from tests.rpc.agent.test_data_plane import Yard
@@ -68,6 +69,31 @@ async def test_a_shadow_gets_copies_and_never_answers(yard: Yard) -> None:
     assert (await until_counted(yard, 2, 200)).request_count == 200
     await yard.plane.remove(shadow.key)
     assert (await yard.post()).json()["model_version"] == "1"
+
+
+async def test_a_preview_answers_only_what_has_its_header(yard: Yard) -> None:
+    await yard.deploy(1)
+    preview = yard.variant(2, header_match=HeaderMatch("x-variant", "new"))
+    await yard.plane.ensure(preview)
+    await yard.plane.set_weights(ENVIRONMENT, "sum", {1: 100, 2: 0})
+    headers: list[tuple[tuple[str, str], ...]] = [
+        (("x-variant", "new"),),
+        (("x-variant", "newer"),),
+        (),
+    ]
+    async with httpx.AsyncClient(timeout=20) as client, yard.channel() as channel:
+        stub = pb_grpc.GRPCInferenceServiceStub(channel)
+
+        async def versions() -> tuple[list[str], list[str]]:
+            url = f"http://127.0.0.1:{yard.port}{INFER}"
+            http = [await client.post(url, json=infer_body(1, 2), headers=h) for h in headers]
+            over_grpc = [await stub.ModelInfer(grpc_request(1, 2), metadata=h) for h in headers]  # type: ignore[misc]  # aio
+            return [a.json()["model_version"] for a in http], [a.model_version for a in over_grpc]
+
+        assert await versions() == (["2", "1", "1"], ["2", "1", "1"])
+        assert (await until_counted(yard, 2, 2)).request_count == 2
+        assert await yard.plane.drain(preview.key)
+        assert await versions() == (["1", "1", "1"], ["1", "1", "1"])
 
 
 async def test_failures_and_latencies_are_counted(yard: Yard) -> None:

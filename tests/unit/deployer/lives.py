@@ -6,7 +6,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 
 from services.common.names import DeploymentName
-from services.deployer import rules, shadowing
+from services.deployer import beside, rules
 from services.deployer.domain import (
     Assignment,
     Deployment,
@@ -20,7 +20,7 @@ from services.deployer.domain import (
     VariantReport,
     VariantState,
 )
-from services.deployer.plans import RolloutAnalysis, RolloutPlan, RolloutStep, Traffic
+from services.deployer.plans import HeaderMatch, RolloutAnalysis, RolloutPlan, RolloutStep, Traffic
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
 PATIENCE, IMPATIENT = 3600.0, 0.0
@@ -66,7 +66,14 @@ def wish(
 def shadow(deployment: Deployment, version: str) -> Deployment:
     revision = draft(deployment, version, RevisionCause.SHADOW)
     revision = replace(revision, mirror_percent=100)
-    wished = shadowing.wish(deployment, revision, START).deployment
+    wished = beside.wish(deployment, revision, START).deployment
+    return replace(wished, uses=wished.uses | {version})
+
+
+def preview(deployment: Deployment, version: str) -> Deployment:
+    revision = draft(deployment, version, RevisionCause.PREVIEW)
+    revision = replace(revision, header_match=HeaderMatch("x-variant", version))
+    wished = beside.wish(deployment, revision, START).deployment
     return replace(wished, uses=wished.uses | {version})
 
 

@@ -11,7 +11,7 @@ from functools import partial
 
 import pytest
 
-from services.deployer import rules, shadowing
+from services.deployer import beside, rules
 from services.deployer.domain import (
     Deployment,
     DeploymentState,
@@ -40,6 +40,7 @@ from tests.unit.deployer.lives import (
     blank,
     live,
     next_step,
+    preview,
     report,
     run,
     shadow,
@@ -200,8 +201,8 @@ def any_wish(deployment: Deployment, version: str, chance: random.Random) -> Dep
         wishes.append(lambda: taken(rules.go_on(deployment, actor="a", reason="")))
     if deployment.live is not None:
         wishes.append(lambda: shadow(deployment, version))
-    if deployment.shadow is not None:
-        wishes.append(lambda: taken(shadowing.end(deployment, START)))
+        wishes.append(lambda: preview(deployment, version))
+    wishes += [partial(ended, deployment, found) for found in deployment.beside.values()]
     lived = [r for r in deployment.revisions if r.live_time is not None and r.version]
     wishes += [partial(go_back, deployment, revision) for revision in lived[-2:]]
 
@@ -209,6 +210,10 @@ def any_wish(deployment: Deployment, version: str, chance: random.Random) -> Dep
         return deployment if step is None else step.deployment
 
     return chance.choice(wishes)()
+
+
+def ended(deployment: Deployment, found: Revision) -> Deployment:
+    return beside.end(deployment, found, START).deployment
 
 
 def go_back(deployment: Deployment, target: Revision) -> Deployment:
@@ -234,11 +239,12 @@ def check(before: Deployment, after: Deployment, was_ready: set[int]) -> None:
     assert after.assignment.generation - before.assignment.generation in (0, 1)
     if after.live is not None:
         assert after.live.key in given
-    for beside in (after.warm, after.shadow):
-        if beside is not None and beside.running:
-            assert given.get(beside.key) is not None
-    mirrored = {v.revision for v in after.assignment.variants if v.mirror_percent}
-    assert mirrored <= ({after.shadow.key} if after.shadow else set())
+    for found in (after.warm, *after.beside.values()):
+        if found is not None and found.running:
+            assert given.get(found.key) is not None
+    extra = {v.revision for v in after.assignment.variants if v.mirror_percent or v.header_match}
+    assert extra <= {found.key for found in after.beside.values()}
+    assert not any(given[number] for number in extra)
 
 
 def settle(deployment: Deployment) -> None:
@@ -257,6 +263,6 @@ def settle(deployment: Deployment) -> None:
     assert rules.is_settled(deployment)
     state = deployment.state
     assert state in (DeploymentState.LIVE, DeploymentState.FAILED, DeploymentState.STOPPED)
-    expected = {r.key: 0 for r in (deployment.warm, deployment.shadow) if r is not None}
+    expected = {r.key: 0 for r in (deployment.warm, *deployment.beside.values()) if r is not None}
     expected |= {deployment.live.key: 100} if deployment.live else {}
     assert shares(deployment) == expected

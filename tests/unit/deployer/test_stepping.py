@@ -17,7 +17,7 @@ from services.deployer.domain import (
     RevisionCause,
     Step,
 )
-from services.deployer.plans import RolloutPlan, Traffic
+from services.deployer.plans import HeaderMatch, RolloutPlan, Traffic
 from tests.unit.deployer.lives import (
     CANARY,
     FAILED,
@@ -28,6 +28,7 @@ from tests.unit.deployer.lives import (
     WARM,
     blank,
     live,
+    preview,
     report,
     run,
     shadow,
@@ -196,6 +197,23 @@ def test_going_back_from_a_canary_is_one_step() -> None:
         deployment, _ = run(report(deployment, r1=READY))
         assert shares(deployment) == {1: 100}
     assert deployment.live_revision == 3
+
+
+def test_a_preview_has_its_header_and_never_a_share() -> None:
+    deployment, _ = run(preview(live(), "v2"))
+    deployment = report(deployment, r1=READY, r2=READY)
+    deployment, _ = run(preview(deployment, "v3"))  # which replaces the one before
+    assert shares(deployment) == {1: 100, 3: 0}
+    assert [v.header_match for v in deployment.assignment.variants] == [
+        None,
+        HeaderMatch("x-variant", "v3"),
+    ]
+    deployment, _ = run(wish(report(deployment, r1=READY, r3=READY), "v4", plan=CANARY))
+    deployment, _ = run(report(deployment, r1=READY, r3=READY, r4=READY))
+    assert shares(deployment) == {1: 95, 3: 0, 4: 5}
+    deployment, told = run(report(deployment, r1=READY, r3=FAILED, r4=READY))
+    assert EventType.PREVIEW_ENDED in told
+    assert shares(deployment) == {1: 95, 4: 5}
 
 
 def test_a_shadow_gets_copies_beside_a_rollout() -> None:

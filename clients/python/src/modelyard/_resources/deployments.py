@@ -9,7 +9,7 @@ from modelyard._binding import AsyncGroup, Group, SyncGroup, flow, followed, pag
 from modelyard._calls import Call, Flow, Pages, ask, call, new_request_id, pages
 from modelyard._names import Ref
 from modelyard._resume import Follow
-from modelyard.deployer.v1 import deployment_pb2, environment_pb2
+from modelyard.deployer.v1 import deployment_pb2, environment_pb2, rollout_pb2
 from modelyard.deployer.v1 import deployment_service_pb2 as service
 from modelyard.rollouts import Analysis, Serving, make_plan
 
@@ -140,6 +140,55 @@ class _Deployments(Group):
             request_id=new_request_id(),
         )
         return call(request, service.StopShadowResponse, lambda r: r.deployment)
+
+    @unary
+    def preview(
+        self,
+        version: Ref,
+        *,
+        environment: Ref,
+        header: tuple[str, str],
+        serving: Serving | None = None,
+        reason: str = "",
+        etag: str = "",
+    ) -> Call[deployment_pb2.Deployment]:
+        """Have a version answer the requests with a header, and no others.
+
+        Args:
+            version: Which one.
+            environment: Where, beside what is live there.
+            header: The header's name, in lower case, and its whole value.
+            serving: How it is served.
+            reason: Why, for the history.
+            etag: Only if nothing changed since.
+
+        Raises:
+            FailedPreconditionError: Nothing is live there.
+        """
+        name, value = header
+        request = service.PreviewVersionRequest(
+            parent=self._names.environment(environment),
+            version=self._names.target(version),
+            header_match=rollout_pb2.HeaderMatch(name=name, value=value),
+            reason=reason,
+            etag=etag,
+            request_id=new_request_id(),
+            serving=None if serving is None else serving.to_proto(),
+        )
+        return call(request, service.PreviewVersionResponse, lambda r: r.deployment)
+
+    @unary
+    def stop_preview(
+        self, model: Ref, *, environment: Ref | None = None, reason: str = "", etag: str = ""
+    ) -> Call[deployment_pb2.Deployment]:
+        """End a preview: the requests with its header go the way of all others."""
+        request = service.StopPreviewRequest(
+            name=self._names.deployment(model, environment),
+            reason=reason,
+            etag=etag,
+            request_id=new_request_id(),
+        )
+        return call(request, service.StopPreviewResponse, lambda r: r.deployment)
 
     @unary
     def check(

@@ -47,7 +47,7 @@ def show(deployment: deployment_pb2.Deployment) -> None:
     from modelyard.deployer.v1 import deployment_pb2 as pb  # noqa: PLC0415
 
     variants = ", ".join(
-        f"{short_version(v.version)} {v.weight} % {state(pb.VariantState, v.state).lower()}"
+        f"{short_version(v.version)} {share_of(v)} {state(pb.VariantState, v.state).lower()}"
         for v in deployment.variants
     )
     show_one(
@@ -67,6 +67,15 @@ def live_version(deployment: deployment_pb2.Deployment) -> str:
     """Return the version that answers, as `model/number`."""
     live = [r.version for r in deployment.revisions if r.number == deployment.live_revision]
     return short_version(live[0]) if live else "-"
+
+
+def share_of(variant: deployment_pb2.Variant) -> str:
+    """Say which requests a variant gets: a share, copies, or those with a header."""
+    if variant.mirror_percent:
+        return f"shadow {variant.mirror_percent} %"
+    if variant.header_match.name:
+        return f"{clean(variant.header_match.name)}={clean(variant.header_match.value)}"
+    return f"{variant.weight} %"
 
 
 def progress_of(deployment: deployment_pb2.Deployment) -> str:

@@ -1,4 +1,4 @@
-"""`modelyard deployments continue|abort|shadow|unshadow|watch`: a rollout while it goes."""
+"""`modelyard deployments continue|abort|shadow|preview|watch`: a rollout while it goes."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from modelyard.cli.context import as_json, client
-from modelyard.cli.deploying import Environment, Reason, progress_of, show
+from modelyard.cli.deploying import Environment, Reason, progress_of, share_of, show
 from modelyard.cli.render import clean, console, json_of, short_version, state
 
 if TYPE_CHECKING:
@@ -27,6 +27,8 @@ def register(group: typer.Typer) -> None:
     group.command("abort")(abort)
     group.command("shadow")(shadow)
     group.command("unshadow")(unshadow)
+    group.command("preview")(preview)
+    group.command("unpreview")(unpreview)
     group.command("watch")(watch)
 
 
@@ -57,6 +59,28 @@ def shadow(
 def unshadow(model: str, environment: Environment, reason: Reason = "") -> None:
     """End a shadow."""
     show(client().deployments.stop_shadow(model, environment=environment, reason=reason))
+
+
+def preview(
+    version: str,
+    environment: Environment,
+    header: Annotated[
+        str, typer.Option(help="NAME=VALUE: it answers the requests with this header.")
+    ] = "x-modelyard-variant=preview",
+    reason: Reason = "",
+) -> None:
+    """Have a version answer the requests with a header, beside what is live."""
+    name, _, value = header.partition("=")
+    show(
+        client().deployments.preview(
+            version, environment=environment, header=(name.lower(), value), reason=reason
+        )
+    )
+
+
+def unpreview(model: str, environment: Environment, reason: Reason = "") -> None:
+    """End a preview: the requests with its header go the way of all others."""
+    show(client().deployments.stop_preview(model, environment=environment, reason=reason))
 
 
 def watch(
@@ -106,12 +130,9 @@ def _table(
         table.add_column(heading, no_wrap=True)
     earlier = {variant.revision: variant.traffic for variant in before.variants}
     for variant in now.variants:
-        share = f"{variant.weight} %"
-        if variant.mirror_percent:
-            share = f"shadow {variant.mirror_percent} %"
         cells = (
             short_version(variant.version),
-            share,
+            share_of(variant),
             state(pb.VariantState, variant.state).lower(),
             str(variant.ready_replica_count),
             str(variant.restart_count),

@@ -27,7 +27,7 @@ from modelyard.deployer.v1 import deployment_pb2 as modelyard_dot_deployer_dot_v
 from modelyard.deployer.v1 import rollout_pb2 as modelyard_dot_deployer_dot_v1_dot_rollout__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n&modelyard/deployer/v1/assignment.proto\x12\x15modelyard.deployer.v1\x1a!modelyard/common/v1/failure.proto\x1a&modelyard/deployer/v1/deployment.proto\x1a#modelyard/deployer/v1/rollout.proto\"\x84\x01\n\nAssignment\x12\x12\n\ndeployment\x18\x01 \x01(\t\x12\x12\n\ngeneration\x18\x02 \x01(\x03\x12\x38\n\x08variants\x18\x03 \x03(\x0b\x32&.modelyard.deployer.v1.AssignedVariant\x12\x14\n\x0ctrace_parent\x18\x04 \x01(\t\"\xbf\x01\n\x0f\x41ssignedVariant\x12\x10\n\x08revision\x18\x01 \x01(\x03\x12\x0f\n\x07version\x18\x02 \x01(\t\x12\x10\n\x08\x61rtifact\x18\x03 \x01(\t\x12\x0e\n\x06weight\x18\x04 \x01(\x05\x12\x1a\n\x12\x65nvironment_digest\x18\x05 \x01(\t\x12\x16\n\x0emirror_percent\x18\x06 \x01(\x05\x12\x33\n\x07serving\x18\x07 \x01(\x0b\x32\".modelyard.deployer.v1.ServingSpec\"\x8b\x01\n\x10\x41ssignmentStatus\x12\x12\n\ndeployment\x18\x01 \x01(\t\x12\x12\n\ngeneration\x18\x02 \x01(\x03\x12\x17\n\x0fweights_applied\x18\x03 \x01(\x08\x12\x36\n\x08variants\x18\x04 \x03(\x0b\x32$.modelyard.deployer.v1.VariantStatus\"\xf0\x01\n\rVariantStatus\x12\x10\n\x08revision\x18\x01 \x01(\x03\x12\x32\n\x05state\x18\x02 \x01(\x0e\x32#.modelyard.deployer.v1.VariantState\x12-\n\x07\x66\x61ilure\x18\x03 \x01(\x0b\x32\x1c.modelyard.common.v1.Failure\x12\x1b\n\x13ready_replica_count\x18\x04 \x01(\x05\x12\x15\n\rrestart_count\x18\x05 \x01(\x05\x12\x36\n\x07traffic\x18\x06 \x01(\x0b\x32%.modelyard.deployer.v1.VariantTrafficb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n&modelyard/deployer/v1/assignment.proto\x12\x15modelyard.deployer.v1\x1a!modelyard/common/v1/failure.proto\x1a&modelyard/deployer/v1/deployment.proto\x1a#modelyard/deployer/v1/rollout.proto\"\x84\x01\n\nAssignment\x12\x12\n\ndeployment\x18\x01 \x01(\t\x12\x12\n\ngeneration\x18\x02 \x01(\x03\x12\x38\n\x08variants\x18\x03 \x03(\x0b\x32&.modelyard.deployer.v1.AssignedVariant\x12\x14\n\x0ctrace_parent\x18\x04 \x01(\t\"\xf9\x01\n\x0f\x41ssignedVariant\x12\x10\n\x08revision\x18\x01 \x01(\x03\x12\x0f\n\x07version\x18\x02 \x01(\t\x12\x10\n\x08\x61rtifact\x18\x03 \x01(\t\x12\x0e\n\x06weight\x18\x04 \x01(\x05\x12\x1a\n\x12\x65nvironment_digest\x18\x05 \x01(\t\x12\x16\n\x0emirror_percent\x18\x06 \x01(\x05\x12\x33\n\x07serving\x18\x07 \x01(\x0b\x32\".modelyard.deployer.v1.ServingSpec\x12\x38\n\x0cheader_match\x18\x08 \x01(\x0b\x32\".modelyard.deployer.v1.HeaderMatch\"\x8b\x01\n\x10\x41ssignmentStatus\x12\x12\n\ndeployment\x18\x01 \x01(\t\x12\x12\n\ngeneration\x18\x02 \x01(\x03\x12\x17\n\x0fweights_applied\x18\x03 \x01(\x08\x12\x36\n\x08variants\x18\x04 \x03(\x0b\x32$.modelyard.deployer.v1.VariantStatus\"\xf0\x01\n\rVariantStatus\x12\x10\n\x08revision\x18\x01 \x01(\x03\x12\x32\n\x05state\x18\x02 \x01(\x0e\x32#.modelyard.deployer.v1.VariantState\x12-\n\x07\x66\x61ilure\x18\x03 \x01(\x0b\x32\x1c.modelyard.common.v1.Failure\x12\x1b\n\x13ready_replica_count\x18\x04 \x01(\x05\x12\x15\n\rrestart_count\x18\x05 \x01(\x05\x12\x36\n\x07traffic\x18\x06 \x01(\x0b\x32%.modelyard.deployer.v1.VariantTrafficb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -37,9 +37,9 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_ASSIGNMENT']._serialized_start=178
   _globals['_ASSIGNMENT']._serialized_end=310
   _globals['_ASSIGNEDVARIANT']._serialized_start=313
-  _globals['_ASSIGNEDVARIANT']._serialized_end=504
-  _globals['_ASSIGNMENTSTATUS']._serialized_start=507
-  _globals['_ASSIGNMENTSTATUS']._serialized_end=646
-  _globals['_VARIANTSTATUS']._serialized_start=649
-  _globals['_VARIANTSTATUS']._serialized_end=889
+  _globals['_ASSIGNEDVARIANT']._serialized_end=562
+  _globals['_ASSIGNMENTSTATUS']._serialized_start=565
+  _globals['_ASSIGNMENTSTATUS']._serialized_end=704
+  _globals['_VARIANTSTATUS']._serialized_start=707
+  _globals['_VARIANTSTATUS']._serialized_end=947
 # @@protoc_insertion_point(module_scope)

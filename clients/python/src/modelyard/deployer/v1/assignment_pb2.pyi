@@ -63,6 +63,7 @@ class AssignedVariant(google.protobuf.message.Message):
     ENVIRONMENT_DIGEST_FIELD_NUMBER: builtins.int
     MIRROR_PERCENT_FIELD_NUMBER: builtins.int
     SERVING_FIELD_NUMBER: builtins.int
+    HEADER_MATCH_FIELD_NUMBER: builtins.int
     revision: builtins.int
     """The revision it belongs to; it identifies the variant in the deployment."""
     version: builtins.str
@@ -81,6 +82,12 @@ class AssignedVariant(google.protobuf.message.Message):
     def serving(self) -> modelyard.deployer.v1.rollout_pb2.ServingSpec:
         """How it is served."""
 
+    @property
+    def header_match(self) -> modelyard.deployer.v1.rollout_pb2.HeaderMatch:
+        """The requests with this header are answered by it, whatever the shares, as
+        long as it is ready; unset: none.
+        """
+
     def __init__(
         self,
         *,
@@ -91,9 +98,10 @@ class AssignedVariant(google.protobuf.message.Message):
         environment_digest: builtins.str = ...,
         mirror_percent: builtins.int = ...,
         serving: modelyard.deployer.v1.rollout_pb2.ServingSpec | None = ...,
+        header_match: modelyard.deployer.v1.rollout_pb2.HeaderMatch | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["serving", b"serving"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["artifact", b"artifact", "environment_digest", b"environment_digest", "mirror_percent", b"mirror_percent", "revision", b"revision", "serving", b"serving", "version", b"version", "weight", b"weight"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["header_match", b"header_match", "serving", b"serving"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["artifact", b"artifact", "environment_digest", b"environment_digest", "header_match", b"header_match", "mirror_percent", b"mirror_percent", "revision", b"revision", "serving", b"serving", "version", b"version", "weight", b"weight"]) -> None: ...
 
 global___AssignedVariant = AssignedVariant
 

@@ -78,6 +78,8 @@ class _RevisionCauseEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._
     """Someone stopped the deployment."""
     REVISION_CAUSE_SHADOW: _RevisionCause.ValueType  # 4
     """Someone had a version get copies of the requests."""
+    REVISION_CAUSE_PREVIEW: _RevisionCause.ValueType  # 5
+    """Someone had a version answer the requests with a header."""
 
 class RevisionCause(_RevisionCause, metaclass=_RevisionCauseEnumTypeWrapper):
     """RevisionCause says why there is a revision."""
@@ -92,6 +94,8 @@ REVISION_CAUSE_UNDEPLOY: RevisionCause.ValueType  # 3
 """Someone stopped the deployment."""
 REVISION_CAUSE_SHADOW: RevisionCause.ValueType  # 4
 """Someone had a version get copies of the requests."""
+REVISION_CAUSE_PREVIEW: RevisionCause.ValueType  # 5
+"""Someone had a version answer the requests with a header."""
 global___RevisionCause = RevisionCause
 
 class _RevisionOutcome:
@@ -113,7 +117,7 @@ class _RevisionOutcomeEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper
     REVISION_OUTCOME_SUPERSEDED: _RevisionOutcome.ValueType  # 5
     """Another was wished before it went live."""
     REVISION_OUTCOME_ENDED: _RevisionOutcome.ValueType  # 6
-    """It got copies of the requests, until somebody ended that."""
+    """It was a shadow or a preview, until somebody ended that."""
 
 class RevisionOutcome(_RevisionOutcome, metaclass=_RevisionOutcomeEnumTypeWrapper):
     """RevisionOutcome says how a revision went."""
@@ -131,7 +135,7 @@ REVISION_OUTCOME_FAILED: RevisionOutcome.ValueType  # 4
 REVISION_OUTCOME_SUPERSEDED: RevisionOutcome.ValueType  # 5
 """Another was wished before it went live."""
 REVISION_OUTCOME_ENDED: RevisionOutcome.ValueType  # 6
-"""It got copies of the requests, until somebody ended that."""
+"""It was a shadow or a preview, until somebody ended that."""
 global___RevisionOutcome = RevisionOutcome
 
 class _VariantState:
@@ -186,6 +190,7 @@ class Deployment(google.protobuf.message.Message):
     ROLLOUT_FIELD_NUMBER: builtins.int
     SHADOW_REVISION_FIELD_NUMBER: builtins.int
     WARM_REVISION_FIELD_NUMBER: builtins.int
+    PREVIEW_REVISION_FIELD_NUMBER: builtins.int
     name: builtins.str
     """Identifier.
     `projects/{project}/environments/{environment}/deployments/{deployment}`;
@@ -205,6 +210,8 @@ class Deployment(google.protobuf.message.Message):
     """Output only. The revision that gets copies of the requests; 0: none."""
     warm_revision: builtins.int
     """Output only. The revision that is kept running for a rollback; 0: none."""
+    preview_revision: builtins.int
+    """Output only. The revision that gets the requests with its header; 0: none."""
     @property
     def failure(self) -> modelyard.common.v1.failure_pb2.Failure:
         """Output only. Why it FAILED: `NEVER_READY`, `SMOKE_FAILED`, `FETCH_FAILED`,
@@ -249,9 +256,10 @@ class Deployment(google.protobuf.message.Message):
         rollout: modelyard.deployer.v1.rollout_pb2.RolloutProgress | None = ...,
         shadow_revision: builtins.int = ...,
         warm_revision: builtins.int = ...,
+        preview_revision: builtins.int = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["create_time", b"create_time", "failure", b"failure", "rollout", b"rollout", "update_time", b"update_time"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["create_time", b"create_time", "desired_revision", b"desired_revision", "etag", b"etag", "failure", b"failure", "live_revision", b"live_revision", "model", b"model", "name", b"name", "revisions", b"revisions", "rollout", b"rollout", "shadow_revision", b"shadow_revision", "state", b"state", "update_time", b"update_time", "variants", b"variants", "warm_revision", b"warm_revision"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["create_time", b"create_time", "desired_revision", b"desired_revision", "etag", b"etag", "failure", b"failure", "live_revision", b"live_revision", "model", b"model", "name", b"name", "preview_revision", b"preview_revision", "revisions", b"revisions", "rollout", b"rollout", "shadow_revision", b"shadow_revision", "state", b"state", "update_time", b"update_time", "variants", b"variants", "warm_revision", b"warm_revision"]) -> None: ...
 
 global___Deployment = Deployment
 
@@ -276,6 +284,7 @@ class Revision(google.protobuf.message.Message):
     PLAN_FIELD_NUMBER: builtins.int
     SERVING_FIELD_NUMBER: builtins.int
     MIRROR_PERCENT_FIELD_NUMBER: builtins.int
+    HEADER_MATCH_FIELD_NUMBER: builtins.int
     number: builtins.int
     """The number in the deployment, from 1, rising."""
     version: builtins.str
@@ -318,6 +327,10 @@ class Revision(google.protobuf.message.Message):
     def serving(self) -> modelyard.deployer.v1.rollout_pb2.ServingSpec:
         """How it is served."""
 
+    @property
+    def header_match(self) -> modelyard.deployer.v1.rollout_pb2.HeaderMatch:
+        """For a preview, the header of the requests that it answers."""
+
     def __init__(
         self,
         *,
@@ -336,9 +349,10 @@ class Revision(google.protobuf.message.Message):
         plan: modelyard.deployer.v1.rollout_pb2.RolloutPlan | None = ...,
         serving: modelyard.deployer.v1.rollout_pb2.ServingSpec | None = ...,
         mirror_percent: builtins.int = ...,
+        header_match: modelyard.deployer.v1.rollout_pb2.HeaderMatch | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["create_time", b"create_time", "failure", b"failure", "live_time", b"live_time", "plan", b"plan", "serving", b"serving"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["actor", b"actor", "artifact", b"artifact", "cause", b"cause", "create_time", b"create_time", "failure", b"failure", "live_time", b"live_time", "mirror_percent", b"mirror_percent", "number", b"number", "outcome", b"outcome", "plan", b"plan", "reason", b"reason", "restored_revision", b"restored_revision", "serving", b"serving", "verdicts", b"verdicts", "version", b"version"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["create_time", b"create_time", "failure", b"failure", "header_match", b"header_match", "live_time", b"live_time", "plan", b"plan", "serving", b"serving"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["actor", b"actor", "artifact", b"artifact", "cause", b"cause", "create_time", b"create_time", "failure", b"failure", "header_match", b"header_match", "live_time", b"live_time", "mirror_percent", b"mirror_percent", "number", b"number", "outcome", b"outcome", "plan", b"plan", "reason", b"reason", "restored_revision", b"restored_revision", "serving", b"serving", "verdicts", b"verdicts", "version", b"version"]) -> None: ...
 
 global___Revision = Revision
 
@@ -382,6 +396,7 @@ class Variant(google.protobuf.message.Message):
     READY_REPLICA_COUNT_FIELD_NUMBER: builtins.int
     RESTART_COUNT_FIELD_NUMBER: builtins.int
     TRAFFIC_FIELD_NUMBER: builtins.int
+    HEADER_MATCH_FIELD_NUMBER: builtins.int
     revision: builtins.int
     """The revision it belongs to."""
     version: builtins.str
@@ -400,6 +415,10 @@ class Variant(google.protobuf.message.Message):
     def traffic(self) -> modelyard.deployer.v1.rollout_pb2.VariantTraffic:
         """What was counted of it, as its controller reported last."""
 
+    @property
+    def header_match(self) -> modelyard.deployer.v1.rollout_pb2.HeaderMatch:
+        """The header of the requests that it answers, whatever the shares."""
+
     def __init__(
         self,
         *,
@@ -411,8 +430,9 @@ class Variant(google.protobuf.message.Message):
         ready_replica_count: builtins.int = ...,
         restart_count: builtins.int = ...,
         traffic: modelyard.deployer.v1.rollout_pb2.VariantTraffic | None = ...,
+        header_match: modelyard.deployer.v1.rollout_pb2.HeaderMatch | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["traffic", b"traffic"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["mirror_percent", b"mirror_percent", "ready_replica_count", b"ready_replica_count", "restart_count", b"restart_count", "revision", b"revision", "state", b"state", "traffic", b"traffic", "version", b"version", "weight", b"weight"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["header_match", b"header_match", "traffic", b"traffic"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["header_match", b"header_match", "mirror_percent", b"mirror_percent", "ready_replica_count", b"ready_replica_count", "restart_count", b"restart_count", "revision", b"revision", "state", b"state", "traffic", b"traffic", "version", b"version", "weight", b"weight"]) -> None: ...
 
 global___Variant = Variant

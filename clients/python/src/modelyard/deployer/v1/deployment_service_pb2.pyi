@@ -421,6 +421,129 @@ class StopShadowResponse(google.protobuf.message.Message):
 global___StopShadowResponse = StopShadowResponse
 
 @typing.final
+class PreviewVersionRequest(google.protobuf.message.Message):
+    """PreviewVersionRequest asks for a version to answer the requests with a header."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    PARENT_FIELD_NUMBER: builtins.int
+    VERSION_FIELD_NUMBER: builtins.int
+    HEADER_MATCH_FIELD_NUMBER: builtins.int
+    REASON_FIELD_NUMBER: builtins.int
+    ETAG_FIELD_NUMBER: builtins.int
+    REQUEST_ID_FIELD_NUMBER: builtins.int
+    SERVING_FIELD_NUMBER: builtins.int
+    parent: builtins.str
+    """Required. `projects/{project}/environments/{environment}`."""
+    version: builtins.str
+    """Required. The version, by its own name or an alias's or a model's name."""
+    reason: builtins.str
+    """Optional. Why, for the history; at most 1,000 characters."""
+    etag: builtins.str
+    """Optional. The deployment's current etag; empty: whatever it is."""
+    request_id: builtins.str
+    """Optional. A UUID that makes the call safe to repeat."""
+    @property
+    def header_match(self) -> modelyard.deployer.v1.rollout_pb2.HeaderMatch:
+        """Required. What the requests have that it answers."""
+
+    @property
+    def serving(self) -> modelyard.deployer.v1.rollout_pb2.ServingSpec:
+        """Optional. How it is served."""
+
+    def __init__(
+        self,
+        *,
+        parent: builtins.str = ...,
+        version: builtins.str = ...,
+        header_match: modelyard.deployer.v1.rollout_pb2.HeaderMatch | None = ...,
+        reason: builtins.str = ...,
+        etag: builtins.str = ...,
+        request_id: builtins.str = ...,
+        serving: modelyard.deployer.v1.rollout_pb2.ServingSpec | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["header_match", b"header_match", "serving", b"serving"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["etag", b"etag", "header_match", b"header_match", "parent", b"parent", "reason", b"reason", "request_id", b"request_id", "serving", b"serving", "version", b"version"]) -> None: ...
+
+global___PreviewVersionRequest = PreviewVersionRequest
+
+@typing.final
+class PreviewVersionResponse(google.protobuf.message.Message):
+    """PreviewVersionResponse carries the deployment."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    DEPLOYMENT_FIELD_NUMBER: builtins.int
+    REVISION_FIELD_NUMBER: builtins.int
+    revision: builtins.int
+    """The number of the new revision."""
+    @property
+    def deployment(self) -> modelyard.deployer.v1.deployment_pb2.Deployment:
+        """The deployment."""
+
+    def __init__(
+        self,
+        *,
+        deployment: modelyard.deployer.v1.deployment_pb2.Deployment | None = ...,
+        revision: builtins.int = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["deployment", b"deployment"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["deployment", b"deployment", "revision", b"revision"]) -> None: ...
+
+global___PreviewVersionResponse = PreviewVersionResponse
+
+@typing.final
+class StopPreviewRequest(google.protobuf.message.Message):
+    """StopPreviewRequest names a deployment."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: builtins.int
+    REASON_FIELD_NUMBER: builtins.int
+    ETAG_FIELD_NUMBER: builtins.int
+    REQUEST_ID_FIELD_NUMBER: builtins.int
+    name: builtins.str
+    """Required. The deployment."""
+    reason: builtins.str
+    """Optional. Why, for the history; at most 1,000 characters."""
+    etag: builtins.str
+    """Optional. The deployment's current etag; empty: whatever it is."""
+    request_id: builtins.str
+    """Optional. A UUID that makes the call safe to repeat."""
+    def __init__(
+        self,
+        *,
+        name: builtins.str = ...,
+        reason: builtins.str = ...,
+        etag: builtins.str = ...,
+        request_id: builtins.str = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["etag", b"etag", "name", b"name", "reason", b"reason", "request_id", b"request_id"]) -> None: ...
+
+global___StopPreviewRequest = StopPreviewRequest
+
+@typing.final
+class StopPreviewResponse(google.protobuf.message.Message):
+    """StopPreviewResponse carries the deployment."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    DEPLOYMENT_FIELD_NUMBER: builtins.int
+    @property
+    def deployment(self) -> modelyard.deployer.v1.deployment_pb2.Deployment:
+        """The deployment."""
+
+    def __init__(
+        self,
+        *,
+        deployment: modelyard.deployer.v1.deployment_pb2.Deployment | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["deployment", b"deployment"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["deployment", b"deployment"]) -> None: ...
+
+global___StopPreviewResponse = StopPreviewResponse
+
+@typing.final
 class StopDeploymentRequest(google.protobuf.message.Message):
     """StopDeploymentRequest names a deployment."""
 
@@ -684,7 +807,7 @@ class DeploymentEvent(google.protobuf.message.Message):
     `VARIANT_READY`, `VARIANT_FAILED`, `TRAFFIC_SHIFTED`, `DRAINING`,
     `DRAINED`, `LIVE`, `FAILED`, `STOPPED`, `STEP_STARTED`, `ANALYSIS_PASSED`,
     `CONTINUE_REQUESTED`, `ABORT_REQUESTED`, `SHADOW_REQUESTED`,
-    `SHADOW_ENDED`.
+    `SHADOW_ENDED`, `PREVIEW_REQUESTED`, `PREVIEW_ENDED`.
     """
     message: builtins.str
     """What happened, for a person."""

@@ -70,6 +70,16 @@ class DeploymentServiceStub(object):
                 request_serializer=modelyard_dot_deployer_dot_v1_dot_deployment__service__pb2.StopShadowRequest.SerializeToString,
                 response_deserializer=modelyard_dot_deployer_dot_v1_dot_deployment__service__pb2.StopShadowResponse.FromString,
                 _registered_method=True)
+        self.PreviewVersion = channel.unary_unary(
+                '/modelyard.deployer.v1.DeploymentService/PreviewVersion',
+                request_serializer=modelyard_dot_deployer_dot_v1_dot_deployment__service__pb2.PreviewVersionRequest.SerializeToString,
+                response_deserializer=modelyard_dot_deployer_dot_v1_dot_deployment__service__pb2.PreviewVersionResponse.FromString,
+                _registered_method=True)
+        self.StopPreview = channel.unary_unary(
+                '/modelyard.deployer.v1.DeploymentService/StopPreview',
+                request_serializer=modelyard_dot_deployer_dot_v1_dot_deployment__service__pb2.StopPreviewRequest.SerializeToString,
+                response_deserializer=modelyard_dot_deployer_dot_v1_dot_deployment__service__pb2.StopPreviewResponse.FromString,
+                _registered_method=True)
         self.StopDeployment = channel.unary_unary(
                 '/modelyard.deployer.v1.DeploymentService/StopDeployment',
                 request_serializer=modelyard_dot_deployer_dot_v1_dot_deployment__service__pb2.StopDeploymentRequest.SerializeToString,
@@ -177,6 +187,30 @@ class DeploymentServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def PreviewVersion(self, request, context):
+        """Have a version answer the requests with a header, over HTTP and gRPC, beside
+        whatever is live or takes over; it never gets a share of the others. It
+        replaces another preview. While it is not ready the requests with the header
+        go the way of all others. Gates are not asked.
+
+        Errors: INVALID_ARGUMENT INVALID_FIELD; FAILED_PRECONDITION WRONG_STATE
+        (nothing is live, or the version is not READY), REQUEST_ID_REUSED; NOT_FOUND
+        RESOURCE_NOT_FOUND; ABORTED ETAG_MISMATCH.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def StopPreview(self, request, context):
+        """End a preview: the requests with its header go the way of all others.
+
+        Errors: FAILED_PRECONDITION WRONG_STATE when there is none; NOT_FOUND
+        RESOURCE_NOT_FOUND; ABORTED ETAG_MISMATCH.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def StopDeployment(self, request, context):
         """Serve nothing any more. The history stays.
 
@@ -261,6 +295,16 @@ def add_DeploymentServiceServicer_to_server(servicer, server):
                     servicer.StopShadow,
                     request_deserializer=modelyard_dot_deployer_dot_v1_dot_deployment__service__pb2.StopShadowRequest.FromString,
                     response_serializer=modelyard_dot_deployer_dot_v1_dot_deployment__service__pb2.StopShadowResponse.SerializeToString,
+            ),
+            'PreviewVersion': grpc.unary_unary_rpc_method_handler(
+                    servicer.PreviewVersion,
+                    request_deserializer=modelyard_dot_deployer_dot_v1_dot_deployment__service__pb2.PreviewVersionRequest.FromString,
+                    response_serializer=modelyard_dot_deployer_dot_v1_dot_deployment__service__pb2.PreviewVersionResponse.SerializeToString,
+            ),
+            'StopPreview': grpc.unary_unary_rpc_method_handler(
+                    servicer.StopPreview,
+                    request_deserializer=modelyard_dot_deployer_dot_v1_dot_deployment__service__pb2.StopPreviewRequest.FromString,
+                    response_serializer=modelyard_dot_deployer_dot_v1_dot_deployment__service__pb2.StopPreviewResponse.SerializeToString,
             ),
             'StopDeployment': grpc.unary_unary_rpc_method_handler(
                     servicer.StopDeployment,
@@ -478,6 +522,60 @@ class DeploymentService(object):
             '/modelyard.deployer.v1.DeploymentService/StopShadow',
             modelyard_dot_deployer_dot_v1_dot_deployment__service__pb2.StopShadowRequest.SerializeToString,
             modelyard_dot_deployer_dot_v1_dot_deployment__service__pb2.StopShadowResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def PreviewVersion(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/modelyard.deployer.v1.DeploymentService/PreviewVersion',
+            modelyard_dot_deployer_dot_v1_dot_deployment__service__pb2.PreviewVersionRequest.SerializeToString,
+            modelyard_dot_deployer_dot_v1_dot_deployment__service__pb2.PreviewVersionResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def StopPreview(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/modelyard.deployer.v1.DeploymentService/StopPreview',
+            modelyard_dot_deployer_dot_v1_dot_deployment__service__pb2.StopPreviewRequest.SerializeToString,
+            modelyard_dot_deployer_dot_v1_dot_deployment__service__pb2.StopPreviewResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -97,6 +97,30 @@ class DeploymentServiceStub:
     RESOURCE_NOT_FOUND; ABORTED ETAG_MISMATCH.
     """
 
+    PreviewVersion: grpc.UnaryUnaryMultiCallable[
+        modelyard.deployer.v1.deployment_service_pb2.PreviewVersionRequest,
+        modelyard.deployer.v1.deployment_service_pb2.PreviewVersionResponse,
+    ]
+    """Have a version answer the requests with a header, over HTTP and gRPC, beside
+    whatever is live or takes over; it never gets a share of the others. It
+    replaces another preview. While it is not ready the requests with the header
+    go the way of all others. Gates are not asked.
+
+    Errors: INVALID_ARGUMENT INVALID_FIELD; FAILED_PRECONDITION WRONG_STATE
+    (nothing is live, or the version is not READY), REQUEST_ID_REUSED; NOT_FOUND
+    RESOURCE_NOT_FOUND; ABORTED ETAG_MISMATCH.
+    """
+
+    StopPreview: grpc.UnaryUnaryMultiCallable[
+        modelyard.deployer.v1.deployment_service_pb2.StopPreviewRequest,
+        modelyard.deployer.v1.deployment_service_pb2.StopPreviewResponse,
+    ]
+    """End a preview: the requests with its header go the way of all others.
+
+    Errors: FAILED_PRECONDITION WRONG_STATE when there is none; NOT_FOUND
+    RESOURCE_NOT_FOUND; ABORTED ETAG_MISMATCH.
+    """
+
     StopDeployment: grpc.UnaryUnaryMultiCallable[
         modelyard.deployer.v1.deployment_service_pb2.StopDeploymentRequest,
         modelyard.deployer.v1.deployment_service_pb2.StopDeploymentResponse,
@@ -218,6 +242,30 @@ class DeploymentServiceAsyncStub:
         modelyard.deployer.v1.deployment_service_pb2.StopShadowResponse,
     ]
     """End a shadow.
+
+    Errors: FAILED_PRECONDITION WRONG_STATE when there is none; NOT_FOUND
+    RESOURCE_NOT_FOUND; ABORTED ETAG_MISMATCH.
+    """
+
+    PreviewVersion: grpc.aio.UnaryUnaryMultiCallable[
+        modelyard.deployer.v1.deployment_service_pb2.PreviewVersionRequest,
+        modelyard.deployer.v1.deployment_service_pb2.PreviewVersionResponse,
+    ]
+    """Have a version answer the requests with a header, over HTTP and gRPC, beside
+    whatever is live or takes over; it never gets a share of the others. It
+    replaces another preview. While it is not ready the requests with the header
+    go the way of all others. Gates are not asked.
+
+    Errors: INVALID_ARGUMENT INVALID_FIELD; FAILED_PRECONDITION WRONG_STATE
+    (nothing is live, or the version is not READY), REQUEST_ID_REUSED; NOT_FOUND
+    RESOURCE_NOT_FOUND; ABORTED ETAG_MISMATCH.
+    """
+
+    StopPreview: grpc.aio.UnaryUnaryMultiCallable[
+        modelyard.deployer.v1.deployment_service_pb2.StopPreviewRequest,
+        modelyard.deployer.v1.deployment_service_pb2.StopPreviewResponse,
+    ]
+    """End a preview: the requests with its header go the way of all others.
 
     Errors: FAILED_PRECONDITION WRONG_STATE when there is none; NOT_FOUND
     RESOURCE_NOT_FOUND; ABORTED ETAG_MISMATCH.
@@ -358,6 +406,34 @@ class DeploymentServiceServicer(metaclass=abc.ABCMeta):
         context: _ServicerContext,
     ) -> typing.Union[modelyard.deployer.v1.deployment_service_pb2.StopShadowResponse, collections.abc.Awaitable[modelyard.deployer.v1.deployment_service_pb2.StopShadowResponse]]:
         """End a shadow.
+
+        Errors: FAILED_PRECONDITION WRONG_STATE when there is none; NOT_FOUND
+        RESOURCE_NOT_FOUND; ABORTED ETAG_MISMATCH.
+        """
+
+    @abc.abstractmethod
+    def PreviewVersion(
+        self,
+        request: modelyard.deployer.v1.deployment_service_pb2.PreviewVersionRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[modelyard.deployer.v1.deployment_service_pb2.PreviewVersionResponse, collections.abc.Awaitable[modelyard.deployer.v1.deployment_service_pb2.PreviewVersionResponse]]:
+        """Have a version answer the requests with a header, over HTTP and gRPC, beside
+        whatever is live or takes over; it never gets a share of the others. It
+        replaces another preview. While it is not ready the requests with the header
+        go the way of all others. Gates are not asked.
+
+        Errors: INVALID_ARGUMENT INVALID_FIELD; FAILED_PRECONDITION WRONG_STATE
+        (nothing is live, or the version is not READY), REQUEST_ID_REUSED; NOT_FOUND
+        RESOURCE_NOT_FOUND; ABORTED ETAG_MISMATCH.
+        """
+
+    @abc.abstractmethod
+    def StopPreview(
+        self,
+        request: modelyard.deployer.v1.deployment_service_pb2.StopPreviewRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[modelyard.deployer.v1.deployment_service_pb2.StopPreviewResponse, collections.abc.Awaitable[modelyard.deployer.v1.deployment_service_pb2.StopPreviewResponse]]:
+        """End a preview: the requests with its header go the way of all others.
 
         Errors: FAILED_PRECONDITION WRONG_STATE when there is none; NOT_FOUND
         RESOURCE_NOT_FOUND; ABORTED ETAG_MISMATCH.

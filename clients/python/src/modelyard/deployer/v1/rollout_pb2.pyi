@@ -236,6 +236,33 @@ class ServingSpec(google.protobuf.message.Message):
 global___ServingSpec = ServingSpec
 
 @typing.final
+class HeaderMatch(google.protobuf.message.Message):
+    """HeaderMatch is a header that requests may have, over HTTP or as gRPC metadata."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: builtins.int
+    VALUE_FIELD_NUMBER: builtins.int
+    name: builtins.str
+    """Required. Its name, 1 to 63 characters of `[a-z0-9-]`; none that the
+    protocols, the proxy or the model server read themselves, such as
+    `content-type`, and none that holds a secret, such as `authorization`.
+    """
+    value: builtins.str
+    """Required. Its whole value, 1 to 256 visible ASCII characters, with spaces
+    only between them.
+    """
+    def __init__(
+        self,
+        *,
+        name: builtins.str = ...,
+        value: builtins.str = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["name", b"name", "value", b"value"]) -> None: ...
+
+global___HeaderMatch = HeaderMatch
+
+@typing.final
 class RolloutProgress(google.protobuf.message.Message):
     """RolloutProgress says where an unfinished rollout stands."""
 
