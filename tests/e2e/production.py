@@ -56,9 +56,14 @@ class ProductionSuite(Suite):
 
     def start_service(self, service: str) -> None:
         """Start a service and wait until it answers."""
-        self._start(service, _python("-m", f"services.{service}"))
-        address = f"127.0.0.1:{self.ports[SERVICES[service]]}"
-        until(lambda: self._alive(service) and _serving(address), what=f"{service} to serve")
+        self.start_replica(service, self.ports[SERVICES[service]])
+
+    def start_replica(self, service: str, port: int) -> None:
+        """Start a replica of a service on a port and wait until it answers."""
+        name, address = f"{service}-{port}", f"127.0.0.1:{port}"
+        listen = {f"MODELYARD_{service.upper()}_LISTEN": address}
+        self._start(name, _python("-m", f"services.{service}"), listen)
+        until(lambda: self._alive(name) and _serving(address), what=f"{service} to serve")
 
     def stop(self) -> None:
         """Stop everything, the users of others first."""
@@ -67,13 +72,15 @@ class ProductionSuite(Suite):
             self._children[name].wait(60)
         self._resources.close()
 
-    def _start(self, name: str, command: list[str]) -> None:
+    def _start(
+        self, name: str, command: list[str], variables: dict[str, str] | None = None
+    ) -> None:
         with (self.folder / f"{name}.log").open("ab") as log:
             # A program sees to it that they end with us: a fork that runs Python first would
             # take the threads of our gRPC channels into the child.
             self._children[name] = subprocess.Popen(
                 ["setpriv", "--pdeathsig", "KILL", "--", *command],
-                env=self.environment,
+                env={**self.environment, **(variables or {})},
                 stdout=log,
                 stderr=log,
             )
