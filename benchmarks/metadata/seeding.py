@@ -137,7 +137,16 @@ def _run(pk: int, number: int, at: datetime) -> dict[str, Any]:
 def _versions(
     first: int, last: int, started: datetime
 ) -> Iterator[tuple[dict[str, Any], dict[str, Any]]]:
-    empty = ("run", "build", "label", "description", "card", "license", "environment_digest")
+    empty = (
+        "run",
+        "build",
+        "label",
+        "description",
+        "card",
+        "license",
+        "image",
+        "environment_digest",
+    )
     for number in range(first + 1, last + 1):
         version = {
             **dict.fromkeys(empty, ""),

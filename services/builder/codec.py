@@ -106,6 +106,7 @@ def build(found: Build) -> build_pb2.Build:
     if found.winner is not None:
         message.artifact, message.evidence = found.winner.artifact, found.winner.evidence
         message.image, message.image_digest = found.winner.image, found.winner.image_digest
+        message.image_reference = found.winner.image_reference
     return message
 
 

@@ -20,6 +20,7 @@ MAX_WAIT = timedelta(seconds=30)
 MAX_FAILURE_MESSAGE = 4_000
 MAX_CARD = 262_144
 MAX_LICENSE = 128
+MAX_REFERENCE = 512
 
 
 class BuildState(StrEnum):
@@ -69,6 +70,7 @@ class FailureReason(StrEnum):
     SMOKE_FAILED = "SMOKE_FAILED"
     PACKAGE_FAILED = "PACKAGE_FAILED"
     REGISTER_FAILED = "REGISTER_FAILED"
+    IMAGE_PUSH_FAILED = "IMAGE_PUSH_FAILED"
     SOURCE_INVALID = "SOURCE_INVALID"
     DATA_MISSING = "DATA_MISSING"
     SECRET_MISSING = "SECRET_MISSING"  # noqa: S105 - a reason, no secret
@@ -167,6 +169,8 @@ class Winner:
     image: str = ""
     image_digest: str = ""
     evidence: str = ""
+    image_reference: str = ""
+    """Of the image in a registry: `registry/repository@sha256:…`."""
 
     @property
     def companions(self) -> tuple[str, ...]:

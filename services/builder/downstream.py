@@ -156,6 +156,7 @@ class Downstream:
                 environment_digest=winner.environment_digest,
                 card=winner.card,
                 license=winner.license,
+                image=winner.image_reference,
             ),
             aliases=build.spec.aliases,
             tests_passed=winner.tests_passed,

@@ -17,6 +17,7 @@ from services.builder.domain import (
     MAX_CARD,
     MAX_FAILURE_MESSAGE,
     MAX_LICENSE,
+    MAX_REFERENCE,
     MAX_WAIT,
     Build,
     Failure,
@@ -161,6 +162,9 @@ def winner(request: worker_service_pb2.RegisterBuildRequest, project: str) -> Wi
         raise invalid_field("image_digest", "must be set if and only if image is")
     if image_digest and not _IMAGE_DIGEST.fullmatch(image_digest):
         raise invalid_field("image_digest", "must be sha256: and 64 lowercase hex digits")
+    reference = request.image_reference
+    if reference and (len(reference) > MAX_REFERENCE or not reference.endswith(f"@{image_digest}")):
+        raise invalid_field("image_reference", "must be registry/repository@ and image_digest")
     return Winner(
         artifact=_artifact(request.artifact, "artifact", project),
         environment_digest=request.environment_digest,
@@ -170,6 +174,7 @@ def winner(request: worker_service_pb2.RegisterBuildRequest, project: str) -> Wi
         image=_artifact(request.image, "image", project) if request.image else "",
         image_digest=image_digest,
         evidence=_artifact(request.evidence, "evidence", project) if request.evidence else "",
+        image_reference=reference,
     )
 
 

@@ -3,19 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import json
-import os
-import signal
-import sys
-from asyncio.subprocess import DEVNULL, PIPE
 from collections.abc import Mapping
 from pathlib import Path
 
 from modelyard.builder.v1 import build_pb2
 
+from services.builder.worker import errands
 from services.builder.worker.settings import WorkerSettings
-from services.common.lifelines import dies_with_us
 
 ANY_USER = "git"
 """The user that goes with a bare token: forges look at the token alone."""
@@ -50,7 +44,7 @@ async def fetch(
         "username": username,
         "password": password,
     }
-    answer = await _ask(order)
+    answer = await errands.ask(_PROGRAM, order)
     if "commit" not in answer:
         raise GitFailedError(answer.get("problem") or "it broke off")
     return build_pb2.SourceOrigin(
@@ -61,21 +55,3 @@ async def fetch(
 def _login(secret: str) -> tuple[str, str]:
     user, colon, password = secret.strip().partition(":")
     return (user, password) if colon else (ANY_USER, user)
-
-
-async def _ask(order: Mapping[str, object]) -> dict[str, str]:
-    """Run the program that fetches; cancelled, it is killed first."""
-    process = await asyncio.create_subprocess_exec(
-        *(*dies_with_us(), sys.executable, "-m", _PROGRAM),
-        stdin=PIPE,
-        stdout=PIPE,
-        stderr=DEVNULL,  # what a library says there may hold anything
-        start_new_session=True,
-    )
-    try:
-        out, _ = await process.communicate(json.dumps(order).encode())
-        return dict(json.loads(out or b"{}"))
-    finally:
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
-        await process.wait()

@@ -96,6 +96,7 @@ def _base(work: Work) -> Base | None:
 
 def _write_image(work: Work, artifact: str, environment: Layer, base: Base | None) -> None:
     model = work.build.model.rpartition("/")[2]
+    work.image_tag = artifact[:12]
     origin = work.build.origin
     labels = {
         "org.opencontainers.image.title": model,
@@ -109,7 +110,7 @@ def _write_image(work: Work, artifact: str, environment: Layer, base: Base | Non
         model=model,
         python=work.python_version,
         architecture=_architecture(),
-        tag=artifact[:12],
+        tag=work.image_tag,
         labels={name: text for name, text in labels.items() if text},
     )
     layout = work.image

@@ -12,6 +12,7 @@ from modelyard.builder.v1 import build_pb2, worker_service_pb2
 from modelyard.errors import DeadlineExceededError, ModelyardError, UnavailableError
 
 from services.builder.spec import DEFAULT_TIMEOUT, DEFAULT_TRAIN_TIMEOUT
+from services.builder.worker import errands
 from services.builder.worker.builder_client import BuilderClient
 from services.builder.worker.packaging import package
 from services.builder.worker.provenance import plain
@@ -23,6 +24,7 @@ from services.common.environment_lock import lock_digest
 from services.common.errors import Reason, ServiceError
 
 EXIT_SOURCE_INVALID = 3
+_IMAGE_PUSH = "services.builder.worker.image_push"
 
 _PASSING = (UnavailableError, DeadlineExceededError)
 
@@ -70,6 +72,7 @@ async def register(work: Work, builder: BuilderClient) -> None:
         # The registration itself is not cut short: from its first word on it is the builder's.
         async with _limit(work, build_pb2.PHASE_KIND_REGISTER), work.client() as client:
             await _push(work, client, request)
+            request.image_reference = await _publish(work)
     except _PASSING:
         raise
     except ModelyardError as error:
@@ -90,6 +93,25 @@ async def _push(
     if work.image_digest:
         known = images.known_digests(work.image)
         request.image = (await client.artifacts.push(work.image, known=known)).name
+
+
+async def _publish(work: Work) -> str:
+    """Push the image to the worker's registry, if it has one; return its reference there.
+
+    What reproduces a version registers nothing, there neither.
+    """
+    settings, tag = work.settings, work.image_tag
+    if not (settings.image_repository and work.image_digest) or work.build.spec.reproduces:
+        return ""
+    _, project, _, model = work.build.model.split("/")
+    target = f"{settings.image_repository}/{project}/{model}:{tag}"
+    order = {"layout": str(work.image), "target": target, "auth_file": settings.image_auth_file}
+    answer = await errands.ask(_IMAGE_PUSH, order)
+    if "reference" not in answer:
+        problem = answer.get("problem") or "it broke off"
+        raise PhaseFailedError("IMAGE_PUSH_FAILED", f"the image was not pushed: {problem}")
+    work.say(f"image pushed as {answer['reference']}")
+    return answer["reference"]
 
 
 PHASES: Mapping[build_pb2.PhaseKind.ValueType, Phase] = {

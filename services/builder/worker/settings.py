@@ -6,6 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from modelyard import registries
+from modelyard.errors import ModelyardError
+
 PREFIX = "MODELYARD_WORKER_"
 
 
@@ -35,6 +38,11 @@ class WorkerSettings:
     """How large what is fetched from a git repository may be."""
     image_base: str = ""
     """An OCI image layout whose image, with a Python, images stand on; empty: on none."""
+    image_repository: str = ""
+    """Where images are pushed to, such as `registry.example/team`: `project/model` is put
+    after it; empty: nowhere."""
+    image_auth_file: str = ""
+    """A `config.json` with the registry's credentials, as `docker login` writes it."""
     git_http: bool = False
     """Whether git repositories may be fetched over HTTP without TLS."""
     sandbox: Literal["on", "off"] = "on"
@@ -51,6 +59,18 @@ class WorkerSettings:
     """How many processes and threads its builds may have together; 0: 1,024 for each build."""
     grace_seconds: float = 8.0
     """How long builds may go on after SIGTERM before they are handed back."""
+
+    def __post_init__(self) -> None:
+        """Refuse a place for images that no build could be pushed to."""
+        if not self.image_repository:
+            return
+        try:
+            registries.require()
+        except ModelyardError as error:
+            raise ValueError(f"image_repository: {error.message}") from None
+        registries.Target.parse(f"{self.image_repository}/project/model")
+        if self.image_auth_file and not Path(self.image_auth_file).is_file():
+            raise ValueError(f"image_auth_file: there is no {self.image_auth_file}")
 
     @property
     def folder(self) -> Path:

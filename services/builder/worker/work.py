@@ -72,6 +72,8 @@ class Work:
     license: str = ""
     image_digest: str = ""
     """Of the image's manifest; empty when none is made."""
+    image_tag: str = ""
+    """What the image is called; the same for the same contents."""
 
     @property
     def source(self) -> Path:

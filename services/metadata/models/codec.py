@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 
 from modelyard.metadata.v1 import (
@@ -43,7 +44,8 @@ from services.metadata.wire import failure, moment, stamp, value
 GOALS = 1_000
 ALIASES = 20
 MODEL_PATHS = ("display_name", "description", "labels", "metric_goals")
-VERSION_PATHS = ("description", "labels", "card", "license")
+_IMAGE = re.compile(r"[^\s@/]+/[^\s@]+@sha256:[0-9a-f]{64}")
+VERSION_PATHS = ("description", "labels", "card", "license", "image")
 OUTPUT_PATHS = frozenset({"name", "etag", "create_time", "update_time", "delete_time"})
 
 
@@ -106,11 +108,19 @@ def version_draft(
         labels=limits.labels(message.labels, "version.labels"),
         card=limits.lines(message.card, "version.card", limits.CARD),
         license=limits.line(message.license, "version.license", limits.LICENSE),
+        image=_image(message.image),
         environment_digest=limits.digest(digest, "version.environment_digest") if digest else "",
         tests_passed=request.tests_passed and _is_build(caller, message.build),
         aliases=tuple(dict.fromkeys(check_id(alias, "aliases") for alias in request.aliases)),
         may_deploy=caller.may(Right.DEPLOY, parent.project),
     )
+
+
+def _image(text: str) -> str:
+    """Read what names a container image for ever."""
+    if text and not _IMAGE.fullmatch(limits.line(text, "version.image", limits.IMAGE)):
+        raise invalid_field("version.image", "must be registry/repository@sha256:…")
+    return text
 
 
 def version_edit(message: version_pb2.Version) -> VersionEdit:
@@ -120,6 +130,7 @@ def version_edit(message: version_pb2.Version) -> VersionEdit:
         labels=limits.labels(message.labels, "version.labels"),
         card=limits.lines(message.card, "version.card", limits.CARD),
         license=limits.line(message.license, "version.license", limits.LICENSE),
+        image=_image(message.image),
     )
 
 
@@ -184,6 +195,7 @@ def version(found: Version) -> version_pb2.Version:
         aliases=found.aliases,
         card=found.card,
         license=found.license,
+        image=found.image,
         etag=str(found.revision),
     )
     stamp(message.create_time, found.create_time)

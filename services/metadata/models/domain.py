@@ -67,6 +67,7 @@ class VersionDraft:
     labels: Mapping[str, str]
     card: str
     license: str
+    image: str
     environment_digest: str
     tests_passed: bool
     aliases: tuple[str, ...]
@@ -89,6 +90,7 @@ class Version:
     labels: dict[str, str]
     card: str
     license: str
+    image: str
     params: dict[str, ParamValue]
     metrics: dict[str, float]
     environment_digest: str
@@ -110,6 +112,7 @@ class VersionEdit:
     labels: Mapping[str, str]
     card: str
     license: str
+    image: str
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,7 +21,7 @@ from services.metadata.models.store import (
 )
 from services.metadata.signatures.store import SIGNATURES
 
-_TEXTS = ("description", "card", "license")
+_TEXTS = ("description", "card", "license", "image")
 
 
 def edit_version(

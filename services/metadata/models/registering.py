@@ -262,6 +262,7 @@ def _pending(name: VersionName, draft: VersionDraft, *, creator: str, now: datet
         labels=dict(draft.labels),
         card=draft.card,
         license=draft.license,
+        image=draft.image,
         params={},
         metrics={},
         environment_digest=draft.environment_digest,

@@ -106,6 +106,7 @@ VERSIONS = sa.Table(
     sa.Column("description", sa.Text, nullable=False),
     sa.Column("card", sa.Text, nullable=False),
     sa.Column("license", BinaryText, nullable=False),
+    sa.Column("image", BinaryText, nullable=False),
     sa.Column("environment_digest", sa.Text, nullable=False),
     sa.Column("tests_passed", sa.Boolean, nullable=False),
     # The aliases to set when it becomes READY.

@@ -113,6 +113,7 @@ FIELDS: Mapping[str, fields.Field] = {
     "label": fields.Field(_compare_label, fields.plain(VERSIONS.c.label_rank, str)),
     "labels": fields.tags(VERSION_LABELS, "version_pk", VERSIONS.c.pk),
     "license": fields.text(VERSIONS.c.license),
+    "image": fields.text(VERSIONS.c.image),
     "archived": fields.Field(flag_field(_ARCHIVED), fields.plain(_IS_ARCHIVED, int)),
     "alias": fields.Field(_compare_alias),
     "run": fields.text(VERSIONS.c.run, indexed=True),

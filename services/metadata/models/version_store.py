@@ -37,8 +37,8 @@ from services.metadata.values import Failure, pack
 
 _INSERT = (
     "INSERT INTO versions (model_pk, number, artifact, run, build, label, label_rank, taken_label,"
-    " description, card, license, environment_digest, tests_passed, wanted_aliases, creator,"
-    " create_time, state, revision) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?,"
+    " description, card, license, image, environment_digest, tests_passed, wanted_aliases, creator,"
+    " create_time, state, revision) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?,"
     " 'PENDING', 1) ON CONFLICT (model_pk, taken_label) DO NOTHING RETURNING pk"
 )
 _SET_FRESH_READY = (
@@ -70,6 +70,7 @@ def insert_version(
         draft.description,
         draft.card,
         draft.license,
+        draft.image,
         draft.environment_digest,
         draft.tests_passed,
         pack(draft.aliases),
@@ -301,6 +302,7 @@ def load_versions(connection: Connection, rows: Sequence[Row[Any]]) -> list[Vers
             labels=maps[row.pk].labels,
             card=row.card,
             license=row.license,
+            image=row.image,
             params=maps[row.pk].params,
             metrics=maps[row.pk].metrics,
             environment_digest=row.environment_digest,

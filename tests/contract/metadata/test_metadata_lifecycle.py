@@ -44,7 +44,11 @@ async def point(desk: Desk, version: str = ONE, name: str = ALIAS) -> None:
 
 
 async def test_only_words_about_a_version_change(admin: Desk, artifact: str) -> None:
-    made = await admin.new_version(artifact, card="# Old", license="MIT", label="1.0.0")
+    image = f"registry.example/churn@sha256:{'0' * 64}"
+    made = await admin.new_version(
+        artifact, card="# Old", license="MIT", label="1.0.0", image=image
+    )
+    assert made.image == image
     wanted = version_pb2.Version(
         name=made.name, card="# New", labels={"team": "risk"}, description="d", etag=made.etag
     )
@@ -60,6 +64,14 @@ async def test_only_words_about_a_version_change(admin: Desk, artifact: str) -> 
     for path in ("artifact", "label", "metrics", "nonsense"):
         odd = pb.UpdateVersionRequest(version=wanted, update_mask=FieldMask(paths=[path]))
         assert (await admin.refused(admin.models.UpdateVersion, odd))[1] == "INVALID_FIELD"
+    for text in ("registry.example/churn:7", f"@sha256:{'0' * 64}", "x" * 600):
+        odd = pb.UpdateVersionRequest(version=version_pb2.Version(name=made.name, image=text))
+        assert (await admin.refused(admin.models.UpdateVersion, odd))[1] == "INVALID_FIELD"
+    moved = version_pb2.Version(name=made.name, image=image.replace("churn", "by-hand"))
+    changed = (
+        await admin.call(admin.models.UpdateVersion, pb.UpdateVersionRequest(version=moved))
+    ).version
+    assert (changed.image, changed.license) == (moved.image, "MIT")
     listed = await admin.call(admin.models.ListVersions, pb.ListVersionsRequest(parent=MODEL))
     assert listed.versions[0].card == ""
     by_label = pb.ResolveVersionRequest(name=MODEL, label="1.0.0")

@@ -81,7 +81,7 @@ def _run(number: int) -> dict[str, Any]:
 
 def _version(number: int) -> dict[str, Any]:
     label = f"1.{number}.0"
-    return dict.fromkeys(("description", "card", "license", "environment_digest"), "") | {
+    return dict.fromkeys(("description", "card", "license", "image", "environment_digest"), "") | {
         "pk": number,
         "number": number,
         "state": "READY",

@@ -124,6 +124,12 @@ def manifest_digest(layout: Path) -> str:
     return str(_only_manifest(layout)[0]["digest"])
 
 
+def parts(layout: Path) -> list[tuple[str, int]]:
+    """Return the digests and sizes of what the manifest of a layout's one image names."""
+    _, manifest = _only_manifest(layout)
+    return [(part["digest"], part["size"]) for part in (manifest["config"], *manifest["layers"])]
+
+
 def read_base(layout: Path, architecture: str) -> Base:
     """Read the image for an architecture in a layout that somebody gives.
 

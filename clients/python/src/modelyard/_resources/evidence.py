@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 import shutil
+import tempfile
 from pathlib import Path
 from typing import Any
 
-from modelyard import _pull, images
+from google.protobuf.field_mask_pb2 import FieldMask
+
+from modelyard import _pull, images, registries
 from modelyard._binding import AsyncGroup, Group, SyncGroup, flow
-from modelyard._calls import Flow, ask, call
+from modelyard._calls import Flow, ask, call, new_request_id
 from modelyard._fetching import read_whole
 from modelyard._names import Names, Ref
 from modelyard._progress import OnProgress
@@ -17,9 +20,14 @@ from modelyard._resources.versions import resolve_version
 from modelyard.builder.v1 import build_pb2
 from modelyard.builder.v1 import build_service_pb2 as service
 from modelyard.bundle import SCHEMA_FILE
-from modelyard.errors import FailedPreconditionError, InvalidArgumentError, NotFoundError
+from modelyard.errors import (
+    FailedPreconditionError,
+    InvalidArgumentError,
+    NotFoundError,
+    UnavailableError,
+)
 from modelyard.images import ImageError
-from modelyard.metadata.v1 import version_pb2
+from modelyard.metadata.v1 import model_service_pb2, version_pb2
 
 PROVENANCE_FILE = "provenance.json"
 TESTS_FILE = "tests.xml"
@@ -42,21 +50,49 @@ class _Images(Group):
         to put it on, such as `skopeo copy docker://python:3.11-slim oci:BASE` makes.
         """
         found, build = yield from built(self._names, version)
-        if not build.image:
-            raise _missing(found, "has no image: it was built without one")
-        layout = Path(destination)
-        written = yield from _pull.pull(build.image, layout, progress=progress)
-        try:
-            if base is not None:
-                architecture = images.architecture(written)
-                images.put_on_base(written, images.read_base(Path(base), architecture))
-            number = found.name.rpartition("/")[2]
-            said = {"dev.modelyard.version": found.name, "dev.modelyard.build": build.name}
-            images.name_image(written, number, said)
-        except ImageError as error:
-            shutil.rmtree(written, ignore_errors=True)
-            raise InvalidArgumentError(str(error), reason="INVALID_FIELD") from error
-        return written
+        return (yield from _export(found, build, Path(destination), base, progress))
+
+    @flow
+    def push(
+        self,
+        version: Ref,
+        target: str,
+        *,
+        base: str | Path | None = None,
+        auth_file: str | Path | None = None,
+        record: bool = False,
+        progress: OnProgress | None = None,
+    ) -> Flow[str]:
+        """Push a version's image to a container registry (`modelyard[registry]`).
+
+        Args:
+            version: Whose image.
+            target: Where to: `registry/repository:tag`. Plain HTTP is spoken on this machine only.
+            base: As for `export`.
+            auth_file: A `config.json` with credentials, as `docker login` writes it, beside the
+                one of this account.
+            record: Whether the version says from now on that this is its image.
+            progress: Called while the image is fetched.
+
+        Returns:
+            What names the image for ever: `registry/repository@sha256:…`.
+
+        Raises:
+            UnavailableError: REGISTRY_FAILED: the registry refused, or did not answer.
+        """
+        place = _target(target)
+        found, build = yield from built(self._names, version)
+        with tempfile.TemporaryDirectory(prefix="modelyard-") as folder:
+            layout = yield from _export(found, build, Path(folder, "image"), base, progress)
+            reference = _push(layout, place, auth_file)
+        if record:
+            request = model_service_pb2.UpdateVersionRequest(
+                version=version_pb2.Version(name=found.name, image=reference),
+                update_mask=FieldMask(paths=["image"]),
+                request_id=new_request_id(),
+            )
+            yield from ask(call(request, model_service_pb2.UpdateVersionResponse, lambda _: None))
+        return reference
 
 
 class Images(_Images, SyncGroup):
@@ -65,6 +101,44 @@ class Images(_Images, SyncGroup):
 
 class AsyncImages(_Images, AsyncGroup):
     """Container images of versions."""
+
+
+def _export(
+    version: version_pb2.Version,
+    build: build_pb2.Build,
+    layout: Path,
+    base: str | Path | None,
+    progress: OnProgress | None,
+) -> Flow[Path]:
+    """Write a version's image to a new folder."""
+    if not build.image:
+        raise _missing(version, "has no image: it was built without one")
+    written = yield from _pull.pull(build.image, layout, progress=progress)
+    try:
+        if base is not None:
+            architecture = images.architecture(written)
+            images.put_on_base(written, images.read_base(Path(base), architecture))
+        number = version.name.rpartition("/")[2]
+        said = {"dev.modelyard.version": version.name, "dev.modelyard.build": build.name}
+        images.name_image(written, number, said)
+    except ImageError as error:
+        shutil.rmtree(written, ignore_errors=True)
+        raise InvalidArgumentError(str(error), reason="INVALID_FIELD") from error
+    return written
+
+
+def _target(text: str) -> registries.Target:
+    try:
+        return registries.Target.parse(text)
+    except ValueError as error:
+        raise InvalidArgumentError(str(error), reason="INVALID_FIELD") from None
+
+
+def _push(layout: Path, target: registries.Target, auth_file: str | Path | None) -> str:
+    try:
+        return registries.push(layout, target, auth_file=Path(auth_file) if auth_file else None)
+    except registries.RegistryError as error:
+        raise UnavailableError(str(error), reason="REGISTRY_FAILED") from error
 
 
 def read_evidence(names: Names, target: Ref, path: str) -> Flow[bytes]:

@@ -37,6 +37,7 @@ class _Versions(Group):
         labels: Mapping[str, str] | None = None,
         card: str = "",
         license: str = "",
+        image: str = "",
         environment_digest: str = "",
         aliases: Sequence[str] = (),
     ) -> Call[version_pb2.Version]:
@@ -50,6 +51,7 @@ class _Versions(Group):
             labels=labels,
             card=card,
             license=license,
+            image=image,
             environment_digest=environment_digest,
         )
         request = service.CreateVersionRequest(
@@ -79,10 +81,17 @@ class _Versions(Group):
         labels: Mapping[str, str] | None = None,
         card: str | None = None,
         license: str | None = None,
+        image: str | None = None,
         etag: str = "",
     ) -> Flow[version_pb2.Version]:
         """Change what is given of a version; all else of it is immutable."""
-        given = {"description": description, "labels": labels, "card": card, "license": license}
+        given = {
+            "description": description,
+            "labels": labels,
+            "card": card,
+            "license": license,
+            "image": image,
+        }
         values: dict[str, Any] = {key: value for key, value in given.items() if value is not None}
         name = yield from self._name_of(version)
         request = service.UpdateVersionRequest(

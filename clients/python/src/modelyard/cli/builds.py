@@ -180,6 +180,7 @@ def show(build: build_pb2.Build) -> None:
             "tests": test_counts(build),
             "artifact": build.artifact,
             "image": image(build),
+            "image reference": build.image_reference,
             "evidence": build.evidence,
             "waiting": build.waiting.message,
             **_made_from(build),

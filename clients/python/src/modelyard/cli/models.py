@@ -187,6 +187,7 @@ def _show_version(version: str) -> None:
             "params": pairs({k: value(v) for k, v in found.params.items()}),
             "metrics": pairs(found.metrics),
             "environment": found.environment_digest,
+            "image reference": found.image,
             "label": found.label,
             "labels": pairs(found.labels),
             "license": found.license,

@@ -22,7 +22,8 @@ def register(app: typer.Typer) -> None:
     app.command()(provenance)
     group = typer.Typer(no_args_is_help=True, rich_markup_mode=None)
     group.command("export")(export)
-    app.add_typer(group, name="images", help="Export container images.")
+    group.command("push")(push)
+    app.add_typer(group, name="images", help="Export and push container images.")
 
 
 def reproduce(
@@ -66,6 +67,28 @@ def export(
     client().images.export(version, destination, base=base)
     if not as_json():
         print(destination)
+
+
+def push(
+    version: str,
+    target: Annotated[str, typer.Argument(help="REGISTRY/REPOSITORY:TAG.")],
+    *,
+    base: Annotated[
+        Path | None, typer.Option(help="The layout of an image with Python to put it on.")
+    ] = None,
+    auth_file: Annotated[
+        Path | None, typer.Option(help="A config.json with credentials, beside Docker's own.")
+    ] = None,
+    record: Annotated[
+        bool, typer.Option(help="Note on the version that this is its image.")
+    ] = False,
+) -> None:
+    """Push a version's container image to a registry; print what names it there for ever."""
+    reference = client().images.push(version, target, base=base, auth_file=auth_file, record=record)
+    if as_json():
+        write_json({"image": reference})
+    else:
+        print(reference)
 
 
 def _write(text: str, to: Path | None) -> None:

@@ -211,6 +211,7 @@ class Build(google.protobuf.message.Message):
     IMAGE_FIELD_NUMBER: builtins.int
     IMAGE_DIGEST_FIELD_NUMBER: builtins.int
     EVIDENCE_FIELD_NUMBER: builtins.int
+    IMAGE_REFERENCE_FIELD_NUMBER: builtins.int
     name: builtins.str
     """Identifier. `projects/{project}/builds/{build}`, allotted by the server."""
     model: builtins.str
@@ -247,6 +248,10 @@ class Build(google.protobuf.message.Message):
     `provenance.json`, an in-toto statement with SLSA provenance v1, and
     `tests.xml`, the report of the source's tests, if any ran. The version holds it.
     """
+    image_reference: builtins.str
+    """Output only. The image in the registry that its worker pushes to,
+    `registry/repository@sha256:…`; empty when it pushes to none.
+    """
     @property
     def spec(self) -> global___BuildSpec:
         """Required. Immutable. What to build and how."""
@@ -255,6 +260,7 @@ class Build(google.protobuf.message.Message):
     def failure(self) -> modelyard.common.v1.failure_pb2.Failure:
         """Output only. Why it FAILED: `ENVIRONMENT_FAILED`, `TRAIN_FAILED`,
         `TEST_FAILED`, `SMOKE_FAILED`, `PACKAGE_FAILED`, `REGISTER_FAILED`,
+        `IMAGE_PUSH_FAILED` (the registry that the worker is to push images to),
         `SOURCE_INVALID`, `DATA_MISSING`, `SECRET_MISSING`, `TIMEOUT`,
         `OUT_OF_MEMORY`, `DISK_FULL`, `TOO_MANY_PROCESSES` (a limit of the spec's or
         the worker's: the message names it and the figure reached), `WORKER_LOST`,
@@ -316,9 +322,10 @@ class Build(google.protobuf.message.Message):
         image: builtins.str = ...,
         image_digest: builtins.str = ...,
         evidence: builtins.str = ...,
+        image_reference: builtins.str = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["create_time", b"create_time", "end_time", b"end_time", "failure", b"failure", "origin", b"origin", "spec", b"spec", "start_time", b"start_time", "waiting", b"waiting"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["artifact", b"artifact", "attempt", b"attempt", "create_time", b"create_time", "creator", b"creator", "end_time", b"end_time", "evidence", b"evidence", "failure", b"failure", "image", b"image", "image_digest", b"image_digest", "model", b"model", "name", b"name", "origin", b"origin", "past_attempts", b"past_attempts", "phases", b"phases", "run", b"run", "source", b"source", "spec", b"spec", "start_time", b"start_time", "state", b"state", "version", b"version", "waiting", b"waiting", "worker", b"worker"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["artifact", b"artifact", "attempt", b"attempt", "create_time", b"create_time", "creator", b"creator", "end_time", b"end_time", "evidence", b"evidence", "failure", b"failure", "image", b"image", "image_digest", b"image_digest", "image_reference", b"image_reference", "model", b"model", "name", b"name", "origin", b"origin", "past_attempts", b"past_attempts", "phases", b"phases", "run", b"run", "source", b"source", "spec", b"spec", "start_time", b"start_time", "state", b"state", "version", b"version", "waiting", b"waiting", "worker", b"worker"]) -> None: ...
 
 global___Build = Build
 

@@ -415,6 +415,7 @@ class RegisterBuildRequest(google.protobuf.message.Message):
     IMAGE_FIELD_NUMBER: builtins.int
     IMAGE_DIGEST_FIELD_NUMBER: builtins.int
     EVIDENCE_FIELD_NUMBER: builtins.int
+    IMAGE_REFERENCE_FIELD_NUMBER: builtins.int
     artifact: builtins.str
     """Required. `projects/{project}/artifacts/{digest}`, committed."""
     environment_digest: builtins.str
@@ -433,6 +434,10 @@ class RegisterBuildRequest(google.protobuf.message.Message):
     """
     evidence: builtins.str
     """Optional. The artifact with the evidence, committed."""
+    image_reference: builtins.str
+    """Optional. Where the image was pushed to, `registry/repository@` and
+    `image_digest`.
+    """
     @property
     def lease(self) -> global___Lease:
         """Required. The claim."""
@@ -449,9 +454,10 @@ class RegisterBuildRequest(google.protobuf.message.Message):
         image: builtins.str = ...,
         image_digest: builtins.str = ...,
         evidence: builtins.str = ...,
+        image_reference: builtins.str = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["lease", b"lease"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["artifact", b"artifact", "card", b"card", "environment_digest", b"environment_digest", "evidence", b"evidence", "image", b"image", "image_digest", b"image_digest", "lease", b"lease", "license", b"license", "tests_passed", b"tests_passed"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["artifact", b"artifact", "card", b"card", "environment_digest", b"environment_digest", "evidence", b"evidence", "image", b"image", "image_digest", b"image_digest", "image_reference", b"image_reference", "lease", b"lease", "license", b"license", "tests_passed", b"tests_passed"]) -> None: ...
 
 global___RegisterBuildRequest = RegisterBuildRequest
 

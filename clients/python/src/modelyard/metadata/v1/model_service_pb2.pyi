@@ -685,8 +685,8 @@ class UpdateVersionRequest(google.protobuf.message.Message):
 
     @property
     def update_mask(self) -> google.protobuf.field_mask_pb2.FieldMask:
-        """Optional. Which of `description`, `labels`, `card`, `license` to change;
-        empty: all that are set.
+        """Optional. Which of `description`, `labels`, `card`, `license`, `image`
+        to change; empty: all that are set.
         """
 
     def __init__(

@@ -278,8 +278,8 @@ class ModelServiceServicer(object):
     def ListVersions(self, request, context):
         """List a model's versions, READY ones and others, deleted ones aside. Filter
         fields: `number`, `state`, `label` (compared by semantic version when both
-        are one), `labels.K`, `license`, `archived`, `alias`, `run`, `build`,
-        `artifact`, `creator`, `create_time`, `ready_time`, `params.K`, `metrics.K`
+        are one), `labels.K`, `license`, `image`, `archived`, `alias`, `run`,
+        `build`, `artifact`, `creator`, `create_time`, `ready_time`, `params.K`, `metrics.K`
         (the last value), `metrics.K.min`, `metrics.K.max`, `metrics.K.best` (needs
         the metric's goal), and of its run `tags.K`, `commit`, `branch`, `dataset` (a
         dataset's or a dataset version's name). Order fields: the same but `alias`
@@ -294,8 +294,8 @@ class ModelServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def UpdateVersion(self, request, context):
-        """Change a version's description, labels, card or licence; all else of it is
-        immutable.
+        """Change a version's description, labels, card, licence or image; all else of
+        it is immutable.
 
         Errors: NOT_FOUND RESOURCE_NOT_FOUND; ABORTED ETAG_MISMATCH;
         INVALID_ARGUMENT INVALID_FIELD for an unknown path in the mask.

@@ -136,8 +136,8 @@ class ModelServiceStub:
     ]
     """List a model's versions, READY ones and others, deleted ones aside. Filter
     fields: `number`, `state`, `label` (compared by semantic version when both
-    are one), `labels.K`, `license`, `archived`, `alias`, `run`, `build`,
-    `artifact`, `creator`, `create_time`, `ready_time`, `params.K`, `metrics.K`
+    are one), `labels.K`, `license`, `image`, `archived`, `alias`, `run`,
+    `build`, `artifact`, `creator`, `create_time`, `ready_time`, `params.K`, `metrics.K`
     (the last value), `metrics.K.min`, `metrics.K.max`, `metrics.K.best` (needs
     the metric's goal), and of its run `tags.K`, `commit`, `branch`, `dataset` (a
     dataset's or a dataset version's name). Order fields: the same but `alias`
@@ -152,8 +152,8 @@ class ModelServiceStub:
         modelyard.metadata.v1.model_service_pb2.UpdateVersionRequest,
         modelyard.metadata.v1.model_service_pb2.UpdateVersionResponse,
     ]
-    """Change a version's description, labels, card or licence; all else of it is
-    immutable.
+    """Change a version's description, labels, card, licence or image; all else of
+    it is immutable.
 
     Errors: NOT_FOUND RESOURCE_NOT_FOUND; ABORTED ETAG_MISMATCH;
     INVALID_ARGUMENT INVALID_FIELD for an unknown path in the mask.
@@ -412,8 +412,8 @@ class ModelServiceAsyncStub:
     ]
     """List a model's versions, READY ones and others, deleted ones aside. Filter
     fields: `number`, `state`, `label` (compared by semantic version when both
-    are one), `labels.K`, `license`, `archived`, `alias`, `run`, `build`,
-    `artifact`, `creator`, `create_time`, `ready_time`, `params.K`, `metrics.K`
+    are one), `labels.K`, `license`, `image`, `archived`, `alias`, `run`,
+    `build`, `artifact`, `creator`, `create_time`, `ready_time`, `params.K`, `metrics.K`
     (the last value), `metrics.K.min`, `metrics.K.max`, `metrics.K.best` (needs
     the metric's goal), and of its run `tags.K`, `commit`, `branch`, `dataset` (a
     dataset's or a dataset version's name). Order fields: the same but `alias`
@@ -428,8 +428,8 @@ class ModelServiceAsyncStub:
         modelyard.metadata.v1.model_service_pb2.UpdateVersionRequest,
         modelyard.metadata.v1.model_service_pb2.UpdateVersionResponse,
     ]
-    """Change a version's description, labels, card or licence; all else of it is
-    immutable.
+    """Change a version's description, labels, card, licence or image; all else of
+    it is immutable.
 
     Errors: NOT_FOUND RESOURCE_NOT_FOUND; ABORTED ETAG_MISMATCH;
     INVALID_ARGUMENT INVALID_FIELD for an unknown path in the mask.
@@ -710,8 +710,8 @@ class ModelServiceServicer(metaclass=abc.ABCMeta):
     ) -> typing.Union[modelyard.metadata.v1.model_service_pb2.ListVersionsResponse, collections.abc.Awaitable[modelyard.metadata.v1.model_service_pb2.ListVersionsResponse]]:
         """List a model's versions, READY ones and others, deleted ones aside. Filter
         fields: `number`, `state`, `label` (compared by semantic version when both
-        are one), `labels.K`, `license`, `archived`, `alias`, `run`, `build`,
-        `artifact`, `creator`, `create_time`, `ready_time`, `params.K`, `metrics.K`
+        are one), `labels.K`, `license`, `image`, `archived`, `alias`, `run`,
+        `build`, `artifact`, `creator`, `create_time`, `ready_time`, `params.K`, `metrics.K`
         (the last value), `metrics.K.min`, `metrics.K.max`, `metrics.K.best` (needs
         the metric's goal), and of its run `tags.K`, `commit`, `branch`, `dataset` (a
         dataset's or a dataset version's name). Order fields: the same but `alias`
@@ -728,8 +728,8 @@ class ModelServiceServicer(metaclass=abc.ABCMeta):
         request: modelyard.metadata.v1.model_service_pb2.UpdateVersionRequest,
         context: _ServicerContext,
     ) -> typing.Union[modelyard.metadata.v1.model_service_pb2.UpdateVersionResponse, collections.abc.Awaitable[modelyard.metadata.v1.model_service_pb2.UpdateVersionResponse]]:
-        """Change a version's description, labels, card or licence; all else of it is
-        immutable.
+        """Change a version's description, labels, card, licence or image; all else of
+        it is immutable.
 
         Errors: NOT_FOUND RESOURCE_NOT_FOUND; ABORTED ETAG_MISMATCH;
         INVALID_ARGUMENT INVALID_FIELD for an unknown path in the mask.

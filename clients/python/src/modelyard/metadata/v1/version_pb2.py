@@ -27,7 +27,7 @@ from modelyard.common.v1 import failure_pb2 as modelyard_dot_common_dot_v1_dot_f
 from modelyard.common.v1 import value_pb2 as modelyard_dot_common_dot_v1_dot_value__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n#modelyard/metadata/v1/version.proto\x12\x15modelyard.metadata.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a!modelyard/common/v1/failure.proto\x1a\x1fmodelyard/common/v1/value.proto\"\xf1\x06\n\x07Version\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x32\n\x05state\x18\x02 \x01(\x0e\x32#.modelyard.metadata.v1.VersionState\x12-\n\x07\x66\x61ilure\x18\x03 \x01(\x0b\x32\x1c.modelyard.common.v1.Failure\x12\x10\n\x08\x61rtifact\x18\x04 \x01(\t\x12\x0b\n\x03run\x18\x05 \x01(\t\x12\r\n\x05\x62uild\x18\x06 \x01(\t\x12\r\n\x05label\x18\x07 \x01(\t\x12\x13\n\x0b\x64\x65scription\x18\x08 \x01(\t\x12:\n\x06labels\x18\t \x03(\x0b\x32*.modelyard.metadata.v1.Version.LabelsEntry\x12:\n\x06params\x18\n \x03(\x0b\x32*.modelyard.metadata.v1.Version.ParamsEntry\x12<\n\x07metrics\x18\x0b \x03(\x0b\x32+.modelyard.metadata.v1.Version.MetricsEntry\x12\x1a\n\x12\x65nvironment_digest\x18\x0c \x01(\t\x12\x14\n\x0ctests_passed\x18\r \x01(\x08\x12\x0f\n\x07\x63reator\x18\x0e \x01(\t\x12/\n\x0b\x63reate_time\x18\x0f \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\nready_time\x18\x10 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0f\n\x07\x61liases\x18\x11 \x03(\t\x12\x0c\n\x04\x63\x61rd\x18\x12 \x01(\t\x12\x0f\n\x07license\x18\x13 \x01(\t\x12\x0c\n\x04\x65tag\x18\x14 \x01(\t\x12\x30\n\x0c\x61rchive_time\x18\x15 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0b\x64\x65lete_time\x18\x16 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x1aI\n\x0bParamsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12)\n\x05value\x18\x02 \x01(\x0b\x32\x1a.modelyard.common.v1.Value:\x02\x38\x01\x1a.\n\x0cMetricsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01:\x02\x38\x01*{\n\x0cVersionState\x12\x1d\n\x19VERSION_STATE_UNSPECIFIED\x10\x00\x12\x19\n\x15VERSION_STATE_PENDING\x10\x01\x12\x17\n\x13VERSION_STATE_READY\x10\x02\x12\x18\n\x14VERSION_STATE_FAILED\x10\x03\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n#modelyard/metadata/v1/version.proto\x12\x15modelyard.metadata.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a!modelyard/common/v1/failure.proto\x1a\x1fmodelyard/common/v1/value.proto\"\x80\x07\n\x07Version\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x32\n\x05state\x18\x02 \x01(\x0e\x32#.modelyard.metadata.v1.VersionState\x12-\n\x07\x66\x61ilure\x18\x03 \x01(\x0b\x32\x1c.modelyard.common.v1.Failure\x12\x10\n\x08\x61rtifact\x18\x04 \x01(\t\x12\x0b\n\x03run\x18\x05 \x01(\t\x12\r\n\x05\x62uild\x18\x06 \x01(\t\x12\r\n\x05label\x18\x07 \x01(\t\x12\x13\n\x0b\x64\x65scription\x18\x08 \x01(\t\x12:\n\x06labels\x18\t \x03(\x0b\x32*.modelyard.metadata.v1.Version.LabelsEntry\x12:\n\x06params\x18\n \x03(\x0b\x32*.modelyard.metadata.v1.Version.ParamsEntry\x12<\n\x07metrics\x18\x0b \x03(\x0b\x32+.modelyard.metadata.v1.Version.MetricsEntry\x12\x1a\n\x12\x65nvironment_digest\x18\x0c \x01(\t\x12\x14\n\x0ctests_passed\x18\r \x01(\x08\x12\x0f\n\x07\x63reator\x18\x0e \x01(\t\x12/\n\x0b\x63reate_time\x18\x0f \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\nready_time\x18\x10 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0f\n\x07\x61liases\x18\x11 \x03(\t\x12\x0c\n\x04\x63\x61rd\x18\x12 \x01(\t\x12\x0f\n\x07license\x18\x13 \x01(\t\x12\x0c\n\x04\x65tag\x18\x14 \x01(\t\x12\x30\n\x0c\x61rchive_time\x18\x15 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0b\x64\x65lete_time\x18\x16 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\r\n\x05image\x18\x17 \x01(\t\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x1aI\n\x0bParamsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12)\n\x05value\x18\x02 \x01(\x0b\x32\x1a.modelyard.common.v1.Value:\x02\x38\x01\x1a.\n\x0cMetricsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01:\x02\x38\x01*{\n\x0cVersionState\x12\x1d\n\x19VERSION_STATE_UNSPECIFIED\x10\x00\x12\x19\n\x15VERSION_STATE_PENDING\x10\x01\x12\x17\n\x13VERSION_STATE_READY\x10\x02\x12\x18\n\x14VERSION_STATE_FAILED\x10\x03\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -40,14 +40,14 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_VERSION_PARAMSENTRY']._serialized_options = b'8\001'
   _globals['_VERSION_METRICSENTRY']._loaded_options = None
   _globals['_VERSION_METRICSENTRY']._serialized_options = b'8\001'
-  _globals['_VERSIONSTATE']._serialized_start=1047
-  _globals['_VERSIONSTATE']._serialized_end=1170
+  _globals['_VERSIONSTATE']._serialized_start=1062
+  _globals['_VERSIONSTATE']._serialized_end=1185
   _globals['_VERSION']._serialized_start=164
-  _globals['_VERSION']._serialized_end=1045
-  _globals['_VERSION_LABELSENTRY']._serialized_start=877
-  _globals['_VERSION_LABELSENTRY']._serialized_end=922
-  _globals['_VERSION_PARAMSENTRY']._serialized_start=924
-  _globals['_VERSION_PARAMSENTRY']._serialized_end=997
-  _globals['_VERSION_METRICSENTRY']._serialized_start=999
-  _globals['_VERSION_METRICSENTRY']._serialized_end=1045
+  _globals['_VERSION']._serialized_end=1060
+  _globals['_VERSION_LABELSENTRY']._serialized_start=892
+  _globals['_VERSION_LABELSENTRY']._serialized_end=937
+  _globals['_VERSION_PARAMSENTRY']._serialized_start=939
+  _globals['_VERSION_PARAMSENTRY']._serialized_end=1012
+  _globals['_VERSION_METRICSENTRY']._serialized_start=1014
+  _globals['_VERSION_METRICSENTRY']._serialized_end=1060
 # @@protoc_insertion_point(module_scope)

@@ -128,6 +128,7 @@ class Version(google.protobuf.message.Message):
     ETAG_FIELD_NUMBER: builtins.int
     ARCHIVE_TIME_FIELD_NUMBER: builtins.int
     DELETE_TIME_FIELD_NUMBER: builtins.int
+    IMAGE_FIELD_NUMBER: builtins.int
     name: builtins.str
     """Identifier. `projects/{project}/models/{model}/versions/{version}`. The
     number is allotted by the server, rising, and never used again.
@@ -167,6 +168,10 @@ class Version(google.protobuf.message.Message):
     """Optional. The licence, best as an SPDX expression; at most 128 characters."""
     etag: builtins.str
     """Output only. Changes with every write."""
+    image: builtins.str
+    """Optional. A container image that serves it, `registry/repository@sha256:…`;
+    at most 512 characters.
+    """
     @property
     def failure(self) -> modelyard.common.v1.failure_pb2.Failure:
         """Output only. Why it is FAILED: `BYTES_MISSING`."""
@@ -230,8 +235,9 @@ class Version(google.protobuf.message.Message):
         etag: builtins.str = ...,
         archive_time: google.protobuf.timestamp_pb2.Timestamp | None = ...,
         delete_time: google.protobuf.timestamp_pb2.Timestamp | None = ...,
+        image: builtins.str = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["archive_time", b"archive_time", "create_time", b"create_time", "delete_time", b"delete_time", "failure", b"failure", "ready_time", b"ready_time"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["aliases", b"aliases", "archive_time", b"archive_time", "artifact", b"artifact", "build", b"build", "card", b"card", "create_time", b"create_time", "creator", b"creator", "delete_time", b"delete_time", "description", b"description", "environment_digest", b"environment_digest", "etag", b"etag", "failure", b"failure", "label", b"label", "labels", b"labels", "license", b"license", "metrics", b"metrics", "name", b"name", "params", b"params", "ready_time", b"ready_time", "run", b"run", "state", b"state", "tests_passed", b"tests_passed"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["aliases", b"aliases", "archive_time", b"archive_time", "artifact", b"artifact", "build", b"build", "card", b"card", "create_time", b"create_time", "creator", b"creator", "delete_time", b"delete_time", "description", b"description", "environment_digest", b"environment_digest", "etag", b"etag", "failure", b"failure", "image", b"image", "label", b"label", "labels", b"labels", "license", b"license", "metrics", b"metrics", "name", b"name", "params", b"params", "ready_time", b"ready_time", "run", b"run", "state", b"state", "tests_passed", b"tests_passed"]) -> None: ...
 
 global___Version = Version
