@@ -10,6 +10,7 @@ from modelyard.metadata.v1 import (
     comparison_service_pb2_grpc,
     dataset_service_pb2_grpc,
     lineage_service_pb2_grpc,
+    member_service_pb2_grpc,
     model_service_pb2_grpc,
     notice_service_pb2_grpc,
     project_service_pb2_grpc,
@@ -32,6 +33,8 @@ from services.metadata.datasets.servicer import DatasetServicer
 from services.metadata.lineage.servicer import LineageServicer
 from services.metadata.lineage.tracing import Tracing
 from services.metadata.lineage.usage import Usage
+from services.metadata.members.roster import Roster
+from services.metadata.members.servicer import MemberServicer
 from services.metadata.models import codec as model_codec
 from services.metadata.models.artifacts import Holds, RemoteHolds
 from services.metadata.models.evaluating import Evaluating
@@ -45,12 +48,16 @@ from services.metadata.models.searching import VersionSearch
 from services.metadata.models.servicer import ModelServicer
 from services.metadata.notices.servicer import NoticeServicer
 from services.metadata.notices.telling import Telling
+from services.metadata.oidc.domain import read_issuers
+from services.metadata.oidc.keys import Keys
+from services.metadata.oidc.verifying import Verifier
 from services.metadata.projects.access import Access
 from services.metadata.projects.directory import Directory
 from services.metadata.projects.ending import Ending
 from services.metadata.projects.servicer import ProjectServicer
 from services.metadata.projects.signing import Signer, signing_key
 from services.metadata.projects.token_files import register_token_files
+from services.metadata.projects.uses import Uses
 from services.metadata.retention.keeping import Keeping
 from services.metadata.retention.servicer import RetentionServicer
 from services.metadata.runs import codec as run_codec
@@ -76,7 +83,8 @@ async def compose(chassis: Chassis, settings: MetadataSettings | None = None) ->
     settings = settings or load_or_exit(MetadataSettings, PREFIX)
     database, bus = chassis.database(settings.database_url, "metadata", MIGRATIONS)
     directory = Directory(database=database, clock=now)
-    access = await _access(database, directory, settings)
+    uses = Uses(database=database, clock=now, seconds=settings.use_seconds)
+    access = await _access(database, directory, uses, settings)
     sweep = timedelta(seconds=settings.sweep_seconds)
     holds = RemoteHolds(chassis.peer)
     registering = _registering(database, holds, access, settings)
@@ -121,7 +129,7 @@ async def compose(chassis: Chassis, settings: MetadataSettings | None = None) ->
             *_readers(database, holds, chassis),
         ],
         background=[
-            *(bus.run, trim, keeping.run_forever, *hooks.background),
+            *(bus.run, trim, uses.run_forever, keeping.run_forever, *hooks.background),
             *(sweeper.sweep_forever for sweeper in sweepers),
         ],
         close=[database.close],
@@ -144,11 +152,13 @@ def _registering(
 
 
 def _administration(database: Database, keeping: Keeping) -> list[tuple[Register, object]]:
-    """Make what versions are kept and vouched for with."""
+    """Make who is a member, and what versions are kept and vouched for with."""
+    members = MemberServicer(roster=Roster(database=database, clock=now))
     retention = RetentionServicer(keeping=keeping)
     signatures = SignatureServicer(signing=Signing(database=database, clock=now))
     notices = NoticeServicer(telling=Telling(database=database))
     return [
+        (member_service_pb2_grpc.add_MemberServiceServicer_to_server, members),
         (retention_service_pb2_grpc.add_RetentionServiceServicer_to_server, retention),
         (signature_service_pb2_grpc.add_SignatureServiceServicer_to_server, signatures),
         (notice_service_pb2_grpc.add_NoticeServiceServicer_to_server, notices),
@@ -192,13 +202,23 @@ def _trimming(database: Database, settings: MetadataSettings) -> Trimming:
     )
 
 
-async def _access(database: Database, directory: Directory, settings: MetadataSettings) -> Access:
+async def _access(
+    database: Database, directory: Directory, uses: Uses, settings: MetadataSettings
+) -> Access:
     """Make sure that there is a project, a way in, and a key to sign with."""
     await directory.ensure_default_project()
     await register_token_files(Path(settings.tokens_dir), database=database, clock=now)
     lifetime = timedelta(seconds=settings.delegation_seconds)
     key = await signing_key(database, clock=now)
-    return Access(database=database, signer=Signer(key), clock=now, lifetime=lifetime)
+    issuers = [(issuer, Keys(issuer)) for issuer in read_issuers(settings.oidc_file)]
+    return Access(
+        database=database,
+        signer=Signer(key),
+        verifier=Verifier(issuers, clock=now),
+        uses=uses,
+        clock=now,
+        lifetime=lifetime,
+    )
 
 
 def now() -> datetime:

@@ -16,6 +16,11 @@ class MetadataSettings:
     tokens_dir: str = "modelyard-data/tokens"
     """A folder of `<name>.token` files for admin, builder, deployer, worker and agent: each is
     registered at start, missing ones are made."""
+    oidc_file: str = ""
+    """A TOML file of the OIDC issuers through which people and CI jobs sign in; see
+    docs/security.md."""
+    use_seconds: float = 30.0
+    """How often is noted when tokens were last used."""
     delegation_seconds: float = 600.0
     """How long a delegation is valid."""
     heartbeat_seconds: float = 300.0

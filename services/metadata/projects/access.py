@@ -1,19 +1,22 @@
 """Whom a credential stands for, and delegations: rights as they are right now.
 
 A delegation never carries more than its principal still holds: each look at one
-asks what the principal's tokens give at that moment.
+asks what the principal's tokens and memberships give at that moment.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from datetime import datetime, timedelta
 
 from services.common.auth import Identity, Right, invalid_credential, right_missing
 from services.common.database import Database, Transaction
 from services.common.errors import invalid_field
 from services.common.names import WILDCARD, invalid_name, project_of
+from services.metadata.members.domain import rights_of_members
+from services.metadata.members.store import memberships
+from services.metadata.oidc.verifying import Verifier
 from services.metadata.projects import store
 from services.metadata.projects.domain import (
     PROJECT_RIGHTS,
@@ -22,10 +25,11 @@ from services.metadata.projects.domain import (
     Delegation,
     IssuedDelegation,
     hash_secret,
-    identity_of,
+    joined,
     project_rights,
 )
 from services.metadata.projects.signing import Signer
+from services.metadata.projects.uses import Uses
 
 RENEWABLE = timedelta(days=30)
 RESOURCE_LENGTH = 512
@@ -39,11 +43,15 @@ class Access:
         *,
         database: Database,
         signer: Signer,
+        verifier: Verifier,
+        uses: Uses,
         clock: Callable[[], datetime],
         lifetime: timedelta,
     ) -> None:
         self._database = database
         self._signer = signer
+        self._verifier = verifier
+        self._uses = uses
         self._clock = clock
         self._lifetime = lifetime
 
@@ -55,11 +63,14 @@ class Access:
         """Return whom a credential stands for, and until when.
 
         Raises:
-            ServiceError: INVALID_CREDENTIAL.
+            ServiceError: INVALID_CREDENTIAL; SERVICE_UNAVAILABLE when an OIDC issuer does
+                not answer.
         """
         if credential.startswith(SECRET_PREFIX):
             return await self._examine_token(credential)
-        return await self._examine_delegation(credential)
+        if self._signer.issued(credential):
+            return await self._examine_delegation(credential)
+        return await self._examine_signed_in(credential)
 
     async def issue(
         self, caller: Identity, resource: str, rights: Collection[Right]
@@ -114,7 +125,31 @@ class Access:
         token = await self._database.lookup(lambda tx: store.find_token(tx.connection, secret_hash))
         if token is None or not token.is_valid(self._clock()):
             raise invalid_credential()
-        return Credential(identity_of(token, secret), token.expire_time)
+        self._uses.note(token.token)
+        # A token with grants is good for those only, whatever else its principal may do.
+        rights = project_rights([token]) if token.grants else await self._own(token.principal)
+        identity = Identity(
+            principal=token.principal,
+            credential=secret,
+            project_rights=rights,
+            installation_rights=frozenset(token.installation_rights),
+        )
+        return Credential(identity, token.expire_time)
+
+    async def _examine_signed_in(self, credential: str) -> Credential:
+        found = await self._verifier.verify(credential)
+        identity = Identity(
+            principal=found.principal,
+            credential=credential,
+            project_rights=await self._own(found.principal),
+            installation_rights=frozenset({Right.OPERATE} if found.is_operator else ()),
+        )
+        return Credential(identity, found.expire_time)
+
+    async def _own(self, principal: str) -> Mapping[str, frozenset[Right]]:
+        """Return the rights of a principal as a member."""
+        members = await self._database.lookup(lambda tx: memberships(tx.connection, principal))
+        return rights_of_members(members)
 
     async def _examine_delegation(self, credential: str) -> Credential:
         delegation = await self._read(credential)
@@ -134,14 +169,16 @@ class Access:
         return await asyncio.to_thread(self._signer.read, credential)
 
     async def _held(self, principal: str, project: str) -> frozenset[Right] | None:
-        """Return the rights a principal holds now; None when none of his tokens is valid."""
+        """Return the rights a principal holds now; None when nothing stands for him any more."""
         now = self._clock()
 
         def read(tx: Transaction) -> frozenset[Right] | None:
             tokens = store.tokens_of(tx.connection, principal)
             valid = [token for token in tokens if token.is_valid(now)]
-            rights = project_rights(valid)
-            own, everywhere = rights.get(project), rights.get(WILDCARD)
-            return (own or frozenset()) | (everywhere or frozenset()) if valid else None
+            member = rights_of_members(memberships(tx.connection, principal))
+            if not valid and not member:
+                return None
+            rights, nothing = joined(project_rights(valid), member), frozenset[Right]()
+            return rights.get(project, nothing) | rights.get(WILDCARD, nothing)
 
         return await self._database.read(read)

@@ -102,6 +102,7 @@ def token(found: Token) -> token_pb2.Token:
     stamp(message.create_time, found.create_time)
     stamp(message.expire_time, found.expire_time)
     stamp(message.revoke_time, found.revoke_time)
+    stamp(message.last_use_time, found.last_use_time)
     return message
 
 
@@ -134,13 +135,17 @@ def rights_from(values: Iterable[int], field: str) -> tuple[Right, ...]:
     return tuple(found)
 
 
+def role_from(value: project_pb2.Role.ValueType, field: str) -> Role:
+    """Return a role, or refuse a number that is none."""
+    if value not in project_pb2.Role.values() or value == project_pb2.ROLE_UNSPECIFIED:
+        raise invalid_field(field, "must be a known role")
+    return Role(project_pb2.Role.Name(value).removeprefix("ROLE_"))
+
+
 def _rights(rights: Iterable[Right]) -> list[access_pb2.Right.ValueType]:
     return [access_pb2.Right.Value(f"RIGHT_{right}") for right in sorted(rights)]
 
 
 def _grant(message: token_pb2.Grant) -> Grant:
     name = ProjectName.parse(message.project, "token.grants.project", wildcard=True)
-    known = project_pb2.Role.values()
-    if message.role not in known or message.role == project_pb2.ROLE_UNSPECIFIED:
-        raise invalid_field("token.grants.role", "must be a known role")
-    return Grant(name.project, Role(project_pb2.Role.Name(message.role).removeprefix("ROLE_")))
+    return Grant(name.project, role_from(message.role, "token.grants.role"))

@@ -107,6 +107,8 @@ class Token:
     create_time: datetime
     expire_time: datetime | None
     revoke_time: datetime | None
+    last_use_time: datetime | None = None
+    """When it was last used, to within a minute."""
 
     def is_valid(self, now: datetime) -> bool:
         """Say whether the token may still be used."""
@@ -162,11 +164,9 @@ def project_rights(tokens: Iterable[Token]) -> Mapping[str, frozenset[Right]]:
     return rights
 
 
-def identity_of(token: Token, credential: str) -> Identity:
-    """Return whom a token stands for."""
-    return Identity(
-        principal=token.principal,
-        credential=credential,
-        project_rights=project_rights([token]),
-        installation_rights=frozenset(token.installation_rights),
-    )
+def joined(
+    first: Mapping[str, frozenset[Right]], second: Mapping[str, frozenset[Right]]
+) -> Mapping[str, frozenset[Right]]:
+    """Return the rights of both, by project."""
+    nothing: frozenset[Right] = frozenset()
+    return {p: first.get(p, nothing) | second.get(p, nothing) for p in first.keys() | second.keys()}

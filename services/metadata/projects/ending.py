@@ -15,6 +15,7 @@ from services.common.errors import etag_mismatch, not_found, wrong_state
 from services.common.names import ProjectName
 from services.metadata.changes import Change, ChangeKind, publish
 from services.metadata.datasets.store import remove_datasets
+from services.metadata.members.store import delete_members
 from services.metadata.models import releases_store, removal_store
 from services.metadata.models.domain import in_use
 from services.metadata.models.releases_store import Release
@@ -82,6 +83,7 @@ class Ending:
             given_back = [Release(str(dataset), actor) for dataset in datasets]
             releases_store.owe(tx.connection, given_back, now)
             remove_webhooks(tx.connection, name.project)
+            delete_members(tx.connection, name.project)
             store.set_purged(tx.connection, name.project, now)
             publish(tx, name.project, ChangeKind.PROJECT_PURGED, Change(str(name), actor=actor))
 

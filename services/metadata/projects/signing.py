@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
-from joserfc import jwt
+from joserfc import jws, jwt
 from joserfc.errors import JoseError
 from joserfc.jwk import OKPKey
 
@@ -56,6 +56,14 @@ class Signer:
         }
         header = {"alg": ALGORITHM, "typ": TYPE, "kid": self._key.kid}
         return jwt.encode(header, claims, self._key, algorithms=[ALGORITHM])
+
+    def issued(self, credential: str) -> bool:
+        """Say whether a credential claims to be a delegation."""
+        try:
+            header = jws.extract_compact(credential.encode()).headers()
+        except (JoseError, ValueError, TypeError):
+            return False
+        return header.get("typ") == TYPE
 
     def read(self, credential: str) -> Delegation:
         """Return what a credential says, expired or not; refused unless we signed it.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from datetime import datetime
 from typing import Any
 
@@ -46,6 +46,7 @@ TOKENS = sa.Table(
     sa.Column("create_time", Timestamp, nullable=False),
     sa.Column("expire_time", Timestamp),
     sa.Column("revoke_time", Timestamp),
+    sa.Column("last_use_time", Timestamp),
 )
 SIGNING_KEYS = sa.Table(
     "signing_keys",
@@ -145,6 +146,7 @@ def add_token(
         create_time=now,
         expire_time=draft.expire_time,
         revoke_time=None,
+        last_use_time=None,
     )
     return None if row is None else _token(row)
 
@@ -174,6 +176,16 @@ def revoke_token(connection: Connection, token: str, now: datetime) -> Token | N
     connection.execute(TOKENS.update().where(is_valid).values(revoke_time=now))
     row = connection.execute(sa.select(TOKENS).where(TOKENS.c.token == token)).first()
     return None if row is None else _token(row)
+
+
+def note_uses(connection: Connection, uses: Mapping[str, datetime]) -> None:
+    """Note when tokens were last used; an older moment than the noted one changes nothing."""
+    is_it = TOKENS.c.token == sa.bindparam("noted")
+    is_newer = sa.or_(
+        TOKENS.c.last_use_time.is_(None), TOKENS.c.last_use_time < sa.bindparam("moment")
+    )
+    statement = TOKENS.update().where(is_it, is_newer).values(last_use_time=sa.bindparam("moment"))
+    connection.execute(statement, [{"noted": t, "moment": m} for t, m in sorted(uses.items())])
 
 
 def revoke_others(
@@ -238,4 +250,5 @@ def _token(row: Row[Any]) -> Token:
         create_time=row.create_time,
         expire_time=row.expire_time,
         revoke_time=row.revoke_time,
+        last_use_time=row.last_use_time,
     )

@@ -29,6 +29,7 @@ def settings(request: pytest.FixtureRequest, tmp_path: Path) -> MetadataSettings
         sweep_seconds=0.1,
         pending_seconds=0.3,
         heartbeat_seconds=300,
+        use_seconds=0.2,
     )
 
 

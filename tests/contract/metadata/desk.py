@@ -18,6 +18,7 @@ from modelyard.metadata.v1 import (
     comparison_service_pb2_grpc,
     dataset_service_pb2_grpc,
     lineage_service_pb2_grpc,
+    member_service_pb2_grpc,
     model_service_pb2_grpc,
     project_service_pb2_grpc,
     run_service_pb2_grpc,
@@ -43,6 +44,7 @@ if TYPE_CHECKING:
     from modelyard.metadata.v1.comparison_service_pb2_grpc import ComparisonServiceAsyncStub
     from modelyard.metadata.v1.dataset_service_pb2_grpc import DatasetServiceAsyncStub
     from modelyard.metadata.v1.lineage_service_pb2_grpc import LineageServiceAsyncStub
+    from modelyard.metadata.v1.member_service_pb2_grpc import MemberServiceAsyncStub
     from modelyard.metadata.v1.model_service_pb2_grpc import ModelServiceAsyncStub
     from modelyard.metadata.v1.project_service_pb2_grpc import ProjectServiceAsyncStub
     from modelyard.metadata.v1.run_service_pb2_grpc import RunServiceAsyncStub
@@ -117,6 +119,9 @@ class Desk:
         self.metadata = (("authorization", f"Bearer {credential}"),)
         self.projects = cast(
             "ProjectServiceAsyncStub", project_service_pb2_grpc.ProjectServiceStub(channel)
+        )
+        self.members = cast(
+            "MemberServiceAsyncStub", member_service_pb2_grpc.MemberServiceStub(channel)
         )
         self.models = cast(
             "ModelServiceAsyncStub", model_service_pb2_grpc.ModelServiceStub(channel)

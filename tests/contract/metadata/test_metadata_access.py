@@ -11,19 +11,21 @@ import grpc
 import pytest
 from google.protobuf.timestamp_pb2 import Timestamp
 from modelyard.common.v1 import access_pb2
+from modelyard.metadata.v1 import member_pb2, project_pb2, token_pb2
+from modelyard.metadata.v1 import member_service_pb2 as members_pb
 from modelyard.metadata.v1 import model_service_pb2 as models_pb
-from modelyard.metadata.v1 import project_pb2, token_pb2
 from modelyard.metadata.v1 import project_service_pb2 as pb
 
 from services.common.settings import SettingsError
 from services.metadata.settings import MetadataSettings
-from tests.contract.metadata.desk import MODEL, PROJECT, Desk, metadata_running
+from tests.contract.metadata.desk import MODEL, PROJECT, Desk, eventually, metadata_running
 
 BUILD = f"{PROJECT}/builds/b1"
 READ, WRITE, DEPLOY = access_pb2.RIGHT_READ, access_pb2.RIGHT_WRITE, access_pb2.RIGHT_DEPLOY
 FORGED = (grpc.StatusCode.UNAUTHENTICATED, "INVALID_CREDENTIAL")
 LACKING = (grpc.StatusCode.PERMISSION_DENIED, "RIGHT_MISSING")
 CONTRIBUTOR = token_pb2.Grant(project=PROJECT, role=project_pb2.ROLE_CONTRIBUTOR)
+ADMIN, READER = project_pb2.ROLE_ADMIN, project_pb2.ROLE_VIEWER
 VIEWER = token_pb2.Grant(project=PROJECT, role=project_pb2.ROLE_VIEWER)
 
 
@@ -241,3 +243,56 @@ async def test_expired_delegations_are_renewed_not_used(
         builder = admin.as_caller(house.secret("builder"))
         renew = pb.RenewDelegationRequest(delegation=await delegated(admin, READ))
         assert await builder.refused(builder.projects.RenewDelegation, renew) == FORGED
+
+
+async def test_the_last_use_of_a_token_is_noted(admin: Desk) -> None:
+    viewer = await admin.new_caller("user:vi", VIEWER)
+
+    async def noted() -> bool:
+        await introspect(viewer)
+        page = await admin.call(admin.projects.ListTokens, pb.ListTokensRequest())
+        (token,) = [token for token in page.tokens if token.principal == "user:vi"]
+        return bool(token.last_use_time.seconds >= token.create_time.seconds)
+
+    await eventually(noted)
+
+
+async def test_members_are_given_roles_and_the_last_admin_stays(admin: Desk) -> None:
+    def put(
+        principal: str,
+        role: project_pb2.Role.ValueType,
+        parent: str = PROJECT,
+        request_id: str = "",
+    ) -> members_pb.SetMemberRequest:
+        member = member_pb2.Member(principal=principal, role=role)
+        return members_pb.SetMemberRequest(parent=parent, member=member, request_id=request_id)
+
+    # A token without grants is good for what its principal is a member of.
+    ada, bob = await admin.new_caller("user:ada"), await admin.new_caller("user:bob")
+    await admin.call(admin.members.SetMember, put("user:ada", ADMIN))
+    await ada.call(ada.members.SetMember, put("user:bob", READER))
+    listing = members_pb.ListMembersRequest(parent=PROJECT, page_size=1)
+    first = await bob.call(bob.members.ListMembers, listing)
+    listing.page_token = first.next_page_token
+    rest = await bob.call(bob.members.ListMembers, listing)
+    found = [(m.principal, m.setter) for m in (*first.members, *rest.members)]
+    assert found == [("user:ada", "user:admin"), ("user:bob", "user:ada")]
+
+    assert await bob.refused(bob.members.SetMember, put("user:bob", ADMIN)) == LACKING
+    everywhere = put("user:ada", ADMIN, "projects/-")
+    assert await ada.refused(ada.members.SetMember, everywhere) == LACKING
+    leave = members_pb.RemoveMemberRequest(parent=PROJECT, principal="user:ada")
+    stays = (grpc.StatusCode.FAILED_PRECONDITION, "WRONG_STATE")
+    assert await ada.refused(ada.members.SetMember, put("user:ada", READER)) == stays
+    assert await ada.refused(ada.members.RemoveMember, leave) == stays
+    await ada.call(ada.members.SetMember, put("user:bob", ADMIN))
+    await ada.call(ada.members.RemoveMember, leave)
+    assert await ada.refused(ada.members.RemoveMember, leave) == LACKING
+
+    absent = put("user:a", READER, "projects/absent")
+    assert (await admin.refused(admin.members.SetMember, absent))[1] == "RESOURCE_NOT_FOUND"
+    for odd in (put("", READER), put("user:a", project_pb2.ROLE_UNSPECIFIED)):
+        assert (await admin.refused(admin.members.SetMember, odd))[1] == "INVALID_FIELD"
+    twice = put("user:c", READER, request_id="one")
+    made = await admin.call(admin.members.SetMember, twice)
+    assert made == await admin.call(admin.members.SetMember, twice)

@@ -25,6 +25,7 @@ from modelyard._resources.deployments import AsyncDeployments, Deployments
 from modelyard._resources.environments import AsyncEnvironments, Environments
 from modelyard._resources.evidence import AsyncImages, Images
 from modelyard._resources.lineage import AsyncLineage, Lineage
+from modelyard._resources.members import AsyncMembers, Members
 from modelyard._resources.models import AsyncModels, Models
 from modelyard._resources.projects import AsyncProjects, Projects
 from modelyard._resources.queue import AsyncQueue, Queue
@@ -130,6 +131,7 @@ class Client:
         self.deployments = Deployments(connection, names)
         self.environments = Environments(connection, names)
         self.lineage = Lineage(connection, names)
+        self.members = Members(connection, names)
         self.models = Models(connection, names)
         self.projects = Projects(connection, names)
         self.queue = Queue(connection, names)
@@ -228,6 +230,7 @@ class AsyncClient:
         self.deployments = AsyncDeployments(connection, names)
         self.environments = AsyncEnvironments(connection, names)
         self.lineage = AsyncLineage(connection, names)
+        self.members = AsyncMembers(connection, names)
         self.models = AsyncModels(connection, names)
         self.projects = AsyncProjects(connection, names)
         self.queue = AsyncQueue(connection, names)

@@ -10,6 +10,7 @@ from alembic import op
 
 from services.metadata.datasets import store as datasets
 from services.metadata.lineage import store as lineage
+from services.metadata.members import store as members
 from services.metadata.models import evaluation_store as evaluations
 from services.metadata.models import releases_store as releases
 from services.metadata.models import store as models
@@ -28,6 +29,7 @@ depends_on = None
 
 STORES = (
     projects,
+    members,
     models,
     evaluations,
     releases,

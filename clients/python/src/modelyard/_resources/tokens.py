@@ -28,14 +28,15 @@ class _Tokens(Group):
         """Create a token; the answer alone shows its `secret`.
 
         `roles` gives a role (`viewer`, `contributor`, `builder`, `deployer`, `admin`) for each
-        project, `-` being all of them; `installation_rights` are names such as `operate`.
+        project, `-` being all of them; without any, the token is good for whatever its
+        principal may do as a member. `installation_rights` are names such as `operate`.
         """
         token = token_pb2.Token(
             principal=principal,
             grants=[
                 token_pb2.Grant(
                     project="projects/-" if project == "-" else self._names.project(project),
-                    role=project_pb2.Role.Value(_enum_name(project_pb2.Role, "ROLE", role)),
+                    role=role_number(role),
                 )
                 for project, role in (roles or {}).items()
             ],
@@ -72,6 +73,11 @@ class Tokens(_Tokens, SyncGroup):
 
 class AsyncTokens(_Tokens, AsyncGroup):
     """Credentials of users and machines."""
+
+
+def role_number(role: str) -> project_pb2.Role.ValueType:
+    """Return a role by its name, such as `builder`."""
+    return project_pb2.Role.Value(_enum_name(project_pb2.Role, "ROLE", role))
 
 
 def _enum_name(enum: object, prefix: str, text: str) -> str:

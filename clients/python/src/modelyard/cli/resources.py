@@ -8,7 +8,7 @@ import typer
 
 from modelyard.cli.context import client
 from modelyard.cli.lazy import lazy_group
-from modelyard.cli.options import Deleted, pair
+from modelyard.cli.options import Deleted
 from modelyard.cli.render import leaf, moment, show_list, show_one
 
 Protect = Annotated[
@@ -29,7 +29,8 @@ def register(app: typer.Typer) -> None:
         ("datasets", "datasets:register", "Look at datasets and compare them."),
         ("environments", "environments:register", "Where models go live; gates and approvals."),
         ("projects", "resources:register_projects", "Create, change and remove projects."),
-        ("tokens", "resources:register_tokens", "Create and revoke tokens."),
+        ("tokens", "access:register_tokens", "Create and revoke tokens."),
+        ("members", "access:register_members", "Say who may do what in a project."),
         ("retention", "retention:register", "Set by which rules old versions go."),
         ("secrets", "secrets:register", "Set what builds are given and nobody reads."),
         ("signatures", "signatures:register", "Sign versions and verify that."),
@@ -102,39 +103,3 @@ def _show_project(project: Any) -> None:
         "deleted": moment(project.delete_time) if project.HasField("delete_time") else "",
     }
     show_one(project, fields)
-
-
-def register_tokens(group: typer.Typer) -> None:
-    """Add `tokens` to the command line."""
-
-    @group.command("list")
-    def list_tokens() -> None:
-        """List tokens, newest first."""
-        show_list(
-            client().tokens.list(),
-            {
-                "TOKEN": lambda t: leaf(t.name),
-                "PRINCIPAL": lambda t: t.principal,
-                "CREATED": lambda t: moment(t.create_time),
-                "EXPIRES": lambda t: moment(t.expire_time),
-                "REVOKED": lambda t: moment(t.revoke_time),
-            },
-        )
-
-    @group.command("create")
-    def create_token(
-        principal: str,
-        role: Annotated[
-            list[str] | None, typer.Option(help="project=role, e.g. default=builder; repeatable.")
-        ] = None,
-    ) -> None:
-        """Create a token; its secret is shown once."""
-        roles = dict(pair(text) for text in role or [])
-        made = client().tokens.create(principal, roles=roles)
-        show_one(made, {"token": made.token.name, "secret": made.secret})
-
-    @group.command("revoke")
-    def revoke_token(token: str) -> None:
-        """Revoke a token; it stops working within seconds."""
-        revoked = client().tokens.revoke(token)
-        show_one(revoked, {"token": revoked.name, "revoked": moment(revoked.revoke_time)})

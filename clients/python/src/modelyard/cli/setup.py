@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated
 
@@ -49,25 +50,73 @@ def register(app: typer.Typer) -> None:
 
 def login(
     server: Annotated[str, typer.Argument(help="The suite's address, host:port.")],
-    token: Annotated[str, typer.Option(prompt=True, hide_input=True, help="Your token.")],
+    *,
+    token: Annotated[
+        str, typer.Option(help="Your token, or that of an OIDC issuer; asked for if not given.")
+    ] = "",
+    token_file: Annotated[
+        Path | None,
+        typer.Option(help="A file that holds the token; it is read anew each time."),
+    ] = None,
+    issuer: Annotated[
+        str, typer.Option(help="Sign in at this OIDC issuer, on any device with a browser.")
+    ] = "",
+    client_id: Annotated[
+        str, typer.Option(help="What the issuer knows the command line by.")
+    ] = "modelyard",
+    root_certificates: Annotated[
+        Path | None, typer.Option(help="A PEM file of the suite's certificate authority.")
+    ] = None,
 ) -> None:
     """Check a token against a suite and remember both, and the --project."""
     from modelyard import Client  # noqa: PLC0415
+
+    if issuer:
+        token = _sign_in(issuer, client_id)
+    elif token_file is None and not token:
+        token = typer.prompt("Token", hide_input=True)
+    project = chosen_project() or "default"
+    secret = _secret(token_file) if token_file else token
+    client = Client(server, token=secret, project=project, root_certificates=root_certificates)
+    identity = client.tokens.introspect()
+    kept = {
+        "server": server,
+        "token": "" if token_file else token,
+        "token_file": str(token_file.absolute()) if token_file else "",
+        "project": project,
+        "root_certificates": str(root_certificates.absolute()) if root_certificates else "",
+    }
+    path = _remember(kept)
+    show_one(identity, {"logged in as": identity.principal, "server": server, "written": str(path)})
+
+
+def _sign_in(issuer: str, client_id: str) -> str:
+    from modelyard.cli.device import sign_in  # noqa: PLC0415
+
+    def tell(address: str, code: str) -> None:
+        typer.echo(f"Open {address} and enter the code {code}", err=True)
+
+    return sign_in(issuer, client_id, tell=tell)
+
+
+def _secret(path: Path) -> str:
+    try:
+        return path.read_text("utf-8").strip()
+    except (OSError, ValueError) as problem:
+        message = f"cannot read {path}: {problem}"
+        raise InvalidArgumentError(message, reason="INVALID_FIELD") from None
+
+
+def _remember(values: Mapping[str, str]) -> Path:
+    """Write the configuration file, for its owner's eyes only."""
     from modelyard._config import config_path  # noqa: PLC0415
 
-    project = chosen_project() or "default"
-    identity = Client(server, token=token, project=project).tokens.introspect()
     path = config_path(os.environ)
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     path.touch(mode=0o600)
     path.chmod(0o600)
-    path.write_text(
-        "".join(
-            f"{key} = {_quoted(value)}\n"
-            for key, value in (("server", server), ("token", token), ("project", project))
-        )
-    )
-    show_one(identity, {"logged in as": identity.principal, "server": server, "written": str(path)})
+    path.write_text("".join(f"{key} = {_quoted(text)}\n" for key, text in values.items() if text))
+    return path
 
 
 def init(folder: Path) -> None:

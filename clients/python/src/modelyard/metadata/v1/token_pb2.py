@@ -27,7 +27,7 @@ from modelyard.common.v1 import access_pb2 as modelyard_dot_common_dot_v1_dot_ac
 from modelyard.metadata.v1 import project_pb2 as modelyard_dot_metadata_dot_v1_dot_project__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n!modelyard/metadata/v1/token.proto\x12\x15modelyard.metadata.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a modelyard/common/v1/access.proto\x1a#modelyard/metadata/v1/project.proto\"\xa2\x02\n\x05Token\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x11\n\tprincipal\x18\x02 \x01(\t\x12,\n\x06grants\x18\x03 \x03(\x0b\x32\x1c.modelyard.metadata.v1.Grant\x12\x37\n\x13installation_rights\x18\x04 \x03(\x0e\x32\x1a.modelyard.common.v1.Right\x12/\n\x0b\x63reate_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0b\x65xpire_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0brevoke_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"C\n\x05Grant\x12\x0f\n\x07project\x18\x01 \x01(\t\x12)\n\x04role\x18\x02 \x01(\x0e\x32\x1b.modelyard.metadata.v1.Roleb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n!modelyard/metadata/v1/token.proto\x12\x15modelyard.metadata.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a modelyard/common/v1/access.proto\x1a#modelyard/metadata/v1/project.proto\"\xd5\x02\n\x05Token\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x11\n\tprincipal\x18\x02 \x01(\t\x12,\n\x06grants\x18\x03 \x03(\x0b\x32\x1c.modelyard.metadata.v1.Grant\x12\x37\n\x13installation_rights\x18\x04 \x03(\x0e\x32\x1a.modelyard.common.v1.Right\x12/\n\x0b\x63reate_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0b\x65xpire_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0brevoke_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x31\n\rlast_use_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"C\n\x05Grant\x12\x0f\n\x07project\x18\x01 \x01(\t\x12)\n\x04role\x18\x02 \x01(\x0e\x32\x1b.modelyard.metadata.v1.Roleb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -35,7 +35,7 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'modelyard.metadata.v1.token
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_TOKEN']._serialized_start=165
-  _globals['_TOKEN']._serialized_end=455
-  _globals['_GRANT']._serialized_start=457
-  _globals['_GRANT']._serialized_end=524
+  _globals['_TOKEN']._serialized_end=506
+  _globals['_GRANT']._serialized_start=508
+  _globals['_GRANT']._serialized_end=575
 # @@protoc_insertion_point(module_scope)

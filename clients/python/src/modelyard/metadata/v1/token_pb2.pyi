@@ -30,6 +30,7 @@ class Token(google.protobuf.message.Message):
     CREATE_TIME_FIELD_NUMBER: builtins.int
     EXPIRE_TIME_FIELD_NUMBER: builtins.int
     REVOKE_TIME_FIELD_NUMBER: builtins.int
+    LAST_USE_TIME_FIELD_NUMBER: builtins.int
     name: builtins.str
     """Identifier. `tokens/{token}`, allotted by the server."""
     principal: builtins.str
@@ -38,7 +39,9 @@ class Token(google.protobuf.message.Message):
     """
     @property
     def grants(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___Grant]:
-        """Optional. What it may do, project by project."""
+        """Optional. What it may do, project by project. Empty: what its principal may
+        do as a member of projects.
+        """
 
     @property
     def installation_rights(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[modelyard.common.v1.access_pb2.Right.ValueType]:
@@ -58,6 +61,10 @@ class Token(google.protobuf.message.Message):
     def revoke_time(self) -> google.protobuf.timestamp_pb2.Timestamp:
         """Output only. When it was revoked; unset: it was not."""
 
+    @property
+    def last_use_time(self) -> google.protobuf.timestamp_pb2.Timestamp:
+        """Output only. When it was last used, to within a minute; unset: it was not."""
+
     def __init__(
         self,
         *,
@@ -68,9 +75,10 @@ class Token(google.protobuf.message.Message):
         create_time: google.protobuf.timestamp_pb2.Timestamp | None = ...,
         expire_time: google.protobuf.timestamp_pb2.Timestamp | None = ...,
         revoke_time: google.protobuf.timestamp_pb2.Timestamp | None = ...,
+        last_use_time: google.protobuf.timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["create_time", b"create_time", "expire_time", b"expire_time", "revoke_time", b"revoke_time"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["create_time", b"create_time", "expire_time", b"expire_time", "grants", b"grants", "installation_rights", b"installation_rights", "name", b"name", "principal", b"principal", "revoke_time", b"revoke_time"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["create_time", b"create_time", "expire_time", b"expire_time", "last_use_time", b"last_use_time", "revoke_time", b"revoke_time"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["create_time", b"create_time", "expire_time", b"expire_time", "grants", b"grants", "installation_rights", b"installation_rights", "last_use_time", b"last_use_time", "name", b"name", "principal", b"principal", "revoke_time", b"revoke_time"]) -> None: ...
 
 global___Token = Token
 
