@@ -27,6 +27,7 @@ from services.deployer.metadata import Metadata
 from services.deployer.reading import Reading
 from services.deployer.reconciler import Reconciler
 from services.deployer.rollout import Rollout
+from services.deployer.sampling import Samples
 from services.deployer.servicer import DeploymentServicer
 from services.deployer.settings import Settings
 
@@ -54,7 +55,9 @@ def build(chassis: Chassis, settings: Settings) -> Service:
     environments = EnvironmentServicer(
         Environments(database, metadata), Approvals(database, metadata)
     )
-    controllers = ControllerServicer(Assignments(database, bus, delegations))
+    controllers = ControllerServicer(
+        Assignments(database, bus, delegations), Samples(database, metadata, delegations)
+    )
     return Service(
         name="deployer",
         servicers=[

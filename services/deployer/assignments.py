@@ -137,6 +137,17 @@ def _held_by(holder: str, environment: EnvironmentName) -> ServiceError:
     return ServiceError(Reason.LEASE_LOST, message, resource=str(environment))
 
 
+def check_holder(
+    tx: Transaction, environment: EnvironmentName, controller: str, now: datetime
+) -> None:
+    """Refuse a controller with LEASE_LOST while another holds the environment's lease."""
+    found = find_environment(tx.connection, environment)
+    external = found is not None and found.target is TargetKind.EXTERNAL
+    holder = controllers.lease_holder(tx.connection, environment, now, external=external)
+    if holder not in ("", controller):
+        raise _held_by(holder, environment)
+
+
 def _names(changed: Iterable[outbox.Event], environment: EnvironmentName) -> set[str]:
     """Name the deployments of an environment that changed; `-` stands for all."""
     names = [DeploymentName.parse(event.payload.decode()) for event in changed]
@@ -151,12 +162,7 @@ def _names(changed: Iterable[outbox.Event], environment: EnvironmentName) -> set
 def _report(
     tx: Transaction, name: DeploymentName, report: Report, address: str, controller: str
 ) -> None:
-    environment = find_environment(tx.connection, name.parent)
-    external = environment is not None and environment.target is TargetKind.EXTERNAL
-    now = datetime.now(UTC)
-    holder = controllers.lease_holder(tx.connection, name.parent, now, external=external)
-    if holder not in ("", controller):
-        raise _held_by(holder, name.parent)
+    check_holder(tx, name.parent, controller, datetime.now(UTC))
     deployment = store.find_deployment(tx.connection, name, lock=True)
     if deployment is None:
         raise not_found(name)

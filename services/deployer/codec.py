@@ -8,7 +8,7 @@ from typing import Any
 
 from modelyard.common.v1 import failure_pb2
 from modelyard.deployer.v1 import assignment_pb2, deployment_pb2, environment_pb2
-from modelyard.metadata.v1 import model_pb2, version_pb2
+from modelyard.metadata.v1 import dataset_pb2, model_pb2, version_pb2
 
 from services.common.errors import invalid_field
 from services.common.names import DeploymentName
@@ -23,6 +23,7 @@ from services.deployer.domain import (
     Goal,
     Report,
     Revision,
+    Sample,
     TargetKind,
     VariantReport,
     VariantState,
@@ -169,7 +170,21 @@ def encode_revision(revision: Revision) -> deployment_pb2.Revision:
         serving=plan_codec.encode_serving(revision.serving),
         mirror_percent=revision.mirror_percent,
         header_match=plan_codec.encode_header_match(revision.header_match),
+        sample=revision.sample,
     )
+
+
+def decode_sample(message: dataset_pb2.DatasetVersion) -> Sample:
+    """Decode sampled requests, summed up, or refuse them; the columns are metadata's to judge."""
+    source = message.source
+    if message.row_count <= 0:
+        raise invalid_field("sample.row_count", "must be positive")
+    try:
+        start, end = (t.ToDatetime(tzinfo=UTC) for t in (source.start_time, source.end_time))
+    except (ValueError, OverflowError):
+        raise invalid_field("sample.source", "must say from when until when") from None
+    columns = dataset_pb2.DatasetVersion(schema=message.schema).SerializeToString()
+    return Sample(message.digest, message.row_count, start, end, columns)
 
 
 def encode_assignment(name: DeploymentName, assignment: Assignment) -> assignment_pb2.Assignment:

@@ -12,14 +12,16 @@ from services.common.names import ArtifactName, DeploymentName, EnvironmentName
 from services.common.pagination import decode_cursor, encode_cursor
 from services.deployer import codec
 from services.deployer.assignments import Assignments, Batch
+from services.deployer.sampling import Samples
 from services.deployer.timestamps import timestamp
 
 
 class ControllerServicer(controller_service_pb2_grpc.ControllerServiceServicer):
     """Serves ControllerService."""
 
-    def __init__(self, assignments: Assignments) -> None:
+    def __init__(self, assignments: Assignments, samples: Samples) -> None:
         self._assignments = assignments
+        self._samples = samples
 
     async def WatchAssignments(  # noqa: D102 - documented in the proto, as each RPC
         self, request: pb.WatchAssignmentsRequest, context: Any
@@ -49,6 +51,15 @@ class ControllerServicer(controller_service_pb2_grpc.ControllerServiceServicer):
         grant = await self._assignments.grant(name, artifact)
         expire_time = timestamp(grant.expire_time)
         return pb.CreateGrantResponse(grant=grant.credential, expire_time=expire_time)
+
+    async def RecordSample(  # noqa: D102
+        self, request: pb.RecordSampleRequest, context: Any
+    ) -> pb.RecordSampleResponse:
+        name = DeploymentName.parse(request.deployment, "deployment")
+        controller = codec.check_controller(request.controller)
+        sample = codec.decode_sample(request.sample)
+        version = await self._samples.record(name, request.revision, sample, controller=controller)
+        return pb.RecordSampleResponse(dataset_version=version)
 
 
 def _encode_batch(batch: Batch, cursor: str) -> pb.WatchAssignmentsResponse:

@@ -95,6 +95,7 @@ class EventType(StrEnum):
     SHADOW_ENDED = "SHADOW_ENDED"
     PREVIEW_REQUESTED = "PREVIEW_REQUESTED"
     PREVIEW_ENDED = "PREVIEW_ENDED"
+    SAMPLE_RECORDED = "SAMPLE_RECORDED"
 
 
 @dataclass(frozen=True, slots=True)
@@ -242,6 +243,8 @@ class Revision:
     """For a shadow: the share of the requests that are copied to it."""
     header_match: HeaderMatch | None = None
     """For a preview: what the requests have that it answers."""
+    sample: str = ""
+    """The newest dataset version of its sampled requests."""
     variant: int = 0
     """The revision whose running variant it takes up again; 0: it has its own."""
 
@@ -263,6 +266,18 @@ class AssignedVariant:
     mirror_percent: int = 0
     serving: ServingSpec = field(default_factory=ServingSpec)
     header_match: HeaderMatch | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """Sampled requests of a variant, summed up; their rows are not kept."""
+
+    digest: str
+    row_count: int
+    start_time: datetime
+    end_time: datetime
+    columns: bytes
+    """Metadata's own message with the columns and their profiles, which only metadata reads."""
 
 
 @dataclass(frozen=True, slots=True)

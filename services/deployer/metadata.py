@@ -10,6 +10,9 @@ from typing import Any
 
 from modelyard.common.v1 import access_pb2
 from modelyard.metadata.v1 import (
+    dataset_pb2,
+    dataset_service_pb2,
+    dataset_service_pb2_grpc,
     lineage_service_pb2,
     lineage_service_pb2_grpc,
     model_service_pb2,
@@ -21,13 +24,14 @@ from modelyard.metadata.v1 import (
     version_pb2,
     version_use_pb2,
 )
+from modelyard.tracking.datasets import default_id
 
 from services.common.auth import Right
 from services.common.errors import wrong_state
 from services.common.names import DeploymentName, ProjectName
 from services.common.peers import Peer
 from services.deployer import codec
-from services.deployer.domain import Candidate, Evaluation, Goal
+from services.deployer.domain import Candidate, Evaluation, Goal, Revision, Sample
 
 _PAGE = 1_000
 
@@ -106,10 +110,30 @@ class Metadata:
         request = lineage_service_pb2.EndVersionUseRequest(version_use=use)
         await self._peer.call(self._lineage.EndVersionUse, request, credential=credential)
 
-    async def delegate(self, resource: DeploymentName, *, credential: str) -> str:
-        """Get a credential that reads and deploys for the caller, for one deployment."""
+    async def record_sample(
+        self, name: DeploymentName, revision: Revision, sample: Sample, *, credential: str
+    ) -> str:
+        """Register sampled requests as a dataset version; return its name."""
+        dataset = default_id(model=name.deployment, role=f"{name.environment}-requests")
+        version = dataset_pb2.DatasetVersion.FromString(sample.columns)
+        version.digest, version.row_count = sample.digest, sample.row_count
+        version.source.uri = f"modelyard:{name}"
+        version.source.query = (
+            f"requests answered by {revision.version}, revision {revision.number}"
+        )
+        version.source.start_time.FromDatetime(sample.start_time)
+        version.source.end_time.FromDatetime(sample.end_time)
+        request = dataset_service_pb2.CreateDatasetVersionRequest(
+            parent=f"projects/{name.project}/datasets/{dataset}", dataset_version=version
+        )
+        stub: Any = self._peer.stub(dataset_service_pb2_grpc.DatasetServiceStub)
+        answer = await self._peer.call(stub.CreateDatasetVersion, request, credential=credential)
+        return str(answer.dataset_version.name)
+
+    async def delegate(self, resource: DeploymentName, *further: Right, credential: str) -> str:
+        """Get a credential that reads, deploys and more for the caller, for one deployment."""
         request = project_service_pb2.IssueDelegationRequest(
-            resource=str(resource), rights=_rights(Right.READ, Right.DEPLOY)
+            resource=str(resource), rights=_rights(Right.READ, Right.DEPLOY, *further)
         )
         answer = await self._peer.call(
             self._projects.IssueDelegation, request, credential=credential

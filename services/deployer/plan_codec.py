@@ -21,6 +21,7 @@ from services.deployer.plans import (
     RolloutAnalysis,
     RolloutPlan,
     RolloutStep,
+    Sampling,
     ServingSpec,
     Traffic,
 )
@@ -34,6 +35,9 @@ MAX_CONCURRENCY = 1_024
 MAX_QUEUE = 65_536
 MAX_REQUESTS = 1_000_000
 MAX_BUCKETS = 128
+MAX_SAMPLE_RATE = 1_000
+MAX_SAMPLE_ROWS = 100_000
+MAX_SAMPLE_INTERVAL = timedelta(days=1)
 _MAX_INT = 2**62
 _HEADER_NAME = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
 _HEADER_VALUE = re.compile(r"[!-~]([ -~]{0,254}[!-~])?")
@@ -123,6 +127,22 @@ def decode_serving(message: rollout_pb2.ServingSpec) -> ServingSpec:
         cpu_cores=cores,
         memory_bytes=_count(message.memory_bytes, _MAX_INT, "serving.memory_bytes"),
         timeout_seconds=_seconds(message.timeout, MAX_PREDICTION, "serving.timeout"),
+        sampling=_decode_sampling(message.sampling) if message.HasField("sampling") else None,
+    )
+
+
+def _decode_sampling(message: rollout_pb2.Sampling) -> Sampling:
+    field, plain = "serving.sampling", Sampling(1.0)
+    if not 0 < message.share <= 1:
+        raise invalid_field(f"{field}.share", "must be more than 0 and at most 1")
+    rate = _count(message.max_rows_per_second, MAX_SAMPLE_RATE, f"{field}.max_rows_per_second")
+    rows = _count(message.rows_per_version, MAX_SAMPLE_ROWS, f"{field}.rows_per_version")
+    interval = _seconds(message.interval, MAX_SAMPLE_INTERVAL, f"{field}.interval")
+    return Sampling(
+        share=message.share,
+        rows_per_second=rate or plain.rows_per_second,
+        rows_per_version=rows or plain.rows_per_version,
+        interval_seconds=max(1.0, interval) if interval else plain.interval_seconds,
     )
 
 
@@ -209,6 +229,7 @@ def _encode_analysis(analysis: RolloutAnalysis) -> rollout_pb2.RolloutAnalysis:
 def encode_serving(serving: ServingSpec) -> rollout_pb2.ServingSpec:
     """Encode how a version is served."""
     timeout = _duration(serving.timeout_seconds) if serving.timeout_seconds else None
+    sampling = serving.sampling
     return rollout_pb2.ServingSpec(
         replica_count=serving.replica_count,
         worker_count=serving.worker_count,
@@ -217,6 +238,16 @@ def encode_serving(serving: ServingSpec) -> rollout_pb2.ServingSpec:
         cpu_cores=serving.cpu_cores,
         memory_bytes=serving.memory_bytes,
         timeout=timeout,
+        sampling=None if sampling is None else _encode_sampling(sampling),
+    )
+
+
+def _encode_sampling(sampling: Sampling) -> rollout_pb2.Sampling:
+    return rollout_pb2.Sampling(
+        share=sampling.share,
+        max_rows_per_second=sampling.rows_per_second,
+        rows_per_version=sampling.rows_per_version,
+        interval=_duration(sampling.interval_seconds),
     )
 
 

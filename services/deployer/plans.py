@@ -43,6 +43,19 @@ class RolloutPlan:
 
 
 @dataclass(frozen=True, slots=True)
+class Sampling:
+    """Which requests become rows of a dataset, and how many make a version of it."""
+
+    share: float
+    """Of the requests, more than 0, at most 1."""
+    rows_per_second: int = 100
+    """Of each model server, at most."""
+    rows_per_version: int = 1_000
+    interval_seconds: float = 900.0
+    """When a version is made of fewer rows."""
+
+
+@dataclass(frozen=True, slots=True)
 class ServingSpec:
     """How a version is served; 0: the controller's default."""
 
@@ -53,6 +66,7 @@ class ServingSpec:
     cpu_cores: float = 0.0
     memory_bytes: int = 0
     timeout_seconds: float = 0.0
+    sampling: Sampling | None = None
 
 
 @dataclass(frozen=True, slots=True)

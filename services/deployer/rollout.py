@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 
 from services.common import telemetry
+from services.common.auth import Right
 from services.common.database import Database, Transaction
 from services.common.errors import (
     Reason,
@@ -126,7 +127,8 @@ class Rollout:
             )
 
         trace_parent = telemetry.trace_parent()
-        return await self._wish(name, order, draft, create=True)
+        sampled = serving.sampling is not None
+        return await self._wish(name, order, draft, create=True, sampled=sampled)
 
     async def check(
         self, parent: EnvironmentName, version: str, further: tuple[Gate, ...], *, credential: str
@@ -143,6 +145,7 @@ class Rollout:
         if (first := await self._answered(order)) is not None:
             return first
         trace_parent = telemetry.trace_parent()
+        sampled = await self._database.read(lambda tx: _was_sampled(tx, name, revision))
 
         def draft(tx: Transaction, deployment: Deployment) -> Revision:
             target = _restorable(tx, deployment, revision)
@@ -161,7 +164,7 @@ class Rollout:
                 variant=running_variant(deployment, target),
             )
 
-        return await self._wish(name, order, draft)
+        return await self._wish(name, order, draft, sampled=sampled, refusing=False)
 
     async def stop(self, name: DeploymentName, order: Order) -> Wished:
         """Wish that nothing is served any more."""
@@ -215,7 +218,8 @@ class Rollout:
                 header_match=how.header_match,
             )
 
-        return await self._wish(_deployment_of(parent, candidate), order, draft)
+        name, sampled = _deployment_of(parent, candidate), how.serving.sampling is not None
+        return await self._wish(name, order, draft, sampled=sampled)
 
     async def end_beside(self, name: DeploymentName, order: Order, cause: RevisionCause) -> Wished:
         """End the shadow or the preview there is."""
@@ -263,12 +267,19 @@ class Rollout:
         return await self._database.write(lambda tx: once(tx, order.key, Wished, lambda: work(tx)))
 
     async def _wish(
-        self, name: DeploymentName, order: Order, draft: Draft, *, create: bool = False
+        self,
+        name: DeploymentName,
+        order: Order,
+        draft: Draft,
+        *,
+        create: bool = False,
+        sampled: bool = False,
+        refusing: bool = True,
     ) -> Wished:
         """Store a wish, its actor's delegation and its journal entry together."""
         if not create and await self._find(name) is None:
             raise not_found(name)
-        delegation = await self._metadata.delegate(name, credential=order.credential)
+        delegation = await self._delegate(name, order, sampled=sampled, refusing=refusing)
 
         def work(tx: Transaction) -> Wished:
             now = datetime.now(UTC)
@@ -283,6 +294,22 @@ class Rollout:
             return Wished(after, revision.number)
 
         return await self._database.write(lambda tx: once(tx, order.key, Wished, lambda: work(tx)))
+
+    async def _delegate(
+        self, name: DeploymentName, order: Order, *, sampled: bool, refusing: bool
+    ) -> str:
+        """Get a delegation, which may write where samples are taken.
+
+        Who may not write cannot wish for samples; but `refusing` nothing else, such as a rollback,
+        on that account: there will be no samples.
+        """
+        further = (Right.WRITE,) if sampled else ()
+        try:
+            return await self._metadata.delegate(name, *further, credential=order.credential)
+        except ServiceError as error:
+            if refusing or not sampled or error.reason is not Reason.RIGHT_MISSING:
+                raise
+            return await self._metadata.delegate(name, credential=order.credential)
 
     async def _judge(
         self,
@@ -347,6 +374,14 @@ def _wished(deployment: Deployment, revision: Revision, now: datetime) -> Step:
     if revision.cause in (RevisionCause.SHADOW, RevisionCause.PREVIEW):
         return beside.wish(deployment, revision, now)
     return rules.wish(deployment, revision)
+
+
+def _was_sampled(tx: Transaction, name: DeploymentName, revision: int) -> bool:
+    """Say whether the requests of the revision to go back to were sampled."""
+    deployment = store.find_deployment(tx.connection, name)
+    if deployment is None or not deployment.last_revision:
+        return False
+    return _restorable(tx, deployment, revision).serving.sampling is not None
 
 
 def _restorable(tx: Transaction, deployment: Deployment, number: int) -> Revision:

@@ -16,13 +16,14 @@ from modelyard.deployer.v1 import (
     controller_service_pb2_grpc,
     deployment_pb2,
 )
+from modelyard.metadata.v1 import dataset_pb2
 
 from services.common import status
 from services.common.errors import Reason, ServiceError
 from services.common.names import DeploymentName
 from services.common.peers import Peer
 from services.deployer import plan_codec
-from services.deployer.domain import AssignedVariant, Assignment, Report, VariantReport
+from services.deployer.domain import AssignedVariant, Assignment, Report, Sample, VariantReport
 
 # The deployer sends something at least every 15 seconds.
 SILENCE_SECONDS = 45.0
@@ -80,6 +81,17 @@ class ControlPlane:
             self._stub.CreateGrant, request, credential=await self._token()
         )
         return str(answer.grant)
+
+    async def record_sample(self, name: DeploymentName, revision: int, sample: Sample) -> None:
+        """Send sampled requests, summed up."""
+        version = dataset_pb2.DatasetVersion.FromString(sample.columns)
+        version.digest, version.row_count = sample.digest, sample.row_count
+        version.source.start_time.FromDatetime(sample.start_time)
+        version.source.end_time.FromDatetime(sample.end_time)
+        request = controller_service_pb2.RecordSampleRequest(
+            controller=self._controller, deployment=str(name), revision=revision, sample=version
+        )
+        await self._peer.call(self._stub.RecordSample, request, credential=await self._token())
 
     async def _watch(self) -> AsyncIterator[Told]:
         request = controller_service_pb2.WatchAssignmentsRequest(

@@ -18,7 +18,12 @@ from typing import Self
 
 from services.deployer.agent.envoy import ConfigRejectedError, Envoy, EnvoyError
 from services.deployer.agent.envoy_admin import EnvoyUnreachableError
-from services.deployer.agent.model_server import ModelServerError, ModelServerSpec
+from services.deployer.agent.model_server import (
+    SAMPLE_SUFFIX,
+    SAMPLES,
+    ModelServerError,
+    ModelServerSpec,
+)
 from services.deployer.agent.replicas import ReplicaSet
 from services.deployer.agent.routing import (
     PREDICTION_SECONDS,
@@ -249,6 +254,10 @@ class DataPlane:
         """Return the last log lines of a running variant."""
         running = self._environments[key.environment].running.get(key)
         return [] if running is None else running.servers.tail(count)
+
+    def sample_files(self, key: VariantKey) -> list[Path]:
+        """Return the samples that a variant's model servers wrote, oldest first."""
+        return sorted(self._server_folder(key).glob(f"*/{SAMPLES}/*{SAMPLE_SUFFIX}"))
 
     async def next_failure(self) -> VariantFailure:
         """Wait for a variant that dies by itself; requests no longer go to it."""

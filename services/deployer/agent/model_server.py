@@ -14,10 +14,13 @@ from typing import Self
 
 from services.deployer.agent.child import Child
 from services.deployer.agent.resources import Resources
-from services.deployer.plans import ServingSpec
+from services.deployer.plans import Sampling, ServingSpec
 
 HOST = "127.0.0.1"
 EXAMPLE_FILE = "example.json"
+SAMPLES = "samples"
+SAMPLE_SUFFIX = ".json"
+"""Where a model server writes samples of its requests, each file whole at once."""
 STOP_SECONDS = 12.0  # the model server itself drains for at most 10
 _POLL_SECONDS = 0.02
 _TAIL_LINES = 20
@@ -92,6 +95,7 @@ class ModelServerProcess:
         arguments += ["--bundle", str(spec.bundle), "--name", spec.model]
         arguments += ["--version", spec.version, "--http-port", "0", "--grpc-port", "0"]
         arguments += ["--ports-file", str(folder / "ports.json"), *_limits(spec.serving)]
+        arguments += _sampling(spec.serving.sampling, folder / SAMPLES)
         environment = {key: os.environ[key] for key in _PASSED_ON if key in os.environ}
         environment |= {"HOME": str(folder), "PYTHONUNBUFFERED": "1", **resources.variables()}
         log = folder / "server.log"
@@ -192,6 +196,13 @@ def _limits(serving: ServingSpec) -> list[str]:
         "--queue": serving.queue_size,
     }
     return [part for option, value in wanted.items() if value for part in (option, str(value))]
+
+
+def _sampling(sampling: Sampling | None, folder: Path) -> list[str]:
+    if sampling is None:
+        return []
+    options = ["--samples", str(folder), "--sample-share", str(sampling.share)]
+    return [*options, "--sample-rate", str(sampling.rows_per_second)]
 
 
 def _prepare(folder: Path) -> Path:

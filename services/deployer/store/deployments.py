@@ -141,6 +141,18 @@ def find_revision(connection: Connection, name: DeploymentName, number: int) -> 
     return None if row is None else _revision(row)
 
 
+def save_sample(connection: Connection, name: DeploymentName, number: int, sample: str) -> None:
+    """Note the newest dataset version of what a variant answered, with all who have it."""
+    connection.execute(
+        REVISIONS.update()
+        .where(
+            REVISIONS.c.deployment == str(name),
+            sa.or_(REVISIONS.c.number == number, REVISIONS.c.variant == number),
+        )
+        .values(sample=sample)
+    )
+
+
 def list_revisions(
     connection: Connection, name: DeploymentName, *, before: int | None, limit: int
 ) -> list[Revision]:
@@ -262,6 +274,7 @@ def _revision_row(revision: Revision) -> dict[str, Any]:
         "serving": msgspec.msgpack.encode(revision.serving),
         "mirror_percent": revision.mirror_percent,
         "header_match": _packed(revision.header_match),
+        "sample": revision.sample,
         "variant": revision.variant,
         "running": revision.running,
         "trace_parent": revision.trace_parent,
@@ -291,6 +304,7 @@ def _revision(row: Any) -> Revision:
         serving=msgspec.msgpack.decode(row.serving, type=ServingSpec),
         mirror_percent=row.mirror_percent,
         header_match=_header_match(row.header_match),
+        sample=row.sample,
         variant=row.variant,
     )
 

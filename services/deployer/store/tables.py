@@ -74,6 +74,8 @@ REVISIONS = sa.Table(
     sa.Column("serving", sa.LargeBinary, nullable=False),
     sa.Column("mirror_percent", sa.BigInteger, nullable=False),
     sa.Column("header_match", sa.LargeBinary),
+    # The newest dataset version of its sampled requests; written by itself, never with the rest.
+    sa.Column("sample", sa.Text, nullable=False),
     # Whose running variant it takes up again; 0: it has its own.
     sa.Column("variant", sa.BigInteger, nullable=False),
     sa.Column("running", sa.Boolean, nullable=False),

@@ -24,6 +24,8 @@ class Yard:
 
     ada: Person
     bob: Person
+    dora: Person
+    """May deploy, and not write."""
     reader: Person
     controller: ScriptedController
 
@@ -75,6 +77,7 @@ def start(database_url: str, metadata_port: int, tmp_path: Path) -> Start:
             yield Yard(
                 Person(channel, "ada"),
                 Person(channel, "bob"),
+                Person(channel, "dora"),
                 Person(channel, "reader"),
                 ScriptedController(channel, "agent"),
             )

@@ -10,6 +10,9 @@ from typing import Any
 
 from modelyard.common.v1 import access_pb2
 from modelyard.metadata.v1 import (
+    dataset_pb2,
+    dataset_service_pb2,
+    dataset_service_pb2_grpc,
     lineage_service_pb2,
     lineage_service_pb2_grpc,
     model_pb2,
@@ -33,6 +36,7 @@ EVERYTHING = frozenset({Right.READ, Right.WRITE, Right.DEPLOY, Right.ADMIN})
 IDENTITIES = {
     "ada": Identity("user:ada", "ada", {"p": EVERYTHING}),
     "bob": Identity("user:bob", "bob", {"p": EVERYTHING}),
+    "dora": Identity("user:dora", "dora", {"p": frozenset({Right.READ, Right.DEPLOY})}),
     "reader": Identity("user:reader", "reader", {"p": frozenset({Right.READ})}),
     "agent": Identity("service:agent", "agent", {}, frozenset({Right.CONTROL})),
     "deployer": Identity("service:deployer", "deployer", {}, frozenset({Right.DELEGATE})),
@@ -50,6 +54,8 @@ class Registry:
     uses: set[tuple[str, str]] = field(default_factory=set)
     lost: set[str] = field(default_factory=set)
     """Principals that lost their rights."""
+    samples: dict[str, dataset_pb2.DatasetVersion] = field(default_factory=dict)
+    """Dataset versions by digest."""
     suspended: set[str] = field(default_factory=set)
     """Principals whose delegations are no longer renewed."""
 
@@ -104,7 +110,11 @@ class Projects(project_service_pb2_grpc.ProjectServiceServicer):
         return project_service_pb2.GetProjectResponse()
 
     async def IssueDelegation(self, request: Any, context: Any) -> Any:
-        delegation = f"delegation:{current_call().caller.credential}"
+        caller = current_call().caller
+        for right in request.rights:
+            if right not in _numbers(caller.project_rights.get("p", frozenset())):
+                raise right_missing(Right(access_pb2.Right.Name(right).removeprefix("RIGHT_")))
+        delegation = f"delegation:{caller.credential}"
         return project_service_pb2.IssueDelegationResponse(delegation=delegation)
 
     async def RenewDelegation(self, request: Any, context: Any) -> Any:
@@ -150,6 +160,18 @@ class Lineage(lineage_service_pb2_grpc.LineageServiceServicer):
         return lineage_service_pb2.EndVersionUseResponse(version_use=use)
 
 
+class Datasets(dataset_service_pb2_grpc.DatasetServiceServicer):
+    def __init__(self, registry: Registry) -> None:
+        self._registry = registry
+
+    async def CreateDatasetVersion(self, request: Any, context: Any) -> Any:
+        assert current_call().caller.credential.startswith("delegation:")
+        samples, given = self._registry.samples, request.dataset_version
+        given.name = f"{request.parent}/versions/{len(samples) + 1}"
+        found = samples.setdefault(given.digest, given)
+        return dataset_service_pb2.CreateDatasetVersionResponse(dataset_version=found)
+
+
 def _numbers(rights: frozenset[Right]) -> list[access_pb2.Right.ValueType]:
     return [access_pb2.Right.Value(f"RIGHT_{right}") for right in rights]
 
@@ -162,6 +184,7 @@ async def serving(registry: Registry) -> AsyncIterator[int]:
     server.add(project_service_pb2_grpc.add_ProjectServiceServicer_to_server, Projects(registry))
     server.add(model_service_pb2_grpc.add_ModelServiceServicer_to_server, Models(registry))
     server.add(lineage_service_pb2_grpc.add_LineageServiceServicer_to_server, Lineage(registry))
+    server.add(dataset_service_pb2_grpc.add_DatasetServiceServicer_to_server, Datasets(registry))
     try:
         yield await server.start()
     finally:

@@ -23,6 +23,7 @@ from modelyard.deployer.v1 import (
     environment_service_pb2_grpc,
     rollout_pb2,
 )
+from modelyard.metadata.v1 import dataset_pb2
 
 from services.common import status
 from services.common.auth import CachingAuthenticator
@@ -225,6 +226,20 @@ class ScriptedController:
             controller=controller, status=report, address="127.0.0.1:7080"
         )
         await self._stub.ReportStatus(request, metadata=self._metadata, timeout=10)
+
+    async def sample(
+        self, revision: int, digest: str, *, rows: int = 10, controller: str = "scripted"
+    ) -> str:
+        """Send sampled requests; return the dataset version."""
+        sample = dataset_pb2.DatasetVersion(digest=digest, row_count=rows)
+        sample.schema.add(name="x", type="float64")
+        sample.source.start_time.FromSeconds(1_000)
+        sample.source.end_time.FromSeconds(2_000)
+        request = controller_service_pb2.RecordSampleRequest(
+            controller=controller, deployment=DEPLOYMENT, revision=revision, sample=sample
+        )
+        answer = await self._stub.RecordSample(request, metadata=self._metadata, timeout=10)
+        return str(answer.dataset_version)
 
     async def grant(self, artifact: str) -> Any:
         request = controller_service_pb2.CreateGrantRequest(

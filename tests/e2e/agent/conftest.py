@@ -12,10 +12,12 @@ from importlib.metadata import version as version_of
 from pathlib import Path
 from typing import Any
 
+import grpc
 import pytest
 from modelyard import Client
 from modelyard.bundle import LOCK_FILE
 from modelyard.errors import ModelyardError
+from modelyard.metadata.v1 import run_service_pb2, run_service_pb2_grpc
 from modelyard.packing.writer import write_built
 
 from services.suite.children import Layout, children
@@ -79,6 +81,7 @@ class Site:
         fails: bool = False,
         seconds: float = 0.0,
         other_lock: bytes = b"",
+        run: str = "",
     ) -> Any:
         """Push a bundle that multiplies by a factor, and register it as a version.
 
@@ -95,7 +98,24 @@ class Site:
         with self.client() as client:
             artifact = client.artifacts.push(bundle)
             digest = hashlib.sha256(LOCK).hexdigest()
-            return client.versions.create(model, artifact.name, environment_digest=digest)
+            return client.versions.create(
+                model, artifact.name, environment_digest=digest, run=run or None
+            )
+
+
+def run_on(site: Site, model: str, dataset_version: str) -> str:
+    """Have a run that used a dataset version for training; return its name."""
+    with site.client() as client:
+        run = client.runs.create(model).name
+    request = run_service_pb2.IngestRunDataRequest(run=run, writer="test", end_sequence=1)
+    request.datasets.add(role="train", dataset_version=dataset_version)
+    token = site.layout.admin_token.read_text().strip()
+    with grpc.insecure_channel(site.layout.address) as channel:
+        stub = run_service_pb2_grpc.RunServiceStub(channel)
+        metadata = (("authorization", f"Bearer {token}"),)
+        answers = stub.IngestRunData(iter([request]), metadata=metadata, timeout=START_SECONDS)
+        assert [answer.acknowledged_sequence for answer in answers] == [1]
+    return run
 
 
 @pytest.fixture(scope="session")

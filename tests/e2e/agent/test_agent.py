@@ -7,17 +7,19 @@ import threading
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import psutil
 import pytest
-from modelyard import Analysis
+from modelyard import Analysis, Sampling, Serving
 from modelyard.deployer.v1 import deployment_pb2
+from modelyard.errors import FailedPreconditionError
 
-from tests.e2e.agent.conftest import Site
+from services.deployer.agent.profiling import profile
+from tests.e2e.agent.conftest import Site, run_on
 
 LIVE = deployment_pb2.DEPLOYMENT_STATE_LIVE
 FAILED = deployment_pb2.DEPLOYMENT_STATE_FAILED
@@ -25,9 +27,9 @@ ENVIRONMENT = "production"
 PATIENCE = 90.0
 
 
-def predict(site: Site, model: str, **headers: str) -> float:
-    """Ask for 1 times the factor, over a connection of its own, without a second try."""
-    body = {"inputs": [{"name": "x", "datatype": "FP64", "shape": [1], "data": [1.0]}]}
+def predict(site: Site, model: str, *, x: float = 1.0, **headers: str) -> float:
+    """Ask for x times the factor, over a connection of its own, without a second try."""
+    body = {"inputs": [{"name": "x", "datatype": "FP64", "shape": [1], "data": [x]}]}
     request = urllib.request.Request(
         f"http://127.0.0.1:{site.layout.inference_port}/v2/models/{model}/infer",
         data=json.dumps(body).encode(),
@@ -120,6 +122,13 @@ def test_swap_under_load_and_back(site: Site, tmp_path: Path) -> None:
     assert set(load.answers) == {1.0, 2.0}
     assert len(load.answers) > 50
     assert predict(site, "swap") == 1
+    with site.client() as client:
+        header = ("variant", "new")
+        client.deployments.preview(second.name, environment=ENVIRONMENT, header=header)
+        until(lambda: predict(site, "swap", variant="new") == 2)
+        assert predict(site, "swap") == predict(site, "swap", variant="old") == 1
+        client.deployments.stop_preview("swap", environment=ENVIRONMENT)
+        until(lambda: predict(site, "swap", variant="new") == 1)
 
 
 def test_a_canary_is_judged_by_what_the_proxy_counts(site: Site, tmp_path: Path) -> None:
@@ -155,15 +164,41 @@ def test_a_canary_is_judged_by_what_the_proxy_counts(site: Site, tmp_path: Path)
     assert predict(site, "canary") == 2
 
 
-def test_a_preview_answers_who_asks_for_it(site: Site, tmp_path: Path) -> None:
-    deploy(site, "shown", site.register(tmp_path, "shown", 1).name)
-    new = site.register(tmp_path, "shown", 2).name
+def test_sampled_requests_show_their_drift(site: Site, tmp_path: Path) -> None:
     with site.client() as client:
-        client.deployments.preview(new, environment=ENVIRONMENT, header=("variant", "new"))
-        until(lambda: predict(site, "shown", variant="new") == 2)
-        assert predict(site, "shown") == predict(site, "shown", variant="old") == 1
-        client.deployments.stop_preview("shown", environment=ENVIRONMENT)
-        until(lambda: predict(site, "shown", variant="new") == 1)
+        numbers = [float(number % 20) for number in range(200)]
+        columns = [profile("x", "float64", numbers, len(numbers))]
+        trained_on = client.datasets.create_version(
+            "sampled-train", "1" * 64, schema=columns, row_count=len(numbers)
+        )
+        run = run_on(site, "sampled", trained_on.name)
+        version = site.register(tmp_path, "sampled", 3, run=run).name
+        serving = Serving(sampling=Sampling(1.0, rows=100, max_rows_per_second=1_000))
+        client.deployments.deploy(version, environment=ENVIRONMENT, serving=serving)
+        client.deployments.wait("sampled", environment=ENVIRONMENT, timeout=PATIENCE)
+        with pytest.raises(FailedPreconditionError, match="were sampled yet"):
+            client.deployments.drift("sampled", environment=ENVIRONMENT)
+
+        def drifted(xs: Iterable[float]) -> dict[str, bool]:
+            """Ask so often that there is another sample, and say which columns drifted."""
+            before = sample()
+            for x in xs:
+                assert predict(site, "sampled", x=x) == 3 * x
+            until(lambda: sample() != before)
+            found = client.deployments.drift("sampled", environment=ENVIRONMENT)
+            assert (found.base, found.other) == (trained_on.name, sample())
+            assert [change.column for change in found.schema_changes] == ["output.y"]
+            return {column.column: column.drifted for column in found.columns}
+
+        def sample() -> str:
+            return client.deployments.get("sampled", environment=ENVIRONMENT).revisions[0].sample
+
+        assert drifted(numbers[:100]) == {"x": False}
+        assert drifted([number + 15 for number in numbers[:110]]) == {"x": True}
+        sampled = client.datasets.get_version(sample())
+    assert sampled.name.split("/")[3] == "sampled-production-requests"
+    assert sampled.row_count == 100
+    assert version in sampled.source.query
 
 
 def test_live_traffic_outlives_the_services(site: Site, tmp_path: Path) -> None:

@@ -52,6 +52,37 @@ class Analysis:
 
 
 @dataclass(frozen=True)
+class Sampling:
+    """Which requests become rows of the dataset `{model}-{environment}-requests`.
+
+    Of a request its inputs and outputs are taken where they are numbers, truth values or text in
+    tensors of one or two dimensions. They are summed up to profiles; the rows are not kept.
+
+    Attributes:
+        share: Of the requests, more than 0 and at most 1.
+        max_rows_per_second: Of each model server; 0: 100.
+        rows: How many make a dataset version; 0: 1,000.
+        interval: Seconds after which fewer rows make one; None: 15 minutes.
+    """
+
+    share: float
+    max_rows_per_second: int = 0
+    rows: int = 0
+    interval: float | None = None
+
+    def to_proto(self) -> rollout_pb2.Sampling:
+        """Return it as the API has it."""
+        from modelyard.deployer.v1 import rollout_pb2  # noqa: PLC0415 - grpc waits for its use
+
+        return rollout_pb2.Sampling(
+            share=self.share,
+            max_rows_per_second=self.max_rows_per_second,
+            rows_per_version=self.rows,
+            interval=None if self.interval is None else duration(self.interval),
+        )
+
+
+@dataclass(frozen=True)
 class Serving:
     """How a version is served; 0: the agent's default.
 
@@ -63,6 +94,7 @@ class Serving:
         cpu: Cores of each model server.
         memory_bytes: Memory of each model server.
         timeout: How long one prediction may take, in seconds.
+        sampling: Which requests become rows of a dataset; None: none.
     """
 
     replicas: int = 1
@@ -72,6 +104,7 @@ class Serving:
     cpu: float = 0.0
     memory_bytes: int = 0
     timeout: float = 0.0
+    sampling: Sampling | None = None
 
     def to_proto(self) -> rollout_pb2.ServingSpec:
         """Return it as the API has it."""
@@ -85,6 +118,7 @@ class Serving:
             cpu_cores=self.cpu,
             memory_bytes=self.memory_bytes,
             timeout=duration(self.timeout) if self.timeout else None,
+            sampling=None if self.sampling is None else self.sampling.to_proto(),
         )
 
 

@@ -7,10 +7,17 @@ from typing import TypeVar
 
 from modelyard._binding import AsyncGroup, Group, SyncGroup, flow, followed, paged, unary
 from modelyard._calls import Call, Flow, Pages, ask, call, new_request_id, pages
-from modelyard._names import Ref
+from modelyard._names import Ref, project_of
 from modelyard._resume import Follow
 from modelyard.deployer.v1 import deployment_pb2, environment_pb2, rollout_pb2
 from modelyard.deployer.v1 import deployment_service_pb2 as service
+from modelyard.errors import FailedPreconditionError
+from modelyard.metadata.v1 import (
+    dataset_difference_pb2,
+    dataset_service_pb2,
+    model_service_pb2,
+    run_service_pb2,
+)
 from modelyard.rollouts import Analysis, Serving, make_plan
 
 T = TypeVar("T")
@@ -238,6 +245,42 @@ class _Deployments(Group):
         """Get the deployment of a model in an environment."""
         return _get(self._names.deployment(model, environment))
 
+    @flow
+    def drift(
+        self,
+        model: Ref,
+        *,
+        environment: Ref | None = None,
+        base: Ref | None = None,
+        role: str = "train",
+    ) -> Flow[dataset_difference_pb2.DatasetDifference]:
+        """Hold the requests that were sampled of the live version against its training data.
+
+        Args:
+            model: Which model's deployment.
+            environment: Where.
+            base: A dataset version to hold them against, `prices/3` in short, instead of the one
+                that the run of the live version used.
+            role: As what that run used it.
+
+        Raises:
+            FailedPreconditionError: No requests were sampled yet, or the version has no such data.
+        """
+        deployment = yield from ask(_get(self._names.deployment(model, environment)))
+        live = next((r for r in deployment.revisions if r.number == deployment.live_revision), None)
+        if live is None or not live.sample:
+            problem = f"no requests of what is live in {deployment.name} were sampled yet"
+            raise FailedPreconditionError(problem, reason="WRONG_STATE")
+        if base is not None:
+            against = self._names.dataset_version(base)
+        else:
+            against = yield from _data_of(live.version, role)
+        compare = dataset_service_pb2.CompareDatasetsRequest(
+            parent=project_of(against), base=against, other=live.sample
+        )
+        answer = dataset_service_pb2.CompareDatasetsResponse
+        return (yield from ask(call(compare, answer, lambda r: r.difference)))
+
     @paged
     def list(self, *, environment: Ref | None = None) -> Pages[deployment_pb2.Deployment]:
         """List the deployments of an environment, or of all of the project's."""
@@ -296,6 +339,21 @@ class AsyncDeployments(_Deployments, AsyncGroup):
 def _get(name: str) -> Call[deployment_pb2.Deployment]:
     request = service.GetDeploymentRequest(name=name)
     return call(request, service.GetDeploymentResponse, lambda r: r.deployment)
+
+
+def _data_of(version: str, role: str) -> Flow[str]:
+    """Return the dataset version that the run of a version used in a role."""
+    get = model_service_pb2.GetVersionRequest(name=version)
+    run = yield from ask(call(get, model_service_pb2.GetVersionResponse, lambda r: r.version.run))
+    used: Sequence[str] = ()
+    if run:
+        request = run_service_pb2.GetRunRequest(name=run)
+        found = yield from ask(call(request, run_service_pb2.GetRunResponse, lambda r: r.run))
+        used = [use.dataset_version for use in found.datasets if use.role == role]
+    if not used:
+        problem = f"the run of {version} used no data as {role!r}: name a base"
+        raise FailedPreconditionError(problem, reason="WRONG_STATE")
+    return used[0]
 
 
 def _until_settled(

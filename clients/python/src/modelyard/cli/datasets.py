@@ -65,7 +65,7 @@ def register(group: typer.Typer) -> None:
         if as_json():
             show_one(found, {})
         else:
-            _show_difference(found)
+            show_difference(found)
         if fail_on_drift and found.drifted_column_count:
             raise typer.Exit(1)
 
@@ -128,7 +128,8 @@ def _shown(value: str) -> str:
     return short if short.strip() and short.isprintable() else repr(short)
 
 
-def _show_difference(found: DatasetDifference) -> None:
+def show_difference(found: DatasetDifference) -> None:
+    """Show how one dataset version differs from another."""
     if found.same_digest:
         print("the same data")
         return

@@ -8,7 +8,20 @@ import typer
 
 from modelyard.cli import rollouts
 from modelyard.cli.context import client
-from modelyard.cli.deploying import Environment, Reason, Wait, live_version, outcome, show
+from modelyard.cli.deploying import (
+    Cpu,
+    Environment,
+    Memory,
+    Reason,
+    Replicas,
+    Sample,
+    Wait,
+    Workers,
+    live_version,
+    outcome,
+    serving_of,
+    show,
+)
 from modelyard.cli.render import leaf, moment, short_version, show_list, state
 from modelyard.errors import InvalidArgumentError
 
@@ -58,17 +71,16 @@ def deploy(
     keep_warm: Annotated[
         bool, typer.Option(help="Keep what it replaces running, for a quick rollback.")
     ] = False,
-    replicas: Annotated[int, typer.Option(help="How many model servers.")] = 1,
-    workers: Annotated[int, typer.Option(help="Processes of each model server.")] = 1,
-    cpu: Annotated[float, typer.Option(help="Cores of each model server; 0: any.")] = 0.0,
-    memory: Annotated[int, typer.Option(help="Its memory in MiB; 0: any.")] = 0,
+    replicas: Replicas = 1,
+    workers: Workers = 1,
+    cpu: Cpu = 0.0,
+    memory: Memory = 0,
+    sample: Sample = 0.0,
     reason: Reason = "",
     wait: Wait = True,
     check: Annotated[bool, typer.Option(help="Only say how the gates judge it.")] = False,
 ) -> int:
     """Put a version into an environment: start it, shift the requests, drain the old one."""
-    from modelyard.rollouts import Serving  # noqa: PLC0415
-
     connection = client()
     if from_:
         version = _live_in(connection, version, from_)
@@ -88,7 +100,7 @@ def deploy(
         ),
         progress_timeout=progress_timeout,
         keep_warm=keep_warm,
-        serving=Serving(replicas, workers, cpu=cpu, memory_bytes=memory * 1024 * 1024),
+        serving=serving_of(replicas, workers, cpu=cpu, memory=memory, sample=sample),
         reason=reason,
     )
     return outcome(connection, ordered, wait=wait)

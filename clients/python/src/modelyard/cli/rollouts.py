@@ -1,4 +1,4 @@
-"""`modelyard deployments continue|abort|shadow|preview|watch`: a rollout while it goes."""
+"""`modelyard deployments continue|abort|shadow|preview|watch|drift`: a rollout while it goes."""
 
 from __future__ import annotations
 
@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from modelyard.cli.context import as_json, client
+from modelyard.cli.datasets import show_difference
 from modelyard.cli.deploying import Environment, Reason, progress_of, share_of, show
-from modelyard.cli.render import clean, console, json_of, short_version, state
+from modelyard.cli.render import clean, console, json_of, short_version, show_one, state
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -30,6 +31,7 @@ def register(group: typer.Typer) -> None:
     group.command("preview")(preview)
     group.command("unpreview")(unpreview)
     group.command("watch")(watch)
+    group.command("drift")(drift)
 
 
 def resume(model: str, environment: Environment, reason: Reason = "") -> None:
@@ -104,6 +106,23 @@ def watch(
             passed = time.monotonic() - seen
             live.update(_table(now, before, passed), refresh=True)
             before, seen = now, seen + passed
+
+
+def drift(
+    model: str,
+    environment: Environment,
+    base: Annotated[
+        str, typer.Option(help="A dataset version, prices/3; else what the version trained on.")
+    ] = "",
+    fail_on_drift: Annotated[bool, typer.Option(help="Exit with 1 if a column drifted.")] = False,
+) -> int:
+    """Hold the sampled requests of the live version against the data it was trained on."""
+    found = client().deployments.drift(model, environment=environment, base=base or None)
+    if as_json():
+        show_one(found, {})
+    else:
+        show_difference(found)
+    return 1 if fail_on_drift and found.drifted_column_count else 0
 
 
 def _print(deployment: deployment_pb2.Deployment, *, once: bool) -> None:

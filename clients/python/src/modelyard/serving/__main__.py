@@ -13,6 +13,7 @@ from modelyard.serving import logs
 from modelyard.serving.gate import Gate
 from modelyard.serving.metrics import Metrics
 from modelyard.serving.pool import Pool
+from modelyard.serving.sampling import Sampler, SamplingPlan
 from modelyard.serving.server import Address, serve, stop_signal
 from modelyard.serving.starting import FAILED, LoadFailedError, Target, start_engine
 from modelyard.serving.threads import Threads
@@ -33,7 +34,9 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 async def _serve_by_threads(runner: Threads, options: argparse.Namespace) -> int:
-    gate = Gate(runner, Metrics(), queue=options.queue)
+    metrics = Metrics()
+    sampler = _sampler(options, metrics)
+    gate = Gate(runner, metrics, queue=options.queue, sampler=sampler)
     await serve(gate, _address(options), stop_signal(), ports_file=options.ports_file)
     return 0
 
@@ -55,11 +58,19 @@ async def _serve_by_workers(target: Target, options: argparse.Namespace) -> int:
             opening.cancel()
             return 0
         await opening
-        gate = Gate(pool, metrics, queue=options.queue * workers)
+        sampler = _sampler(options, metrics)
+        gate = Gate(pool, metrics, queue=options.queue * workers, sampler=sampler)
         await serve(gate, _address(options), stop, ports_file=options.ports_file)
     finally:
         pool.close()
     return FAILED if dead.is_set() else 0
+
+
+def _sampler(options: argparse.Namespace, metrics: Metrics) -> Sampler | None:
+    if options.samples is None:
+        return None
+    plan = SamplingPlan(options.samples, options.sample_share, options.sample_rate)
+    return Sampler(plan, on_dropped=metrics.count_dropped_sample)
 
 
 def _address(options: argparse.Namespace) -> Address:
@@ -90,6 +101,9 @@ def _parser() -> argparse.ArgumentParser:
         "--concurrency", type=_positive, default=1, help="predictions at once in each"
     )
     parser.add_argument("--queue", type=int, default=64, help="requests that may wait for each")
+    parser.add_argument("--samples", type=Path, help="the folder that samples are written to")
+    parser.add_argument("--sample-share", type=float, default=1.0, help="of the requests")
+    parser.add_argument("--sample-rate", type=float, default=100.0, help="rows a second at most")
     return parser
 
 

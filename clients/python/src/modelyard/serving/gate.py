@@ -13,6 +13,7 @@ from typing import Protocol
 from modelyard.serving.domain import Description, Refusal, ServingError
 from modelyard.serving.jobs import Job, Outcome, Result
 from modelyard.serving.metrics import Metrics
+from modelyard.serving.sampling import Sampler
 
 
 class Ticket:
@@ -67,12 +68,15 @@ class Runner(Protocol):
 class Gate:
     """Lets requests through to a runner, as many as may be in hand."""
 
-    def __init__(self, runner: Runner, metrics: Metrics, *, queue: int) -> None:
+    def __init__(
+        self, runner: Runner, metrics: Metrics, *, queue: int, sampler: Sampler | None = None
+    ) -> None:
         """Let `queue` requests wait beyond those that the runner does at once."""
         self.description = runner.description
         self.metrics = metrics
         metrics.watch(self.description, lambda: min(self._held, runner.places), self._waiting)
         self._runner = runner
+        self._sampler = sampler
         self._limit = runner.places + queue
         self._held = 0
         self._is_draining = False
@@ -93,6 +97,8 @@ class Gate:
         self.metrics.count(job.protocol, outcome, time.perf_counter() - start)
         if isinstance(outcome, ServingError):
             raise outcome
+        if self._sampler is not None:
+            self._sampler.offer(job, outcome)
         return outcome
 
     def leave(self) -> None:
@@ -106,6 +112,8 @@ class Gate:
     def close(self) -> None:
         """Begin nothing more."""
         self._runner.close()
+        if self._sampler is not None:
+            self._sampler.close()
 
     async def _outcome(self, job: Job) -> Outcome:
         if self._held >= self._limit:

@@ -70,6 +70,15 @@ def encode(
     return message
 
 
+def decode_answer(message: pb.ModelInferResponse) -> dict[str, Tensor]:
+    """Read the outputs of an answer."""
+    raw = message.raw_output_contents
+    return {
+        tensor.name: Tensor(_array(tensor, raw[index] if raw else None))
+        for index, tensor in enumerate(message.outputs)
+    }
+
+
 def describe(description: Description) -> pb.ModelMetadataResponse:
     """Make the message that describes the model."""
     return pb.ModelMetadataResponse(
@@ -87,7 +96,10 @@ def _describe_tensor(tensor: TensorDescription) -> pb.ModelMetadataResponse.Tens
     )
 
 
-def _array(tensor: pb.ModelInferRequest.InferInputTensor, raw: bytes | None) -> Array:
+_AnyTensor = pb.ModelInferRequest.InferInputTensor | pb.ModelInferResponse.InferOutputTensor
+
+
+def _array(tensor: _AnyTensor, raw: bytes | None) -> Array:
     try:
         shape = tensors.check_shape(tensor.shape)
         if raw is None:
@@ -99,7 +111,7 @@ def _array(tensor: pb.ModelInferRequest.InferInputTensor, raw: bytes | None) -> 
         raise invalid(f"input {tensor.name!r}: {error}") from None
 
 
-def _elements(tensor: pb.ModelInferRequest.InferInputTensor) -> Sequence[Any]:
+def _elements(tensor: _AnyTensor) -> Sequence[Any]:
     tensors.dtype_of(tensor.datatype)
     field = _FIELDS.get(tensor.datatype)
     if field is None:

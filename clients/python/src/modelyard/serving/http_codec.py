@@ -71,6 +71,14 @@ def encode(
     return b"".join([head, *parts]), len(head) if any(form.is_raw(n) for n in outputs) else None
 
 
+def decode_answer(body: bytes, json_length: int | None) -> dict[str, Tensor]:
+    """Read the outputs of an answer; those with what JSON cannot say (NaN, ±∞) are left out."""
+    end = len(body) if json_length is None else json_length
+    given = _objects(_object(_json(memoryview(body)[:end]), "the answer"), "outputs")
+    sayable = [tensor for tensor in given if None not in tensor.get("data", ())]
+    return _inputs(sayable, memoryview(body)[end:]) if sayable else {}
+
+
 def dump(document: Mapping[str, Any]) -> bytes:
     """Return a document as JSON."""
     return orjson.dumps(document, option=orjson.OPT_SERIALIZE_NUMPY)

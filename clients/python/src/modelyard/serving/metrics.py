@@ -38,6 +38,12 @@ class Metrics:
             f"{_PREFIX}worker_restarts", "Workers that died and were replaced.", registry=registry
         )
 
+        self._dropped = Counter(
+            f"{_PREFIX}samples_dropped",
+            "Requests that were to be samples and are none: too many or too large.",
+            registry=registry,
+        )
+
     def watch(
         self, served: Description, running: Callable[[], int], waiting: Callable[[], int]
     ) -> None:
@@ -67,6 +73,10 @@ class Metrics:
     def count_restart(self) -> None:
         """Count a worker that was replaced."""
         self._restarts.inc()
+
+    def count_dropped_sample(self) -> None:
+        """Count a request that was to be a sample and is none."""
+        self._dropped.inc()
 
     def text(self) -> bytes:
         """Return all of it in Prometheus' text format."""

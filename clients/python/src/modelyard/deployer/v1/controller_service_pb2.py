@@ -25,9 +25,10 @@ _sym_db = _symbol_database.Default()
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 from modelyard.common.v1 import access_pb2 as modelyard_dot_common_dot_v1_dot_access__pb2
 from modelyard.deployer.v1 import assignment_pb2 as modelyard_dot_deployer_dot_v1_dot_assignment__pb2
+from modelyard.metadata.v1 import dataset_pb2 as modelyard_dot_metadata_dot_v1_dot_dataset__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n.modelyard/deployer/v1/controller_service.proto\x12\x15modelyard.deployer.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a modelyard/common/v1/access.proto\x1a&modelyard/deployer/v1/assignment.proto\"R\n\x17WatchAssignmentsRequest\x12\x13\n\x0b\x65nvironment\x18\x01 \x01(\t\x12\x0e\n\x06\x63ursor\x18\x02 \x01(\t\x12\x12\n\ncontroller\x18\x03 \x01(\t\"t\n\x18WatchAssignmentsResponse\x12\x36\n\x0b\x61ssignments\x18\x01 \x03(\x0b\x32!.modelyard.deployer.v1.Assignment\x12\x0e\n\x06\x63ursor\x18\x02 \x01(\t\x12\x10\n\x08\x63omplete\x18\x03 \x01(\x08\"s\n\x13ReportStatusRequest\x12\x12\n\ncontroller\x18\x01 \x01(\t\x12\x37\n\x06status\x18\x02 \x01(\x0b\x32\'.modelyard.deployer.v1.AssignmentStatus\x12\x0f\n\x07\x61\x64\x64ress\x18\x03 \x01(\t\"\x16\n\x14ReportStatusResponse\":\n\x12\x43reateGrantRequest\x12\x12\n\ndeployment\x18\x01 \x01(\t\x12\x10\n\x08\x61rtifact\x18\x02 \x01(\t\"U\n\x13\x43reateGrantResponse\x12\r\n\x05grant\x18\x01 \x01(\t\x12/\n\x0b\x65xpire_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp2\xf1\x02\n\x11\x43ontrollerService\x12}\n\x10WatchAssignments\x12..modelyard.deployer.v1.WatchAssignmentsRequest\x1a/.modelyard.deployer.v1.WatchAssignmentsResponse\"\x06\x8a\xb5\x18\x02\x08\x08\x30\x01\x12o\n\x0cReportStatus\x12*.modelyard.deployer.v1.ReportStatusRequest\x1a+.modelyard.deployer.v1.ReportStatusResponse\"\x06\x8a\xb5\x18\x02\x08\x08\x12l\n\x0b\x43reateGrant\x12).modelyard.deployer.v1.CreateGrantRequest\x1a*.modelyard.deployer.v1.CreateGrantResponse\"\x06\x8a\xb5\x18\x02\x08\x08\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n.modelyard/deployer/v1/controller_service.proto\x12\x15modelyard.deployer.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a modelyard/common/v1/access.proto\x1a&modelyard/deployer/v1/assignment.proto\x1a#modelyard/metadata/v1/dataset.proto\"R\n\x17WatchAssignmentsRequest\x12\x13\n\x0b\x65nvironment\x18\x01 \x01(\t\x12\x0e\n\x06\x63ursor\x18\x02 \x01(\t\x12\x12\n\ncontroller\x18\x03 \x01(\t\"t\n\x18WatchAssignmentsResponse\x12\x36\n\x0b\x61ssignments\x18\x01 \x03(\x0b\x32!.modelyard.deployer.v1.Assignment\x12\x0e\n\x06\x63ursor\x18\x02 \x01(\t\x12\x10\n\x08\x63omplete\x18\x03 \x01(\x08\"s\n\x13ReportStatusRequest\x12\x12\n\ncontroller\x18\x01 \x01(\t\x12\x37\n\x06status\x18\x02 \x01(\x0b\x32\'.modelyard.deployer.v1.AssignmentStatus\x12\x0f\n\x07\x61\x64\x64ress\x18\x03 \x01(\t\"\x16\n\x14ReportStatusResponse\":\n\x12\x43reateGrantRequest\x12\x12\n\ndeployment\x18\x01 \x01(\t\x12\x10\n\x08\x61rtifact\x18\x02 \x01(\t\"U\n\x13\x43reateGrantResponse\x12\r\n\x05grant\x18\x01 \x01(\t\x12/\n\x0b\x65xpire_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\x86\x01\n\x13RecordSampleRequest\x12\x12\n\ncontroller\x18\x01 \x01(\t\x12\x12\n\ndeployment\x18\x02 \x01(\t\x12\x10\n\x08revision\x18\x03 \x01(\x03\x12\x35\n\x06sample\x18\x04 \x01(\x0b\x32%.modelyard.metadata.v1.DatasetVersion\"/\n\x14RecordSampleResponse\x12\x17\n\x0f\x64\x61taset_version\x18\x01 \x01(\t2\xe2\x03\n\x11\x43ontrollerService\x12}\n\x10WatchAssignments\x12..modelyard.deployer.v1.WatchAssignmentsRequest\x1a/.modelyard.deployer.v1.WatchAssignmentsResponse\"\x06\x8a\xb5\x18\x02\x08\x08\x30\x01\x12o\n\x0cReportStatus\x12*.modelyard.deployer.v1.ReportStatusRequest\x1a+.modelyard.deployer.v1.ReportStatusResponse\"\x06\x8a\xb5\x18\x02\x08\x08\x12l\n\x0b\x43reateGrant\x12).modelyard.deployer.v1.CreateGrantRequest\x1a*.modelyard.deployer.v1.CreateGrantResponse\"\x06\x8a\xb5\x18\x02\x08\x08\x12o\n\x0cRecordSample\x12*.modelyard.deployer.v1.RecordSampleRequest\x1a+.modelyard.deployer.v1.RecordSampleResponse\"\x06\x8a\xb5\x18\x02\x08\x08\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -40,18 +41,24 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_CONTROLLERSERVICE'].methods_by_name['ReportStatus']._serialized_options = b'\212\265\030\002\010\010'
   _globals['_CONTROLLERSERVICE'].methods_by_name['CreateGrant']._loaded_options = None
   _globals['_CONTROLLERSERVICE'].methods_by_name['CreateGrant']._serialized_options = b'\212\265\030\002\010\010'
-  _globals['_WATCHASSIGNMENTSREQUEST']._serialized_start=180
-  _globals['_WATCHASSIGNMENTSREQUEST']._serialized_end=262
-  _globals['_WATCHASSIGNMENTSRESPONSE']._serialized_start=264
-  _globals['_WATCHASSIGNMENTSRESPONSE']._serialized_end=380
-  _globals['_REPORTSTATUSREQUEST']._serialized_start=382
-  _globals['_REPORTSTATUSREQUEST']._serialized_end=497
-  _globals['_REPORTSTATUSRESPONSE']._serialized_start=499
-  _globals['_REPORTSTATUSRESPONSE']._serialized_end=521
-  _globals['_CREATEGRANTREQUEST']._serialized_start=523
-  _globals['_CREATEGRANTREQUEST']._serialized_end=581
-  _globals['_CREATEGRANTRESPONSE']._serialized_start=583
-  _globals['_CREATEGRANTRESPONSE']._serialized_end=668
-  _globals['_CONTROLLERSERVICE']._serialized_start=671
-  _globals['_CONTROLLERSERVICE']._serialized_end=1040
+  _globals['_CONTROLLERSERVICE'].methods_by_name['RecordSample']._loaded_options = None
+  _globals['_CONTROLLERSERVICE'].methods_by_name['RecordSample']._serialized_options = b'\212\265\030\002\010\010'
+  _globals['_WATCHASSIGNMENTSREQUEST']._serialized_start=217
+  _globals['_WATCHASSIGNMENTSREQUEST']._serialized_end=299
+  _globals['_WATCHASSIGNMENTSRESPONSE']._serialized_start=301
+  _globals['_WATCHASSIGNMENTSRESPONSE']._serialized_end=417
+  _globals['_REPORTSTATUSREQUEST']._serialized_start=419
+  _globals['_REPORTSTATUSREQUEST']._serialized_end=534
+  _globals['_REPORTSTATUSRESPONSE']._serialized_start=536
+  _globals['_REPORTSTATUSRESPONSE']._serialized_end=558
+  _globals['_CREATEGRANTREQUEST']._serialized_start=560
+  _globals['_CREATEGRANTREQUEST']._serialized_end=618
+  _globals['_CREATEGRANTRESPONSE']._serialized_start=620
+  _globals['_CREATEGRANTRESPONSE']._serialized_end=705
+  _globals['_RECORDSAMPLEREQUEST']._serialized_start=708
+  _globals['_RECORDSAMPLEREQUEST']._serialized_end=842
+  _globals['_RECORDSAMPLERESPONSE']._serialized_start=844
+  _globals['_RECORDSAMPLERESPONSE']._serialized_end=891
+  _globals['_CONTROLLERSERVICE']._serialized_start=894
+  _globals['_CONTROLLERSERVICE']._serialized_end=1376
 # @@protoc_insertion_point(module_scope)

@@ -10,6 +10,7 @@ import google.protobuf.internal.containers
 import google.protobuf.message
 import google.protobuf.timestamp_pb2
 import modelyard.deployer.v1.assignment_pb2
+import modelyard.metadata.v1.dataset_pb2
 import typing
 
 DESCRIPTOR: google.protobuf.descriptor.FileDescriptor
@@ -157,3 +158,56 @@ class CreateGrantResponse(google.protobuf.message.Message):
     def ClearField(self, field_name: typing.Literal["expire_time", b"expire_time", "grant", b"grant"]) -> None: ...
 
 global___CreateGrantResponse = CreateGrantResponse
+
+@typing.final
+class RecordSampleRequest(google.protobuf.message.Message):
+    """RecordSampleRequest carries sampled requests."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    CONTROLLER_FIELD_NUMBER: builtins.int
+    DEPLOYMENT_FIELD_NUMBER: builtins.int
+    REVISION_FIELD_NUMBER: builtins.int
+    SAMPLE_FIELD_NUMBER: builtins.int
+    controller: builtins.str
+    """Required. The controller's own id, at most 63 characters of `[a-z0-9-]`."""
+    deployment: builtins.str
+    """Required. The deployment."""
+    revision: builtins.int
+    """Required. The revision that answered the requests."""
+    @property
+    def sample(self) -> modelyard.metadata.v1.dataset_pb2.DatasetVersion:
+        """Required. Digest, schema with profiles, row count, and of the source from when
+        until when; nothing else of it is looked at.
+        """
+
+    def __init__(
+        self,
+        *,
+        controller: builtins.str = ...,
+        deployment: builtins.str = ...,
+        revision: builtins.int = ...,
+        sample: modelyard.metadata.v1.dataset_pb2.DatasetVersion | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["sample", b"sample"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["controller", b"controller", "deployment", b"deployment", "revision", b"revision", "sample", b"sample"]) -> None: ...
+
+global___RecordSampleRequest = RecordSampleRequest
+
+@typing.final
+class RecordSampleResponse(google.protobuf.message.Message):
+    """RecordSampleResponse names the dataset version."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    DATASET_VERSION_FIELD_NUMBER: builtins.int
+    dataset_version: builtins.str
+    """`projects/{project}/datasets/{dataset}/versions/{version}`."""
+    def __init__(
+        self,
+        *,
+        dataset_version: builtins.str = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["dataset_version", b"dataset_version"]) -> None: ...
+
+global___RecordSampleResponse = RecordSampleResponse

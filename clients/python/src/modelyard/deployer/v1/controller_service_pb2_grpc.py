@@ -51,6 +51,11 @@ class ControllerServiceStub(object):
                 request_serializer=modelyard_dot_deployer_dot_v1_dot_controller__service__pb2.CreateGrantRequest.SerializeToString,
                 response_deserializer=modelyard_dot_deployer_dot_v1_dot_controller__service__pb2.CreateGrantResponse.FromString,
                 _registered_method=True)
+        self.RecordSample = channel.unary_unary(
+                '/modelyard.deployer.v1.ControllerService/RecordSample',
+                request_serializer=modelyard_dot_deployer_dot_v1_dot_controller__service__pb2.RecordSampleRequest.SerializeToString,
+                response_deserializer=modelyard_dot_deployer_dot_v1_dot_controller__service__pb2.RecordSampleResponse.FromString,
+                _registered_method=True)
 
 
 class ControllerServiceServicer(object):
@@ -98,6 +103,20 @@ class ControllerServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def RecordSample(self, request, context):
+        """Register sampled requests of a variant, summed up to profiles, as a version of
+        the dataset `{model}-{environment}-requests`, with the rights of whoever
+        deployed it. The same digest again makes no other version.
+
+        Errors: NOT_FOUND RESOURCE_NOT_FOUND; INVALID_ARGUMENT INVALID_FIELD;
+        FAILED_PRECONDITION WRONG_STATE when the revision is not to be sampled;
+        PERMISSION_DENIED RIGHT_MISSING when who deployed it may not write; ABORTED
+        LEASE_LOST when another controller holds the environment's lease.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_ControllerServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -115,6 +134,11 @@ def add_ControllerServiceServicer_to_server(servicer, server):
                     servicer.CreateGrant,
                     request_deserializer=modelyard_dot_deployer_dot_v1_dot_controller__service__pb2.CreateGrantRequest.FromString,
                     response_serializer=modelyard_dot_deployer_dot_v1_dot_controller__service__pb2.CreateGrantResponse.SerializeToString,
+            ),
+            'RecordSample': grpc.unary_unary_rpc_method_handler(
+                    servicer.RecordSample,
+                    request_deserializer=modelyard_dot_deployer_dot_v1_dot_controller__service__pb2.RecordSampleRequest.FromString,
+                    response_serializer=modelyard_dot_deployer_dot_v1_dot_controller__service__pb2.RecordSampleResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -200,6 +224,33 @@ class ControllerService(object):
             '/modelyard.deployer.v1.ControllerService/CreateGrant',
             modelyard_dot_deployer_dot_v1_dot_controller__service__pb2.CreateGrantRequest.SerializeToString,
             modelyard_dot_deployer_dot_v1_dot_controller__service__pb2.CreateGrantResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RecordSample(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/modelyard.deployer.v1.ControllerService/RecordSample',
+            modelyard_dot_deployer_dot_v1_dot_controller__service__pb2.RecordSampleRequest.SerializeToString,
+            modelyard_dot_deployer_dot_v1_dot_controller__service__pb2.RecordSampleResponse.FromString,
             options,
             channel_credentials,
             insecure,

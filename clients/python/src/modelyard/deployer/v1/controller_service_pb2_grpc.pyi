@@ -63,6 +63,20 @@ class ControllerServiceStub:
     lost the right.
     """
 
+    RecordSample: grpc.UnaryUnaryMultiCallable[
+        modelyard.deployer.v1.controller_service_pb2.RecordSampleRequest,
+        modelyard.deployer.v1.controller_service_pb2.RecordSampleResponse,
+    ]
+    """Register sampled requests of a variant, summed up to profiles, as a version of
+    the dataset `{model}-{environment}-requests`, with the rights of whoever
+    deployed it. The same digest again makes no other version.
+
+    Errors: NOT_FOUND RESOURCE_NOT_FOUND; INVALID_ARGUMENT INVALID_FIELD;
+    FAILED_PRECONDITION WRONG_STATE when the revision is not to be sampled;
+    PERMISSION_DENIED RIGHT_MISSING when who deployed it may not write; ABORTED
+    LEASE_LOST when another controller holds the environment's lease.
+    """
+
 class ControllerServiceAsyncStub:
     """ControllerService is how inference controllers learn what should be live,
     fetch it, and report back. The built-in process target is one of them.
@@ -106,6 +120,20 @@ class ControllerServiceAsyncStub:
     Errors: FAILED_PRECONDITION WRONG_STATE when the artifact is not assigned
     in the environment; PERMISSION_DENIED RIGHT_MISSING when who deployed it
     lost the right.
+    """
+
+    RecordSample: grpc.aio.UnaryUnaryMultiCallable[
+        modelyard.deployer.v1.controller_service_pb2.RecordSampleRequest,
+        modelyard.deployer.v1.controller_service_pb2.RecordSampleResponse,
+    ]
+    """Register sampled requests of a variant, summed up to profiles, as a version of
+    the dataset `{model}-{environment}-requests`, with the rights of whoever
+    deployed it. The same digest again makes no other version.
+
+    Errors: NOT_FOUND RESOURCE_NOT_FOUND; INVALID_ARGUMENT INVALID_FIELD;
+    FAILED_PRECONDITION WRONG_STATE when the revision is not to be sampled;
+    PERMISSION_DENIED RIGHT_MISSING when who deployed it may not write; ABORTED
+    LEASE_LOST when another controller holds the environment's lease.
     """
 
 class ControllerServiceServicer(metaclass=abc.ABCMeta):
@@ -157,6 +185,22 @@ class ControllerServiceServicer(metaclass=abc.ABCMeta):
         Errors: FAILED_PRECONDITION WRONG_STATE when the artifact is not assigned
         in the environment; PERMISSION_DENIED RIGHT_MISSING when who deployed it
         lost the right.
+        """
+
+    @abc.abstractmethod
+    def RecordSample(
+        self,
+        request: modelyard.deployer.v1.controller_service_pb2.RecordSampleRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[modelyard.deployer.v1.controller_service_pb2.RecordSampleResponse, collections.abc.Awaitable[modelyard.deployer.v1.controller_service_pb2.RecordSampleResponse]]:
+        """Register sampled requests of a variant, summed up to profiles, as a version of
+        the dataset `{model}-{environment}-requests`, with the rights of whoever
+        deployed it. The same digest again makes no other version.
+
+        Errors: NOT_FOUND RESOURCE_NOT_FOUND; INVALID_ARGUMENT INVALID_FIELD;
+        FAILED_PRECONDITION WRONG_STATE when the revision is not to be sampled;
+        PERMISSION_DENIED RIGHT_MISSING when who deployed it may not write; ABORTED
+        LEASE_LOST when another controller holds the environment's lease.
         """
 
 def add_ControllerServiceServicer_to_server(servicer: ControllerServiceServicer, server: typing.Union[grpc.Server, grpc.aio.Server]) -> None: ...

@@ -285,6 +285,7 @@ class Revision(google.protobuf.message.Message):
     SERVING_FIELD_NUMBER: builtins.int
     MIRROR_PERCENT_FIELD_NUMBER: builtins.int
     HEADER_MATCH_FIELD_NUMBER: builtins.int
+    SAMPLE_FIELD_NUMBER: builtins.int
     number: builtins.int
     """The number in the deployment, from 1, rising."""
     version: builtins.str
@@ -303,6 +304,10 @@ class Revision(google.protobuf.message.Message):
     """For a rollback, the revision whose version it takes up again."""
     mirror_percent: builtins.int
     """For a shadow, the share of the requests that are copied to it, in percent."""
+    sample: builtins.str
+    """The newest dataset version of its sampled requests,
+    `projects/{project}/datasets/{dataset}/versions/{version}`; may be empty.
+    """
     @property
     def create_time(self) -> google.protobuf.timestamp_pb2.Timestamp:
         """When it was wished."""
@@ -350,9 +355,10 @@ class Revision(google.protobuf.message.Message):
         serving: modelyard.deployer.v1.rollout_pb2.ServingSpec | None = ...,
         mirror_percent: builtins.int = ...,
         header_match: modelyard.deployer.v1.rollout_pb2.HeaderMatch | None = ...,
+        sample: builtins.str = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["create_time", b"create_time", "failure", b"failure", "header_match", b"header_match", "live_time", b"live_time", "plan", b"plan", "serving", b"serving"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["actor", b"actor", "artifact", b"artifact", "cause", b"cause", "create_time", b"create_time", "failure", b"failure", "header_match", b"header_match", "live_time", b"live_time", "mirror_percent", b"mirror_percent", "number", b"number", "outcome", b"outcome", "plan", b"plan", "reason", b"reason", "restored_revision", b"restored_revision", "serving", b"serving", "verdicts", b"verdicts", "version", b"version"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["actor", b"actor", "artifact", b"artifact", "cause", b"cause", "create_time", b"create_time", "failure", b"failure", "header_match", b"header_match", "live_time", b"live_time", "mirror_percent", b"mirror_percent", "number", b"number", "outcome", b"outcome", "plan", b"plan", "reason", b"reason", "restored_revision", b"restored_revision", "sample", b"sample", "serving", b"serving", "verdicts", b"verdicts", "version", b"version"]) -> None: ...
 
 global___Revision = Revision
 

@@ -807,7 +807,8 @@ class DeploymentEvent(google.protobuf.message.Message):
     `VARIANT_READY`, `VARIANT_FAILED`, `TRAFFIC_SHIFTED`, `DRAINING`,
     `DRAINED`, `LIVE`, `FAILED`, `STOPPED`, `STEP_STARTED`, `ANALYSIS_PASSED`,
     `CONTINUE_REQUESTED`, `ABORT_REQUESTED`, `SHADOW_REQUESTED`,
-    `SHADOW_ENDED`, `PREVIEW_REQUESTED`, `PREVIEW_ENDED`.
+    `SHADOW_ENDED`, `PREVIEW_REQUESTED`, `PREVIEW_ENDED`,
+    `SAMPLE_RECORDED`.
     """
     message: builtins.str
     """What happened, for a person."""

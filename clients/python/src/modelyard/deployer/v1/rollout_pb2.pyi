@@ -199,6 +199,7 @@ class ServingSpec(google.protobuf.message.Message):
     CPU_CORES_FIELD_NUMBER: builtins.int
     MEMORY_BYTES_FIELD_NUMBER: builtins.int
     TIMEOUT_FIELD_NUMBER: builtins.int
+    SAMPLING_FIELD_NUMBER: builtins.int
     replica_count: builtins.int
     """Optional. How many model servers; 0: 1; at most 64."""
     worker_count: builtins.int
@@ -219,6 +220,10 @@ class ServingSpec(google.protobuf.message.Message):
         hour.
         """
 
+    @property
+    def sampling(self) -> global___Sampling:
+        """Optional. Which of its requests become rows of a dataset; unset: none."""
+
     def __init__(
         self,
         *,
@@ -229,11 +234,54 @@ class ServingSpec(google.protobuf.message.Message):
         cpu_cores: builtins.float = ...,
         memory_bytes: builtins.int = ...,
         timeout: google.protobuf.duration_pb2.Duration | None = ...,
+        sampling: global___Sampling | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["timeout", b"timeout"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["concurrency", b"concurrency", "cpu_cores", b"cpu_cores", "memory_bytes", b"memory_bytes", "queue_size", b"queue_size", "replica_count", b"replica_count", "timeout", b"timeout", "worker_count", b"worker_count"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["sampling", b"sampling", "timeout", b"timeout"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["concurrency", b"concurrency", "cpu_cores", b"cpu_cores", "memory_bytes", b"memory_bytes", "queue_size", b"queue_size", "replica_count", b"replica_count", "sampling", b"sampling", "timeout", b"timeout", "worker_count", b"worker_count"]) -> None: ...
 
 global___ServingSpec = ServingSpec
+
+@typing.final
+class Sampling(google.protobuf.message.Message):
+    """Sampling says which requests become rows of a dataset: inputs and outputs of
+    numbers, truth values and text in tensors of one or two dimensions, never
+    headers. Rows are summed up to profiles where they are taken and then dropped;
+    the dataset is `{model}-{environment}-requests`. Who deploys with it must have
+    RIGHT_WRITE too.
+    """
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    SHARE_FIELD_NUMBER: builtins.int
+    MAX_ROWS_PER_SECOND_FIELD_NUMBER: builtins.int
+    ROWS_PER_VERSION_FIELD_NUMBER: builtins.int
+    INTERVAL_FIELD_NUMBER: builtins.int
+    share: builtins.float
+    """Required. The share of the requests, more than 0 and at most 1."""
+    max_rows_per_second: builtins.int
+    """Optional. Rows that each model server takes in a second, at most; 0: 100; at
+    most 1,000.
+    """
+    rows_per_version: builtins.int
+    """Optional. How many rows make a dataset version; 0: 1,000; at most 100,000."""
+    @property
+    def interval(self) -> google.protobuf.duration_pb2.Duration:
+        """Optional. After how long fewer rows make one; unset: 15 minutes; from one
+        second to one day.
+        """
+
+    def __init__(
+        self,
+        *,
+        share: builtins.float = ...,
+        max_rows_per_second: builtins.int = ...,
+        rows_per_version: builtins.int = ...,
+        interval: google.protobuf.duration_pb2.Duration | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["interval", b"interval"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["interval", b"interval", "max_rows_per_second", b"max_rows_per_second", "rows_per_version", b"rows_per_version", "share", b"share"]) -> None: ...
+
+global___Sampling = Sampling
 
 @typing.final
 class HeaderMatch(google.protobuf.message.Message):
