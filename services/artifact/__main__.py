@@ -12,6 +12,8 @@ from typing import TypedDict
 import uvloop
 from modelyard.artifact.v1 import (
     artifact_service_pb2_grpc,
+    audit_service_pb2,
+    audit_service_pb2_grpc,
     format_service_pb2_grpc,
     link_service_pb2_grpc,
     storage_service_pb2_grpc,
@@ -43,6 +45,8 @@ from services.artifact.storage_servicer import StorageServicer
 from services.artifact.sweeping import Sweeping
 from services.artifact.transfer_servicer import TransferServicer
 from services.artifact.uploads import Uploads
+from services.common.audit.servicer import AuditServicer
+from services.common.audit.trail import Trail
 from services.common.auth import Authenticator, CachingAuthenticator
 from services.common.database import Database
 from services.common.peers import RemoteAuthenticator
@@ -68,6 +72,7 @@ def build(chassis: Chassis, settings: ArtifactSettings) -> Service:
     folder.sweep(older_than_seconds=settings.temporary_seconds)
     blobs = open_blobs(settings)
     database, _ = chassis.database(settings.url, "artifact", MIGRATIONS)
+    trail = Trail(database=database, service="artifact")
     threads = ThreadPoolExecutor(THREADS, thread_name_prefix="artifact")
     lease = Lease(timedelta(seconds=settings.lease_seconds))
     store: _Store = {"database": database, "threads": threads, "clock": now}
@@ -95,13 +100,23 @@ def build(chassis: Chassis, settings: ArtifactSettings) -> Service:
     return Service(
         name="artifact",
         servicers=[
+            (
+                audit_service_pb2_grpc.add_AuditServiceServicer_to_server,
+                AuditServicer(trail, audit_service_pb2),
+            ),
             (artifact_service_pb2_grpc.add_ArtifactServiceServicer_to_server, artifacts),
             (storage_service_pb2_grpc.add_StorageServiceServicer_to_server, storage),
             (link_service_pb2_grpc.add_LinkServiceServicer_to_server, LinkServicer(links=links)),
             (_add_formats, FormatServicer(reporting=reporting)),
             (_add_transfers, TransferServicer(granting=granting)),
         ],
-        background=[sweep.run_forever, scrub.run_forever, partial(http.run_forever, links)],
+        background=[
+            trail.run,
+            sweep.run_forever,
+            scrub.run_forever,
+            partial(http.run_forever, links),
+        ],
+        trail=trail,
         close=[database.close, threads.shutdown],
     )
 

@@ -10,9 +10,11 @@ from typing import Any
 
 import sqlalchemy as sa
 
+from services.common.audit import entries as audit
 from services.common.database import Timestamp
 
 METADATA = sa.MetaData()
+audit.tables(METADATA)
 
 PACKS = sa.Table(
     "packs",

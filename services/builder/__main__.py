@@ -8,6 +8,8 @@ from pathlib import Path
 
 import uvloop
 from modelyard.builder.v1 import (
+    audit_service_pb2,
+    audit_service_pb2_grpc,
     build_service_pb2_grpc,
     queue_service_pb2_grpc,
     secret_service_pb2_grpc,
@@ -34,6 +36,8 @@ from services.builder.servicer import BuildServicer
 from services.builder.settings import PREFIX, BuilderSettings
 from services.builder.trimming import Trimming
 from services.builder.worker_servicer import WorkerServicer
+from services.common.audit.servicer import AuditServicer
+from services.common.audit.trail import Trail
 from services.common.database import Database
 from services.common.server import ServerSettings
 from services.common.service import Background, Chassis, Service, SuiteSettings, run
@@ -52,6 +56,7 @@ async def compose(
     """Put the service together; `calendar` is the clock of triggers, the real one by default."""
     settings = settings or load(BuilderSettings, PREFIX)
     database, bus = chassis.database(settings.database_url, "builder", MIGRATIONS)
+    trail = Trail(database=database, service="builder")
     downstream = Downstream(chassis.peer, own_token=settings.own_token, clock=now)
     delegations = Delegations(database=database, downstream=downstream, clock=now)
     ledger = Ledger(database=database, bus=bus)
@@ -87,13 +92,18 @@ async def compose(
     return Service(
         name="builder",
         servicers=[
+            (
+                audit_service_pb2_grpc.add_AuditServiceServicer_to_server,
+                AuditServicer(trail, audit_service_pb2),
+            ),
             (build_service_pb2_grpc.add_BuildServiceServicer_to_server, builds),
             (worker_service_pb2_grpc.add_WorkerServiceServicer_to_server, workers),
             (secret_service_pb2_grpc.add_SecretServiceServicer_to_server, secrets),
             (queue_service_pb2_grpc.add_QueueServiceServicer_to_server, QueueServicer(queue=queue)),
             automated.served,
         ],
-        background=[bus.run, *ticking, *_upkeep(queue, database, settings)],
+        background=[bus.run, trail.run, *ticking, *_upkeep(queue, database, settings)],
+        trail=trail,
         close=[database.close],
     )
 

@@ -27,6 +27,7 @@ from services.builder.domain import (
 )
 from services.builder.spec import BuildSpec
 from services.common import idempotency, outbox
+from services.common.audit import entries as audit
 from services.common.database import Timestamp
 from services.common.filtering import (
     Expression,
@@ -43,6 +44,7 @@ from services.common.names import BuildName
 METADATA = sa.MetaData()
 outbox.tables(METADATA)
 idempotency.table(METADATA)
+audit.tables(METADATA)
 
 BUILDS = sa.Table(
     "builds",

@@ -41,6 +41,7 @@ class Right(StrEnum):
     CONTROL = "CONTROL"
     DELEGATE = "DELEGATE"
     OPERATE = "OPERATE"
+    AUDIT = "AUDIT"
 
 
 @dataclass(frozen=True, slots=True)

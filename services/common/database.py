@@ -26,6 +26,8 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection, Dialect, Engine
 
 from services.common import outbox
+from services.common.audit.entries import add_entries
+from services.common.audit.noting import Note, take_note
 from services.common.engines import READERS, create_engine, driver_of, is_sqlite, migrate
 from services.common.errors import Reason, ServiceError
 from services.common.outbox import microseconds, moment
@@ -143,7 +145,8 @@ class Database:
                 it together with others that wait, in the order of what they lock.
         """
         loop = asyncio.get_running_loop()
-        write = Write(work, loop, loop.create_future(), self._listeners, locks)
+        future = loop.create_future()
+        write = Write(work, loop, future, self._listeners, locks, take_note())
         self._writer.submit(write)
         return await write.future  # type: ignore[no-any-return]  # what work returned
 
@@ -171,6 +174,7 @@ class Write:
     future: asyncio.Future[Any]
     listeners: Sequence[Listener]
     locks: str
+    note: Note | None
     answer: Any = None
     told: list[tuple[str, str, bytes]] = field(default_factory=list)
     events: list[outbox.Event] = field(default_factory=list)
@@ -183,6 +187,8 @@ class Write:
 
     def deliver(self) -> None:
         """Tell the listeners and whoever waits; in the event loop."""
+        if self.note is not None and self.error is not None:
+            self.note.give_back()
         if self.events and self.error is None:
             for listener in self.listeners:
                 listener(self.events)
@@ -273,10 +279,13 @@ def _perform_apart(connection: Connection, write: Write) -> None:
 
 
 def _tell(connection: Connection, writes: Sequence[Write]) -> None:
-    """Allot the events of writes their places in their ledgers: the last thing before the commit.
+    """Record the calls that write, allot events their places: the last thing before the commit.
 
     One statement a ledger, however many write to it; listeners hear of them with the first write.
     """
+    noted = [write.note.entry(write.answer) for write in writes if write.note is not None]
+    if noted:
+        add_entries(connection, noted)
     if writes:
         told = [event for write in writes for event in write.told]
         writes[0].events = outbox.append(connection, told)

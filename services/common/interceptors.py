@@ -18,6 +18,9 @@ from typing import Any, Protocol
 import grpc
 
 from services.common import status
+from services.common.audit.entries import OK, Entry, new_entry
+from services.common.audit.noting import Note, leave_note
+from services.common.audit.trail import Trail
 from services.common.auth import (
     MAX_CREDENTIAL,
     Authenticator,
@@ -47,6 +50,9 @@ class Incoming(Protocol):
     context: grpc.aio.ServicerContext[Any, Any]
     measured: MeasuredCall | None
     alarm: asyncio.Timeout | None
+    note: Note | None
+    first: Any
+    """The first request message, once it is parsed."""
 
     async def first_request(self) -> Any:
         """Return the first request message, parsed."""
@@ -61,6 +67,8 @@ class Chain:
     telemetry: Telemetry
     recheck_seconds: float = RECHECK_SECONDS
     """For how long an open stream relies on rights that its caller was seen to hold."""
+    trail: Trail | None = None
+    """Where calls of the servicer are recorded."""
 
 
 class Interceptor(Protocol):
@@ -146,6 +154,28 @@ class Errors:
         return None
 
 
+class Auditing:
+    """Have the call recorded: with its first write, else, and when it is refused, by itself."""
+
+    async def enter(self, chain: Chain, incoming: Incoming) -> None:
+        """Leave a note for the first write to find."""
+        if chain.trail is not None and incoming.method.is_recorded:
+            incoming.note = Note(lambda made, outcome: _audited(incoming, made, outcome))
+            leave_note(incoming.note)
+
+    async def leave(
+        self, chain: Chain, incoming: Incoming, error: BaseException | None
+    ) -> BaseException | None:
+        """Record what no write has."""
+        if chain.trail is None or isinstance(error, asyncio.CancelledError):
+            return error  # who went away was not refused
+        note, outcome = incoming.note, _outcome(error)
+        is_missing = note is not None and not (note.taken and outcome == OK)
+        if is_missing or outcome in _REFUSALS:
+            chain.trail.gather(_audited(incoming, "", outcome))
+        return error
+
+
 class Authentication:
     """Find out whom the call's bearer credential stands for."""
 
@@ -212,6 +242,7 @@ INTERCEPTORS: tuple[Interceptor, ...] = (
     Measuring(),
     Logging(),
     Errors(),
+    Auditing(),
     *_GUARDS,
     Deadline(),
 )
@@ -239,6 +270,36 @@ async def recheck(chain: Chain, incoming: Incoming, age: float) -> bool:
             raise
         return False
     return True
+
+
+_REFUSALS = {Reason.INVALID_CREDENTIAL, Reason.RIGHT_MISSING}
+"""What is recorded of every RPC, also of those that only read."""
+
+
+def _outcome(error: BaseException | None) -> str:
+    if error is None:
+        return OK
+    if isinstance(error, ServiceError):
+        return error.reason
+    return Reason.DEADLINE_EXCEEDED if isinstance(error, TimeoutError) else Reason.INTERNAL
+
+
+def _audited(incoming: Incoming, made: str, outcome: str) -> Entry:
+    identity, first, method = incoming.call.identity, incoming.first, incoming.method
+    # What is about the installation names something by `name`, or nothing at all.
+    asked = (
+        method.resource_of(first)
+        if first is not None and method.resource
+        else getattr(first, "name", "")
+    )
+    return new_entry(
+        actor=identity.principal if identity else "",
+        delegation=identity.delegated_resource if identity else "",
+        method=method.full_name[1:],
+        resource=made or asked,
+        request_id=getattr(first, "request_id", ""),
+        outcome=outcome,
+    )
 
 
 def _internal(method: Method, error: Exception) -> ServiceError:

@@ -23,6 +23,8 @@ class Method:
     server_streaming: bool
     right: Right
     resource: str
+    is_recorded: bool
+    """Whether each of its calls leaves an entry in the audit trail, not only refused ones."""
 
     def resource_of(self, request: Any) -> str:
         """Read the resource name that decides on rights from a request."""
@@ -60,4 +62,11 @@ def _method(service: ServiceDescriptor, method: MethodDescriptor) -> Method:
         server_streaming=method.server_streaming,
         right=Right(name),
         resource=access.resource,
+        is_recorded=_is_recorded(Right(name), access.audit),
     )
+
+
+def _is_recorded(right: Right, audit: int) -> bool:
+    if audit == access_pb2.AUDIT_UNSPECIFIED:
+        return right not in {Right.READ, Right.AUTHENTICATED}
+    return audit == access_pb2.AUDIT_EVERY_CALL

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import grpc
 from google.protobuf.message import DecodeError
 
+from services.common.audit.noting import Note
 from services.common.auth import Call, enter_call
 from services.common.errors import Reason, ServiceError
 from services.common.interceptors import (
@@ -113,14 +114,15 @@ class _Incoming:
         "_chain",
         "_checked",
         "_entered",
-        "_first",
         "_raw",
         "_read",
         "alarm",
         "call",
         "context",
+        "first",
         "measured",
         "method",
+        "note",
     )
 
     def __init__(
@@ -138,7 +140,8 @@ class _Incoming:
         self._checked = time.monotonic()
         self._raw = raw
         self._read = read
-        self._first: Any = None
+        self.first: Any = None
+        self.note: Note | None = None
         self._entered = 0
         self.measured: MeasuredCall | None = None
         self.alarm: asyncio.Timeout | None = None
@@ -167,17 +170,17 @@ class _Incoming:
 
     async def first_request(self) -> Any:
         """Return the first request message, parsed; an empty one when there is none."""
-        if self._first is None:
+        if self.first is None:
             if self.method.client_streaming:
                 raw = await anext(aiter(self._raw), b"")
             else:
                 raw = self._raw
-            self._first = self._parse(raw)
-        return self._first
+            self.first = self._parse(raw)
+        return self.first
 
     async def _stream(self) -> AsyncIterator[Any]:
-        if self._first is not None:
-            yield self._first
+        if self.first is not None:
+            yield self.first
         async for raw in self._raw:
             await self.check_again()
             yield self._parse(raw)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import ipaddress
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ import grpc
 from google.protobuf import descriptor_pool
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
+from services.common.audit.trail import Trail
 from services.common.interceptors import Chain
 from services.common.methods import methods_of
 from services.common.pipeline import wrapped
@@ -77,14 +78,17 @@ class Server:
         register: Register = health_pb2_grpc.add_HealthServicer_to_server
         register(self._health, self._handlers)
 
-    def add(self, register: Register, servicer: object) -> None:
-        """Serve a servicer; refused when one of its RPCs declares no right."""
-        own = _Handlers()
+    def add(self, register: Register, servicer: object, trail: Trail | None = None) -> None:
+        """Serve a servicer; refused when one of its RPCs declares no right.
+
+        Its calls are recorded in `trail`, that of its service.
+        """
+        own, chain = _Handlers(), replace(self._chain, trail=trail)
         register(servicer, own)
         methods = methods_of(descriptor_pool.Default().FindServiceByName(own.service_name))
         self._names.append(own.service_name)
         for path, handler in own.by_path.items():
-            self._handlers.by_path[path] = wrapped(handler, methods[path], self._chain)
+            self._handlers.by_path[path] = wrapped(handler, methods[path], chain)
 
     async def start(self) -> int:
         """Listen and answer; return the port."""

@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from services.common import logs
+from services.common.audit.trail import Trail
 from services.common.auth import Authenticator, CachingAuthenticator
 from services.common.database import Database
 from services.common.events import EventBus
@@ -76,6 +77,8 @@ class Service:
     close: Sequence[Callable[[], None]] = ()
     authenticator: Authenticator | None = field(default=None)
     """Set by the one service that owns credentials."""
+    trail: Trail | None = None
+    """Where its calls are recorded."""
 
 
 Compose = Callable[[Chassis], Awaitable[Service]]
@@ -133,7 +136,7 @@ async def _serve(
     server = Server(settings, Chain(CachingAuthenticator(authenticator), telemetry))
     for service in services:
         for register, servicer in service.servicers:
-            server.add(register, servicer)
+            server.add(register, servicer, service.trail)
     port = await server.start()
     logger.info("serving", extra={"port": port, "services": [s.name for s in services]})
     async with asyncio.TaskGroup() as tasks:

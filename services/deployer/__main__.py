@@ -7,11 +7,15 @@ from pathlib import Path
 
 import uvloop
 from modelyard.deployer.v1 import (
+    audit_service_pb2,
+    audit_service_pb2_grpc,
     controller_service_pb2_grpc,
     deployment_service_pb2_grpc,
     environment_service_pb2_grpc,
 )
 
+from services.common.audit.servicer import AuditServicer
+from services.common.audit.trail import Trail
 from services.common.server import ServerSettings
 from services.common.service import Chassis, Service, SuiteSettings, run
 from services.common.settings import load_or_exit
@@ -44,6 +48,7 @@ async def compose(chassis: Chassis) -> Service:
 def build(chassis: Chassis, settings: Settings) -> Service:
     """Put the deployer together."""
     database, bus = chassis.database(settings.database_url, "deployer", MIGRATIONS)
+    trail = Trail(database=database, service="deployer")
     metadata = Metadata(chassis.peer, Path(settings.token_file))
     delegations = Delegations(database, metadata, renew_hours=settings.renew_hours)
     reconciler = Reconciler(
@@ -61,11 +66,16 @@ def build(chassis: Chassis, settings: Settings) -> Service:
     return Service(
         name="deployer",
         servicers=[
+            (
+                audit_service_pb2_grpc.add_AuditServiceServicer_to_server,
+                AuditServicer(trail, audit_service_pb2),
+            ),
             (deployment_service_pb2_grpc.add_DeploymentServiceServicer_to_server, deployments),
             (environment_service_pb2_grpc.add_EnvironmentServiceServicer_to_server, environments),
             (controller_service_pb2_grpc.add_ControllerServiceServicer_to_server, controllers),
         ],
-        background=[bus.run, reconciler.run, delegations.run],
+        background=[bus.run, trail.run, reconciler.run, delegations.run],
+        trail=trail,
         close=[database.close],
     )
 

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import uvloop
 from modelyard.metadata.v1 import (
+    audit_service_pb2,
+    audit_service_pb2_grpc,
     comparison_service_pb2_grpc,
     dataset_service_pb2_grpc,
     lineage_service_pb2_grpc,
@@ -20,6 +22,8 @@ from modelyard.metadata.v1 import (
     webhook_service_pb2_grpc,
 )
 
+from services.common.audit.servicer import AuditServicer
+from services.common.audit.trail import Trail
 from services.common.database import Database
 from services.common.server import Register, ServerSettings
 from services.common.service import Chassis, Service, SuiteSettings, run
@@ -82,6 +86,7 @@ async def compose(chassis: Chassis, settings: MetadataSettings | None = None) ->
     """Put the service together; settings are read from the environment unless given."""
     settings = settings or load_or_exit(MetadataSettings, PREFIX)
     database, bus = chassis.database(settings.database_url, "metadata", MIGRATIONS)
+    trail = Trail(database=database, service="metadata")
     directory = Directory(database=database, clock=now)
     uses = Uses(database=database, clock=now, seconds=settings.use_seconds)
     access = await _access(database, directory, uses, settings)
@@ -122,16 +127,17 @@ async def compose(chassis: Chassis, settings: MetadataSettings | None = None) ->
         name="metadata",
         servicers=[
             (project_service_pb2_grpc.add_ProjectServiceServicer_to_server, projects),
-            *_administration(database, keeping),
+            *_administration(database, keeping, trail),
             (model_service_pb2_grpc.add_ModelServiceServicer_to_server, models),
             (run_service_pb2_grpc.add_RunServiceServicer_to_server, runs),
             (webhook_service_pb2_grpc.add_WebhookServiceServicer_to_server, hooks.servicer),
             *_readers(database, holds, chassis),
         ],
         background=[
-            *(bus.run, trim, uses.run_forever, keeping.run_forever, *hooks.background),
+            *(bus.run, trail.run, trim, uses.run_forever, keeping.run_forever, *hooks.background),
             *(sweeper.sweep_forever for sweeper in sweepers),
         ],
+        trail=trail,
         close=[database.close],
         authenticator=access,
     )
@@ -151,14 +157,18 @@ def _registering(
     )
 
 
-def _administration(database: Database, keeping: Keeping) -> list[tuple[Register, object]]:
-    """Make who is a member, and what versions are kept and vouched for with."""
+def _administration(
+    database: Database, keeping: Keeping, trail: Trail
+) -> list[tuple[Register, object]]:
+    """Make who is a member, what versions are kept and vouched for with, and who did what."""
     members = MemberServicer(roster=Roster(database=database, clock=now))
+    audit = AuditServicer(trail, audit_service_pb2)
     retention = RetentionServicer(keeping=keeping)
     signatures = SignatureServicer(signing=Signing(database=database, clock=now))
     notices = NoticeServicer(telling=Telling(database=database))
     return [
         (member_service_pb2_grpc.add_MemberServiceServicer_to_server, members),
+        (audit_service_pb2_grpc.add_AuditServiceServicer_to_server, audit),
         (retention_service_pb2_grpc.add_RetentionServiceServicer_to_server, retention),
         (signature_service_pb2_grpc.add_SignatureServiceServicer_to_server, signatures),
         (notice_service_pb2_grpc.add_NoticeServiceServicer_to_server, notices),

@@ -20,6 +20,7 @@ from sqlalchemy.dialects.sqlite.pysqlite import SQLiteDialect_pysqlite as sqlite
 from sqlalchemy.engine import Connection, Row
 
 from services.common import idempotency, outbox, pagination
+from services.common.audit import entries as audit
 from services.common.database import Double
 from services.common.driver_sql import driver_sql
 from services.common.filtering import FieldCompiler, flag_field, number_field, text_field
@@ -29,6 +30,7 @@ from services.metadata.listing import Listing
 METADATA = sa.MetaData()
 outbox.tables(METADATA)
 idempotency.table(METADATA)
+audit.tables(METADATA)
 
 BinaryText = sa.Text().with_variant(sa.Text(collation="C"), "postgresql")
 """Text that every database sorts alike, by code point."""

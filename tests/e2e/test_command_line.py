@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.suite import TINY, EmbeddedSuite
+from tests.e2e.suite import TINY, EmbeddedSuite, until
 
 MODELYARD = str(Path(sys.executable).with_name("modelyard"))
 
@@ -130,6 +130,29 @@ def test_the_queue_is_seen_and_steered(modelyard: Runner) -> None:
     workers = modelyard("workers", "list").stdout
     assert "default" in workers
     assert "GiB disk" in workers
+
+
+def test_the_audit_trail_is_read_kept_and_verified(modelyard: Runner, tmp_path: Path) -> None:
+    modelyard("login", modelyard.suite.address, "--token", modelyard.suite.token)
+    modelyard("projects", "create", "audited")
+
+    def is_told() -> bool:
+        listed = modelyard("audit", "list", "--method", "CreateProject", "-o", "json").stdout
+        told = [entry.get("resource") for entry in json.loads(listed)]
+        return "projects/audited" in told
+
+    until(is_told, what="the entry to be sealed")
+    assert "projects/audited" in modelyard("audit", "list", "--resource", "audited").stdout
+    heads, copy = tmp_path / "heads.json", tmp_path / "trail.jsonl"
+    assert "sound" in modelyard("audit", "verify", "--heads", str(heads)).stdout
+    modelyard("audit", "verify", "--heads", str(heads))
+    modelyard("audit", "export", str(copy))
+    exported = [json.loads(line) for line in copy.read_text().splitlines()]
+    assert {entry["service"] for entry in exported} >= {"metadata"}
+    known = json.loads(heads.read_text())
+    known["metadata"]["sequence"] += 1_000
+    heads.write_text(json.dumps(known))
+    assert "cut" in modelyard("audit", "verify", "--heads", str(heads), status=1).stdout
 
 
 def test_a_worker_that_cannot_join_says_why(modelyard: Runner, tmp_path: Path) -> None:

@@ -49,6 +49,19 @@ def test_every_rpc_declares_a_right_on_a_field_that_exists(
         assert message is None, "the last part is text, not a message"
 
 
+def test_what_only_reads_leaves_no_entry_in_the_audit_trail() -> None:
+    for name, method, _ in METHODS:
+        access = method.options.Extensions[access_pb2.access]
+        is_read = access.right in {access_pb2.RIGHT_READ, access_pb2.RIGHT_AUTHENTICATED}
+        silent = access.audit == access_pb2.AUDIT_REFUSALS_ONLY or (
+            is_read and access.audit != access_pb2.AUDIT_EVERY_CALL
+        )
+        if re.match("(List|Watch|Stream|Find|Read|Compare|Get(?!BuildSecrets))", method.name):
+            assert silent, f"{name} only reads"
+        if re.match("(Create|Update|Delete|Purge|Restore|Revoke|Set|Deploy)", method.name):
+            assert not silent, f"{name} changes something"
+
+
 @pytest.mark.parametrize("file", FILES, ids=[file.name for file in FILES])
 def test_every_rpc_says_its_errors(file: File) -> None:
     texts = comments(file)

@@ -9,11 +9,13 @@ from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import Connection
 
 from services.common import idempotency, outbox
+from services.common.audit import entries as audit
 from services.common.database import Timestamp
 
 METADATA = sa.MetaData()
 outbox.tables(METADATA)
 idempotency.table(METADATA)
+audit.tables(METADATA)
 
 ENVIRONMENTS = sa.Table(
     "environments",

@@ -11,6 +11,7 @@ from enum import StrEnum
 from typing import Any
 
 from services.common.auth import Identity, Right
+from services.common.names import ProjectName, TokenName
 
 SECRET_PREFIX = "myd_"  # noqa: S105 - what every secret begins with
 SECRET_BYTES = 32
@@ -33,7 +34,9 @@ _LADDER = (
     (Role.DEPLOYER, Right.DEPLOY),
     (Role.ADMIN, Right.ADMIN),
 )
-INSTALLATION_RIGHTS = frozenset({Right.OPERATE, Right.WORK, Right.CONTROL, Right.DELEGATE})
+INSTALLATION_RIGHTS = frozenset(
+    {Right.OPERATE, Right.AUDIT, Right.WORK, Right.CONTROL, Right.DELEGATE}
+)
 PROJECT_RIGHTS = frozenset(right for _, right in _LADDER)
 
 
@@ -65,6 +68,11 @@ class Project:
     create_time: datetime
     update_time: datetime
     delete_time: datetime | None = None
+
+    @property
+    def name(self) -> ProjectName:
+        """Name the project."""
+        return ProjectName(self.project)
 
     def changed(self, values: Mapping[str, Any], now: datetime) -> Project:
         """Return the project with new values, one revision on."""
@@ -109,6 +117,11 @@ class Token:
     revoke_time: datetime | None
     last_use_time: datetime | None = None
     """When it was last used, to within a minute."""
+
+    @property
+    def name(self) -> TokenName:
+        """Name the token."""
+        return TokenName(self.token)
 
     def is_valid(self, now: datetime) -> bool:
         """Say whether the token may still be used."""

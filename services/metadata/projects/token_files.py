@@ -24,7 +24,7 @@ from services.metadata.projects import store
 from services.metadata.projects.domain import Grant, Role, TokenDraft, hash_secret, new_secret
 
 OWNERS = {
-    "admin": TokenDraft("user:admin", (Grant(WILDCARD, Role.ADMIN),), (Right.OPERATE,)),
+    "admin": TokenDraft("user:admin", (Grant(WILDCARD, Role.ADMIN),), (Right.OPERATE, Right.AUDIT)),
     "builder": TokenDraft("service:builder", (), (Right.DELEGATE,)),
     "deployer": TokenDraft("service:deployer", (), (Right.DELEGATE,)),
     "worker": TokenDraft("service:worker", (), (Right.WORK,)),

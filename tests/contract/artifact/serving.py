@@ -56,7 +56,7 @@ async def serving(settings: ArtifactSettings) -> AsyncIterator[int]:
     quick = ServerSettings(listen="127.0.0.1:0", lame_duck_seconds=0, grace_seconds=0.5)
     server = Server(quick, Chain(FixedTokens(), Telemetry()))
     for register, servicer in service.servicers:
-        server.add(register, servicer)
+        server.add(register, servicer, service.trail)
     tasks = [asyncio.ensure_future(background()) for background in service.background]
     for task in tasks:
         task.add_done_callback(_report)

@@ -162,7 +162,7 @@ async def _serving(
     server = Server(quick, Chain(CachingAuthenticator(authenticator), Telemetry()))
     for service in services:
         for register, servicer in service.servicers:
-            server.add(register, servicer)
+            server.add(register, servicer, service.trail)
     await server.start()
     loops = [asyncio.ensure_future(work()) for service in services for work in service.background]
     try:

@@ -9,12 +9,14 @@ import pytest
 import sqlalchemy as sa
 
 from services.common import idempotency, outbox
+from services.common.audit import entries as audit
 from services.common.database import Database, Double, Timestamp
 from services.common.engines import create_engine
 
 SCHEMA = sa.MetaData()
 outbox.tables(SCHEMA)
 idempotency.table(SCHEMA)
+audit.tables(SCHEMA)
 ROWS = sa.Table(
     "rows",
     SCHEMA,

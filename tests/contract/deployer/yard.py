@@ -57,7 +57,7 @@ async def serving(settings: Settings, *, metadata_port: int, redis_url: str) -> 
     authenticator = CachingAuthenticator(RemoteAuthenticator(peer))
     server = Server(quick, Chain(authenticator, Telemetry()))
     for register, servicer in service.servicers:
-        server.add(register, servicer)
+        server.add(register, servicer, service.trail)
     running = [asyncio.ensure_future(background()) for background in service.background]
     try:
         yield await server.start()

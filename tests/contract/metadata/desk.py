@@ -96,7 +96,7 @@ async def _serving(service: Service, chain: Chain, *, port: int) -> AsyncIterato
     quick = ServerSettings(listen=f"127.0.0.1:{port}", lame_duck_seconds=0, grace_seconds=0.2)
     server = Server(quick, chain)
     for register, servicer in service.servicers:
-        server.add(register, servicer)
+        server.add(register, servicer, service.trail)
     tasks = [asyncio.ensure_future(background()) for background in service.background]
     try:
         yield await server.start()

@@ -59,7 +59,7 @@ async def test_first_start_makes_a_project_and_private_token_files(admin: Desk) 
     assert [r.project for r in who["admin"].project_rights] == ["projects/-"]
     rights = {name: list(found.installation_rights) for name, found in who.items()}
     assert rights == {
-        "admin": [access_pb2.RIGHT_OPERATE],
+        "admin": [access_pb2.RIGHT_AUDIT, access_pb2.RIGHT_OPERATE],
         "worker": [access_pb2.RIGHT_WORK],
         "agent": [access_pb2.RIGHT_CONTROL],
         "builder": [access_pb2.RIGHT_DELEGATE],

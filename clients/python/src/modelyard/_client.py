@@ -16,6 +16,7 @@ from modelyard._names import Names, Ref
 from modelyard._resolver import AsyncResolver, Resolver
 from modelyard._resources.aliases import Aliases, AsyncAliases
 from modelyard._resources.artifacts import Artifacts, AsyncArtifacts
+from modelyard._resources.audit import AsyncAudit, Audit
 from modelyard._resources.automations import AsyncAutomations, Automations
 from modelyard._resources.builds import AsyncBuilds, Builds
 from modelyard._resources.changes import AsyncChanges, Changes
@@ -122,6 +123,7 @@ class Client:
         self.connection = connection
         self.aliases = Aliases(connection, names)
         self.artifacts = Artifacts(connection, names)
+        self.audit = Audit(connection, names)
         self.automations = Automations(connection, names)
         self.builds = Builds(connection, names)
         self.images = Images(connection, names)
@@ -221,6 +223,7 @@ class AsyncClient:
         self.connection = connection
         self.aliases = AsyncAliases(connection, names)
         self.artifacts = AsyncArtifacts(connection, names)
+        self.audit = AsyncAudit(connection, names)
         self.automations = AsyncAutomations(connection, names)
         self.builds = AsyncBuilds(connection, names)
         self.images = AsyncImages(connection, names)

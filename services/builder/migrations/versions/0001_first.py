@@ -10,6 +10,7 @@ import sqlalchemy as sa
 from alembic import op
 
 from services.common import idempotency, outbox
+from services.common.audit import entries as audit
 
 revision = "0001"
 down_revision = None
@@ -71,6 +72,7 @@ def upgrade() -> None:
     chassis = sa.MetaData()
     outbox.tables(chassis)
     idempotency.table(chassis)
+    audit.tables(chassis)
     chassis.create_all(op.get_bind())
 
 

@@ -25,6 +25,7 @@ def register(app: typer.Typer) -> None:
         ("runs", "runs:register", "Search, change and remove runs."),
         ("aliases", "models:register_aliases", "Show where aliases point and pointed."),
         ("artifacts", "storage:register", "Look at artifacts, verify them, mind their space."),
+        ("audit", "audit:register", "See who did what, and verify that."),
         ("automations", "automations:register", "Build by rule, go live when it is better."),
         ("datasets", "datasets:register", "Look at datasets and compare them."),
         ("environments", "environments:register", "Where models go live; gates and approvals."),

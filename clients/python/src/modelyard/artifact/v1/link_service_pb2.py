@@ -27,7 +27,7 @@ from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__
 from modelyard.common.v1 import access_pb2 as modelyard_dot_common_dot_v1_dot_access__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n(modelyard/artifact/v1/link_service.proto\x12\x15modelyard.artifact.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a modelyard/common/v1/access.proto\"i\n\x11\x43reateLinkRequest\x12\x10\n\x08\x61rtifact\x18\x01 \x01(\t\x12\x0c\n\x04path\x18\x02 \x01(\t\x12\x34\n\x11lifetime_duration\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\"R\n\x12\x43reateLinkResponse\x12\x0b\n\x03url\x18\x01 \x01(\t\x12/\n\x0b\x65xpire_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp2\x82\x01\n\x0bLinkService\x12s\n\nCreateLink\x12(.modelyard.artifact.v1.CreateLinkRequest\x1a).modelyard.artifact.v1.CreateLinkResponse\"\x10\x8a\xb5\x18\x0c\x08\x02\x12\x08\x61rtifactb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n(modelyard/artifact/v1/link_service.proto\x12\x15modelyard.artifact.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a modelyard/common/v1/access.proto\"i\n\x11\x43reateLinkRequest\x12\x10\n\x08\x61rtifact\x18\x01 \x01(\t\x12\x0c\n\x04path\x18\x02 \x01(\t\x12\x34\n\x11lifetime_duration\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\"R\n\x12\x43reateLinkResponse\x12\x0b\n\x03url\x18\x01 \x01(\t\x12/\n\x0b\x65xpire_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp2\x84\x01\n\x0bLinkService\x12u\n\nCreateLink\x12(.modelyard.artifact.v1.CreateLinkRequest\x1a).modelyard.artifact.v1.CreateLinkResponse\"\x12\x8a\xb5\x18\x0e\x08\x02\x12\x08\x61rtifact\x18\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -35,11 +35,11 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'modelyard.artifact.v1.link_
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_LINKSERVICE'].methods_by_name['CreateLink']._loaded_options = None
-  _globals['_LINKSERVICE'].methods_by_name['CreateLink']._serialized_options = b'\212\265\030\014\010\002\022\010artifact'
+  _globals['_LINKSERVICE'].methods_by_name['CreateLink']._serialized_options = b'\212\265\030\016\010\002\022\010artifact\030\001'
   _globals['_CREATELINKREQUEST']._serialized_start=166
   _globals['_CREATELINKREQUEST']._serialized_end=271
   _globals['_CREATELINKRESPONSE']._serialized_start=273
   _globals['_CREATELINKRESPONSE']._serialized_end=355
   _globals['_LINKSERVICE']._serialized_start=358
-  _globals['_LINKSERVICE']._serialized_end=488
+  _globals['_LINKSERVICE']._serialized_end=490
 # @@protoc_insertion_point(module_scope)

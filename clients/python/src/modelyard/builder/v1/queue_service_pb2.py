@@ -27,7 +27,7 @@ from modelyard.builder.v1 import worker_pb2 as modelyard_dot_builder_dot_v1_dot_
 from modelyard.common.v1 import access_pb2 as modelyard_dot_common_dot_v1_dot_access__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n(modelyard/builder/v1/queue_service.proto\x12\x14modelyard.builder.v1\x1a\'modelyard/builder/v1/build_limits.proto\x1a!modelyard/builder/v1/worker.proto\x1a modelyard/common/v1/access.proto\")\n\x15GetBuildLimitsRequest\x12\x10\n\x08resource\x18\x01 \x01(\t\"Q\n\x16GetBuildLimitsResponse\x12\x37\n\x0c\x62uild_limits\x18\x01 \x01(\x0b\x32!.modelyard.builder.v1.BuildLimits\"P\n\x15SetBuildLimitsRequest\x12\x37\n\x0c\x62uild_limits\x18\x01 \x01(\x0b\x32!.modelyard.builder.v1.BuildLimits\"Q\n\x16SetBuildLimitsResponse\x12\x37\n\x0c\x62uild_limits\x18\x01 \x01(\x0b\x32!.modelyard.builder.v1.BuildLimits\"8\n\x12ListWorkersRequest\x12\x0c\n\x04pool\x18\x01 \x01(\t\x12\x14\n\x0cinclude_lost\x18\x02 \x01(\x08\"D\n\x13ListWorkersResponse\x12-\n\x07workers\x18\x01 \x03(\x0b\x32\x1c.modelyard.builder.v1.Worker2\x86\x03\n\x0cQueueService\x12}\n\x0eGetBuildLimits\x12+.modelyard.builder.v1.GetBuildLimitsRequest\x1a,.modelyard.builder.v1.GetBuildLimitsResponse\"\x10\x8a\xb5\x18\x0c\x08\x02\x12\x08resource\x12\x8a\x01\n\x0eSetBuildLimits\x12+.modelyard.builder.v1.SetBuildLimitsRequest\x1a,.modelyard.builder.v1.SetBuildLimitsResponse\"\x1d\x8a\xb5\x18\x19\x08\x06\x12\x15\x62uild_limits.resource\x12j\n\x0bListWorkers\x12(.modelyard.builder.v1.ListWorkersRequest\x1a).modelyard.builder.v1.ListWorkersResponse\"\x06\x8a\xb5\x18\x02\x08\nb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n(modelyard/builder/v1/queue_service.proto\x12\x14modelyard.builder.v1\x1a\'modelyard/builder/v1/build_limits.proto\x1a!modelyard/builder/v1/worker.proto\x1a modelyard/common/v1/access.proto\")\n\x15GetBuildLimitsRequest\x12\x10\n\x08resource\x18\x01 \x01(\t\"Q\n\x16GetBuildLimitsResponse\x12\x37\n\x0c\x62uild_limits\x18\x01 \x01(\x0b\x32!.modelyard.builder.v1.BuildLimits\"P\n\x15SetBuildLimitsRequest\x12\x37\n\x0c\x62uild_limits\x18\x01 \x01(\x0b\x32!.modelyard.builder.v1.BuildLimits\"Q\n\x16SetBuildLimitsResponse\x12\x37\n\x0c\x62uild_limits\x18\x01 \x01(\x0b\x32!.modelyard.builder.v1.BuildLimits\"8\n\x12ListWorkersRequest\x12\x0c\n\x04pool\x18\x01 \x01(\t\x12\x14\n\x0cinclude_lost\x18\x02 \x01(\x08\"D\n\x13ListWorkersResponse\x12-\n\x07workers\x18\x01 \x03(\x0b\x32\x1c.modelyard.builder.v1.Worker2\x88\x03\n\x0cQueueService\x12}\n\x0eGetBuildLimits\x12+.modelyard.builder.v1.GetBuildLimitsRequest\x1a,.modelyard.builder.v1.GetBuildLimitsResponse\"\x10\x8a\xb5\x18\x0c\x08\x02\x12\x08resource\x12\x8a\x01\n\x0eSetBuildLimits\x12+.modelyard.builder.v1.SetBuildLimitsRequest\x1a,.modelyard.builder.v1.SetBuildLimitsResponse\"\x1d\x8a\xb5\x18\x19\x08\x06\x12\x15\x62uild_limits.resource\x12l\n\x0bListWorkers\x12(.modelyard.builder.v1.ListWorkersRequest\x1a).modelyard.builder.v1.ListWorkersResponse\"\x08\x8a\xb5\x18\x04\x08\n\x18\x02\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -39,7 +39,7 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_QUEUESERVICE'].methods_by_name['SetBuildLimits']._loaded_options = None
   _globals['_QUEUESERVICE'].methods_by_name['SetBuildLimits']._serialized_options = b'\212\265\030\031\010\006\022\025build_limits.resource'
   _globals['_QUEUESERVICE'].methods_by_name['ListWorkers']._loaded_options = None
-  _globals['_QUEUESERVICE'].methods_by_name['ListWorkers']._serialized_options = b'\212\265\030\002\010\n'
+  _globals['_QUEUESERVICE'].methods_by_name['ListWorkers']._serialized_options = b'\212\265\030\004\010\n\030\002'
   _globals['_GETBUILDLIMITSREQUEST']._serialized_start=176
   _globals['_GETBUILDLIMITSREQUEST']._serialized_end=217
   _globals['_GETBUILDLIMITSRESPONSE']._serialized_start=219
@@ -53,5 +53,5 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_LISTWORKERSRESPONSE']._serialized_start=525
   _globals['_LISTWORKERSRESPONSE']._serialized_end=593
   _globals['_QUEUESERVICE']._serialized_start=596
-  _globals['_QUEUESERVICE']._serialized_end=986
+  _globals['_QUEUESERVICE']._serialized_end=988
 # @@protoc_insertion_point(module_scope)

@@ -47,6 +47,8 @@ class _RightEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._EnumType
     """Renew delegations: held by the services of the suite themselves."""
     RIGHT_OPERATE: _Right.ValueType  # 10
     """Administer the installation: create projects, issue service tokens."""
+    RIGHT_AUDIT: _Right.ValueType  # 11
+    """Read the audit trail of the installation: who did what, everywhere."""
 
 class Right(_Right, metaclass=_RightEnumTypeWrapper):
     """A right is what an RPC demands of its caller. Rights are granted to roles;
@@ -75,7 +77,39 @@ RIGHT_DELEGATE: Right.ValueType  # 9
 """Renew delegations: held by the services of the suite themselves."""
 RIGHT_OPERATE: Right.ValueType  # 10
 """Administer the installation: create projects, issue service tokens."""
+RIGHT_AUDIT: Right.ValueType  # 11
+"""Read the audit trail of the installation: who did what, everywhere."""
 global___Right = Right
+
+class _Audit:
+    ValueType = typing.NewType("ValueType", builtins.int)
+    V: typing_extensions.TypeAlias = ValueType
+
+class _AuditEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._EnumTypeWrapper[_Audit.ValueType], builtins.type):
+    DESCRIPTOR: google.protobuf.descriptor.EnumDescriptor
+    AUDIT_UNSPECIFIED: _Audit.ValueType  # 0
+    """Every call, but of RPCs that demand READ or AUTHENTICATED: those only read."""
+    AUDIT_EVERY_CALL: _Audit.ValueType  # 1
+    """Every call, although the right that it demands is one to read."""
+    AUDIT_REFUSALS_ONLY: _Audit.ValueType  # 2
+    """No call that is let in: it reads, signs life, or carries what another call
+    then names.
+    """
+
+class Audit(_Audit, metaclass=_AuditEnumTypeWrapper):
+    """Audit is what of an RPC's calls is recorded. A call without a valid credential
+    or the right that it needs always is.
+    """
+
+AUDIT_UNSPECIFIED: Audit.ValueType  # 0
+"""Every call, but of RPCs that demand READ or AUTHENTICATED: those only read."""
+AUDIT_EVERY_CALL: Audit.ValueType  # 1
+"""Every call, although the right that it demands is one to read."""
+AUDIT_REFUSALS_ONLY: Audit.ValueType  # 2
+"""No call that is let in: it reads, signs life, or carries what another call
+then names.
+"""
+global___Audit = Audit
 
 @typing.final
 class Access(google.protobuf.message.Message):
@@ -85,6 +119,7 @@ class Access(google.protobuf.message.Message):
 
     RIGHT_FIELD_NUMBER: builtins.int
     RESOURCE_FIELD_NUMBER: builtins.int
+    AUDIT_FIELD_NUMBER: builtins.int
     right: global___Right.ValueType
     """Required. The right the caller must hold."""
     resource: builtins.str
@@ -93,13 +128,16 @@ class Access(google.protobuf.message.Message):
     is read from the first message. Empty: the right is held on the whole
     installation, not on one project.
     """
+    audit: global___Audit.ValueType
+    """Optional. What of its calls is recorded in the audit trail."""
     def __init__(
         self,
         *,
         right: global___Right.ValueType = ...,
         resource: builtins.str = ...,
+        audit: global___Audit.ValueType = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["resource", b"resource", "right", b"right"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["audit", b"audit", "resource", b"resource", "right", b"right"]) -> None: ...
 
 global___Access = Access
 
