@@ -60,6 +60,8 @@ class Holds:
 
     async def hold_all(self, wanted: Sequence[Wanted]) -> list[Wanted]:
         """Hold artifacts of one project, each for a holder; return those not wholly there."""
+        if not wanted:
+            return []
         now = self._clock()
         held, leases = await self._database.lookup(
             lambda tx: artifact_store.find_holdings(tx.connection, wanted)

@@ -9,6 +9,7 @@ import pytest
 from google.protobuf import descriptor_pb2
 from modelyard.common.v1 import access_pb2, error_reason_pb2
 
+from scripts import generate_rights
 from services.common.auth import Right
 from services.common.errors import Reason
 from services.common.status import CODES
@@ -99,3 +100,7 @@ def test_every_reason_is_documented_with_its_status() -> None:
     for reason, code in CODES.items():
         row = next(line for line in table.splitlines() if line.startswith(f"| {code.name} "))
         assert reason.value in row
+
+
+def test_the_document_of_rights_is_up_to_date() -> None:
+    assert generate_rights.DOCUMENT.read_text("utf-8") == generate_rights.document()
