@@ -15,7 +15,6 @@ from services.builder.automations.domain import (
     OF_TIME,
     Automation,
     AutomationState,
-    Cause,
     Draft,
     Execution,
     ExecutionState,
@@ -231,7 +230,7 @@ class Catalogue:
         """Return where a trigger begins to look: after all that there is."""
         if not trigger.is_polled:
             return Watching()
-        if trigger.kind is Cause.DATASET:
+        if trigger.hears_datasets:
             numbers = await self._neighbours.newest_versions(
                 trigger.dataset, after=0, credential=credential
             )

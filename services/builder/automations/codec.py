@@ -20,11 +20,15 @@ from services.builder.automations.domain import (
     GREATEST_INTERVAL,
     GREATEST_WINDOW,
     LEAST_INTERVAL,
+    MAX_COLUMN,
+    MAX_COLUMNS,
     MAX_CONDITIONS,
     MAX_DESCRIPTION,
     MAX_METRIC,
     MAX_NEWEST_DATA,
+    MAX_ROLE,
     OF_TIME,
+    TRAINING_ROLE,
     Action,
     Automation,
     Bound,
@@ -32,6 +36,7 @@ from services.builder.automations.domain import (
     Cause,
     Deploy,
     Draft,
+    Measure,
     MetricSource,
     NewestData,
     Overlap,
@@ -179,7 +184,55 @@ def _trigger(message: automation_pb2.Trigger, project: str) -> Trigger:
         case "dataset":
             dataset = DatasetName.parse(message.dataset.dataset, f"{field}.dataset.dataset")
             return Trigger(Cause.DATASET, dataset=str(_owned(dataset, project, "trigger.dataset")))
+        case "drift":
+            return _drift(message.drift, project)
     return Trigger()
+
+
+def _drift(message: automation_pb2.DriftTrigger, project: str) -> Trigger:
+    field = f"{_FIELD}.trigger.drift"
+    dataset = DatasetName.parse(message.dataset, f"{field}.dataset")
+    if message.WhichOneof("use") is None:
+        raise invalid_field(f"{field}.use", "must be an alias or an environment")
+    environment = ""
+    if message.environment:
+        place = EnvironmentName.parse(message.environment, f"{field}.environment")
+        environment = str(_owned(place, project, "trigger.drift.environment"))
+    if len(message.columns) > MAX_COLUMNS or any(
+        not 0 < len(column) <= MAX_COLUMN for column in message.columns
+    ):
+        problem = f"must be at most {MAX_COLUMNS}, of 1 to {MAX_COLUMN} characters each"
+        raise invalid_field(f"{field}.columns", problem)
+    measure, threshold = _limit(message, field)
+    return Trigger(
+        Cause.DRIFT,
+        dataset=str(_owned(dataset, project, "trigger.drift.dataset")),
+        alias="" if environment else check_id(message.alias, f"{field}.alias"),
+        environment=environment,
+        role=_role(message.role, f"{field}.role"),
+        columns=tuple(dict.fromkeys(message.columns)),
+        measure=measure,
+        threshold=threshold,
+    )
+
+
+def _limit(message: automation_pb2.DriftTrigger, field: str) -> tuple[Measure, float]:
+    match message.WhichOneof("limit"):
+        case "psi_above":
+            if not 0 <= message.psi_above < math.inf:
+                raise invalid_field(f"{field}.psi_above", "must be a finite number, not below 0")
+            return Measure.PSI, message.psi_above
+        case "js_distance_above":
+            if not 0 <= message.js_distance_above <= 1:
+                raise invalid_field(f"{field}.js_distance_above", "must be from 0 to 1")
+            return Measure.JS_DISTANCE, message.js_distance_above
+    return Measure.VERDICT, 0.0
+
+
+def _role(text: str, field: str) -> str:
+    if len(text) > MAX_ROLE or not text.isprintable():
+        raise invalid_field(field, f"must have at most {MAX_ROLE} printable characters")
+    return text or TRAINING_ROLE
 
 
 def _cron(message: automation_pb2.CronTrigger, field: str) -> Trigger:
@@ -296,11 +349,28 @@ def _trigger_message(trigger: Trigger) -> automation_pb2.Trigger | None:
         message.interval.interval.CopyFrom(spec_codec.duration(trigger.interval))
     elif trigger.kind is Cause.DATASET:
         message.dataset.dataset = trigger.dataset
+    elif trigger.kind is Cause.DRIFT:
+        message.drift.CopyFrom(_drift_message(trigger))
     else:
         message.metric.model, message.metric.metric = trigger.model, trigger.metric
         message.metric.source = automation_pb2.MetricSource.Value(f"METRIC_SOURCE_{trigger.source}")
         message.metric.bound = automation_pb2.Bound.Value(f"BOUND_{trigger.bound}")
         message.metric.threshold = trigger.threshold
+    return message
+
+
+def _drift_message(trigger: Trigger) -> automation_pb2.DriftTrigger:
+    message = automation_pb2.DriftTrigger(
+        dataset=trigger.dataset, role=trigger.role, columns=trigger.columns
+    )
+    if trigger.environment:
+        message.environment = trigger.environment
+    else:
+        message.alias = trigger.alias
+    if trigger.measure is Measure.PSI:
+        message.psi_above = trigger.threshold
+    elif trigger.measure is Measure.JS_DISTANCE:
+        message.js_distance_above = trigger.threshold
     return message
 
 

@@ -16,6 +16,10 @@ MAX_DESCRIPTION = 4_096
 MAX_CONDITIONS = 64
 MAX_NEWEST_DATA = 64
 MAX_METRIC = 250
+MAX_COLUMNS = 256
+MAX_COLUMN = 256
+MAX_ROLE = 63
+TRAINING_ROLE = "train"
 MAX_KEY = 128
 MAX_WAITING = 100
 MAX_CAUGHT_UP = 100
@@ -60,6 +64,7 @@ class Cause(StrEnum):
     INTERVAL = "INTERVAL"
     METRIC = "METRIC"
     DATASET = "DATASET"
+    DRIFT = "DRIFT"
     MANUAL = "MANUAL"
 
 
@@ -73,6 +78,15 @@ class MetricSource(StrEnum):
     RUN_BEST = "RUN_BEST"
     EVALUATION = "EVALUATION"
     REPORT = "REPORT"
+
+
+class Measure(StrEnum):
+    """Say by which figure a column is said to have drifted."""
+
+    VERDICT = "VERDICT"
+    """Metadata's own: by the PSI and what chance makes of it."""
+    PSI = "PSI"
+    JS_DISTANCE = "JS_DISTANCE"
 
 
 class Bound(StrEnum):
@@ -97,12 +111,26 @@ class Trigger:
     bound: Bound | None = None
     threshold: float = 0.0
     dataset: str = ""
+    alias: str = ""
+    """Of the model's version that is in use, an id."""
+    environment: str = ""
+    """Where the model's version in use is live."""
+    role: str = ""
+    """Of the data that the version in use was trained on."""
+    columns: tuple[str, ...] = ()
+    """Those that count; empty: all."""
+    measure: Measure | None = None
 
     @property
     def is_polled(self) -> bool:
         """Say whether metadata must be asked for what it looks at."""
         polled = self.kind is Cause.METRIC and self.source is not MetricSource.REPORT
-        return polled or self.kind is Cause.DATASET
+        return polled or self.hears_datasets
+
+    @property
+    def hears_datasets(self) -> bool:
+        """Say whether it looks at the new versions of a dataset."""
+        return self.kind in (Cause.DATASET, Cause.DRIFT)
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,6 +141,33 @@ class Watching:
     cursor: str = ""
     """In the changes of runs or versions."""
     dataset_version: int = 0
+    training_data: str = ""
+    """The dataset version that the last one was held against."""
+
+
+@dataclass(frozen=True, slots=True)
+class Training:
+    """What a model's version in use was trained on."""
+
+    version: str = ""
+    data: str = ""
+    """A dataset version."""
+    problem: str = ""
+    """Why there is none; else empty."""
+
+
+@dataclass(frozen=True, slots=True)
+class ColumnDrift:
+    """How far a column's values moved."""
+
+    column: str
+    psi: float | None
+    js_distance: float | None
+    psi_limit: float | None
+    """Above which PSI metadata says that it drifted."""
+    drifted: bool
+    note: str = ""
+    """Why nothing is known; else empty."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import grpc
 from modelyard.artifact.v1 import artifact_pb2, artifact_service_pb2, artifact_service_pb2_grpc
@@ -21,6 +21,7 @@ from modelyard.deployer.v1 import (
     environment_service_pb2_grpc,
 )
 from modelyard.metadata.v1 import (
+    dataset_difference_pb2,
     dataset_service_pb2,
     dataset_service_pb2_grpc,
     model_service_pb2,
@@ -30,11 +31,21 @@ from modelyard.metadata.v1 import (
     run_pb2,
     run_service_pb2,
     run_service_pb2_grpc,
+    version_pb2,
 )
 
-from services.builder.automations.domain import Deploy, Execution, MetricSource, Trigger, Verdict
+from services.builder.automations.domain import (
+    ColumnDrift,
+    Deploy,
+    Execution,
+    MetricSource,
+    Training,
+    Trigger,
+    Verdict,
+)
 from services.common import status
-from services.common.names import AutomationName
+from services.common.errors import Reason, ServiceError
+from services.common.names import AutomationName, VersionName
 from services.common.peers import Peer
 
 _LISTEN_SECONDS = 0.3
@@ -96,6 +107,52 @@ class Neighbours:
         answer = await self._peer.call(stub.ListDatasetVersions, request, credential=credential)
         numbers = [int(v.name.rpartition("/")[2]) for v in answer.dataset_versions]
         return sorted(number for number in numbers if number > after)
+
+    async def training(self, trigger: Trigger, model: str, *, credential: str) -> Training:
+        """Say what the model's version in use was trained on, or why that is not known."""
+        try:
+            version = await self._in_use(trigger, model, credential)
+            if not version.run:
+                return Training(problem=f"{_short(version.name)} has no run")
+            request = run_service_pb2.GetRunRequest(name=version.run)
+            answer = await self._peer.call(self._runs.GetRun, request, credential=credential)
+        except ServiceError as error:
+            if error.reason is not Reason.RESOURCE_NOT_FOUND:
+                raise
+            return Training(problem=error.message)
+        for used in answer.run.datasets:
+            if used.role == trigger.role:
+                return Training(version.name, used.dataset_version)
+        return Training(problem=f"{_short(version.name)}'s run used no data as {trigger.role}")
+
+    async def _in_use(self, trigger: Trigger, model: str, credential: str) -> version_pb2.Version:
+        name = f"{model}/aliases/{trigger.alias}"
+        if trigger.environment:
+            name = f"{trigger.environment}/deployments/{model.rpartition('/')[2]}"
+            asked = deployment_service_pb2.GetDeploymentRequest(name=name)
+            found = await self._peer.call(
+                self._deployments.GetDeployment, asked, credential=credential
+            )
+            live = found.deployment.live_revision
+            versions = [r.version for r in found.deployment.revisions if live == r.number]
+            if not versions:
+                raise ServiceError(Reason.RESOURCE_NOT_FOUND, f"nothing is live of {name}")
+            name = versions[0]
+        request = model_service_pb2.ResolveVersionRequest(name=name)
+        answer = await self._peer.call(self._models.ResolveVersion, request, credential=credential)
+        version: version_pb2.Version = answer.version
+        return version
+
+    async def drift(
+        self, project: str, base: str, other: str, *, credential: str
+    ) -> list[ColumnDrift]:
+        """Hold a dataset version against another, column by column."""
+        stub: Any = self._peer.stub(dataset_service_pb2_grpc.DatasetServiceStub)
+        request = dataset_service_pb2.CompareDatasetsRequest(
+            parent=f"projects/{project}", base=base, other=other
+        )
+        answer = await self._peer.call(stub.CompareDatasets, request, credential=credential)
+        return [_column_drift(column) for column in answer.difference.columns]
 
     async def cursor(self, trigger: Trigger, model: str, *, credential: str) -> str:
         """Return where to begin to look at a model's runs or evaluations: after all so far."""
@@ -255,6 +312,26 @@ class Neighbours:
     @property
     def _runs(self) -> Any:
         return self._peer.stub(run_service_pb2_grpc.RunServiceStub)
+
+
+def _column_drift(column: dataset_difference_pb2.ColumnDifference) -> ColumnDrift:
+    def known(field: Literal["psi", "js_distance", "psi_threshold"]) -> float | None:
+        return getattr(column, field) if column.HasField(field) else None
+
+    return ColumnDrift(
+        column=column.column,
+        psi=known("psi"),
+        js_distance=known("js_distance"),
+        psi_limit=known("psi_threshold"),
+        drifted=column.drifted,
+        note=column.note,
+    )
+
+
+def _short(version: str) -> str:
+    """Write a version's name as people do, such as `churn/7`."""
+    name = VersionName.parse(version)
+    return f"{name.model}/{name.version}"
 
 
 def _rollout(revision: deployment_pb2.Revision) -> Rollout:

@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 
-from services.builder.automations import crossing, store
+from services.builder.automations import crossing, drifting, store
 from services.builder.automations.delegating import AutomationDelegations
 from services.builder.automations.domain import (
     MAX_CAUGHT_UP,
@@ -23,6 +23,7 @@ from services.builder.automations.domain import (
     Cause,
     Occurrence,
     Report,
+    Training,
     Watching,
 )
 from services.builder.automations.downstream import Neighbours, Observation
@@ -109,10 +110,12 @@ class Observing:
 
     async def _see(self, automation: Automation, credential: str) -> _Seen:
         trigger, watching = automation.draft.trigger, automation.watching
-        if trigger.kind is Cause.DATASET:
+        if trigger.hears_datasets:
             numbers = await self._neighbours.newest_versions(
                 trigger.dataset, after=watching.dataset_version, credential=credential
             )
+            if trigger.kind is Cause.DRIFT and numbers:
+                return await self._hold_against(automation, numbers, credential)
             return _new_versions(automation, numbers)
         model = trigger.model or automation.draft.model
         try:
@@ -127,15 +130,69 @@ class Observing:
             return _Seen(replace(watching, cursor=cursor))
         return _observed(automation, observations)
 
+    async def _hold_against(
+        self, automation: Automation, numbers: Sequence[int], credential: str
+    ) -> _Seen:
+        """Say what came of a dataset's new versions beside what the model was trained on."""
+        draft, watching, occurrences = automation.draft, automation.watching, []
+        training = await self._neighbours.training(
+            draft.trigger, draft.model, credential=credential
+        )
+        for name in _counted(automation, numbers):
+            finding = drifting.Finding(False, training.problem, is_known=False)
+            if training.data:
+                finding = await self._compare(automation, training.data, name, credential)
+            other_data = training.data != watching.training_data
+            if not finding.is_known or (finding.drifted and (watching.armed or other_data)):
+                occurrences.append(_of_drift(automation, name, training, finding))
+            if finding.is_known:
+                armed = not finding.drifted
+                watching = replace(watching, armed=armed, training_data=training.data)
+        return _Seen(replace(watching, dataset_version=numbers[-1]), tuple(occurrences))
+
+    async def _compare(
+        self, automation: Automation, base: str, other: str, credential: str
+    ) -> drifting.Finding:
+        try:
+            columns = await self._neighbours.drift(
+                automation.name.project, base, other, credential=credential
+            )
+        except ServiceError as error:
+            if error.reason is not Reason.RESOURCE_NOT_FOUND:
+                raise
+            return drifting.Finding(False, error.message, is_known=False)
+        return drifting.judge(automation.draft.trigger, columns)
+
+
+def _counted(automation: Automation, numbers: Sequence[int]) -> list[str]:
+    """Return those of a dataset's new versions that count: the newest, or each."""
+    each = automation.draft.catch_up is CatchUp.ALL
+    counted = numbers[-MAX_CAUGHT_UP:] if each else numbers[-1:]
+    return [f"{automation.draft.trigger.dataset}/versions/{number}" for number in counted]
+
+
+def _of_drift(
+    automation: Automation, name: str, training: Training, finding: drifting.Finding
+) -> Occurrence:
+    return Occurrence(
+        key=name,
+        cause=Cause.DRIFT,
+        explanation=(
+            f"{_short(name)} drifted from {_short(training.data)}, which "
+            f"{_short(training.version)} was trained on: {finding.words}"
+            if finding.is_known
+            else f"{_short(name)} is new"
+        ),
+        actor=automation.principal,
+        dataset_version=name,
+        dropped="" if finding.is_known else f"whether it drifted is not known: {finding.words}",
+    )
+
 
 def _new_versions(automation: Automation, numbers: Sequence[int]) -> _Seen:
     """Say what came of a dataset's new versions: the newest counts, or each."""
-    trigger = automation.draft.trigger
     if not numbers:
         return _Seen(automation.watching)
-    each = automation.draft.catch_up is CatchUp.ALL
-    counted = numbers[-MAX_CAUGHT_UP:] if each else numbers[-1:]
-    names = [f"{trigger.dataset}/versions/{number}" for number in counted]
     occurrences = tuple(
         Occurrence(
             key=name,
@@ -144,7 +201,7 @@ def _new_versions(automation: Automation, numbers: Sequence[int]) -> _Seen:
             actor=automation.principal,
             dataset_version=name,
         )
-        for name in names
+        for name in _counted(automation, numbers)
     )
     return _Seen(replace(automation.watching, dataset_version=numbers[-1]), occurrences)
 

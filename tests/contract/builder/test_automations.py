@@ -5,18 +5,24 @@ from __future__ import annotations
 import asyncio
 import json
 import math
+import secrets
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import grpc
 import pytest
 from modelyard import AsyncClient
-from modelyard.builder.v1 import automation_pb2, build_pb2
+from modelyard.builder.v1 import automation_pb2, build_pb2, execution_pb2
 from modelyard.errors import FailedPreconditionError, InvalidArgumentError, NotFoundError
 from modelyard.metadata.v1 import (
+    dataset_pb2,
     project_pb2,
     project_service_pb2,
     project_service_pb2_grpc,
+    run_pb2,
+    run_service_pb2,
+    run_service_pb2_grpc,
     token_pb2,
 )
 
@@ -25,6 +31,7 @@ from tests.contract.builder.automating import (
     CANCELLED,
     ENVIRONMENT,
     FAILED,
+    PATIENCE,
     PENDING,
     SKIPPED,
     SUCCEEDED,
@@ -41,6 +48,7 @@ from tests.receiver import receiving
 
 ALL = automation_pb2.CATCH_UP_POLICY_ALL
 QUEUE = automation_pb2.OVERLAP_POLICY_QUEUE
+REQUESTS = "projects/default/datasets/requests"
 REPORT = automation_pb2.METRIC_SOURCE_REPORT
 
 
@@ -237,6 +245,97 @@ async def test_what_metadata_knows_fires_too(opening: Opening) -> None:
         building = await plant.reach(of_data.name, BUILDING)
         spec = (await plant.yard.get(building.build)).spec
         assert [(d.name, d.dataset_version) for d in spec.data] == [("prices", new.name)]
+
+
+async def test_data_that_drifts_from_what_the_model_in_use_learnt_fires_once(
+    small: Opening,
+) -> None:
+    async with small() as plant:
+        learnt = await _data(plant, "visits", start=0)
+        drift = automation_pb2.DriftTrigger(dataset=REQUESTS, alias="production", psi_above=0.3)
+        trigger = automation_pb2.Trigger(drift=drift)
+        await plant.automate(trigger, ident="drift", catch_up=ALL, newest={"new": drift.dataset})
+        await _data(plant, "requests", start=0)
+        (blind,) = await plant.executions(1, "drift")
+        assert blind.state == SKIPPED
+        assert "aliases/production" in blind.explanation
+
+        version = await _trained(plant, on=learnt)
+        samples = [await _data(plant, "requests", start=start) for start in (0, 60, 70, 0, 80)]
+        first, second = (await plant.executions(3, "drift"))[1:]
+        assert [first.occurrence, second.occurrence] == [samples[1], samples[4]]
+        assert first.cause == execution_pb2.EXECUTION_CAUSE_DRIFT
+        assert first.cause_explanation.startswith(
+            "datasets/requests/versions/3 drifted from datasets/visits/versions/1, which "
+            f"{version.partition('/')[2].partition('/')[2]} was trained on: age (PSI "
+        )
+        assert ", above 0.3)" in first.cause_explanation
+        assert "day" not in first.cause_explanation
+        spec = (await plant.yard.get((await plant.reach(first.name, BUILDING)).build)).spec
+        assert [(d.name, d.dataset_version) for d in spec.data] == [("new", samples[1])]
+
+        # It drifted before, but what is in use now was trained on other data.
+        await _trained(plant, on=samples[4])
+        other = await _data(plant, "requests", start=0)
+        assert (await plant.executions(4, "drift"))[3].occurrence == other
+        await _data(plant, "requests", start=None)
+        unknown = (await plant.executions(5, "drift"))[4]
+        assert unknown.state == SKIPPED
+        assert "whether it drifted is not known" in unknown.explanation
+
+
+async def test_data_that_drifts_from_what_the_live_version_learnt_fires(small: Opening) -> None:
+    async with small() as plant:
+        version = await _trained(plant, on=await _data(plant, "visits", start=0))
+        await plant.client.environments.create("production")
+        await plant.client.deployments.deploy(version, environment="production")
+        await plant.client.deployments.wait("churn", environment="production", timeout=PATIENCE)
+        drift = automation_pb2.DriftTrigger(
+            dataset=REQUESTS, environment=ENVIRONMENT, columns=["age"]
+        )
+        await plant.automate(automation_pb2.Trigger(drift=drift), ident="live")
+        await _data(plant, "requests", start=50)
+        (of_live,) = await plant.executions(1, "live")
+        assert "was trained on: age (PSI " in of_live.cause_explanation
+        assert ", above 0.1)" in of_live.cause_explanation
+
+
+async def _data(plant: Plant, dataset: str, *, start: float | None) -> str:
+    """Register a dataset version whose ages are spread evenly from a start on."""
+    schema = [] if start is None else [_column("age", start), _column("day", 0.0)]
+    made = await plant.client.datasets.create_version(
+        dataset, secrets.token_hex(32), schema=schema, artifact=plant.yard.source
+    )
+    return str(made.name)
+
+
+def _column(name: str, start: float) -> dataset_pb2.Column:
+    profile = dataset_pb2.ColumnProfile(
+        count=1_000,
+        kind=dataset_pb2.COLUMN_KIND_NUMERIC,
+        min=start,
+        max=start + 100,
+        quantiles=[start + place for place in range(101)],
+    )
+    return dataset_pb2.Column(name=name, type="float64", profile=profile)
+
+
+async def _trained(plant: Plant, *, on: str) -> str:
+    """Register a version that a run made of some data; it is in production."""
+    run = await plant.client.runs.create("churn")
+    used = run_pb2.DatasetUse(role="train", dataset_version=on)
+    request = run_service_pb2.IngestRunDataRequest(
+        run=run.name, writer="w", end_sequence=1, datasets=[used]
+    )
+    async with grpc.aio.insecure_channel(plant.yard.stack.address) as channel:
+        runs: Any = run_service_pb2_grpc.RunServiceStub(channel)
+        stream = runs.IngestRunData(metadata=plant.yard._bearer("admin"), timeout=20)
+        await stream.write(request)
+        assert (await stream.read()).acknowledged_sequence == 1
+        await stream.done_writing()
+    version = await plant.client.versions.create("churn", plant.yard.source, run=run.name)
+    await plant.client.aliases.set("churn", "production", version=version.name)
+    return str(version.name)
 
 
 async def _run(plant: Plant, **metrics: float) -> str:

@@ -43,6 +43,16 @@ def test_the_example() -> None:
     assert better.better_than_live.strict
 
 
+def test_the_example_of_drift() -> None:
+    found = read_file(EXAMPLE.with_name("drift.yaml"), NAMES)
+    drift = found.automation.trigger.drift
+    assert drift.dataset == "projects/p/datasets/breast-cancer-requests"
+    assert drift.environment == "projects/p/environments/production"
+    assert (list(drift.columns), drift.psi_above) == ([], 0.25)
+    assert drift.WhichOneof("use") == "environment"
+
+
+TWO_LIMITS = "psi_above: 1, js_distance_above: 1"
 EVERY_KEY = """
 name: all
 model: churn
@@ -138,6 +148,14 @@ def test_every_key() -> None:
         (
             f"name: a\nmodel: m\n{GIT}\ntrigger:\n  every: soon",
             "trigger.every is wrong: 'soon' is no duration",
+        ),
+        (
+            f"name: a\nmodel: m\n{GIT}\ntrigger:\n  drift: {{dataset: d}}",
+            "trigger.drift must have either alias or environment",
+        ),
+        (
+            f"name: a\nmodel: m\n{GIT}\ntrigger: {{drift: {{dataset: d, alias: b, {TWO_LIMITS}}}}}",
+            "trigger.drift must have at most one of psi_above and js_distance_above",
         ),
         (f"name: a\nmodel: m\n{GIT}\ntrigger: {{}}", "must have exactly one of cron, every"),
         (

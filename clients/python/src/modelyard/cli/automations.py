@@ -197,6 +197,10 @@ def _trigger(automation: automation_pb2.Automation) -> str:
             return f"every {trigger.interval.interval.ToTimedelta()}"
         case "dataset":
             return f"dataset {leaf(trigger.dataset.dataset)}"
+        case "drift":
+            drift = trigger.drift
+            use = drift.alias or leaf(drift.environment)
+            return f"drift of {leaf(drift.dataset)} from the data of {use}"
         case "metric":
             metric = trigger.metric
             bound = state(pb.Bound, metric.bound).lower()

@@ -30,39 +30,41 @@ from modelyard.deployer.v1 import environment_pb2 as modelyard_dot_deployer_dot_
 from modelyard.deployer.v1 import rollout_pb2 as modelyard_dot_deployer_dot_v1_dot_rollout__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n%modelyard/builder/v1/automation.proto\x12\x14modelyard.builder.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a modelyard/builder/v1/build.proto\x1a!modelyard/common/v1/failure.proto\x1a\'modelyard/deployer/v1/environment.proto\x1a#modelyard/deployer/v1/rollout.proto\"\x8b\x05\n\nAutomation\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05model\x18\x02 \x01(\t\x12\x13\n\x0b\x64\x65scription\x18\x03 \x01(\t\x12\x10\n\x08\x64isabled\x18\x04 \x01(\x08\x12.\n\x07trigger\x18\x05 \x01(\x0b\x32\x1d.modelyard.builder.v1.Trigger\x12\x36\n\x06\x61\x63tion\x18\x06 \x01(\x0b\x32&.modelyard.builder.v1.AutomationAction\x12\x35\n\x08\x63\x61tch_up\x18\x07 \x01(\x0e\x32#.modelyard.builder.v1.CatchUpPolicy\x12\x32\n\x0f\x63\x61tch_up_window\x18\x08 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x34\n\x07overlap\x18\t \x01(\x0e\x32#.modelyard.builder.v1.OverlapPolicy\x12\x34\n\x05state\x18\n \x01(\x0e\x32%.modelyard.builder.v1.AutomationState\x12\x30\n\nsuspension\x18\x0b \x01(\x0b\x32\x1c.modelyard.common.v1.Failure\x12-\n\tnext_time\x18\x0c \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x16\n\x0elast_execution\x18\r \x01(\t\x12\x11\n\tprincipal\x18\x0e \x01(\t\x12\x0c\n\x04\x65tag\x18\x0f \x01(\t\x12/\n\x0b\x63reate_time\x18\x10 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0bupdate_time\x18\x11 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\xef\x01\n\x07Trigger\x12\x31\n\x04\x63ron\x18\x01 \x01(\x0b\x32!.modelyard.builder.v1.CronTriggerH\x00\x12\x39\n\x08interval\x18\x02 \x01(\x0b\x32%.modelyard.builder.v1.IntervalTriggerH\x00\x12\x35\n\x06metric\x18\x03 \x01(\x0b\x32#.modelyard.builder.v1.MetricTriggerH\x00\x12\x37\n\x07\x64\x61taset\x18\x04 \x01(\x0b\x32$.modelyard.builder.v1.DatasetTriggerH\x00\x42\x06\n\x04kind\"4\n\x0b\x43ronTrigger\x12\x12\n\nexpression\x18\x01 \x01(\t\x12\x11\n\ttime_zone\x18\x02 \x01(\t\">\n\x0fIntervalTrigger\x12+\n\x08interval\x18\x01 \x01(\x0b\x32\x19.google.protobuf.Duration\"\xa1\x01\n\rMetricTrigger\x12\r\n\x05model\x18\x01 \x01(\t\x12\x0e\n\x06metric\x18\x02 \x01(\t\x12\x32\n\x06source\x18\x03 \x01(\x0e\x32\".modelyard.builder.v1.MetricSource\x12*\n\x05\x62ound\x18\x04 \x01(\x0e\x32\x1b.modelyard.builder.v1.Bound\x12\x11\n\tthreshold\x18\x05 \x01(\x01\"!\n\x0e\x44\x61tasetTrigger\x12\x0f\n\x07\x64\x61taset\x18\x01 \x01(\t\"\xad\x01\n\x10\x41utomationAction\x12.\n\x05\x62uild\x18\x01 \x01(\x0b\x32\x1f.modelyard.builder.v1.BuildSpec\x12\x35\n\x0bnewest_data\x18\x02 \x03(\x0b\x32 .modelyard.builder.v1.NewestData\x12\x32\n\x06\x64\x65ploy\x18\x03 \x01(\x0b\x32\".modelyard.builder.v1.DeployAction\"+\n\nNewestData\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07\x64\x61taset\x18\x02 \x01(\t\"\x86\x01\n\x0c\x44\x65ployAction\x12\x13\n\x0b\x65nvironment\x18\x01 \x01(\t\x12/\n\nconditions\x18\x02 \x03(\x0b\x32\x1b.modelyard.deployer.v1.Gate\x12\x30\n\x04plan\x18\x03 \x01(\x0b\x32\".modelyard.deployer.v1.RolloutPlan*\x8f\x01\n\x0f\x41utomationState\x12 \n\x1c\x41UTOMATION_STATE_UNSPECIFIED\x10\x00\x12\x1b\n\x17\x41UTOMATION_STATE_ACTIVE\x10\x01\x12\x1d\n\x19\x41UTOMATION_STATE_DISABLED\x10\x02\x12\x1e\n\x1a\x41UTOMATION_STATE_SUSPENDED\x10\x03*\x7f\n\rCatchUpPolicy\x12\x1f\n\x1b\x43\x41TCH_UP_POLICY_UNSPECIFIED\x10\x00\x12\x18\n\x14\x43\x41TCH_UP_POLICY_SKIP\x10\x01\x12\x1a\n\x16\x43\x41TCH_UP_POLICY_LATEST\x10\x02\x12\x17\n\x13\x43\x41TCH_UP_POLICY_ALL\x10\x03*b\n\rOverlapPolicy\x12\x1e\n\x1aOVERLAP_POLICY_UNSPECIFIED\x10\x00\x12\x17\n\x13OVERLAP_POLICY_SKIP\x10\x01\x12\x18\n\x14OVERLAP_POLICY_QUEUE\x10\x02*\x9d\x01\n\x0cMetricSource\x12\x1d\n\x19METRIC_SOURCE_UNSPECIFIED\x10\x00\x12\x1a\n\x16METRIC_SOURCE_RUN_LAST\x10\x01\x12\x1a\n\x16METRIC_SOURCE_RUN_BEST\x10\x02\x12\x1c\n\x18METRIC_SOURCE_EVALUATION\x10\x03\x12\x18\n\x14METRIC_SOURCE_REPORT\x10\x04*@\n\x05\x42ound\x12\x15\n\x11\x42OUND_UNSPECIFIED\x10\x00\x12\x0f\n\x0b\x42OUND_ABOVE\x10\x01\x12\x0f\n\x0b\x42OUND_BELOW\x10\x02\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n%modelyard/builder/v1/automation.proto\x12\x14modelyard.builder.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a modelyard/builder/v1/build.proto\x1a!modelyard/common/v1/failure.proto\x1a\'modelyard/deployer/v1/environment.proto\x1a#modelyard/deployer/v1/rollout.proto\"\x8b\x05\n\nAutomation\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05model\x18\x02 \x01(\t\x12\x13\n\x0b\x64\x65scription\x18\x03 \x01(\t\x12\x10\n\x08\x64isabled\x18\x04 \x01(\x08\x12.\n\x07trigger\x18\x05 \x01(\x0b\x32\x1d.modelyard.builder.v1.Trigger\x12\x36\n\x06\x61\x63tion\x18\x06 \x01(\x0b\x32&.modelyard.builder.v1.AutomationAction\x12\x35\n\x08\x63\x61tch_up\x18\x07 \x01(\x0e\x32#.modelyard.builder.v1.CatchUpPolicy\x12\x32\n\x0f\x63\x61tch_up_window\x18\x08 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x34\n\x07overlap\x18\t \x01(\x0e\x32#.modelyard.builder.v1.OverlapPolicy\x12\x34\n\x05state\x18\n \x01(\x0e\x32%.modelyard.builder.v1.AutomationState\x12\x30\n\nsuspension\x18\x0b \x01(\x0b\x32\x1c.modelyard.common.v1.Failure\x12-\n\tnext_time\x18\x0c \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x16\n\x0elast_execution\x18\r \x01(\t\x12\x11\n\tprincipal\x18\x0e \x01(\t\x12\x0c\n\x04\x65tag\x18\x0f \x01(\t\x12/\n\x0b\x63reate_time\x18\x10 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0bupdate_time\x18\x11 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\xa4\x02\n\x07Trigger\x12\x31\n\x04\x63ron\x18\x01 \x01(\x0b\x32!.modelyard.builder.v1.CronTriggerH\x00\x12\x39\n\x08interval\x18\x02 \x01(\x0b\x32%.modelyard.builder.v1.IntervalTriggerH\x00\x12\x35\n\x06metric\x18\x03 \x01(\x0b\x32#.modelyard.builder.v1.MetricTriggerH\x00\x12\x37\n\x07\x64\x61taset\x18\x04 \x01(\x0b\x32$.modelyard.builder.v1.DatasetTriggerH\x00\x12\x33\n\x05\x64rift\x18\x05 \x01(\x0b\x32\".modelyard.builder.v1.DriftTriggerH\x00\x42\x06\n\x04kind\"4\n\x0b\x43ronTrigger\x12\x12\n\nexpression\x18\x01 \x01(\t\x12\x11\n\ttime_zone\x18\x02 \x01(\t\">\n\x0fIntervalTrigger\x12+\n\x08interval\x18\x01 \x01(\x0b\x32\x19.google.protobuf.Duration\"\xa1\x01\n\rMetricTrigger\x12\r\n\x05model\x18\x01 \x01(\t\x12\x0e\n\x06metric\x18\x02 \x01(\t\x12\x32\n\x06source\x18\x03 \x01(\x0e\x32\".modelyard.builder.v1.MetricSource\x12*\n\x05\x62ound\x18\x04 \x01(\x0e\x32\x1b.modelyard.builder.v1.Bound\x12\x11\n\tthreshold\x18\x05 \x01(\x01\"!\n\x0e\x44\x61tasetTrigger\x12\x0f\n\x07\x64\x61taset\x18\x01 \x01(\t\"\xa8\x01\n\x0c\x44riftTrigger\x12\x0f\n\x07\x64\x61taset\x18\x01 \x01(\t\x12\x0f\n\x05\x61lias\x18\x02 \x01(\tH\x00\x12\x15\n\x0b\x65nvironment\x18\x03 \x01(\tH\x00\x12\x0c\n\x04role\x18\x04 \x01(\t\x12\x0f\n\x07\x63olumns\x18\x05 \x03(\t\x12\x13\n\tpsi_above\x18\x06 \x01(\x01H\x01\x12\x1b\n\x11js_distance_above\x18\x07 \x01(\x01H\x01\x42\x05\n\x03useB\x07\n\x05limit\"\xad\x01\n\x10\x41utomationAction\x12.\n\x05\x62uild\x18\x01 \x01(\x0b\x32\x1f.modelyard.builder.v1.BuildSpec\x12\x35\n\x0bnewest_data\x18\x02 \x03(\x0b\x32 .modelyard.builder.v1.NewestData\x12\x32\n\x06\x64\x65ploy\x18\x03 \x01(\x0b\x32\".modelyard.builder.v1.DeployAction\"+\n\nNewestData\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07\x64\x61taset\x18\x02 \x01(\t\"\x86\x01\n\x0c\x44\x65ployAction\x12\x13\n\x0b\x65nvironment\x18\x01 \x01(\t\x12/\n\nconditions\x18\x02 \x03(\x0b\x32\x1b.modelyard.deployer.v1.Gate\x12\x30\n\x04plan\x18\x03 \x01(\x0b\x32\".modelyard.deployer.v1.RolloutPlan*\x8f\x01\n\x0f\x41utomationState\x12 \n\x1c\x41UTOMATION_STATE_UNSPECIFIED\x10\x00\x12\x1b\n\x17\x41UTOMATION_STATE_ACTIVE\x10\x01\x12\x1d\n\x19\x41UTOMATION_STATE_DISABLED\x10\x02\x12\x1e\n\x1a\x41UTOMATION_STATE_SUSPENDED\x10\x03*\x7f\n\rCatchUpPolicy\x12\x1f\n\x1b\x43\x41TCH_UP_POLICY_UNSPECIFIED\x10\x00\x12\x18\n\x14\x43\x41TCH_UP_POLICY_SKIP\x10\x01\x12\x1a\n\x16\x43\x41TCH_UP_POLICY_LATEST\x10\x02\x12\x17\n\x13\x43\x41TCH_UP_POLICY_ALL\x10\x03*b\n\rOverlapPolicy\x12\x1e\n\x1aOVERLAP_POLICY_UNSPECIFIED\x10\x00\x12\x17\n\x13OVERLAP_POLICY_SKIP\x10\x01\x12\x18\n\x14OVERLAP_POLICY_QUEUE\x10\x02*\x9d\x01\n\x0cMetricSource\x12\x1d\n\x19METRIC_SOURCE_UNSPECIFIED\x10\x00\x12\x1a\n\x16METRIC_SOURCE_RUN_LAST\x10\x01\x12\x1a\n\x16METRIC_SOURCE_RUN_BEST\x10\x02\x12\x1c\n\x18METRIC_SOURCE_EVALUATION\x10\x03\x12\x18\n\x14METRIC_SOURCE_REPORT\x10\x04*@\n\x05\x42ound\x12\x15\n\x11\x42OUND_UNSPECIFIED\x10\x00\x12\x0f\n\x0b\x42OUND_ABOVE\x10\x01\x12\x0f\n\x0b\x42OUND_BELOW\x10\x02\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'modelyard.builder.v1.automation_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_AUTOMATIONSTATE']._serialized_start=1847
-  _globals['_AUTOMATIONSTATE']._serialized_end=1990
-  _globals['_CATCHUPPOLICY']._serialized_start=1992
-  _globals['_CATCHUPPOLICY']._serialized_end=2119
-  _globals['_OVERLAPPOLICY']._serialized_start=2121
-  _globals['_OVERLAPPOLICY']._serialized_end=2219
-  _globals['_METRICSOURCE']._serialized_start=2222
-  _globals['_METRICSOURCE']._serialized_end=2379
-  _globals['_BOUND']._serialized_start=2381
-  _globals['_BOUND']._serialized_end=2445
+  _globals['_AUTOMATIONSTATE']._serialized_start=2071
+  _globals['_AUTOMATIONSTATE']._serialized_end=2214
+  _globals['_CATCHUPPOLICY']._serialized_start=2216
+  _globals['_CATCHUPPOLICY']._serialized_end=2343
+  _globals['_OVERLAPPOLICY']._serialized_start=2345
+  _globals['_OVERLAPPOLICY']._serialized_end=2443
+  _globals['_METRICSOURCE']._serialized_start=2446
+  _globals['_METRICSOURCE']._serialized_end=2603
+  _globals['_BOUND']._serialized_start=2605
+  _globals['_BOUND']._serialized_end=2669
   _globals['_AUTOMATION']._serialized_start=276
   _globals['_AUTOMATION']._serialized_end=927
   _globals['_TRIGGER']._serialized_start=930
-  _globals['_TRIGGER']._serialized_end=1169
-  _globals['_CRONTRIGGER']._serialized_start=1171
-  _globals['_CRONTRIGGER']._serialized_end=1223
-  _globals['_INTERVALTRIGGER']._serialized_start=1225
-  _globals['_INTERVALTRIGGER']._serialized_end=1287
-  _globals['_METRICTRIGGER']._serialized_start=1290
-  _globals['_METRICTRIGGER']._serialized_end=1451
-  _globals['_DATASETTRIGGER']._serialized_start=1453
-  _globals['_DATASETTRIGGER']._serialized_end=1486
-  _globals['_AUTOMATIONACTION']._serialized_start=1489
-  _globals['_AUTOMATIONACTION']._serialized_end=1662
-  _globals['_NEWESTDATA']._serialized_start=1664
-  _globals['_NEWESTDATA']._serialized_end=1707
-  _globals['_DEPLOYACTION']._serialized_start=1710
-  _globals['_DEPLOYACTION']._serialized_end=1844
+  _globals['_TRIGGER']._serialized_end=1222
+  _globals['_CRONTRIGGER']._serialized_start=1224
+  _globals['_CRONTRIGGER']._serialized_end=1276
+  _globals['_INTERVALTRIGGER']._serialized_start=1278
+  _globals['_INTERVALTRIGGER']._serialized_end=1340
+  _globals['_METRICTRIGGER']._serialized_start=1343
+  _globals['_METRICTRIGGER']._serialized_end=1504
+  _globals['_DATASETTRIGGER']._serialized_start=1506
+  _globals['_DATASETTRIGGER']._serialized_end=1539
+  _globals['_DRIFTTRIGGER']._serialized_start=1542
+  _globals['_DRIFTTRIGGER']._serialized_end=1710
+  _globals['_AUTOMATIONACTION']._serialized_start=1713
+  _globals['_AUTOMATIONACTION']._serialized_end=1886
+  _globals['_NEWESTDATA']._serialized_start=1888
+  _globals['_NEWESTDATA']._serialized_end=1931
+  _globals['_DEPLOYACTION']._serialized_start=1934
+  _globals['_DEPLOYACTION']._serialized_end=2068
 # @@protoc_insertion_point(module_scope)

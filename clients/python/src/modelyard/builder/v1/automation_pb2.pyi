@@ -286,6 +286,7 @@ class Trigger(google.protobuf.message.Message):
     INTERVAL_FIELD_NUMBER: builtins.int
     METRIC_FIELD_NUMBER: builtins.int
     DATASET_FIELD_NUMBER: builtins.int
+    DRIFT_FIELD_NUMBER: builtins.int
     @property
     def cron(self) -> global___CronTrigger:
         """At times of the calendar."""
@@ -302,6 +303,10 @@ class Trigger(google.protobuf.message.Message):
     def dataset(self) -> global___DatasetTrigger:
         """When a dataset has a new version."""
 
+    @property
+    def drift(self) -> global___DriftTrigger:
+        """When a dataset's new version drifts from what a model was trained on."""
+
     def __init__(
         self,
         *,
@@ -309,10 +314,11 @@ class Trigger(google.protobuf.message.Message):
         interval: global___IntervalTrigger | None = ...,
         metric: global___MetricTrigger | None = ...,
         dataset: global___DatasetTrigger | None = ...,
+        drift: global___DriftTrigger | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["cron", b"cron", "dataset", b"dataset", "interval", b"interval", "kind", b"kind", "metric", b"metric"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["cron", b"cron", "dataset", b"dataset", "interval", b"interval", "kind", b"kind", "metric", b"metric"]) -> None: ...
-    def WhichOneof(self, oneof_group: typing.Literal["kind", b"kind"]) -> typing.Literal["cron", "interval", "metric", "dataset"] | None: ...
+    def HasField(self, field_name: typing.Literal["cron", b"cron", "dataset", b"dataset", "drift", b"drift", "interval", b"interval", "kind", b"kind", "metric", b"metric"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["cron", b"cron", "dataset", b"dataset", "drift", b"drift", "interval", b"interval", "kind", b"kind", "metric", b"metric"]) -> None: ...
+    def WhichOneof(self, oneof_group: typing.Literal["kind", b"kind"]) -> typing.Literal["cron", "interval", "metric", "dataset", "drift"] | None: ...
 
 global___Trigger = Trigger
 
@@ -423,6 +429,64 @@ class DatasetTrigger(google.protobuf.message.Message):
     def ClearField(self, field_name: typing.Literal["dataset", b"dataset"]) -> None: ...
 
 global___DatasetTrigger = DatasetTrigger
+
+@typing.final
+class DriftTrigger(google.protobuf.message.Message):
+    """DriftTrigger runs when a new version of a dataset, such as a sample of what is
+    asked in production, drifts from the data that the model's version in use was
+    trained on: once, and again only after a dataset version that does not drift,
+    or once the version in use was trained on other data. Of several dataset
+    versions that came at once the newest counts, or each, as `catch_up` says. What
+    cannot be held against the training data is recorded as SKIPPED, with the
+    reason.
+    """
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    DATASET_FIELD_NUMBER: builtins.int
+    ALIAS_FIELD_NUMBER: builtins.int
+    ENVIRONMENT_FIELD_NUMBER: builtins.int
+    ROLE_FIELD_NUMBER: builtins.int
+    COLUMNS_FIELD_NUMBER: builtins.int
+    PSI_ABOVE_FIELD_NUMBER: builtins.int
+    JS_DISTANCE_ABOVE_FIELD_NUMBER: builtins.int
+    dataset: builtins.str
+    """Required. `projects/{project}/datasets/{dataset}`; its versions need profiles."""
+    alias: builtins.str
+    """The one that an alias points to, by the alias's id."""
+    environment: builtins.str
+    """The one that is live in `projects/{project}/environments/{environment}`."""
+    role: builtins.str
+    """Optional. As what that version's run used its training data; empty: `train`."""
+    psi_above: builtins.float
+    """The population stability index; at least 0. Above 0.25 is often called
+    drift.
+    """
+    js_distance_above: builtins.float
+    """The Jensen-Shannon distance with logarithms to base 2; 0 to 1."""
+    @property
+    def columns(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
+        """Optional. The columns that count; at most 256; empty: each that both have."""
+
+    def __init__(
+        self,
+        *,
+        dataset: builtins.str = ...,
+        alias: builtins.str = ...,
+        environment: builtins.str = ...,
+        role: builtins.str = ...,
+        columns: collections.abc.Iterable[builtins.str] | None = ...,
+        psi_above: builtins.float = ...,
+        js_distance_above: builtins.float = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["alias", b"alias", "environment", b"environment", "js_distance_above", b"js_distance_above", "limit", b"limit", "psi_above", b"psi_above", "use", b"use"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["alias", b"alias", "columns", b"columns", "dataset", b"dataset", "environment", b"environment", "js_distance_above", b"js_distance_above", "limit", b"limit", "psi_above", b"psi_above", "role", b"role", "use", b"use"]) -> None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["limit", b"limit"]) -> typing.Literal["psi_above", "js_distance_above"] | None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["use", b"use"]) -> typing.Literal["alias", "environment"] | None: ...
+
+global___DriftTrigger = DriftTrigger
 
 @typing.final
 class AutomationAction(google.protobuf.message.Message):

@@ -88,6 +88,8 @@ class _ExecutionCauseEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper.
     """A dataset has a new version."""
     EXECUTION_CAUSE_MANUAL: _ExecutionCause.ValueType  # 5
     """Somebody ran it."""
+    EXECUTION_CAUSE_DRIFT: _ExecutionCause.ValueType  # 6
+    """A dataset drifted from what a model was trained on."""
 
 class ExecutionCause(_ExecutionCause, metaclass=_ExecutionCauseEnumTypeWrapper):
     """ExecutionCause says what made an automation run."""
@@ -104,6 +106,8 @@ EXECUTION_CAUSE_DATASET: ExecutionCause.ValueType  # 4
 """A dataset has a new version."""
 EXECUTION_CAUSE_MANUAL: ExecutionCause.ValueType  # 5
 """Somebody ran it."""
+EXECUTION_CAUSE_DRIFT: ExecutionCause.ValueType  # 6
+"""A dataset drifted from what a model was trained on."""
 global___ExecutionCause = ExecutionCause
 
 @typing.final

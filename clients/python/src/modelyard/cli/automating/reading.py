@@ -82,7 +82,7 @@ def read(text: str, names: Names, *, file: str = "automation", folder: Path) -> 
 def _trigger(section: Section, names: Names) -> automation_pb2.Trigger:
     trigger = automation_pb2.Trigger()
     zone = section.read("time_zone", str, "")
-    kinds = {key: section.find(key) for key in ("cron", "every", "metric", "dataset")}
+    kinds = {key: section.find(key) for key in ("cron", "every", "metric", "dataset", "drift")}
     given = {key: value for key, value in kinds.items() if value is not None}
     section.close()
     if len(given) != 1:
@@ -96,9 +96,35 @@ def _trigger(section: Section, names: Names) -> automation_pb2.Trigger:
         trigger.interval.interval.CopyFrom(_duration(value))
     elif kind == "dataset":
         trigger.dataset.dataset = _named(value, names.dataset)
+    elif kind == "drift":
+        trigger.drift.CopyFrom(_drift(value.section(), names))
     else:
         trigger.metric.CopyFrom(_metric(value.section(), names))
     return trigger
+
+
+def _drift(section: Section, names: Names) -> automation_pb2.DriftTrigger:
+    found = automation_pb2.DriftTrigger(
+        dataset=_named(section.need("dataset"), names.dataset),
+        role=section.read("role", str, ""),
+        columns=section.list_of("columns"),
+    )
+    alias, environment = section.find("alias"), section.find("environment")
+    psi, distance = section.find("psi_above"), section.find("js_distance_above")
+    section.close()
+    if (alias is None) == (environment is None):
+        section.place.refuse("must have either alias or environment: whose training data counts")
+    if alias is not None:
+        found.alias = alias.read(str)
+    if environment is not None:
+        found.environment = _named(environment, names.environment)
+    if psi is not None and distance is not None:
+        section.place.refuse("must have at most one of psi_above and js_distance_above")
+    if psi is not None:
+        found.psi_above = psi.read(float)
+    if distance is not None:
+        found.js_distance_above = distance.read(float)
+    return found
 
 
 def _metric(section: Section, names: Names) -> automation_pb2.MetricTrigger:
