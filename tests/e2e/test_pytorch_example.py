@@ -9,6 +9,7 @@ import shutil
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import uv
@@ -103,7 +104,7 @@ def test_a_module_that_a_script_logged_goes_live_by_its_own_loader(
 
 def _answers(
     suite: EmbeddedSuite, client: Client, version: version_pb2.Version
-) -> dict[str, dict[str, object]]:
+) -> dict[str, dict[str, Any]]:
     """Put a version live and ask it its example; return the outputs by name."""
     model = version.name.split("/")[3]
     if not any(e.name.endswith(f"/{ENVIRONMENT}") for e in client.environments.list()):
