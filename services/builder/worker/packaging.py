@@ -13,7 +13,7 @@ import os
 import platform
 from pathlib import Path
 
-from modelyard import bundle, images
+from modelyard import _envelope, bundle, images
 from modelyard._tree import Entry, list_files, tree_digest
 from modelyard.errors import ModelyardError
 from modelyard.images import Base, ImageError, Layer
@@ -25,6 +25,7 @@ from services.builder.worker.work import PhaseFailedError, Work
 from services.common.environment_lock import lock_digest
 
 PROVENANCE_FILE = "provenance.json"
+SIGNED_FILE = "provenance.dsse.json"
 TESTS_FILE = "tests.xml"
 
 _ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64"}
@@ -129,4 +130,8 @@ def _write_evidence(work: Work, products: Products) -> None:
     if work.test_report:
         (work.evidence / TESTS_FILE).write_bytes(work.test_report)
     text = json.dumps(statement(work, products), indent=1) + "\n"
-    (work.evidence / PROVENANCE_FILE).write_text(work.mask.text(text))
+    told = work.mask.text(text).encode()
+    (work.evidence / PROVENANCE_FILE).write_bytes(told)
+    if work.settings.signing_key_file:
+        signer = _envelope.signer(work.settings.signing_key_file)
+        (work.evidence / SIGNED_FILE).write_bytes(_envelope.sign(told, signer))

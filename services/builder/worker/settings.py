@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from modelyard import registries
+from modelyard import _envelope, registries
 from modelyard.errors import ModelyardError
 
 PREFIX = "MODELYARD_WORKER_"
@@ -43,6 +43,8 @@ class WorkerSettings:
     after it; empty: nowhere."""
     image_auth_file: str = ""
     """A `config.json` with the registry's credentials, as `docker login` writes it."""
+    signing_key_file: str = ""
+    """A private key in a PEM file that provenance is signed with; empty: it is not."""
     git_http: bool = False
     """Whether git repositories may be fetched over HTTP without TLS."""
     sandbox: Literal["on", "off"] = "on"
@@ -61,7 +63,12 @@ class WorkerSettings:
     """How long builds may go on after SIGTERM before they are handed back."""
 
     def __post_init__(self) -> None:
-        """Refuse a place for images that no build could be pushed to."""
+        """Refuse what no build could use: a key, or a place for images."""
+        if self.signing_key_file:
+            try:
+                _envelope.signer(self.signing_key_file)
+            except ModelyardError as error:
+                raise ValueError(f"signing_key_file: {error.message}") from None
         if not self.image_repository:
             return
         try:

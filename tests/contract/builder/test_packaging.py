@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import json
 import tarfile
@@ -9,15 +10,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
 from google.protobuf.json_format import ParseDict
 from in_toto_attestation.v1 import statement_pb2  # type: ignore[import-untyped]
 from in_toto_attestation.v1.statement import Statement  # type: ignore[import-untyped]
-from modelyard import FailedPreconditionError, InvalidArgumentError, images
+from modelyard import FailedPreconditionError, InvalidArgumentError, _envelope, images
 from modelyard.builder.v1 import build_pb2
 
 from tests.contract.builder.stack import Stack
 from tests.contract.builder.test_worker import ended
 from tests.contract.builder.yard import write_source
+from tests.e2e.test_signatures import Keys, make_keys
 
 MODEL = """
 import os
@@ -69,7 +73,9 @@ async def test_a_version_has_an_image_evidence_and_comes_again(
     stack: Stack, environments: Path, tmp_path: Path
 ) -> None:
     source = write_source(stack.data / "source", model=MODEL, test_churn=TESTS)
-    async with stack.client() as client, stack.worker(environments=environments):
+    keys = make_keys(tmp_path / "keys")
+    settings = {"MODELYARD_WORKER_SIGNING_KEY_FILE": str(keys.private)}
+    async with stack.client() as client, stack.worker(environments=environments, **settings):
         order = await client.builds.create(source, model="churn", aliases=["first"])
         build = await ended(client, order.name)
         assert build.state == build_pb2.BUILD_STATE_SUCCEEDED, build
@@ -80,6 +86,11 @@ async def test_a_version_has_an_image_evidence_and_comes_again(
         statement = json.loads(await client.versions.provenance("churn/1"))
         Statement.copy_from_pb(ParseDict(statement, statement_pb2.Statement())).validate()
         _check_provenance(statement, build)
+        assert json.loads(await client.versions.provenance("churn/1", key=keys.public)) == statement
+        _check_envelope(await client.versions.signed_provenance("churn/1"), keys)
+        other = make_keys(tmp_path / "others")
+        with pytest.raises(FailedPreconditionError, match="not made with this key"):
+            await client.versions.provenance("churn/1", key=other.public)
         layout = await client.images.export("churn/1", tmp_path / "image")
         _check_layout(layout, build)
         for companion in (build.image, build.evidence):
@@ -108,6 +119,8 @@ async def test_what_differs_is_told_and_secrets_stay_out_of_reports(
         assert not build.image
         with pytest.raises(FailedPreconditionError, match="has no image"):
             await client.images.export("churn/1", stack.data / "image")
+        with pytest.raises(FailedPreconditionError, match="is not signed"):
+            await client.versions.provenance("churn/1", key=stack.data / "no-key")
         found = await client.builds.reproduction(await client.builds.reproduce("churn/1"))
         assert not found.agrees
         assert {pair.key: pair.agrees for pair in found.metrics} == {"score": True, "luck": False}
@@ -134,6 +147,20 @@ def _check_provenance(statement: dict[str, Any], build: build_pb2.Build) -> None
     assert len(inputs["lock"]["digest"]["sha256"]) == 64
     packages = [found.get("uri", "") for found in definition["resolvedDependencies"]]
     assert any(uri.startswith("pkg:pypi/numpy@") for uri in packages)
+
+
+def _check_envelope(data: bytes, keys: Keys) -> None:
+    """Verify an envelope by its specification alone, and that a changed one holds no more."""
+    envelope = json.loads(data)
+    kind, payload = envelope["payloadType"], base64.b64decode(envelope["payload"])
+    signed = f"DSSEv1 {len(kind)} {kind} {len(payload)} ".encode() + payload
+    (signature,) = envelope["signatures"]
+    public = serialization.load_pem_public_key(keys.public.read_bytes())
+    assert isinstance(public, ec.EllipticCurvePublicKey)
+    public.verify(base64.b64decode(signature["sig"]), signed, ec.ECDSA(hashes.SHA256()))
+    envelope["payload"] = base64.b64encode(payload.replace(b"churn", b"other")).decode()
+    with pytest.raises(FailedPreconditionError, match="does not hold"):
+        _envelope.verify(json.dumps(envelope).encode(), keys.public)
 
 
 def _check_layout(layout: Path, build: build_pb2.Build) -> None:

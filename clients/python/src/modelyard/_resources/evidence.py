@@ -10,7 +10,7 @@ from typing import Any
 
 from google.protobuf.field_mask_pb2 import FieldMask
 
-from modelyard import _pull, images, registries
+from modelyard import _envelope, _pull, images, registries
 from modelyard._binding import AsyncGroup, Group, SyncGroup, flow
 from modelyard._calls import Flow, ask, call, new_request_id
 from modelyard._fetching import read_whole
@@ -30,6 +30,7 @@ from modelyard.images import ImageError
 from modelyard.metadata.v1 import model_service_pb2, version_pb2
 
 PROVENANCE_FILE = "provenance.json"
+SIGNED_FILE = "provenance.dsse.json"
 TESTS_FILE = "tests.xml"
 
 
@@ -148,6 +149,32 @@ def read_evidence(names: Names, target: Ref, path: str) -> Flow[bytes]:
     if not any(file.path == path for file in files):
         raise _missing(version, f"has no {path}: its build left none")
     return (yield from read_whole(build.evidence, path))
+
+
+def read_provenance(names: Names, target: Ref, key: str | Path | None) -> Flow[bytes]:
+    """Return how a version was built; with a key only what was signed with it, of this version."""
+    if key is None:
+        return (yield from read_evidence(names, target, PROVENANCE_FILE))
+    version, build = yield from built(names, target)
+    files = (yield from _pull.list_files(build.evidence)) if build.evidence else ()
+    if not any(file.path == SIGNED_FILE for file in files):
+        message = f"the provenance of {version.name} is not signed"
+        raise FailedPreconditionError(message, reason="SIGNATURE_MISSING")
+    envelope = yield from read_whole(build.evidence, SIGNED_FILE)
+    statement = _envelope.verify(envelope, key)
+    _check_subject(statement, version)
+    return statement
+
+
+def _check_subject(statement: bytes, version: version_pb2.Version) -> None:
+    """Refuse a good signature of what another version was built from."""
+    try:
+        subjects = {s["name"]: s["digest"]["sha256"] for s in json.loads(statement)["subject"]}
+    except (ValueError, KeyError, TypeError):
+        subjects = {}
+    if subjects.get(version.artifact) != version.artifact.rpartition("/")[2]:
+        message = f"the signed statement is about another artifact than {version.artifact}"
+        raise FailedPreconditionError(message, reason="SIGNATURE_INVALID")
 
 
 def read_schema(names: Names, target: Ref) -> Flow[dict[str, Any] | None]:

@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from google.protobuf.field_mask_pb2 import FieldMask
@@ -234,12 +235,23 @@ class _Versions(Group):
         return (yield from read_schema(self._names, version))
 
     @flow
-    def provenance(self, version: Ref) -> Flow[str]:
-        """Return how a version was built: an in-toto statement with SLSA provenance v1, in JSON."""
+    def provenance(self, version: Ref, *, key: str | Path | None = None) -> Flow[str]:
+        """Return how a version was built: an in-toto statement with SLSA provenance v1, in JSON.
+
+        With a public key in a PEM file: only what the worker signed with its private key, of this
+        version's artifact; else `FailedPreconditionError`: SIGNATURE_MISSING or SIGNATURE_INVALID.
+        Needs `modelyard[signing]`.
+        """
         from modelyard._resources import evidence  # noqa: PLC0415 - it needs us
 
-        path = evidence.PROVENANCE_FILE
-        return (yield from evidence.read_evidence(self._names, version, path)).decode()
+        return (yield from evidence.read_provenance(self._names, version, key)).decode()
+
+    @flow
+    def signed_provenance(self, version: Ref) -> Flow[bytes]:
+        """Return the signed statement of how a version was built: a DSSE envelope, in JSON."""
+        from modelyard._resources import evidence  # noqa: PLC0415 - it needs us
+
+        return (yield from evidence.read_evidence(self._names, version, evidence.SIGNED_FILE))
 
     @flow
     def test_report(self, version: Ref) -> Flow[str]:

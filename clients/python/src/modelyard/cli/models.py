@@ -203,6 +203,7 @@ def _show_version(version: str) -> None:
 
 def _build_facts(connection: Client, version: version_pb2.Version) -> dict[str, object]:
     """Return what its bundle and its build say of a version, for people."""
+    from modelyard._resources.evidence import SIGNED_FILE  # noqa: PLC0415
     from modelyard.errors import NotFoundError  # noqa: PLC0415
 
     schema = connection.versions.schema(version.name) or {}
@@ -213,7 +214,11 @@ def _build_facts(connection: Client, version: version_pb2.Version) -> dict[str, 
         build = connection.builds.get(version.build)
     except NotFoundError:
         return facts
-    return {"tests": test_counts(build), **facts, "image": image(build), "evidence": build.evidence}
+    facts |= {"image": image(build), "evidence": build.evidence}
+    if build.evidence:
+        files = {file.path for file in connection.artifacts.files(build.evidence)}
+        facts["provenance"] = "signed" if SIGNED_FILE in files else "not signed"
+    return {"tests": test_counts(build), **facts}
 
 
 def _tensors(tensors: Iterable[Mapping[str, Any]]) -> str:

@@ -51,9 +51,24 @@ def reproduce(
     return 0 if found.agrees else 1
 
 
-def provenance(version: str, to: To = None) -> None:
-    """Write how a version was built: an in-toto statement with SLSA provenance v1."""
-    _write(client().versions.provenance(version), to)
+def provenance(
+    version: str,
+    *,
+    to: To = None,
+    key: Annotated[
+        Path | None, typer.Option(help="A public key: write only what was signed with it.")
+    ] = None,
+    envelope: Annotated[
+        bool, typer.Option("--envelope", help="Write the signed DSSE envelope as it is.")
+    ] = False,
+) -> None:
+    """Write how a version was built: an in-toto statement with SLSA provenance v1.
+
+    With --key the exit status is 1 unless the worker signed it with that key, of this version.
+    """
+    versions = client().versions
+    text = versions.provenance(version, key=key)
+    _write(versions.signed_provenance(version).decode() if envelope else text, to)
 
 
 def export(

@@ -245,7 +245,8 @@ class Build(google.protobuf.message.Message):
     """
     evidence: builtins.str
     """Output only. The artifact with what the attempt that won says of itself:
-    `provenance.json`, an in-toto statement with SLSA provenance v1, and
+    `provenance.json`, an in-toto statement with SLSA provenance v1;
+    `provenance.dsse.json`, the same signed, if the worker has a key; and
     `tests.xml`, the report of the source's tests, if any ran. The version holds it.
     """
     image_reference: builtins.str
