@@ -17,6 +17,7 @@ from services.deployer.plans import (
     ALL_AT_ONCE,
     EVERYTHING,
     MAX_STEPS,
+    Batching,
     HeaderMatch,
     RolloutAnalysis,
     RolloutPlan,
@@ -35,6 +36,7 @@ MAX_CONCURRENCY = 1_024
 MAX_QUEUE = 65_536
 MAX_REQUESTS = 1_000_000
 MAX_BUCKETS = 128
+MAX_BATCH_DELAY = timedelta(seconds=1)
 MAX_SAMPLE_RATE = 1_000
 MAX_SAMPLE_ROWS = 100_000
 MAX_SAMPLE_INTERVAL = timedelta(days=1)
@@ -128,7 +130,14 @@ def decode_serving(message: rollout_pb2.ServingSpec) -> ServingSpec:
         memory_bytes=_count(message.memory_bytes, _MAX_INT, "serving.memory_bytes"),
         timeout_seconds=_seconds(message.timeout, MAX_PREDICTION, "serving.timeout"),
         sampling=_decode_sampling(message.sampling) if message.HasField("sampling") else None,
+        batching=_decode_batching(message.batching) if message.HasField("batching") else None,
     )
+
+
+def _decode_batching(message: rollout_pb2.Batching) -> Batching:
+    field = "serving.batching"
+    size = _count(message.max_size, MAX_CONCURRENCY, f"{field}.max_size", least=2)
+    return Batching(size, _seconds(message.max_delay, MAX_BATCH_DELAY, f"{field}.max_delay"))
 
 
 def _decode_sampling(message: rollout_pb2.Sampling) -> Sampling:
@@ -239,7 +248,13 @@ def encode_serving(serving: ServingSpec) -> rollout_pb2.ServingSpec:
         memory_bytes=serving.memory_bytes,
         timeout=timeout,
         sampling=None if sampling is None else _encode_sampling(sampling),
+        batching=None if serving.batching is None else _encode_batching(serving.batching),
     )
+
+
+def _encode_batching(batching: Batching) -> rollout_pb2.Batching:
+    delay = _duration(batching.delay_seconds) if batching.delay_seconds else None
+    return rollout_pb2.Batching(max_size=batching.max_size, max_delay=delay)
 
 
 def _encode_sampling(sampling: Sampling) -> rollout_pb2.Sampling:

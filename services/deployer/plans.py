@@ -43,6 +43,14 @@ class RolloutPlan:
 
 
 @dataclass(frozen=True, slots=True)
+class Batching:
+    """How many requests are predicted together at most, and how long the first waits for more."""
+
+    max_size: int
+    delay_seconds: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
 class Sampling:
     """Which requests become rows of a dataset, and how many make a version of it."""
 
@@ -67,6 +75,7 @@ class ServingSpec:
     memory_bytes: int = 0
     timeout_seconds: float = 0.0
     sampling: Sampling | None = None
+    batching: Batching | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -190,11 +190,16 @@ class ModelServerProcess:
 
 def _limits(serving: ServingSpec) -> list[str]:
     """Write how it is served as options; 0 is its own default."""
-    wanted = {
+    wanted: dict[str, float] = {
         "--workers": serving.worker_count,
         "--concurrency": serving.concurrency,
         "--queue": serving.queue_size,
     }
+    if serving.batching is not None:
+        wanted |= {
+            "--batch-size": serving.batching.max_size,
+            "--batch-delay": serving.batching.delay_seconds,
+        }
     return [part for option, value in wanted.items() if value for part in (option, str(value))]
 
 

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import grpc
 import pytest
+from google.protobuf import duration_pb2
 from modelyard.deployer.v1 import rollout_pb2
 
 from tests.contract.deployer.registry import MODEL, PROJECT
@@ -82,14 +83,24 @@ async def test_who_may_not_write_takes_no_samples_but_may_roll_back(yard: Yard) 
         await yard.ada.until(lambda d: d.live_revision == 3)
 
 
-async def test_sampling_that_makes_no_sense_is_refused(yard: Yard) -> None:
-    for sampling in (
-        rollout_pb2.Sampling(),
-        rollout_pb2.Sampling(share=1.5),
-        rollout_pb2.Sampling(share=float("nan")),
-        rollout_pb2.Sampling(share=1, rows_per_version=-1),
-        rollout_pb2.Sampling(share=1, max_rows_per_second=1_001),
-    ):
+async def test_serving_that_makes_no_sense_is_refused(yard: Yard) -> None:
+    second = duration_pb2.Duration(seconds=1, nanos=1_000_000)
+    serving = [
+        rollout_pb2.ServingSpec(sampling=sampling)
+        for sampling in (
+            rollout_pb2.Sampling(),
+            rollout_pb2.Sampling(share=1.5),
+            rollout_pb2.Sampling(share=float("nan")),
+            rollout_pb2.Sampling(share=1, rows_per_version=-1),
+            rollout_pb2.Sampling(share=1, max_rows_per_second=1_001),
+        )
+    ]
+    serving += [
+        rollout_pb2.ServingSpec(batching=rollout_pb2.Batching(max_size=1)),
+        rollout_pb2.ServingSpec(batching=rollout_pb2.Batching(max_size=1_025)),
+        rollout_pb2.ServingSpec(batching=rollout_pb2.Batching(max_size=2, max_delay=second)),
+    ]
+    for wrong in serving:
         with pytest.raises(grpc.aio.AioRpcError) as refused:
-            await yard.ada.deploy(1, serving=rollout_pb2.ServingSpec(sampling=sampling))
+            await yard.ada.deploy(1, serving=wrong)
         assert reason_of(refused.value) == "INVALID_FIELD"

@@ -52,6 +52,26 @@ class Analysis:
 
 
 @dataclass(frozen=True)
+class Batching:
+    """Which requests are predicted together: those that wait and can be joined row by row.
+
+    Attributes:
+        size: How many requests at most, 2 to 1,024.
+        delay: Seconds that the first of them waits for more; 0: only what waits anyway is joined.
+    """
+
+    size: int
+    delay: float = 0.0
+
+    def to_proto(self) -> rollout_pb2.Batching:
+        """Return it as the API has it."""
+        from modelyard.deployer.v1 import rollout_pb2  # noqa: PLC0415 - grpc waits for its use
+
+        delay = duration(self.delay) if self.delay else None
+        return rollout_pb2.Batching(max_size=self.size, max_delay=delay)
+
+
+@dataclass(frozen=True)
 class Sampling:
     """Which requests become rows of the dataset `{model}-{environment}-requests`.
 
@@ -95,6 +115,7 @@ class Serving:
         memory_bytes: Memory of each model server.
         timeout: How long one prediction may take, in seconds.
         sampling: Which requests become rows of a dataset; None: none.
+        batching: Which requests are predicted together; None: none.
     """
 
     replicas: int = 1
@@ -105,6 +126,7 @@ class Serving:
     memory_bytes: int = 0
     timeout: float = 0.0
     sampling: Sampling | None = None
+    batching: Batching | None = None
 
     def to_proto(self) -> rollout_pb2.ServingSpec:
         """Return it as the API has it."""
@@ -119,6 +141,7 @@ class Serving:
             memory_bytes=self.memory_bytes,
             timeout=duration(self.timeout) if self.timeout else None,
             sampling=None if self.sampling is None else self.sampling.to_proto(),
+            batching=None if self.batching is None else self.batching.to_proto(),
         )
 
 

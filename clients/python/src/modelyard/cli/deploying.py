@@ -25,10 +25,14 @@ Sample = Annotated[
     float, typer.Option(help="Share of the requests that become rows of a dataset, 0 to 1.")
 ]
 
+Batch = Annotated[int, typer.Option(help="Requests predicted together at most; 0: none are.")]
 
-def serving_of(replicas: int, workers: int, *, cpu: float, memory: int, sample: float) -> Serving:
+
+def serving_of(
+    replicas: int, workers: int, *, cpu: float, memory: int, sample: float, batch: int
+) -> Serving:
     """Return how a version is served as the options have it."""
-    from modelyard.rollouts import Sampling, Serving  # noqa: PLC0415 - `--help` waits not
+    from modelyard.rollouts import Batching, Sampling, Serving  # noqa: PLC0415 - `--help` waits not
 
     return Serving(
         replicas,
@@ -36,6 +40,7 @@ def serving_of(replicas: int, workers: int, *, cpu: float, memory: int, sample: 
         cpu=cpu,
         memory_bytes=memory * 1024 * 1024,
         sampling=Sampling(sample) if sample else None,
+        batching=Batching(batch) if batch else None,
     )
 
 

@@ -9,6 +9,7 @@ import typer
 from modelyard.cli import rollouts
 from modelyard.cli.context import client
 from modelyard.cli.deploying import (
+    Batch,
     Cpu,
     Environment,
     Memory,
@@ -76,6 +77,7 @@ def deploy(
     cpu: Cpu = 0.0,
     memory: Memory = 0,
     sample: Sample = 0.0,
+    batch: Batch = 0,
     reason: Reason = "",
     wait: Wait = True,
     check: Annotated[bool, typer.Option(help="Only say how the gates judge it.")] = False,
@@ -100,7 +102,7 @@ def deploy(
         ),
         progress_timeout=progress_timeout,
         keep_warm=keep_warm,
-        serving=serving_of(replicas, workers, cpu=cpu, memory=memory, sample=sample),
+        serving=serving_of(replicas, workers, cpu=cpu, memory=memory, sample=sample, batch=batch),
         reason=reason,
     )
     return outcome(connection, ordered, wait=wait)

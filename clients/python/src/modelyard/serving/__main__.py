@@ -10,13 +10,15 @@ from collections.abc import Coroutine
 from pathlib import Path
 
 from modelyard.serving import logs
-from modelyard.serving.gate import Gate
+from modelyard.serving.batching import Batching
+from modelyard.serving.engine import Engine
+from modelyard.serving.gate import Gate, Runner
 from modelyard.serving.metrics import Metrics
 from modelyard.serving.pool import Pool
 from modelyard.serving.sampling import Sampler, SamplingPlan
 from modelyard.serving.server import Address, serve, stop_signal
 from modelyard.serving.starting import FAILED, LoadFailedError, Target, start_engine
-from modelyard.serving.threads import Threads
+from modelyard.serving.threads import BatchedThreads, Threads
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -27,13 +29,13 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         if options.workers > 1:
             return _run(_serve_by_workers(target, options))
-        runner = Threads(start_engine(target), concurrency=options.concurrency)
+        runner = _runner(start_engine(target), options)
         return _run(_serve_by_threads(runner, options))
     except LoadFailedError as error:
         return error.code
 
 
-async def _serve_by_threads(runner: Threads, options: argparse.Namespace) -> int:
+async def _serve_by_threads(runner: Runner, options: argparse.Namespace) -> int:
     metrics = Metrics()
     sampler = _sampler(options, metrics)
     gate = Gate(runner, metrics, queue=options.queue, sampler=sampler)
@@ -44,7 +46,13 @@ async def _serve_by_threads(runner: Threads, options: argparse.Namespace) -> int
 async def _serve_by_workers(target: Target, options: argparse.Namespace) -> int:
     metrics, stop, dead = Metrics(), stop_signal(), asyncio.Event()
     workers, concurrency = options.workers, options.concurrency
-    pool = Pool(target, workers=workers, concurrency=concurrency, metrics=metrics)
+    pool = Pool(
+        target,
+        workers=workers,
+        concurrency=concurrency,
+        batching=_batching(options),
+        metrics=metrics,
+    )
 
     def end() -> None:
         dead.set()
@@ -64,6 +72,17 @@ async def _serve_by_workers(target: Target, options: argparse.Namespace) -> int:
     finally:
         pool.close()
     return FAILED if dead.is_set() else 0
+
+
+def _runner(engine: Engine, options: argparse.Namespace) -> Runner:
+    batching = _batching(options)
+    if batching.is_on:
+        return BatchedThreads(engine, concurrency=options.concurrency, batching=batching)
+    return Threads(engine, concurrency=options.concurrency)
+
+
+def _batching(options: argparse.Namespace) -> Batching:
+    return Batching(options.batch_size, options.batch_delay)
 
 
 def _sampler(options: argparse.Namespace, metrics: Metrics) -> Sampler | None:
@@ -101,6 +120,12 @@ def _parser() -> argparse.ArgumentParser:
         "--concurrency", type=_positive, default=1, help="predictions at once in each"
     )
     parser.add_argument("--queue", type=int, default=64, help="requests that may wait for each")
+    parser.add_argument(
+        "--batch-size", type=_positive, default=1, help="requests predicted together, at most"
+    )
+    parser.add_argument(
+        "--batch-delay", type=float, default=0.0, help="seconds that the first waits for more"
+    )
     parser.add_argument("--samples", type=Path, help="the folder that samples are written to")
     parser.add_argument("--sample-share", type=float, default=1.0, help="of the requests")
     parser.add_argument("--sample-rate", type=float, default=100.0, help="rows a second at most")

@@ -1,6 +1,7 @@
 """Frames: what the server and its worker processes send each other over a socket.
 
-A header (number of the job, what it is, a number that goes with it, length) and that many bytes.
+A header (number of the job, what it is, a number that goes with it, length, requests
+predicted together) and that many bytes.
 The first frame of a worker is its greeting: the description of what it has loaded.
 """
 
@@ -13,7 +14,7 @@ from dataclasses import asdict, dataclass
 from modelyard.serving.domain import Description, Refusal, ServingError, TensorDescription
 from modelyard.serving.jobs import Job, Outcome, Protocol, Result
 
-HEADER = struct.Struct("<IBqQ")
+HEADER = struct.Struct("<IBqQI")
 _GREETING = 0
 _ANSWERED = 255
 _NONE = -1
@@ -28,6 +29,7 @@ class Head:
     kind: int
     extra: int
     length: int
+    batch_size: int
 
 
 def head_of(data: bytes) -> Head:
@@ -38,7 +40,7 @@ def head_of(data: bytes) -> Head:
 def encode_job(number: int, job: Job) -> tuple[bytes, bytes]:
     """Return the header and the bytes of a job."""
     length = _NONE if job.json_length is None else job.json_length
-    return HEADER.pack(number, job.protocol, length, len(job.body)), job.body
+    return HEADER.pack(number, job.protocol, length, len(job.body), 0), job.body
 
 
 def decode_job(head: Head, body: bytes) -> Job:
@@ -50,15 +52,16 @@ def encode_outcome(number: int, outcome: Outcome) -> tuple[bytes, bytes]:
     """Return the header and the bytes of what came of a job."""
     if isinstance(outcome, Result):
         length = _NONE if outcome.json_length is None else outcome.json_length
-        return HEADER.pack(number, _ANSWERED, length, len(outcome.body)), outcome.body
+        size = outcome.batch_size
+        return HEADER.pack(number, _ANSWERED, length, len(outcome.body), size), outcome.body
     text = outcome.message.encode()
-    return HEADER.pack(number, _REFUSALS.index(outcome.refusal), _NONE, len(text)), text
+    return HEADER.pack(number, _REFUSALS.index(outcome.refusal), _NONE, len(text), 0), text
 
 
 def decode_outcome(head: Head, body: bytes) -> Outcome:
     """Read what came of a job."""
     if head.kind == _ANSWERED:
-        return Result(body, None if head.extra == _NONE else head.extra)
+        return Result(body, None if head.extra == _NONE else head.extra, head.batch_size)
     return ServingError(_REFUSALS[head.kind], body.decode())
 
 
@@ -66,7 +69,7 @@ def encode_greeting(description: Description) -> tuple[bytes, bytes]:
     """Return the header and the bytes of a worker's greeting."""
     document = asdict(description) | {"text_inputs": sorted(description.text_inputs)}
     body = json.dumps(document).encode()
-    return HEADER.pack(_GREETING, 0, _NONE, len(body)), body
+    return HEADER.pack(_GREETING, 0, _NONE, len(body), 0), body
 
 
 def decode_greeting(body: bytes) -> Description:

@@ -7,10 +7,11 @@ from collections.abc import Callable
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
 from modelyard.serving.domain import Description, ServingError
-from modelyard.serving.jobs import Outcome, Protocol
+from modelyard.serving.jobs import Outcome, Protocol, Result
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 _BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
+_BATCHES = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)
 _PREFIX = "modelyard_serving_"
 
 
@@ -38,6 +39,12 @@ class Metrics:
             f"{_PREFIX}worker_restarts", "Workers that died and were replaced.", registry=registry
         )
 
+        self._batches = Histogram(
+            f"{_PREFIX}batch_size",
+            "How many requests were predicted together with each answered one; none: no batching.",
+            buckets=_BATCHES,
+            registry=registry,
+        )
         self._dropped = Counter(
             f"{_PREFIX}samples_dropped",
             "Requests that were to be samples and are none: too many or too large.",
@@ -69,6 +76,8 @@ class Metrics:
         self._counted[key].inc()
         if refusal is None:
             self._seconds[protocol].observe(seconds)
+        if isinstance(outcome, Result) and outcome.batch_size:
+            self._batches.observe(outcome.batch_size)
 
     def count_restart(self) -> None:
         """Count a worker that was replaced."""

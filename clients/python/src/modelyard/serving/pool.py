@@ -14,6 +14,7 @@ import time
 from collections import deque
 from collections.abc import Callable
 
+from modelyard.serving.batching import Batching
 from modelyard.serving.domain import Description, Refusal, ServingError
 from modelyard.serving.gate import Ticket
 from modelyard.serving.metrics import Metrics
@@ -32,8 +33,18 @@ class Pool:
 
     description: Description
 
-    def __init__(self, target: Target, *, workers: int, concurrency: int, metrics: Metrics) -> None:
-        self.places = workers * concurrency
+    def __init__(
+        self,
+        target: Target,
+        *,
+        workers: int,
+        concurrency: int,
+        batching: Batching,
+        metrics: Metrics,
+    ) -> None:
+        self._room = concurrency * batching.max_size
+        self.places = workers * self._room
+        self._batching = batching
         self._target = target
         self._count = workers
         self._concurrency = concurrency
@@ -83,7 +94,9 @@ class Pool:
             worker.kill()
 
     async def _start(self) -> WorkerProcess:
-        worker = await WorkerProcess.start(self._target, concurrency=self._concurrency)
+        worker = await WorkerProcess.start(
+            self._target, concurrency=self._concurrency, batching=self._batching
+        )
         self._started.add(worker)
         return worker
 
@@ -91,7 +104,7 @@ class Pool:
         """Give waiting jobs to workers that have room."""
         while self._waiting:
             worker = min(self._alive, key=lambda found: found.busy, default=None)
-            if worker is None or worker.busy >= self._concurrency:
+            if worker is None or worker.busy >= self._room:
                 return
             ticket = self._waiting.popleft()
             if ticket.is_wanted:

@@ -13,21 +13,25 @@ import signal
 import socket
 import sys
 import threading
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Protocol
 
 from modelyard.serving import frames, logs
+from modelyard.serving.batching import Batcher, Batching
 from modelyard.serving.engine import Engine
-from modelyard.serving.jobs import Job, perform
+from modelyard.serving.jobs import Job, perform, perform_all
 from modelyard.serving.starting import LoadFailedError, Target, start_engine
 
 _BUFFER = 256 * 1024
 
+_Received = tuple[int, Job]
+
 
 def main(arguments: list[str]) -> int:
     """Load, greet and work; return the exit code."""
-    number, bundle, name, version, concurrency = arguments
+    number, bundle, name, version, concurrency, size, delay = arguments
     logs.configure()
     for signal_number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(signal_number, signal.SIG_IGN)
@@ -37,7 +41,8 @@ def main(arguments: list[str]) -> int:
         except LoadFailedError as error:
             return error.code
         try:
-            _Worker(engine, server, int(concurrency)).run()
+            batching = Batching(int(size), float(delay))
+            _Worker(engine, server, int(concurrency), batching).run()
         except OSError:  # the server is gone
             return 1
     return 0
@@ -54,24 +59,35 @@ class SupportsRead(Protocol):
 class _Worker:
     """Does the jobs that come, as many at once as it has threads."""
 
-    def __init__(self, engine: Engine, server: socket.socket, concurrency: int) -> None:
+    def __init__(
+        self, engine: Engine, server: socket.socket, concurrency: int, batching: Batching
+    ) -> None:
         self._engine = engine
         self._server = server
         self._concurrency = concurrency
+        self._batching = batching
         self._sending = threading.Lock()
 
     def run(self) -> None:
         """Work until the server closes the socket."""
         self._send(frames.encode_greeting(self._engine.description))
-        executor = ThreadPoolExecutor(self._concurrency, thread_name_prefix="predict")
+        begin: Callable[[_Received], object] = self._do
+        if self._batching.is_on:
+            begin = Batcher(self._do_all, self._batching, threads=self._concurrency).put
+        elif self._concurrency > 1:  # one needs not change threads
+            executor = ThreadPoolExecutor(self._concurrency, thread_name_prefix="predict")
+            begin = lambda received: executor.submit(self._do, received)  # noqa: E731
         with self._server.makefile("rb", _BUFFER) as stream:
             while (received := _receive(stream)) is not None:
-                if self._concurrency == 1:  # no need to change threads
-                    self._do(*received)
-                else:
-                    executor.submit(self._do, *received)
+                begin(received)
 
-    def _do(self, number: int, job: Job) -> None:
+    def _do_all(self, batch: list[_Received]) -> None:
+        outcomes = perform_all(self._engine, [job for _, job in batch])
+        for (number, _), outcome in zip(batch, outcomes, strict=True):
+            self._send(frames.encode_outcome(number, outcome))
+
+    def _do(self, received: _Received) -> None:
+        number, job = received
         self._send(frames.encode_outcome(number, perform(self._engine, job)))
 
     def _send(self, frame: tuple[bytes, bytes]) -> None:
@@ -80,7 +96,7 @@ class _Worker:
                 self._server.sendall(part)
 
 
-def _receive(stream: SupportsRead) -> tuple[int, Job] | None:
+def _receive(stream: SupportsRead) -> _Received | None:
     """Return the next job and its number; None when there will be none."""
     header = stream.read(frames.HEADER.size)
     if len(header) < frames.HEADER.size:

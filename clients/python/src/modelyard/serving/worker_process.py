@@ -11,6 +11,7 @@ from itertools import count
 from typing import Self
 
 from modelyard.serving import frames
+from modelyard.serving.batching import Batching
 from modelyard.serving.domain import Description, Refusal, ServingError
 from modelyard.serving.gate import Ticket
 from modelyard.serving.starting import Target
@@ -36,7 +37,7 @@ class WorkerProcess:
         self._numbers = count(1)
 
     @classmethod
-    async def start(cls, target: Target, *, concurrency: int) -> Self:
+    async def start(cls, target: Target, *, concurrency: int, batching: Batching) -> Self:
         """Start one, which begins to load."""
         ours, theirs = socket.socketpair()
         with theirs:
@@ -44,7 +45,7 @@ class WorkerProcess:
             command += [str(theirs.fileno()), str(target.bundle), target.name, target.version]
             process = await asyncio.create_subprocess_exec(
                 *command,
-                str(concurrency),
+                *(str(concurrency), str(batching.max_size), str(batching.max_delay)),
                 pass_fds=(theirs.fileno(),),
                 stdin=asyncio.subprocess.DEVNULL,
             )

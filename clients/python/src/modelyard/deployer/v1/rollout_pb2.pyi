@@ -200,6 +200,7 @@ class ServingSpec(google.protobuf.message.Message):
     MEMORY_BYTES_FIELD_NUMBER: builtins.int
     TIMEOUT_FIELD_NUMBER: builtins.int
     SAMPLING_FIELD_NUMBER: builtins.int
+    BATCHING_FIELD_NUMBER: builtins.int
     replica_count: builtins.int
     """Optional. How many model servers; 0: 1; at most 64."""
     worker_count: builtins.int
@@ -224,6 +225,10 @@ class ServingSpec(google.protobuf.message.Message):
     def sampling(self) -> global___Sampling:
         """Optional. Which of its requests become rows of a dataset; unset: none."""
 
+    @property
+    def batching(self) -> global___Batching:
+        """Optional. Which requests are predicted together; unset: none."""
+
     def __init__(
         self,
         *,
@@ -235,11 +240,43 @@ class ServingSpec(google.protobuf.message.Message):
         memory_bytes: builtins.int = ...,
         timeout: google.protobuf.duration_pb2.Duration | None = ...,
         sampling: global___Sampling | None = ...,
+        batching: global___Batching | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["sampling", b"sampling", "timeout", b"timeout"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["concurrency", b"concurrency", "cpu_cores", b"cpu_cores", "memory_bytes", b"memory_bytes", "queue_size", b"queue_size", "replica_count", b"replica_count", "sampling", b"sampling", "timeout", b"timeout", "worker_count", b"worker_count"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["batching", b"batching", "sampling", b"sampling", "timeout", b"timeout"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["batching", b"batching", "concurrency", b"concurrency", "cpu_cores", b"cpu_cores", "memory_bytes", b"memory_bytes", "queue_size", b"queue_size", "replica_count", b"replica_count", "sampling", b"sampling", "timeout", b"timeout", "worker_count", b"worker_count"]) -> None: ...
 
 global___ServingSpec = ServingSpec
+
+@typing.final
+class Batching(google.protobuf.message.Message):
+    """Batching says which requests are predicted together: those that wait and whose
+    inputs have the same names, types and shapes but for the first dimension, along
+    which they are joined and the outputs taken apart. What fails together is
+    predicted alone.
+    """
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    MAX_SIZE_FIELD_NUMBER: builtins.int
+    MAX_DELAY_FIELD_NUMBER: builtins.int
+    max_size: builtins.int
+    """Required. How many requests at most, 2 to 1,024."""
+    @property
+    def max_delay(self) -> google.protobuf.duration_pb2.Duration:
+        """Optional. How long the first of them waits for more; unset: not at all, only
+        what waits anyway is joined. At most one second.
+        """
+
+    def __init__(
+        self,
+        *,
+        max_size: builtins.int = ...,
+        max_delay: google.protobuf.duration_pb2.Duration | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["max_delay", b"max_delay"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["max_delay", b"max_delay", "max_size", b"max_size"]) -> None: ...
+
+global___Batching = Batching
 
 @typing.final
 class Sampling(google.protobuf.message.Message):
