@@ -104,9 +104,17 @@ class Depot:
         return manifest.page(prefix=prefix, after=after, limit=limit)
 
     async def open_file(
-        self, name: ArtifactName, path: str, *, offset: int, limit: int | None
+        self,
+        name: ArtifactName,
+        path: str,
+        *,
+        offset: int,
+        limit: int | None,
+        verify: bool = True,
     ) -> tuple[ManifestEntry, AsyncIterator[memoryview]]:
         """Return a file of an artifact and the range of its content.
+
+        A caller who verifies the whole file need not have its chunks verified here.
 
         Raises:
             ServiceError: RESOURCE_NOT_FOUND, INVALID_PATH, OFFSET_OUT_OF_RANGE; CORRUPT_BYTES.
@@ -126,7 +134,10 @@ class Depot:
             return self._content.locate(tx, name.project, digest, offset=offset)
 
         located = await self._database.read(locate)
-        return entry, self._content.read(name.project, located, offset=offset, limit=limit)
+        content = self._content.read(
+            name.project, located, offset=offset, limit=limit, verify=verify
+        )
+        return entry, content
 
     async def manifest(self, name: ArtifactName) -> Manifest:
         """Return the manifest of an artifact, or refuse with RESOURCE_NOT_FOUND."""

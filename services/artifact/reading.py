@@ -67,7 +67,13 @@ class ContentReader:
         return b"".join([piece async for piece in self.read(project, located)])
 
     async def read(
-        self, project: str, located: Located, *, offset: int = 0, limit: int | None = None
+        self,
+        project: str,
+        located: Located,
+        *,
+        offset: int = 0,
+        limit: int | None = None,
+        verify: bool = True,
     ) -> AsyncIterator[memoryview]:
         """Yield a range of a file, located at its offset, in pieces of at most 1 MiB.
 
@@ -80,7 +86,8 @@ class ContentReader:
         if offset >= end:
             return
         skip, left = offset - sum(file.lengths[: located.first]), end - offset
-        async for data in self._verified(project, located, _chunk_at(file, end - 1) + 1):
+        last = _chunk_at(file, end - 1)
+        async for data in self._watched(project, located, last + 1, verify=verify):
             view = memoryview(data)[skip : skip + left]
             skip = max(skip - len(data), 0)
             left -= len(view)
@@ -93,9 +100,12 @@ class ContentReader:
         async for data in self._spans(project, located, len(file.chunks), verify=False):
             yield data
 
-    async def _verified(self, project: str, located: Located, end: int) -> AsyncIterator[bytes]:
+    async def _watched(
+        self, project: str, located: Located, end: int, *, verify: bool
+    ) -> AsyncIterator[bytes]:
+        """Yield spans of chunks; one that is found damaged counts as missing from then on."""
         try:
-            async for data in self._spans(project, located, end, verify=True):
+            async for data in self._spans(project, located, end, verify=verify):
                 yield data
         except CorruptChunkError as error:
             ref = error.ref

@@ -110,7 +110,9 @@ class ArtifactServicer(artifact_service_pb2_grpc.ArtifactServiceServicer):
         """Send a range of a file."""
         name = ArtifactName.parse(request.artifact, "artifact")
         offset, limit = codec.byte_range(request)
-        entry, pieces = await self._depot.open_file(name, request.path, offset=offset, limit=limit)
+        entry, pieces = await self._depot.open_file(
+            name, request.path, offset=offset, limit=limit, verify=not request.unverified
+        )
         yield pb.ReadFileResponse(file=codec.file(entry))
         async for piece in pieces:
             yield write_file_data(piece)

@@ -50,6 +50,21 @@ async def test_flipped_bit_is_not_delivered_and_repaired_by_a_push(
     await yard.hold(artifact.name, HOLDER)
 
 
+async def test_who_verifies_himself_gets_what_is_stored(yard: Yard, backend: Backend) -> None:
+    artifact = await yard.push({"big": Content(BIG)})
+    backend.damage(lambda data: flip(data) if len(data) > MIB else data)
+    request = pb.ReadFileRequest(artifact=artifact.name, path="big", unverified=True)
+    call = yard.stub.ReadFile(request, metadata=yard.metadata)
+    received = b"".join([message.data async for message in call])
+    assert len(received) == len(BIG)
+    assert sum(a != b for a, b in zip(received, BIG, strict=True)) == 1
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await yard.read(artifact.name, "big")
+    assert reason(caught.value)[:2] == (grpc.StatusCode.DATA_LOSS, "CORRUPT_BYTES")
+    await yard.push({"big": Content(BIG)})
+    assert await yard.read(artifact.name, "big") == BIG
+
+
 async def test_damage_before_the_commit(yard: Yard, backend: Backend) -> None:
     await yard.write([BIG[:MIB], BIG[MIB : 2 * MIB], BIG[2 * MIB :]])
     backend.damage(flip)

@@ -9,7 +9,7 @@ import threading
 from pathlib import Path
 
 import pytest
-from modelyard import Client, Progress
+from modelyard import Client, DataLossError, Progress
 
 from tests.rpc.client.conftest import CuttingProxy, serving
 from tests.rpc.client.test_transfer import MIB, read_tree
@@ -63,6 +63,26 @@ def test_a_file_damaged_meanwhile_is_mended(client: Client, tree: Path, tmp_path
         file.write(b"damage")
     client.artifacts.pull(artifact, tmp_path / "out")
     assert read_tree(tmp_path / "out") == read_tree(tree)
+
+
+def test_bytes_that_rotted_are_not_pulled(tree: Path, tmp_path: Path) -> None:
+    with (
+        serving(tmp_path / "data") as server,
+        Client(f"127.0.0.1:{server.port}", token="alpha-token", project="alpha") as client,
+    ):
+        artifact = client.artifacts.push(tree)
+        pack = max((tmp_path / "data/packs").glob("*/*"), key=lambda path: path.stat().st_size)
+        with pack.open("r+b") as file:
+            file.seek(FILE_BYTES // 3)
+            file.write(b"rotten")
+        with pytest.raises(DataLossError) as caught:
+            client.artifacts.pull(artifact, tmp_path / "out")
+        assert caught.value.reason == "CORRUPT_BYTES"
+        assert not (tmp_path / "out").exists()
+        sent: list[Progress] = []
+        assert client.artifacts.push(tree, progress=sent.append) == artifact
+        assert 0 < sent[-1].done_bytes - sent[-1].present_bytes <= 2 * MIB
+        assert read_tree(client.artifacts.pull(artifact, tmp_path / "out")) == read_tree(tree)
 
 
 def test_a_killed_push_is_taken_up_again(client: Client, tree: Path) -> None:

@@ -2,9 +2,9 @@
 
 A file is right once it has its digest, which the artifact's digest vouches for: nothing is
 trusted, and nothing gets its final name, before. A large file comes as one stream, or from
-storage by ranges, and is hashed as it is written. Nothing is kept of how far it has got but its
-bytes: what an earlier attempt left is verified chunk by chunk, and only what is not right is
-fetched.
+storage by ranges, and is hashed as it is written: the service need not hash it, too. What turns
+out to be wrong, and what an earlier attempt left, is verified chunk by chunk, and only what is
+not right is fetched, verified by the service.
 """
 
 from __future__ import annotations
@@ -284,7 +284,10 @@ def _stream(artifact: str, wanted: Wanted, descriptor: int, meter: Meter) -> Flo
     while received < size:
         before = received
         request = service.ReadFileRequest(
-            artifact=artifact, path=wanted.file.path, offset_bytes=received
+            artifact=artifact,
+            path=wanted.file.path,
+            offset_bytes=received,
+            unverified=True,  # the whole is verified here
         )
         try:
             yield Download(request, _wire.read_file_data, take)

@@ -407,6 +407,7 @@ class ReadFileRequest(google.protobuf.message.Message):
     PATH_FIELD_NUMBER: builtins.int
     OFFSET_BYTES_FIELD_NUMBER: builtins.int
     LIMIT_BYTES_FIELD_NUMBER: builtins.int
+    UNVERIFIED_FIELD_NUMBER: builtins.int
     artifact: builtins.str
     """Required. `projects/{project}/artifacts/{digest}`."""
     path: builtins.str
@@ -415,6 +416,10 @@ class ReadFileRequest(google.protobuf.message.Message):
     """Optional. The first byte wanted."""
     limit_bytes: builtins.int
     """Optional. How many bytes; 0: to the end."""
+    unverified: builtins.bool
+    """Optional. Send the stored bytes as they are: for a caller who hashes the whole file
+    anyway and, where that has not its SHA-256, reads once more without this.
+    """
     def __init__(
         self,
         *,
@@ -422,8 +427,9 @@ class ReadFileRequest(google.protobuf.message.Message):
         path: builtins.str = ...,
         offset_bytes: builtins.int = ...,
         limit_bytes: builtins.int = ...,
+        unverified: builtins.bool = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["artifact", b"artifact", "limit_bytes", b"limit_bytes", "offset_bytes", b"offset_bytes", "path", b"path"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["artifact", b"artifact", "limit_bytes", b"limit_bytes", "offset_bytes", b"offset_bytes", "path", b"path", "unverified", b"unverified"]) -> None: ...
 
 global___ReadFileRequest = ReadFileRequest
 

@@ -205,7 +205,8 @@ class ArtifactServiceServicer(object):
 
     def ReadFile(self, request, context):
         """Read a file or a range of it. Every chunk is verified before a byte of it
-        is sent. The first message has `file` and no data.
+        is sent, unless that is left to the caller. The first message has `file` and
+        no data.
 
         Errors: NOT_FOUND RESOURCE_NOT_FOUND; OUT_OF_RANGE OFFSET_OUT_OF_RANGE when
         the offset is past the end; DATA_LOSS CORRUPT_BYTES.

@@ -110,7 +110,8 @@ class ArtifactServiceStub:
         modelyard.artifact.v1.artifact_service_pb2.ReadFileResponse,
     ]
     """Read a file or a range of it. Every chunk is verified before a byte of it
-    is sent. The first message has `file` and no data.
+    is sent, unless that is left to the caller. The first message has `file` and
+    no data.
 
     Errors: NOT_FOUND RESOURCE_NOT_FOUND; OUT_OF_RANGE OFFSET_OUT_OF_RANGE when
     the offset is past the end; DATA_LOSS CORRUPT_BYTES.
@@ -278,7 +279,8 @@ class ArtifactServiceAsyncStub:
         modelyard.artifact.v1.artifact_service_pb2.ReadFileResponse,
     ]
     """Read a file or a range of it. Every chunk is verified before a byte of it
-    is sent. The first message has `file` and no data.
+    is sent, unless that is left to the caller. The first message has `file` and
+    no data.
 
     Errors: NOT_FOUND RESOURCE_NOT_FOUND; OUT_OF_RANGE OFFSET_OUT_OF_RANGE when
     the offset is past the end; DATA_LOSS CORRUPT_BYTES.
@@ -462,7 +464,8 @@ class ArtifactServiceServicer(metaclass=abc.ABCMeta):
         context: _ServicerContext,
     ) -> typing.Union[collections.abc.Iterator[modelyard.artifact.v1.artifact_service_pb2.ReadFileResponse], collections.abc.AsyncIterator[modelyard.artifact.v1.artifact_service_pb2.ReadFileResponse]]:
         """Read a file or a range of it. Every chunk is verified before a byte of it
-        is sent. The first message has `file` and no data.
+        is sent, unless that is left to the caller. The first message has `file` and
+        no data.
 
         Errors: NOT_FOUND RESOURCE_NOT_FOUND; OUT_OF_RANGE OFFSET_OUT_OF_RANGE when
         the offset is past the end; DATA_LOSS CORRUPT_BYTES.
