@@ -34,7 +34,7 @@ from services.artifact.domain import (
     limit_exceeded,
 )
 from services.artifact.manifest import ManifestEntry
-from services.artifact.uploads import ChunkMessage, Missing
+from services.artifact.uploads import ChunkMessage, Durable, Missing
 from services.common import pagination
 from services.common.errors import invalid_field
 from services.common.names import ArtifactName, ProjectName, invalid_name
@@ -83,7 +83,7 @@ def _chunks(messages: Sequence[artifact_service_pb2.Chunk | _wire.Chunk]) -> tup
     if len(messages) > CHUNKS_PER_MESSAGE:
         raise limit_exceeded("chunks_per_message", CHUNKS_PER_MESSAGE)
     chunks = tuple(Chunk(message.digest, message.data) for message in messages)
-    check_digests([chunk.digest for chunk in chunks], "chunks.digest")
+    check_digests([chunk.digest for chunk in chunks if chunk.digest], "chunks.digest")
     if not all(chunk.data for chunk in chunks):
         raise invalid_field("chunks.data", "must not be empty")
     if any(len(chunk.data) > CHUNK_BYTES for chunk in chunks):
@@ -91,6 +91,13 @@ def _chunks(messages: Sequence[artifact_service_pb2.Chunk | _wire.Chunk]) -> tup
     if sum(len(chunk.data) for chunk in chunks) > MESSAGE_BYTES:
         raise limit_exceeded("message_bytes", MESSAGE_BYTES)
     return chunks
+
+
+def durable(found: Durable) -> artifact_service_pb2.WriteChunksResponse:
+    """Write which chunks of a stream are durable."""
+    return artifact_service_pb2.WriteChunksResponse(
+        durable_chunk_count=found.count, chunk_digests=found.found
+    )
 
 
 def recipes(request: artifact_service_pb2.CommitFilesRequest) -> tuple[FileRecipe, ...]:

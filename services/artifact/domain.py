@@ -52,6 +52,7 @@ class Chunk:
     """A piece of a file, as it is sent."""
 
     digest: bytes
+    """Its SHA-256; empty when its sender leaves that to us."""
     data: bytes | memoryview
 
 

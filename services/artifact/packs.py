@@ -67,8 +67,12 @@ class PackWriter:
         self._maximum = maximum
         self._path = folder / f"{pack}{_SUFFIX}"
         self._descriptor = -1
-        self._refs: list[ChunkRef] = []
+        self._refs: dict[bytes, ChunkRef] = {}
         self.size = 0
+
+    def has(self, digest: bytes) -> bool:
+        """Say whether a chunk lies in it."""
+        return digest in self._refs
 
     def has_room(self, chunks: Sequence[Chunk]) -> bool:
         """Say whether chunks still fit."""
@@ -76,16 +80,17 @@ class PackWriter:
         return size <= self._maximum and len(self._refs) + len(chunks) <= CHUNKS_PER_PACK
 
     def append(self, chunks: Sequence[Chunk]) -> None:
-        """Append chunks, all of them or, when the disk refuses, none."""
-        if not chunks:
+        """Append chunks that it has not, all of them or, when the disk refuses, none."""
+        new = {chunk.digest: chunk for chunk in chunks if not self.has(chunk.digest)}
+        if not new:
             return
         with disk_errors():
             if self._descriptor < 0:
                 flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
                 self._descriptor = os.open(self._path, flags, 0o600)
-            _write_all(self._descriptor, [chunk.data for chunk in chunks], self.size)
-        for chunk in chunks:
-            self._refs.append(ChunkRef(chunk.digest, self.pack, self.size, len(chunk.data)))
+            _write_all(self._descriptor, [chunk.data for chunk in new.values()], self.size)
+        for digest, chunk in new.items():
+            self._refs[digest] = ChunkRef(digest, self.pack, self.size, len(chunk.data))
             self.size += len(chunk.data)
 
     def finish(self, blobs: BlobStore) -> Pack:
@@ -98,7 +103,7 @@ class PackWriter:
         except BaseException:
             self.discard()
             raise
-        return Pack(self.pack, self.size, tuple(self._refs))
+        return Pack(self.pack, self.size, tuple(self._refs.values()))
 
     def discard(self) -> None:
         """Remove what was written."""
@@ -120,11 +125,13 @@ def _write_all(descriptor: int, pieces: Iterable[bytes | memoryview], offset: in
             offset += written
 
 
-def verify_chunks(chunks: Sequence[Chunk]) -> None:
-    """Hash chunks; refuse them all with DIGEST_MISMATCH when one is not what it says."""
-    for chunk in chunks:
-        if hashlib.sha256(chunk.data).digest() != chunk.digest:
-            raise digest_mismatch(chunk.digest, "the chunk's data has another SHA-256")
+def hash_chunks(chunks: Sequence[Chunk]) -> list[Chunk]:
+    """Return chunks with their digests; refuse all with DIGEST_MISMATCH when one has another."""
+    found = [Chunk(hashlib.sha256(chunk.data).digest(), chunk.data) for chunk in chunks]
+    for chunk, said in zip(found, chunks, strict=True):
+        if said.digest not in (b"", chunk.digest):
+            raise digest_mismatch(said.digest, "the chunk's data has another SHA-256")
+    return found
 
 
 @dataclass(frozen=True, slots=True)

@@ -58,8 +58,8 @@ class ArtifactServicer(artifact_service_pb2_grpc.ArtifactServiceServicer):
         self, requests: AsyncIterator[codec.WriteChunksRequest], context: Context
     ) -> AsyncIterator[pb.WriteChunksResponse]:
         """Store chunks."""
-        async for count in self._uploads.write_chunks(codec.chunk_messages(requests)):
-            yield pb.WriteChunksResponse(durable_chunk_count=count)
+        async for durable in self._uploads.write_chunks(codec.chunk_messages(requests)):
+            yield codec.durable(durable)
 
     async def CommitFiles(
         self, request: pb.CommitFilesRequest, context: Context

@@ -16,7 +16,7 @@ from datetime import datetime
 from services.artifact import store, sweep_store
 from services.artifact.blobs import BlobStore
 from services.artifact.domain import Chunk, Lease, quota_exceeded
-from services.artifact.packs import PackFolder, PackWriter, verify_chunks
+from services.artifact.packs import PackFolder, PackWriter, hash_chunks
 from services.common.database import Database, Transaction
 from services.common.errors import Reason, ServiceError
 
@@ -39,6 +39,14 @@ class Missing:
     files: tuple[bytes, ...]
     chunks: tuple[bytes, ...]
     lease_expire_time: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Durable:
+    """How many chunks of a stream are durable, and the digests newly found out."""
+
+    count: int
+    found: tuple[bytes, ...]
 
 
 class Uploads:
@@ -107,7 +115,7 @@ class Uploads:
         while len(self._absent) > _EXPECTED:
             del self._absent[next(iter(self._absent))]
 
-    async def write_chunks(self, messages: AsyncIterator[ChunkMessage]) -> AsyncIterator[int]:
+    async def write_chunks(self, messages: AsyncIterator[ChunkMessage]) -> AsyncIterator[Durable]:
         """Store chunks; yield how many of the stream are durable, last of all when all are.
 
         Raises:
@@ -174,13 +182,18 @@ class Uploads:
         return self._folder.create()
 
     def append(
-        self, writer: PackWriter, chunks: Sequence[Chunk], *, received: Sequence[Chunk]
-    ) -> asyncio.Future[None]:
-        """Hash the chunks received and append some of them to a pack, in a thread."""
+        self, writer: PackWriter, chunks: Sequence[Chunk], *, is_stored: Callable[[bytes], bool]
+    ) -> asyncio.Future[list[bytes]]:
+        """Hash chunks and append those that are not stored to a pack, in a thread.
 
-        def work() -> None:
-            verify_chunks(received)
-            writer.append(chunks)
+        Returns the digests of those that came without.
+        """
+
+        def work() -> list[bytes]:
+            hashed = hash_chunks(chunks)
+            writer.append([chunk for chunk in hashed if not is_stored(chunk.digest)])
+            said = zip(chunks, hashed, strict=True)
+            return [chunk.digest for before, chunk in said if not before.digest]
 
         return asyncio.get_running_loop().run_in_executor(self._threads, work)
 
@@ -206,21 +219,21 @@ def _see_error(task: asyncio.Task[None]) -> None:
 class _Stream:
     """One stream of chunks: a pack being filled while the one before is made durable.
 
-    What becomes of it is told by `news`: how many chunks are durable, the error that ends it, or
+    What becomes of it is told by `news`: which chunks are durable, the error that ends it, or
     None after all went well. A client may wait for an acknowledgement before it sends more, so
     neither may hold up the other.
     """
 
     def __init__(self, uploads: Uploads) -> None:
-        self.news: asyncio.Queue[int | BaseException | None] = asyncio.Queue()
+        self.news: asyncio.Queue[Durable | BaseException | None] = asyncio.Queue()
         self._uploads = uploads
         self._project = ""
         self._writer = uploads.create_pack()
-        self._filling: set[bytes] = set()
-        self._sealed: set[bytes] = set()
+        self._sealed: PackWriter | None = None
         self._received = 0
         self._told = -1
-        self._appending: asyncio.Future[None] | None = None
+        self._found: list[bytes] = []
+        self._appending: asyncio.Future[list[bytes]] | None = None
         self._sealing: asyncio.Task[None] | None = None
 
     async def receive(self, messages: AsyncIterator[ChunkMessage]) -> None:
@@ -234,41 +247,46 @@ class _Stream:
         except BaseException as error:
             self.news.put_nowait(error)
             raise
-        self._tell(self._received)
+        self._tell(Durable(self._received, tuple(self._found)))
         self.news.put_nowait(None)
 
     async def _take(self, message: ChunkMessage) -> None:
-        """Verify and append the chunks of a message that are not stored yet.
+        """Hash the chunks of a message and append those that are not stored yet.
 
         That goes on in a thread while the next message is received.
         """
         self._project = message.project
-        fresh = await self._uploads.fresh(message.project, message.chunks)
-        fresh = [chunk for chunk in fresh if not self._is_known(chunk.digest)]
+        named = [chunk for chunk in message.chunks if chunk.digest]
+        fresh = {chunk.digest for chunk in await self._uploads.fresh(message.project, named)}
+        stored = {chunk.digest for chunk in named} - fresh
         await self._appended()
-        if not self._writer.has_room(fresh):
+        wanted = [chunk for chunk in message.chunks if chunk.digest not in stored]
+        if not self._writer.has_room(wanted):
             await self._seal()
-        self._appending = self._uploads.append(self._writer, fresh, received=message.chunks)
-        self._filling.update(chunk.digest for chunk in fresh)
+        sealed = self._sealed
+        self._appending = self._uploads.append(
+            self._writer,
+            message.chunks,
+            is_stored=lambda digest: digest in stored or bool(sealed and sealed.has(digest)),
+        )
         self._received += len(message.chunks)
 
     async def _appended(self) -> None:
+        """Wait until what was received lies in the pack."""
         if self._appending is not None:
-            await asyncio.shield(self._appending)
+            self._found += await asyncio.shield(self._appending)
+            self._appending = None
 
-    def _tell(self, count: int) -> None:
-        if count > self._told:
-            self._told = count
-            self.news.put_nowait(count)
+    def _tell(self, news: Durable) -> None:
+        if news.count > self._told:
+            self._told = news.count
+            self.news.put_nowait(news)
 
     def abandon(self) -> None:
         """Keep what was received before the stream was cut, without making its caller wait."""
-        if self._appending is not None:
+        if self._appending is not None or self._writer.size:
             salvage = self._salvage(self._writer, self._appending)
             self._uploads.start(asyncio.create_task(salvage))
-
-    def _is_known(self, digest: bytes) -> bool:
-        return digest in self._filling or digest in self._sealed
 
     async def _seal(self) -> None:
         await self._appended()
@@ -276,22 +294,25 @@ class _Stream:
             await asyncio.shield(self._sealing)
         if self._writer.size == 0:
             return
-        full, self._writer = self._writer, self._uploads.create_pack()
-        self._sealed, self._filling = self._filling, set()
-        self._appending = None
-        task = asyncio.create_task(self._store(full, self._received))
+        self._sealed, self._writer = self._writer, self._uploads.create_pack()
+        news = Durable(self._received, tuple(self._found))
+        self._found = []
+        task = asyncio.create_task(self._store(self._sealed, news))
         self._sealing = self._uploads.start(task)
 
-    async def _store(self, writer: PackWriter, count: int) -> None:
+    async def _store(self, writer: PackWriter, news: Durable) -> None:
         try:
             await self._uploads.store_pack(self._project, writer)
         except BaseException as error:
             self.news.put_nowait(error)
             raise
-        self._tell(count)
+        self._tell(news)
 
-    async def _salvage(self, writer: PackWriter, appending: asyncio.Future[None]) -> None:
-        await asyncio.wait([appending])
+    async def _salvage(
+        self, writer: PackWriter, appending: asyncio.Future[list[bytes]] | None
+    ) -> None:
+        if appending is not None:
+            await asyncio.wait([appending])
         try:
             if writer.size:
                 await self._uploads.store_pack(self._project, writer)

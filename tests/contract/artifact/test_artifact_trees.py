@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+from collections.abc import AsyncIterator
 
 import grpc
 import pytest
@@ -77,6 +78,33 @@ async def test_each_pack_is_acknowledged(yard: Yard) -> None:
     assert acknowledged == sorted(acknowledged)
     assert acknowledged[-1] == 14
     assert len(acknowledged) >= 3
+
+
+async def test_chunks_without_digests_are_named(yard: Yard) -> None:
+    fresh, zeros = pieces(noise(75, 9 * MIB)), bytes(MIB)
+    known = noise(76, 1000)
+    await yard.write([known])
+    sent = [*fresh[:5], zeros, known, zeros, *fresh[5:], fresh[0]]
+
+    async def messages() -> AsyncIterator[pb.WriteChunksRequest]:
+        for number, data in enumerate(sent):
+            digest = sha(data) if number % 4 == 3 else b""
+            yield pb.WriteChunksRequest(
+                parent=yard.parent, chunks=[pb.Chunk(digest=digest, data=data)]
+            )
+
+    call = yard.stub.WriteChunks(messages(), metadata=yard.metadata, timeout=60)
+    told, named = 0, list[bytes]()
+    async for answer in call:
+        named += answer.chunk_digests
+        told = answer.durable_chunk_count
+        assert len(named) == sum(number % 4 != 3 for number in range(told))
+    assert told == len(sent)
+    assert named == [sha(data) for number, data in enumerate(sent) if number % 4 != 3]
+    whole = b"".join(sent)
+    chunks = [sha(data) for data in sent]
+    await yard.commit(pb.FileRecipe(digest=sha(whole), size_bytes=len(whole), chunk_digests=chunks))
+    await yard.push({"whole": Content(whole)})
 
 
 async def test_what_is_there_is_leased(yard: Yard) -> None:

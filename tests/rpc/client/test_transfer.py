@@ -82,6 +82,27 @@ def test_what_is_there_is_not_sent_again(client: Client, cut: Cut, tmp_path: Pat
     assert second.name != first.name
 
 
+@pytest.mark.parametrize("is_cut", [False, True])
+def test_of_a_large_file_only_what_is_new_is_sent(cut: Cut, tmp_path: Path, is_cut: bool) -> None:
+    data = bytearray(random.Random(40 + is_cut).randbytes(40 * MIB))  # noqa: S311
+    (tmp_path / "model.bin").write_bytes(data)
+    sender, proxy = cut([20 * MIB] if is_cut else [])
+    seen: list[Progress] = []
+    first = sender.artifacts.push(tmp_path / "model.bin", progress=seen.append)
+    assert bool(proxy.cuts) is is_cut
+    assert seen[-1].done_bytes == seen[-1].total_bytes == len(data)
+    assert seen == sorted(seen, key=lambda progress: progress.done_bytes)
+    assert proxy.passed < 50 * MIB
+    data[30 * MIB : 31 * MIB] = bytes(MIB)
+    (tmp_path / "model.bin").write_bytes(data)
+    second = sender.artifacts.push(tmp_path / "model.bin", progress=seen.append)
+    assert seen[-1].done_bytes - seen[-1].present_bytes < 4 * MIB
+    assert (
+        sender.artifacts.pull(second, tmp_path / "out").joinpath("model.bin").read_bytes() == data
+    )
+    assert first.name != second.name
+
+
 async def test_the_async_twin_transfers_the_same(client: Client, tmp_path: Path) -> None:
     contents = make_tree(tmp_path / "in", seed=3)
     server = client.settings.server

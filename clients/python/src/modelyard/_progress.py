@@ -62,3 +62,19 @@ class Meter:
             if self._callback and count:
                 seconds = time.monotonic() - self._started
                 self._callback(Progress(self._done, self._total, self._present, seconds))
+
+
+class Again(Meter):
+    """Counts for another meter what is done once more, but for what that has counted."""
+
+    def __init__(self, meter: Meter, counted: int) -> None:
+        super().__init__(0, None)
+        self._meter = meter
+        self._counted = counted
+
+    def add(self, count: int, *, present: bool = False) -> None:
+        """Count bytes, beginning with those that were counted already."""
+        with self._lock:
+            known = min(self._counted, count)
+            self._counted -= known
+        self._meter.add(count - known, present=present)

@@ -6,6 +6,7 @@ connection costs at most that, of each stream under way.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
@@ -14,8 +15,9 @@ from modelyard import _direct, _storage, _wire
 from modelyard._calls import BYTES_TIMEOUT, Call, Flow, Pause, Upload, ask, call
 from modelyard._chunking import MAX_CHUNK_BYTES
 from modelyard._progress import Meter
+from modelyard._tree import LocalFile
 from modelyard.artifact.v1 import artifact_service_pb2 as service
-from modelyard.errors import ModelyardError, UnavailableError
+from modelyard.errors import FailedPreconditionError, ModelyardError, UnavailableError
 
 DIGESTS_PER_CALL = 4096
 CHUNKS_PER_MESSAGE = 4096
@@ -40,6 +42,35 @@ class Piece:
     def data(self) -> bytes:
         """Return its bytes."""
         return self.read(self.offset, self.length)
+
+
+@dataclass(frozen=True, slots=True)
+class Reader:
+    """Reads ranges of a file, as long as nobody writes to it."""
+
+    file: LocalFile
+
+    def read(self, offset: int, count: int) -> bytes:
+        """Return a range.
+
+        Raises:
+            FailedPreconditionError: FILE_CHANGED.
+        """
+        with self.file.location.open("rb", buffering=0) as stream:
+            found = os.fstat(stream.fileno())
+            data = os.pread(stream.fileno(), count, offset)
+        if (found.st_size, found.st_mtime_ns) != (self.file.size, self.file.mtime_ns):
+            raise changed(self.file)
+        return data
+
+
+def changed(file: LocalFile) -> FailedPreconditionError:
+    """Say that a file is not what it was when the push began."""
+    return FailedPreconditionError(
+        f"{file.location} changed while it was sent; try again when nothing writes to it",
+        reason="FILE_CHANGED",
+        metadata={"path": file.path},
+    )
 
 
 class Breaks:

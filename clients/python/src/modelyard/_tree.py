@@ -47,6 +47,10 @@ class LocalFile:
     size: int
     mtime_ns: int
 
+    def entry(self, digest: bytes) -> Entry:
+        """Return what the manifest says of it."""
+        return Entry(self.path, self.executable, self.size, digest.hex())
+
 
 def encode_manifest(entries: Iterable[Entry]) -> bytes:
     """Return the canonical manifest.

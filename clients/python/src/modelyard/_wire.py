@@ -39,7 +39,8 @@ def write_chunks(parent: str, chunks: Iterable[Chunk]) -> bytes:
     """Write a `WriteChunksRequest`."""
     parts: list[Data] = [*_field(_FIRST, parent.encode())] if parent else []
     for chunk in chunks:
-        inner = [*_field(_FIRST, chunk.digest), *_field(_SECOND, chunk.data)]
+        digest = _field(_FIRST, chunk.digest) if chunk.digest else ()
+        inner = [*digest, *_field(_SECOND, chunk.data)]
         parts += _header(_SECOND, sum(map(len, inner))), *inner
     return b"".join(parts)
 
@@ -56,10 +57,10 @@ def read_chunks(raw: bytes) -> Chunks | service.WriteChunksRequest:
             if tag == _FIRST:
                 parent = str(value, "utf-8")
             else:
-                (first, digest), (second, data) = _fields(value)
-                if (first, second) != (_FIRST, _SECOND):
+                *digests, (last, data) = _fields(value)
+                if last != _SECOND or [tag for tag, _ in digests] not in ([], [_FIRST]):
                     raise ValueError
-                chunks.append(Chunk(bytes(digest), data))
+                chunks.append(Chunk(bytes(digests[0][1]) if digests else b"", data))
     except (ValueError, IndexError):
         return service.WriteChunksRequest.FromString(raw)
     return Chunks(parent, chunks)

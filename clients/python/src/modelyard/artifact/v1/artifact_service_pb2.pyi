@@ -90,7 +90,9 @@ class Chunk(google.protobuf.message.Message):
     DIGEST_FIELD_NUMBER: builtins.int
     DATA_FIELD_NUMBER: builtins.int
     digest: builtins.bytes
-    """Required. SHA-256 of the data, 32 bytes."""
+    """Optional. SHA-256 of the data, 32 bytes; empty: the answer tells it. Whoever knows
+    that nothing of a file is stored need not hash its chunks, too.
+    """
     data: builtins.bytes
     """Required. The data."""
     def __init__(
@@ -136,14 +138,22 @@ class WriteChunksResponse(google.protobuf.message.Message):
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
     DURABLE_CHUNK_COUNT_FIELD_NUMBER: builtins.int
+    CHUNK_DIGESTS_FIELD_NUMBER: builtins.int
     durable_chunk_count: builtins.int
     """How many chunks of this stream, from its first on, are durable."""
+    @property
+    def chunk_digests(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.bytes]:
+        """SHA-256, 32 bytes each, of those that became durable since the last answer and
+        were sent without it, in the order sent.
+        """
+
     def __init__(
         self,
         *,
         durable_chunk_count: builtins.int = ...,
+        chunk_digests: collections.abc.Iterable[builtins.bytes] | None = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["durable_chunk_count", b"durable_chunk_count"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["chunk_digests", b"chunk_digests", "durable_chunk_count", b"durable_chunk_count"]) -> None: ...
 
 global___WriteChunksResponse = WriteChunksResponse
 
