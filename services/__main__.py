@@ -5,7 +5,7 @@ from __future__ import annotations
 import uvloop
 
 from services.artifact.__main__ import compose as compose_artifact
-from services.builder.__main__ import compose as compose_builder
+from services.builder.wiring import compose as compose_builder
 from services.common.server import ServerSettings
 from services.common.service import SuiteSettings, run
 from services.common.settings import load_or_exit

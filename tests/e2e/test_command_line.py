@@ -93,7 +93,10 @@ def test_login_build_and_look_around(modelyard: Runner) -> None:
 
 def test_how_a_version_came_to_be_is_shown_and_repeated(modelyard: Runner, tmp_path: Path) -> None:
     modelyard("login", modelyard.suite.address, "--token", modelyard.suite.token)
-    modelyard("build", str(TINY), "--model", "again", "--param", "level=4", "--wait")
+    file = tmp_path / "build.yaml"
+    file.write_text(f"model: again\nsource: {TINY}\nparams: {{level: 3}}\nlabels: {{team: risk}}\n")
+    modelyard("build", "--file", str(file), "--param", "level=4", "--wait")
+    assert "team" in modelyard("versions", "show", "again").stdout
     listed = modelyard("builds", "list", "--filter", 'model = "again"').stdout
     for words in ("SUCCEEDED", "again/1", "level=4", "score=0.9", " passed"):
         assert words in listed

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from services.builder.__main__ import MIGRATIONS
 from services.builder.settings import BuilderSettings
+from services.builder.wiring import MIGRATIONS
 from services.common.engines import create_engine, migrate
 from services.common.environments import Environments
 from tests.contract.builder.stack import Stack, running

@@ -16,8 +16,8 @@ from modelyard import AsyncClient
 
 from services.artifact.__main__ import build as build_artifact
 from services.artifact.settings import ArtifactSettings
-from services.builder.__main__ import compose as compose_builder
 from services.builder.settings import BuilderSettings
+from services.builder.wiring import compose as compose_builder
 from services.builder.worker.builder_client import BuilderClient
 from services.common.auth import Authenticator, CachingAuthenticator
 from services.common.interceptors import Chain

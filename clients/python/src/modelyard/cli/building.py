@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
@@ -14,7 +14,9 @@ from modelyard.cli.context import client
 from modelyard.errors import InvalidArgumentError
 
 if TYPE_CHECKING:
-    from modelyard import BuildOptions, GitSource
+    from modelyard import BuildOptions, Client, GitSource
+
+    Source = Path | GitSource | str
 
 Texts = list[str] | None
 IncludeIgnored = Annotated[
@@ -30,6 +32,10 @@ def register(app: typer.Typer) -> None:
 def build(
     folder: Annotated[Path | None, typer.Argument(help="A folder with model.py.")] = None,
     *,
+    file: Annotated[
+        Path | None,
+        typer.Option("--file", "-f", exists=True, help="A YAML file that says how to build."),
+    ] = None,
     model: Annotated[str, typer.Option(help="The model; else the source's name.")] = "",
     param: Annotated[Texts, typer.Option(help="key=value; repeatable.")] = None,
     entry: Annotated[str, typer.Option(help="module:Class, when model.py has several.")] = "",
@@ -63,10 +69,12 @@ def build(
     follow: Annotated[bool, typer.Option(help="Watch it and end with its outcome.")] = True,
     wait: Annotated[bool, typer.Option(help="Wait silently and end with its outcome.")] = False,
 ) -> int:
-    """Build a folder, or a repository, into a tested, registered version."""
-    options = _options(locals())
-    source = _source(folder, git, ref, subdirectory, git_secret)
-    connection = client()
+    """Build a folder, or a repository, into a tested, registered version.
+
+    With --file what the command line says as well wins; its parameters are added.
+    """
+    given, connection = locals(), client()
+    model, source, options = _ordered(given) if file is None else _from_file(given, connection)
     if sweep:
         wanted = sweeping.Sweep(sweeping.grid(sweep), max_parallel, best)
         return sweeping.run(
@@ -100,6 +108,28 @@ def _options(given: Mapping[str, Any]) -> BuildOptions:
         "labels": amounts.pairs(given["label"]),
         "aliases": given["alias"] or [],
     }
+
+
+def _ordered(given: Mapping[str, Any]) -> tuple[str, Source, BuildOptions]:
+    """Return the model, the source and how to build it, from the command's own options."""
+    git = (given["git"], given["ref"], given["subdirectory"], given["git_secret"])
+    return given["model"], _source(given["folder"], *git), _options(given)
+
+
+def _from_file(given: Mapping[str, Any], connection: Client) -> tuple[str, Source, BuildOptions]:
+    """Return the same from a file, with what was given beside it."""
+    from modelyard._names import Names  # noqa: PLC0415 - `--help` waits not
+    from modelyard.cli.automating.orders import read_build_file  # noqa: PLC0415
+
+    if given["folder"] is not None or given["git"]:
+        message = "the file names what to build: leave the folder and --git out"
+        raise InvalidArgumentError(message, reason="INVALID_FIELD")
+    model, order = read_build_file(given["file"], Names(connection.settings.project))
+    options = _options(given)
+    params = {**(order.options.get("params") or {}), **(options.get("params") or {})}
+    said = {key: value for key, value in options.items() if value}
+    merged = cast("BuildOptions", {**order.options, **said, "params": params})
+    return given["model"] or model, order.source, merged
 
 
 def _source(

@@ -17,6 +17,7 @@ from modelyard.errors import InvalidArgumentError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
 T = TypeVar("T")
 
@@ -132,6 +133,18 @@ class Section:
                     else f"; known are {', '.join(self.known)}"
                 )
                 place.refuse(f"is unknown{hint}")
+
+
+def text_of(path: Path) -> str:
+    """Return a file's text.
+
+    Raises:
+        InvalidArgumentError: It is no UTF-8.
+    """
+    try:
+        return path.read_text("utf-8")
+    except UnicodeDecodeError:
+        raise InvalidArgumentError(f"{path} is no UTF-8", reason="INVALID_FIELD") from None
 
 
 def parse(text: str, file: str) -> Section:

@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from google.protobuf.duration_pb2 import Duration
-
-from modelyard._values import encode_value
-from modelyard.builder.v1 import automation_pb2, build_pb2
-from modelyard.cli import amounts
-from modelyard.cli.automating.document import Section, Value, entries, parse
+from modelyard._build_spec import build_spec
+from modelyard.builder.v1 import automation_pb2
+from modelyard.cli.automating.document import Section, Value, parse, text_of
+from modelyard.cli.automating.orders import read_order
+from modelyard.cli.automating.values import checked, duration, named, seconds
 from modelyard.cli.gates import parse_gate
-from modelyard.errors import InvalidArgumentError
 from modelyard.rollouts import Analysis, make_plan
 
 if TYPE_CHECKING:
@@ -26,7 +23,6 @@ _SOURCES = {
     "evaluation": automation_pb2.METRIC_SOURCE_EVALUATION,
     "report": automation_pb2.METRIC_SOURCE_REPORT,
 }
-_NEWEST = "newest"
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,18 +41,14 @@ def read_file(path: Path, names: Names) -> Wanted:
     Raises:
         InvalidArgumentError: With the line of what is wrong.
     """
-    try:
-        text = path.read_text("utf-8")
-    except UnicodeDecodeError:
-        raise InvalidArgumentError(f"{path} is no UTF-8", reason="INVALID_FIELD") from None
-    return read(text, names, file=str(path), folder=path.parent)
+    return read(text_of(path), names, file=str(path), folder=path.parent)
 
 
 def read(text: str, names: Names, *, file: str = "automation", folder: Path) -> Wanted:
     """Read a file's text; a source in it is relative to a folder."""
     top = parse(text, file)
     ident = top.need("name").read(str)
-    model = _named(top.need("model"), names.model)
+    model = named(top.need("model"), names.model)
     build = top.need("build").section()
     action, source = _action(build, names, folder)
     deploy = top.find("deploy")
@@ -74,7 +66,7 @@ def read(text: str, names: Names, *, file: str = "automation", folder: Path) -> 
     if trigger is not None:
         automation.trigger.CopyFrom(_trigger(trigger.section(), names))
     if window is not None:
-        automation.catch_up_window.CopyFrom(_duration(window))
+        automation.catch_up_window.CopyFrom(duration(window))
     top.close()
     return Wanted(ident, automation, source)
 
@@ -93,9 +85,9 @@ def _trigger(section: Section, names: Names) -> automation_pb2.Trigger:
     if kind == "cron":
         trigger.cron.expression, trigger.cron.time_zone = value.read(str), zone
     elif kind == "every":
-        trigger.interval.interval.CopyFrom(_duration(value))
+        trigger.interval.interval.CopyFrom(duration(value))
     elif kind == "dataset":
-        trigger.dataset.dataset = _named(value, names.dataset)
+        trigger.dataset.dataset = named(value, names.dataset)
     elif kind == "drift":
         trigger.drift.CopyFrom(_drift(value.section(), names))
     else:
@@ -105,7 +97,7 @@ def _trigger(section: Section, names: Names) -> automation_pb2.Trigger:
 
 def _drift(section: Section, names: Names) -> automation_pb2.DriftTrigger:
     found = automation_pb2.DriftTrigger(
-        dataset=_named(section.need("dataset"), names.dataset),
+        dataset=named(section.need("dataset"), names.dataset),
         role=section.read("role", str, ""),
         columns=section.list_of("columns"),
     )
@@ -117,7 +109,7 @@ def _drift(section: Section, names: Names) -> automation_pb2.DriftTrigger:
     if alias is not None:
         found.alias = alias.read(str)
     if environment is not None:
-        found.environment = _named(environment, names.environment)
+        found.environment = named(environment, names.environment)
     if psi is not None and distance is not None:
         section.place.refuse("must have at most one of psi_above and js_distance_above")
     if psi is not None:
@@ -139,7 +131,7 @@ def _metric(section: Section, names: Names) -> automation_pb2.MetricTrigger:
         of.place.refuse(f"must be one of {', '.join(_SOURCES)}")
     ((bound, threshold),) = given.items()
     return automation_pb2.MetricTrigger(
-        model="" if model is None else _named(model, names.model),
+        model="" if model is None else named(model, names.model),
         metric=metric,
         source=_SOURCES[of.data],
         bound=automation_pb2.Bound.Value(f"BOUND_{bound.upper()}"),
@@ -150,112 +142,30 @@ def _metric(section: Section, names: Names) -> automation_pb2.MetricTrigger:
 def _action(
     section: Section, names: Names, folder: Path
 ) -> tuple[automation_pb2.AutomationAction, Path | None]:
-    spec = build_pb2.BuildSpec(
-        entry=section.read("entry", str, ""),
-        python_version=section.read("python_version", str, ""),
-        requirements=section.read("requirements", str, ""),
-        network=section.read("network", bool, False),
-        skip_tests=section.read("skip_tests", bool, False),
-        priority=section.read("priority", int, 0),
-        pool=section.read("pool", str, ""),
-        variables=section.texts("variables"),
-        labels=section.texts("labels"),
-        aliases=section.list_of("aliases"),
-    )
-    source = _source(section, spec, names, folder)
-    params = section.find("params")
-    for key, value in entries(params.section()) if params else ():
-        spec.params[key].CopyFrom(_checked(value, encode_value))
-    for variable, secret in section.texts("secrets").items():
-        spec.secrets.add(variable=variable, secret=names.secret(secret))
-    _resources(section, spec)
-    action = automation_pb2.AutomationAction(build=spec)
-    _data(section, action, names)
-    section.close()
-    return action, source
-
-
-def _source(section: Section, spec: build_pb2.BuildSpec, names: Names, folder: Path) -> Path | None:
-    source, git = section.find("source"), section.find("git")
-    if (source is None) == (git is None):
-        section.place.refuse("must have either source or git")
-    if git is not None:
-        given = git.section()
-        spec.git.url = given.need("url").read(str)
-        spec.git.ref = given.read("ref", str, "")
-        spec.git.subdirectory = given.read("subdirectory", str, "")
-        secret = given.find("secret")
-        if secret is not None:
-            spec.git.secret = _named(secret, names.secret)
-        given.close()
-        return None
-    assert source is not None  # noqa: S101 - one of the two is there
-    text = source.read(str)
-    if names.is_artifact(text):
-        spec.source = names.artifact(text)
-        return None
-    path = folder / text
-    if not path.is_dir():
-        source.place.refuse(f"is no folder beside the file: {text}")
-    return path
-
-
-def _resources(section: Section, spec: build_pb2.BuildSpec) -> None:
-    found = section.find("resources")
-    if found is not None:
-        given = found.section()
-        spec.resources.cpu_cores = given.read("cpu_cores", float, 0.0)
-        spec.resources.process_count = given.read("processes", int, 0)
-        for key, field in (("memory", "memory_bytes"), ("disk", "disk_bytes")):
-            size = given.find(key)
-            if size is not None:
-                setattr(spec.resources, field, _size(size))
-        given.close()
-    timeouts = section.find("timeouts")
-    for phase, value in entries(timeouts.section()) if timeouts else ():
-        kind = f"PHASE_KIND_{phase.upper()}"
-        if kind not in build_pb2.PhaseKind.keys():  # noqa: SIM118 - an enum, not a dict
-            value.place.refuse("is no phase, such as train")
-        spec.timeouts.add(phase=build_pb2.PhaseKind.Value(kind), timeout=_duration(value))
-    retries = section.find("retries")
-    if retries is not None:
-        given = retries.section()
-        for key in ("worker_lost", "out_of_memory", "timeout"):
-            count = given.find(key)
-            if count is not None:
-                setattr(spec.retries, key, count.read(int))
-        given.close()
-
-
-def _data(section: Section, action: automation_pb2.AutomationAction, names: Names) -> None:
-    """Read data inputs: `prices/3`, or `newest prices`."""
-    data = section.find("data")
-    for name, value in entries(data.section()) if data else ():
-        word, _, dataset = value.read(str).partition(" ")
-        if word == _NEWEST and dataset:
-            action.newest_data.add(
-                name=name,
-                dataset=_checked(value, lambda _, d=dataset: names.dataset(d)),
-            )
-        else:
-            action.build.data.add(name=name, dataset_version=_named(value, names.dataset_version))
+    order = read_order(section, names, folder)
+    path = order.source if isinstance(order.source, Path) else None
+    source = "" if isinstance(order.source, Path) else order.source
+    action = automation_pb2.AutomationAction(build=build_spec(names, source, order.options))
+    for name, dataset in order.newest.items():
+        action.newest_data.add(name=name, dataset=dataset)
+    return action, path
 
 
 def _deploy(section: Section, names: Names) -> automation_pb2.DeployAction:
     deploy = automation_pb2.DeployAction(
-        environment=_named(section.need("environment"), names.environment)
+        environment=named(section.need("environment"), names.environment)
     )
     conditions = section.find("only_if")
     for condition in conditions.items() if conditions else ():
         text = condition.read(str)
-        gate = _checked(condition, lambda _, t=text: parse_gate(t, project=names.default))
+        gate = checked(condition, lambda _, t=text: parse_gate(t, project=names.default))
         deploy.conditions.append(gate)
     canary = section.find("canary")
     if canary is not None:
         steps = [item.read(int) for item in canary.items()]
         plan = make_plan(
             steps,
-            hold=_seconds(section.find("hold")),
+            hold=seconds(section.find("hold")),
             manual=False,
             analysis=_analysis(section.find("abort_if")),
             progress_timeout=None,
@@ -294,34 +204,3 @@ def _choice(value: Value | None, enum: Any) -> Any:
     if value.data not in words:
         value.place.refuse(f"must be one of {', '.join(words)}")
     return words[value.data]
-
-
-def _named(value: Value, resolve: Any) -> str:
-    """Read the name of a resource, in short or in full."""
-    return str(_checked(value, resolve, text=value.read(str)))
-
-
-def _checked(value: Value, make: Any, *, text: object = None) -> Any:
-    """Make something of a value; what is wrong with it is said with its line."""
-    try:
-        return make(value.plain() if text is None else text)
-    except InvalidArgumentError as error:
-        value.place.refuse(f"is wrong: {error.message}")
-
-
-def _duration(value: Value) -> Duration:
-    duration = Duration()
-    duration.FromTimedelta(timedelta(seconds=_seconds(value)))
-    return duration
-
-
-def _seconds(value: Value | None) -> float:
-    """Read a length of time such as `90s`, `10m`, `6h` or `1d`."""
-    if value is None:
-        return 0.0
-    return float(_checked(value, amounts.duration, text=str(value.data)))
-
-
-def _size(value: Value) -> int:
-    """Read a size such as `512MiB` or `2G`."""
-    return int(_checked(value, amounts.size, text=str(value.data)))
