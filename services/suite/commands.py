@@ -1,4 +1,4 @@
-"""What the server adds to the `modelyard` command line: `up`, `worker`, `migrate`, `demo`.
+"""What the server adds to the command line: `up`, `worker`, `migrate`, `check-state`, `demo`.
 
 Found by the client's command line through the entry point `modelyard.commands`;
 imports stay inside the commands, so that `modelyard --help` stays quick.
@@ -20,6 +20,7 @@ def register(app: typer.Typer) -> None:
     """Add the suite's commands to the command line."""
     for command in (up, demo, worker, migrate):
         app.command()(command)
+    app.command("check-state")(check_state)
 
 
 def up(
@@ -112,3 +113,33 @@ def migrate() -> None:
 
     for line in migrate_all(os.environ):
         typer.echo(line)
+
+
+def check_state(
+    data: Annotated[
+        Path | None,
+        typer.Option(help="The folder of an embedded suite; else the settings' places."),
+    ] = None,
+) -> None:
+    """Look for what must never be: bytes missing, numbers used twice, gaps, builds nobody runs.
+
+    Reads only, from the databases and folders themselves. Prints what it found; status 1 then.
+    """
+    from modelyard.cli.context import as_json  # noqa: PLC0415
+    from modelyard.cli.render import show_table, write_json  # noqa: PLC0415
+
+    from services.suite import check_state as checking  # noqa: PLC0415
+
+    places = checking.in_folder(data.expanduser()) if data else checking.in_settings(os.environ)
+    if not any((places.metadata, places.builder, places.deployer, places.artifact)):
+        typer.echo("modelyard: nothing to check; name a folder with --data", err=True)
+        raise typer.Exit(2)
+    found = list(checking.check_state(places))
+    if as_json():
+        write_json([{"check": f.check, "subject": f.subject, "problem": f.problem} for f in found])
+    elif found:
+        show_table(["CHECK", "WHAT", "PROBLEM"], [[f.check, f.subject, f.problem] for f in found])
+    else:
+        typer.echo("nothing found that must not be")
+    if found:
+        raise typer.Exit(1)

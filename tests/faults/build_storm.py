@@ -20,6 +20,7 @@ from modelyard.builder.v1 import build_event_pb2, build_pb2
 from modelyard.errors import ModelyardError
 
 from tests.e2e.suite import TERMINAL, EmbeddedSuite, gone, kill, until
+from tests.faults.checked import assert_sound
 
 LINES = 60
 MODEL = f"""
@@ -108,6 +109,7 @@ class Storm:
         else:
             self.hits += bool(running)
             kill(self.suite.services() if victim == "services" else self._valkey())
+        assert_sound(self.suite.layout.data)
 
     def _kill_worker(self, running: list[build_pb2.Build]) -> None:
         number = random.randrange(len(self.workers))  # noqa: S311

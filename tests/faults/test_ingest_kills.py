@@ -15,6 +15,7 @@ import pytest
 from modelyard.tracking.run import LocalRun
 from modelyard.tracking.spool import read_position
 
+from tests.faults.checked import assert_sound
 from tests.servers.processes import free_port
 
 KEYS = ("loss", "accuracy", "rate", "norm")
@@ -48,6 +49,7 @@ class Metadata:
     def kill(self) -> None:
         self.process.kill()
         self.process.wait()
+        assert_sound(self.folder)
 
     def token(self) -> str:
         return (self.folder / "tokens" / "admin.token").read_text().strip()

@@ -24,6 +24,7 @@ from tests.e2e.suite import (
     predict,
     until,
 )
+from tests.faults.checked import assert_sound
 
 BODY = '{"inputs": [{"name": "x", "shape": [2, 1], "datatype": "FP64", "data": [1, 2]}]}'
 
@@ -94,6 +95,7 @@ def test_a_killed_worker_s_build_is_tried_again_and_registers_once(
     trainers = until(lambda: suite.find("modelyard.building.train"), what="the training process")
     (worker,) = suite.find("services.builder.worker")
     kill(worker)
+    assert_sound(suite.layout.data)
     until(lambda: gone(trainers), seconds=5, what="the killed worker's processes to end")
     until(lambda: trains(client, order.name, attempt=2), seconds=90, what="a second attempt")
     gate.touch()
@@ -132,6 +134,7 @@ def test_live_traffic_does_not_notice_killed_services(suite: EmbeddedSuite, clie
         for _ in range(2):
             before = load.tally.total
             kill(suite.services())
+            assert_sound(suite.layout.data)
             until(lambda before=before: load.tally.total > before + 200, what="more requests")  # type: ignore[misc]
             until(lambda: answers(client), what="the services to be back")
     assert load.tally.failures == []
@@ -148,6 +151,7 @@ def test_the_whole_suite_killed_in_train_and_in_a_deployment(
     client.deployments.deploy(second, environment="whole")
     everything = suite.kill()
     until(lambda: gone(everything), seconds=5, what="everything to end with the suite")
+    assert_sound(suite.layout.data)
 
     suite.start()
     with suite.client() as again:
