@@ -70,12 +70,14 @@ class ServiceError(Exception):
         message: str,
         *,
         violations: Sequence[Violation] = (),
+        retry_seconds: float | None = None,
         **metadata: str,
     ) -> None:
         super().__init__(message)
         self.reason = reason
         self.message = message
         self.violations = tuple(violations)
+        self.retry_seconds = retry_seconds
         self.metadata = metadata
 
 

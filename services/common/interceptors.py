@@ -30,6 +30,7 @@ from services.common.auth import (
     right_missing,
 )
 from services.common.errors import Reason, ServiceError
+from services.common.limiting import Limiter
 from services.common.methods import Method
 from services.common.names import project_of
 from services.common.telemetry import MeasuredCall, Telemetry
@@ -69,6 +70,8 @@ class Chain:
     """For how long an open stream relies on rights that its caller was seen to hold."""
     trail: Trail | None = None
     """Where calls of the servicer are recorded."""
+    limiter: Limiter | None = None
+    """The server's own."""
 
 
 class Interceptor(Protocol):
@@ -193,6 +196,25 @@ class Authentication:
         return error
 
 
+class Limiting:
+    """Refuse what is over the limits of its principal, or of the server."""
+
+    async def enter(self, chain: Chain, incoming: Incoming) -> None:
+        """Count the call in."""
+        if chain.limiter is not None:
+            principal, method = incoming.call.caller.principal, incoming.method
+            chain.limiter.enter(principal, is_stream=method.is_stream)
+
+    async def leave(
+        self, chain: Chain, incoming: Incoming, error: BaseException | None
+    ) -> BaseException | None:
+        """Count it out."""
+        if chain.limiter is not None:
+            principal, method = incoming.call.caller.principal, incoming.method
+            chain.limiter.leave(principal, is_stream=method.is_stream)
+        return error
+
+
 class Authorisation:
     """Demand the right that the RPC declares in its proto."""
 
@@ -237,13 +259,15 @@ class Deadline:
         return error
 
 
-_GUARDS: tuple[Interceptor, ...] = (Authentication(), Authorisation())
+_AUTHENTICATION, _AUTHORISATION = Authentication(), Authorisation()
 INTERCEPTORS: tuple[Interceptor, ...] = (
     Measuring(),
     Logging(),
     Errors(),
     Auditing(),
-    *_GUARDS,
+    _AUTHENTICATION,
+    Limiting(),
+    _AUTHORISATION,
     Deadline(),
 )
 
@@ -263,8 +287,8 @@ async def recheck(chain: Chain, incoming: Incoming, age: float) -> bool:
         ServiceError: INVALID_CREDENTIAL, RIGHT_MISSING; SERVICE_UNAVAILABLE after a while.
     """
     try:
-        for guard in _GUARDS:
-            await guard.enter(chain, incoming)
+        await _AUTHENTICATION.enter(chain, incoming)
+        await _AUTHORISATION.enter(chain, incoming)
     except ServiceError as error:
         if error.reason is not Reason.SERVICE_UNAVAILABLE or age > PATIENCE_SECONDS:
             raise

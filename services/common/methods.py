@@ -26,6 +26,11 @@ class Method:
     is_recorded: bool
     """Whether each of its calls leaves an entry in the audit trail, not only refused ones."""
 
+    @property
+    def is_stream(self) -> bool:
+        """Say whether either side sends more than one message."""
+        return self.client_streaming or self.server_streaming
+
     def resource_of(self, request: Any) -> str:
         """Read the resource name that decides on rights from a request."""
         value = request

@@ -20,6 +20,7 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
 from services.common.audit.trail import Trail
 from services.common.interceptors import Chain
+from services.common.limiting import Limiter
 from services.common.methods import methods_of
 from services.common.pipeline import wrapped
 from services.common.settings import SettingsError
@@ -59,6 +60,14 @@ class ServerSettings:
     """How long to answer, NOT_SERVING, before calls are refused."""
     grace_seconds: float = 10.0
     """How long calls in progress may go on after that."""
+    calls_per_second: float = 2_000.0
+    """How many calls a principal may begin, in the long run; 0: any number."""
+    burst: int = 10_000
+    """How many at once, after a rest."""
+    streams_of_a_principal: int = 1_000
+    """How many streams, uploads among them, a principal may have open; 0: any number."""
+    calls_in_progress: int = 1_000
+    """How many unary calls of all principals may be under way; 0: any number."""
 
 
 class Server:
@@ -66,7 +75,13 @@ class Server:
 
     def __init__(self, settings: ServerSettings, chain: Chain) -> None:
         self._settings = settings
-        self._chain = chain
+        limiter = Limiter(
+            calls_per_second=settings.calls_per_second,
+            burst=settings.burst,
+            streams=settings.streams_of_a_principal,
+            calls_in_progress=settings.calls_in_progress,
+        )
+        self._chain = replace(chain, limiter=limiter)
         self._names: list[str] = []
         self._handlers = _Handlers()
         self._server = grpc.aio.server(

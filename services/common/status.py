@@ -7,6 +7,8 @@ docs/errors.md.
 
 from __future__ import annotations
 
+import math
+
 import grpc
 from google.protobuf import any_pb2, duration_pb2
 from google.rpc import error_details_pb2, status_pb2
@@ -72,8 +74,9 @@ def encode(error: ServiceError) -> bytes:
     ]
     if error.violations:
         details.append(_bad_request(error.violations))
-    if CODES[error.reason] is grpc.StatusCode.UNAVAILABLE:
-        delay = duration_pb2.Duration(seconds=RETRY_SECONDS)
+    if error.retry_seconds or CODES[error.reason] is grpc.StatusCode.UNAVAILABLE:
+        delay = duration_pb2.Duration()
+        delay.FromMilliseconds(math.ceil((error.retry_seconds or RETRY_SECONDS) * 1_000))
         details.append(error_details_pb2.RetryInfo(retry_delay=delay))
     status = status_pb2.Status(
         code=code_of(error).value[0],

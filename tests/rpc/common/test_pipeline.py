@@ -235,3 +235,26 @@ async def endless() -> AsyncIterator[run_service_pb2.IngestRunDataRequest]:
     for number in itertools.count(1):
         yield run_service_pb2.IngestRunDataRequest(run=RUN, end_sequence=number)
         await asyncio.sleep(0.01)
+
+
+async def test_what_is_over_a_limit_is_refused_at_once_and_told_when_to_come_again() -> None:
+    settings = ServerSettings(
+        listen="127.0.0.1:0", lame_duck_seconds=0, grace_seconds=0.2, calls_per_second=0.5, burst=2
+    )
+    server = Server(settings, Chain(Tokens(), Telemetry()))
+    server.add(build_service_pb2_grpc.add_BuildServiceServicer_to_server, Builds())
+    port = await server.start()
+    async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
+        stub: Any = build_service_pb2_grpc.BuildServiceStub(channel)
+        request = build_service_pb2.GetBuildRequest(name=BUILD)
+        for _ in range(2):
+            await stub.GetBuild(request, metadata=bearer("reader"))
+        error = await refused(channel, BUILD, metadata=bearer("reader"))
+        assert error.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+        assert reason_of(error) == "LIMIT_EXCEEDED"
+        wire = dict(error.trailing_metadata() or ())[status.DETAILS_KEY]
+        retry = error_details_pb2.RetryInfo()
+        assert any(d.Unpack(retry) for d in status_pb2.Status.FromString(wire).details)
+        assert 0 < retry.retry_delay.ToMilliseconds() <= 2_000
+        await stub.GetBuild(request, metadata=bearer("writer"))
+    await server.stop()
