@@ -105,7 +105,7 @@ class _Environment:
     port: int
     host: str
     running: dict[VariantKey, _Running] = field(default_factory=dict)
-    models: set[str] = field(default_factory=set)  # also those whose last variant died
+    models: set[str] = field(default_factory=set)  # also those of which no variant is ready
 
 
 class DataPlane:
@@ -135,15 +135,22 @@ class DataPlane:
         """Return the Envoy in front."""
         return self._envoy
 
-    async def open_environment(self, name: str, *, port: int, host: str = "127.0.0.1") -> None:
-        """Serve an environment on a port; a port that is taken raises ConfigRejectedError."""
+    async def open_environment(
+        self, name: str, *, port: int, host: str = "127.0.0.1", model: str = ""
+    ) -> None:
+        """Serve an environment on a port, and say of a model that it is not ready yet.
+
+        Raises:
+            ConfigRejectedError: The port is taken.
+        """
         async with self._changing:  # several models may ask for it at the same time
             known = self._environments.get(name)
-            if known is not None and (known.port, known.host) == (port, host):
-                return
             environment = replace(known or _Environment(port, host), port=port, host=host)
-            await self._envoy.apply(_listeners({**self._environments, name: environment}))
-            self._environments[name] = environment
+            news = {model} - environment.models - {""}
+            environment.models.update(news)
+            if news or environment != known:
+                await self._envoy.apply(_listeners({**self._environments, name: environment}))
+                self._environments[name] = environment
 
     async def close_environment(self, name: str) -> None:
         """Stop serving an environment and end whatever runs in it."""

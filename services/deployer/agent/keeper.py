@@ -77,11 +77,12 @@ class DeploymentKeeper:
         self._restarts: dict[int, tuple[int, float]] = {}
         self._in_force: dict[int, int] | None = None
         self._counted: dict[int, Traffic] = {}
+        self._was_assigned = False
         self._changed = asyncio.Event()
 
     def assign(self, assignment: Assignment) -> None:
         """Take a new assignment; the same one again makes the keeper report again."""
-        self._assignment = assignment
+        self._assignment, self._was_assigned = assignment, True
         self._changed.set()
 
     def crashed(self, revision: int, error: ModelServerError) -> None:
@@ -106,12 +107,17 @@ class DeploymentKeeper:
             self._changed.set()
 
     async def run(self) -> None:
-        """Keep the deployment until cancelled."""
+        """Keep the deployment until it is gone: nobody assigns it, and nothing of it runs."""
         async with asyncio.TaskGroup() as tasks:
-            while True:
+            while not self._is_over:
                 await self._changed.wait()
                 self._changed.clear()
                 await self._look(tasks)
+
+    @property
+    def _is_over(self) -> bool:
+        idle = not (self._variants or self._tasks or self._changed.is_set())
+        return self._was_assigned and idle and self._assignment == Assignment()
 
     async def _look(self, tasks: asyncio.TaskGroup) -> None:
         assignment = self._assignment
@@ -125,7 +131,10 @@ class DeploymentKeeper:
                 known = self._variants[revision].state
                 if assignment.weight(revision) is None and known is not VariantState.DRAINING:
                     await self._abandon(revision)
-                    work = self._take_down(revision, assignment.trace_parent)
+                    was_ready = self._is_ready(revision)
+                    # Said at once: the next look may come before the task has begun.
+                    self._set(revision, VariantState.DRAINING)
+                    work = self._take_down(revision, assignment.trace_parent, drain=was_ready)
                     self._begin(tasks, revision, work)
         self._tell(Report(assignment.generation, applied, self._reports()))
 
@@ -167,7 +176,7 @@ class DeploymentKeeper:
         environment = str(environment_of(self._name))
         try:
             with telemetry.span("agent shift", trace_parent=assignment.trace_parent):
-                await self._data_plane.open_environment(environment, port=self._port)
+                await self._open()
                 await self._data_plane.set_weights(environment, self._name.deployment, shares)
         except KeyError:
             self._find_missing(shares)
@@ -210,17 +219,19 @@ class DeploymentKeeper:
 
     async def _start(self, variant: AssignedVariant, trace_parent: str) -> None:
         with telemetry.span("agent bring up", trace_parent=trace_parent):
+            await self._open()  # first: until the model answers, its callers are told to wait
             prepared = await self._preparer.prepare(self._name, variant)
-            environment = str(environment_of(self._name))
-            await self._data_plane.open_environment(environment, port=self._port)
             with telemetry.span("agent start"):
                 await self._data_plane.ensure(prepared, deadline=self._limits.ready)
 
-    async def _take_down(self, revision: int, trace_parent: str) -> None:
+    async def _open(self) -> None:
+        environment, model = str(environment_of(self._name)), self._name.deployment
+        await self._data_plane.open_environment(environment, port=self._port, model=model)
+
+    async def _take_down(self, revision: int, trace_parent: str, *, drain: bool) -> None:
         """Let a variant finish its requests, and end it."""
-        key, was_ready = variant_key(self._name, revision), self._is_ready(revision)
-        self._set(revision, VariantState.DRAINING)
-        if was_ready:
+        key = variant_key(self._name, revision)
+        if drain:
             with telemetry.span("agent drain", trace_parent=trace_parent):
                 try:
                     await self._data_plane.drain(key, within=self._limits.drain)

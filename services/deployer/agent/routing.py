@@ -205,16 +205,17 @@ def _connection_manager(key: str, folder: Path) -> Json:
         },
         "http_filters": [
             {
+                # First: whoever comes after it sees the variant that a request was routed to.
+                "name": "envoy.filters.http.lua",
+                "typed_config": {"@type": f"{_FILTERS}.http.lua.v3.Lua"},
+            },
+            {
                 # Counts by gRPC status, of each variant: HTTP has 200 for all of them.
                 "name": "envoy.filters.http.grpc_stats",
                 "typed_config": {
                     "@type": f"{_FILTERS}.http.grpc_stats.v3.FilterConfig",
                     "stats_for_all_methods": False,
                 },
-            },
-            {
-                "name": "envoy.filters.http.lua",
-                "typed_config": {"@type": f"{_FILTERS}.http.lua.v3.Lua"},
             },
             {
                 "name": "envoy.filters.http.router",

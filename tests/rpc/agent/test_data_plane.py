@@ -138,6 +138,21 @@ async def test_weights_share_the_requests(yard: Yard) -> None:
         await yard.plane.set_weights(ENVIRONMENT, "sum", {3: 100})
 
 
+async def test_failures_are_counted_over_either_protocol(yard: Yard) -> None:
+    key = await yard.deploy(1)
+    assert (await yard.post(INFER, -1, 0)).status_code == 500
+    async with yard.channel() as channel:
+        stub = pb_grpc.GRPCInferenceServiceStub(channel)
+        for more in ((), (("modelyard-model", "sum"),)):  # named by the message alone, too
+            with pytest.raises(grpc.aio.AioRpcError) as failed:
+                await stub.ModelInfer(grpc_request(-1, 0), metadata=more)  # type: ignore[misc]  # aio
+            assert failed.value.code() is grpc.StatusCode.INTERNAL
+    async with asyncio.timeout(10):
+        while (await yard.plane.traffic())[key].error_count != 3:  # noqa: ASYNC110 - in Envoy
+            await asyncio.sleep(0.05)
+    assert (await yard.plane.traffic())[key].request_count == 3
+
+
 async def test_a_version_that_never_gets_ready_gets_no_request(yard: Yard) -> None:
     await yard.deploy(1)
     with pytest.raises(ModelServerError) as caught:

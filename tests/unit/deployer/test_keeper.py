@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,7 @@ import pytest
 from services.common.names import DeploymentName
 from services.deployer.agent import keeper
 from services.deployer.agent.child import Child
-from services.deployer.agent.data_plane import DataPlane
+from services.deployer.agent.data_plane import DataPlane, VariantKey
 from services.deployer.agent.preparing import PreparationError, Preparer
 from services.deployer.domain import AssignedVariant, Assignment, Failure, Report, VariantState
 
@@ -34,10 +35,39 @@ class FullDisk(Preparer):
 
 
 class FullDataPlane(DataPlane):
-    """Cannot write what Envoy is to read."""
+    """Cannot write what Envoy is to read, the first time."""
 
-    async def open_environment(self, name: str, *, port: int, host: str = "127.0.0.1") -> None:
-        raise OSError(errno.ENOSPC, "no space left on device")
+    is_full = True
+
+    async def open_environment(
+        self, name: str, *, port: int, host: str = "127.0.0.1", model: str = ""
+    ) -> None:
+        if self.is_full:
+            self.is_full = False
+            raise OSError(errno.ENOSPC, "no space left on device")
+
+
+class SlowFetch(Preparer):
+    """Never has what it is asked for."""
+
+    def __init__(self) -> None:
+        self.asked = asyncio.Event()
+
+    async def prepare(self, name: DeploymentName, assigned: AssignedVariant) -> None:  # type: ignore[override]
+        self.asked.set()
+        await asyncio.Event().wait()
+
+
+class EmptyDataPlane(FullDataPlane):
+    """Runs nothing."""
+
+    is_full = False
+
+    async def set_weights(self, environment: str, model: str, weights: Mapping[int, int]) -> None:
+        """Have nothing to share."""
+
+    async def remove(self, key: VariantKey) -> None:
+        """Have nothing to remove."""
 
 
 async def test_a_full_disk_ends_no_keeper(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -62,6 +92,32 @@ async def test_a_full_disk_ends_no_keeper(tmp_path: Path, monkeypatch: pytest.Mo
     assert not running.done()
     running.cancel()
     await asyncio.gather(running, return_exceptions=True)
+
+
+async def test_what_is_given_up_while_it_starts_is_taken_down_and_forgotten(
+    tmp_path: Path,
+) -> None:
+    told: asyncio.Queue[Report] = asyncio.Queue()
+    fetch = SlowFetch()
+    kept = keeper.DeploymentKeeper(
+        NAME,
+        port=1,
+        data_plane=EmptyDataPlane(tmp_path),
+        preparer=fetch,
+        limits=keeper.Limits(1.0, 1.0),
+        tell=told.put_nowait,
+    )
+    running = asyncio.create_task(kept.run())
+    kept.assign(Assignment(1, (VARIANT,)))
+    async with asyncio.timeout(10):
+        await fetch.asked.wait()
+        kept.assign(Assignment(2))
+        while (report := await told.get()).generation < 2 or report.variant(1):
+            pass
+        assert not running.done()
+        kept.assign(Assignment())  # nobody knows the deployment any more
+        await running
+    assert told.qsize() < 10
 
 
 async def test_a_log_that_cannot_be_written_ends_no_child(tmp_path: Path) -> None:
