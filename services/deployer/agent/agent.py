@@ -95,8 +95,13 @@ class Agent:
         keeper = self._keepers.get(name)
         if keeper is None:
             keeper = self._keepers[name] = self._keeper(name)
-            tasks.create_task(keeper.run())
+            tasks.create_task(self._keep(name, keeper))
         keeper.assign(assignment)
+
+    async def _keep(self, name: DeploymentName, keeper: DeploymentKeeper) -> None:
+        """Let a keeper work for as long as anything of its deployment is left."""
+        await keeper.run()
+        del self._keepers[name]
 
     def _keeper(self, name: DeploymentName) -> DeploymentKeeper:
         return DeploymentKeeper(

@@ -25,8 +25,9 @@ from services.common.peers import Peer
 from services.deployer import plan_codec
 from services.deployer.domain import AssignedVariant, Assignment, Report, Sample, VariantReport
 
-# The deployer sends something at least every 15 seconds.
-SILENCE_SECONDS = 45.0
+# The deployer sends something at least every 15 seconds; one that was stopped, and whose proxy
+# does not notice, must not keep what others decide from here for long.
+SILENCE_SECONDS = 20.0
 
 
 @dataclass(frozen=True, slots=True)

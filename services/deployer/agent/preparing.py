@@ -100,12 +100,23 @@ class Preparer:
                 return directory
             try:
                 grant = await self._control_plane.grant(name, assigned.artifact)
-                await asyncio.to_thread(self._pull, grant, assigned.artifact, directory)
+                await asyncio.to_thread(self._fetch, grant, assigned.artifact, directory)
             except (UnavailableError, DeadlineExceededError, ServiceError) as error:
                 raise _refusal(error) from error
             except (ModelyardError, OSError) as error:
                 raise PreparationError(Failure("FETCH_FAILED", str(error))) from error
         return directory
+
+    def _fetch(self, grant: str, artifact: str, directory: Path) -> None:
+        """Pull a bundle, and put it in the place of one that changed: a server may run from it."""
+        new, old = (directory.with_name(f".{directory.name}.{what}") for what in ("new", "old"))
+        for path in (new, old):
+            shutil.rmtree(path, ignore_errors=True)
+        self._pull(grant, artifact, new)
+        if directory.exists():
+            directory.rename(old)
+        new.rename(directory)
+        shutil.rmtree(old, ignore_errors=True)
 
     def _pull(self, grant: str, artifact: str, directory: Path) -> None:
         certificates = Path(self._root_certificates) if self._root_certificates else None
@@ -144,18 +155,16 @@ class Preparer:
 
 
 def is_whole(directory: Path) -> bool:
-    """Say whether a bundle is there, each file as it was registered; remove it if it is not."""
+    """Say whether a bundle is there, each file as it was registered."""
     if not directory.is_dir():
         return False
     try:
         found = folder_digest(directory)
     except (ModelyardError, OSError):
         found = ""
-    if found == directory.name:
-        return True
-    logger.warning("bundle changed on disk; fetched anew", extra={"digest": directory.name})
-    shutil.rmtree(directory)
-    return False
+    if found != directory.name:
+        logger.warning("bundle changed on disk; fetched anew", extra={"digest": directory.name})
+    return found == directory.name
 
 
 def variant_key(name: DeploymentName, revision: int) -> VariantKey:
@@ -189,8 +198,9 @@ def _read_lock(directory: Path) -> str:
 
 
 def _prune(folder: Path, keep: set[str]) -> None:
-    found = sorted(folder.iterdir(), key=lambda path: path.stat().st_mtime, reverse=True)
-    spare = [path for path in found if path.name not in keep and not path.name.startswith(".")]
-    for path in spare[SPARE_BUNDLES:]:
+    # What begins with a dot is being fetched, or replaced: it may be gone the next moment.
+    found = [p for p in folder.iterdir() if p.name not in keep and not p.name.startswith(".")]
+    found.sort(key=lambda path: path.stat().st_mtime, reverse=True)
+    for path in found[SPARE_BUNDLES:]:
         logger.info("bundle removed", extra={"digest": path.name})
         shutil.rmtree(path, ignore_errors=True)

@@ -28,7 +28,7 @@ def link(folder: Path) -> None:
 
 
 @pytest.mark.parametrize("harm", [change, add, remove, link])
-def test_a_bundle_that_changed_is_removed(tmp_path: Path, harm: Callable[[Path], None]) -> None:
+def test_a_bundle_that_changed_is_not_whole(tmp_path: Path, harm: Callable[[Path], None]) -> None:
     made = tmp_path / "made"
     (made / "code").mkdir(parents=True)
     (made / "code" / "model.py").write_text("x = 1\n")
@@ -37,5 +37,4 @@ def test_a_bundle_that_changed_is_removed(tmp_path: Path, harm: Callable[[Path],
     assert is_whole(bundle)
     harm(bundle)
     assert not is_whole(bundle)
-    assert not bundle.exists()
-    assert not is_whole(bundle)
+    assert bundle.exists()  # a model server may run from it
