@@ -34,6 +34,7 @@ from services.deployer.rollout import Rollout
 from services.deployer.sampling import Samples
 from services.deployer.servicer import DeploymentServicer
 from services.deployer.settings import Settings
+from services.deployer.trimming import Trimming
 
 PREFIX = "MODELYARD_DEPLOYER_"
 DEFAULT_LISTEN = "127.0.0.1:7074"
@@ -74,7 +75,7 @@ def build(chassis: Chassis, settings: Settings) -> Service:
             (environment_service_pb2_grpc.add_EnvironmentServiceServicer_to_server, environments),
             (controller_service_pb2_grpc.add_ControllerServiceServicer_to_server, controllers),
         ],
-        background=[bus.run, trail.run, reconciler.run, delegations.run],
+        background=[bus.run, trail.run, reconciler.run, delegations.run, Trimming(database).run],
         trail=trail,
         close=[database.close],
     )

@@ -17,6 +17,7 @@ from services.common.errors import (
 )
 from services.common.events import EventBus
 from services.common.names import ArtifactName, DeploymentName, EnvironmentName
+from services.common.pagination import cursor_expired
 from services.deployer import journal, rules
 from services.deployer.delegations import Delegations
 from services.deployer.domain import Assignment, Deployment, Report, TargetKind
@@ -55,7 +56,8 @@ class Assignments:
         """Yield what is assigned, or changed after a sequence; then each change, for ever.
 
         Raises:
-            ServiceError: LEASE_LOST when another controller holds the lease.
+            ServiceError: LEASE_LOST when another controller holds the lease; CURSOR_EXPIRED when
+                changes after the sequence are no longer kept.
         """
         first = await self._database.read(lambda tx: _first(tx, environment, after))
         await self._database.write(lambda tx: _take_lease(tx, environment, controller))
@@ -109,6 +111,8 @@ def _first(tx: Transaction, environment: EnvironmentName, after: int | None) -> 
         page = outbox.read_events(tx.connection, journal.ASSIGNMENTS, after, PAGE)
         if not page:
             break
+        if page[0].sequence != after + 1:
+            raise cursor_expired()
         names |= _names(page, environment)
         after = page[-1].sequence
     found = store.find_assignments(tx.connection, names) if names else []
@@ -123,13 +127,13 @@ def _ours(tx: Transaction, environment: EnvironmentName, assigned: Assigned) -> 
 
 
 def _take_lease(tx: Transaction, environment: EnvironmentName, controller: str) -> None:
+    """Take or extend the lease of what is watched, unless another has a part of it."""
     now = datetime.now(UTC)
+    controllers.lock_leases(tx.connection, now)
+    for scope, holder in controllers.others(tx.connection, environment, controller, now).items():
+        raise _held_by(holder, scope)
     expire_time = now + timedelta(seconds=LEASE_SECONDS)
-    holder = controllers.take_lease(
-        tx.connection, environment, controller, now=now, expire_time=expire_time
-    )
-    if holder != controller:
-        raise _held_by(holder, environment)
+    controllers.take_lease(tx.connection, environment, controller, expire_time)
 
 
 def _held_by(holder: str, environment: EnvironmentName) -> ServiceError:

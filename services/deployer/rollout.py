@@ -6,6 +6,7 @@ what is so into what was wished.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
@@ -43,6 +44,9 @@ from services.deployer.store import crossings
 from services.deployer.store import deployments as store
 from services.deployer.store.environments import find_environment
 
+JUDGEMENTS = 3
+"""How often the gates judge a version anew because what they judged by had changed meanwhile."""
+
 
 @dataclass(frozen=True, slots=True)
 class Order:
@@ -79,6 +83,27 @@ Draft = Callable[[Transaction, Deployment], Revision | None]
 """Makes the revision of a wish from the deployment as it is; None when it is so already."""
 
 
+class _OutdatedError(Exception):
+    """What gates judged by is not so any more."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Judged:
+    """What gates said of a version, and what they judged by."""
+
+    candidate: Candidate
+    gates: tuple[Gate, ...]
+    live: str
+    verdicts: tuple[Verdict, ...]
+
+    def check(self, environment: Environment | None, deployment: Deployment) -> None:
+        """Raise _OutdatedError unless the gates would judge by the same now."""
+        gates = environment.gates if environment is not None else ()
+        is_judged = bool(self.verdicts) and _live_version(deployment) == self.live
+        if gates != self.gates or (gates and not is_judged):
+            raise _OutdatedError
+
+
 class Rollout:
     """What people wish of deployments."""
 
@@ -99,18 +124,36 @@ class Rollout:
         """Wish a version live, if the environment's gates let it pass."""
         if (first := await self._answered(order)) is not None:
             return first
-        environment = await self._environment(parent)
         candidate = await self._metadata.resolve(version, credential=order.credential)
         name = _deployment_of(parent, candidate)
-        current = await self._find(name)
-        verdicts: tuple[Verdict, ...] = ()
-        if current is None or not _is_live(current, candidate, serving):
-            verdicts = await self._judge(environment, candidate, current, order.credential)
-            await self._refuse(name, candidate, verdicts, order)
+        for _ in range(JUDGEMENTS):
+            environment, current = await self._environment(parent), await self._find(name)
+            live = _live_version(current)
+            verdicts: tuple[Verdict, ...] = ()
+            if current is None or not _is_live(current, candidate, serving):
+                verdicts = await self._judge(environment, candidate, live, order.credential)
+                await self._refuse(name, candidate, verdicts, order)
+            judged = _Judged(candidate, environment.gates, live, verdicts)
+            with contextlib.suppress(_OutdatedError):
+                return await self._deploy(name, order, judged, plan=plan, serving=serving)
+        raise etag_mismatch(name, current=current.etag if current is not None else "")
 
-        def draft(_tx: Transaction, deployment: Deployment) -> Revision | None:
+    async def _deploy(
+        self,
+        name: DeploymentName,
+        order: Order,
+        judged: _Judged,
+        *,
+        plan: RolloutPlan,
+        serving: ServingSpec,
+    ) -> Wished:
+        """Wish a version live that was judged; _OutdatedError when its gates must judge anew."""
+        candidate, trace_parent = judged.candidate, telemetry.trace_parent()
+
+        def draft(tx: Transaction, deployment: Deployment) -> Revision | None:
             if _is_live(deployment, candidate, serving):
                 return None
+            judged.check(find_environment(tx.connection, name.parent), deployment)
             return Revision(
                 number=deployment.last_revision + 1,
                 version=candidate.name,
@@ -120,13 +163,12 @@ class Rollout:
                 reason=order.reason,
                 cause=RevisionCause.DEPLOY,
                 create_time=datetime.now(UTC),
-                verdicts=verdicts,
+                verdicts=judged.verdicts,
                 trace_parent=trace_parent,
                 plan=plan,
                 serving=serving,
             )
 
-        trace_parent = telemetry.trace_parent()
         sampled = serving.sampling is not None
         return await self._wish(name, order, draft, create=True, sampled=sampled)
 
@@ -138,7 +180,7 @@ class Rollout:
         environment = replace(environment, gates=(*further, *environment.gates))
         candidate = await self._metadata.resolve(version, credential=credential)
         current = await self._find(_deployment_of(parent, candidate))
-        return await self._judge(environment, candidate, current, credential)
+        return await self._judge(environment, candidate, _live_version(current), credential)
 
     async def roll_back(self, name: DeploymentName, revision: int, order: Order) -> Wished:
         """Wish an earlier revision's version live again; 0: the one live before."""
@@ -315,12 +357,11 @@ class Rollout:
         self,
         environment: Environment,
         candidate: Candidate,
-        current: Deployment | None,
+        live: str,
         credential: str,
     ) -> tuple[Verdict, ...]:
         if not environment.gates:
             return ()
-        live = current.live.version if current is not None and current.live is not None else ""
         evidence = await self._witness.gather(environment, candidate, live, credential=credential)
         return gates.judge(environment.gates, evidence)
 
@@ -360,6 +401,12 @@ def _deployment_of(parent: EnvironmentName, candidate: Candidate) -> DeploymentN
     if version.project != parent.project:
         raise invalid_field("version", "must be of the environment's project")
     return DeploymentName(parent.project, parent.environment, version.model)
+
+
+def _live_version(deployment: Deployment | None) -> str:
+    """Return the version that answers; empty: none does."""
+    live = None if deployment is None else deployment.live
+    return "" if live is None else live.version
 
 
 def _is_live(deployment: Deployment, candidate: Candidate, serving: ServingSpec) -> bool:

@@ -21,12 +21,12 @@ from services.deployer.domain import (
     Revision,
     RevisionCause,
     RevisionOutcome,
-    TargetKind,
     Verdict,
 )
 from services.deployer.plans import HeaderMatch, RolloutPlan, ServingSpec
 from services.deployer.store.crossings import list_uses
-from services.deployer.store.tables import DEPLOYMENTS, ENVIRONMENTS, REVISIONS, insert
+from services.deployer.store.environments import external_ones
+from services.deployer.store.tables import DEPLOYMENTS, REVISIONS, insert
 
 
 def claim_deployment(connection: Connection, name: DeploymentName, now: datetime) -> Deployment:
@@ -185,12 +185,8 @@ def without_external(
     connection: Connection, assigned: list[tuple[DeploymentName, Assignment]]
 ) -> list[tuple[DeploymentName, Assignment]]:
     """Leave out what controllers that are not ours carry out."""
-    names = {str(name.parent) for name, _ in assigned}
-    query = sa.select(ENVIRONMENTS.c.name).where(
-        ENVIRONMENTS.c.name.in_(sorted(names)), ENVIRONMENTS.c.target == TargetKind.EXTERNAL
-    )
-    external = set(connection.execute(query).scalars()) if names else set()
-    return [(name, found) for name, found in assigned if str(name.parent) not in external]
+    external = external_ones(connection, {name.parent for name, _ in assigned})
+    return [(name, found) for name, found in assigned if name.parent not in external]
 
 
 def _within(parent: EnvironmentName) -> list[sa.ColumnElement[bool]]:

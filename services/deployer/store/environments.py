@@ -47,6 +47,16 @@ def find_environment(
     return None if row is None else _environment(row)
 
 
+def external_ones(connection: Connection, names: set[EnvironmentName]) -> set[EnvironmentName]:
+    """Return which of some environments controllers that are not ours carry out."""
+    query = sa.select(ENVIRONMENTS.c.name).where(
+        ENVIRONMENTS.c.name.in_(sorted(str(name) for name in names)),
+        ENVIRONMENTS.c.target == TargetKind.EXTERNAL,
+    )
+    found = connection.execute(query).scalars() if names else ()
+    return {EnvironmentName.parse(name) for name in found}
+
+
 def list_environments(
     connection: Connection, project: str, *, after: str, limit: int
 ) -> list[Environment]:

@@ -136,6 +136,21 @@ async def test_one_controller_at_a_time(yard: Yard) -> None:
     await yard.controller.report(assignment, {1: READY})
 
 
+async def test_watches_that_overlap_are_of_one_controller(yard: Yard) -> None:
+    async def begin(environment: str, controller: str) -> None:
+        async with aclosing(yard.controller.watch("", environment, controller=controller)) as watch:
+            await anext(watch)
+
+    async with asyncio.timeout(30):
+        await begin("projects/p/environments/-", "wide")
+        for other in (ENVIRONMENT, "projects/-/environments/-"):
+            with pytest.raises(grpc.aio.AioRpcError) as refused:
+                await begin(other, "another")
+            assert reason_of(refused.value) == "LEASE_LOST"
+            assert "controller wide" in (refused.value.details() or "")
+            await begin(other, "wide")
+
+
 async def test_watches_of_everything_leave_external_environments_out(yard: Yard) -> None:
     await make_live(yard, 1)
     external = environment_pb2.Environment(target=environment_pb2.TARGET_KIND_EXTERNAL)

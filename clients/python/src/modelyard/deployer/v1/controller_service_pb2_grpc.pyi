@@ -33,11 +33,13 @@ class ControllerServiceStub:
     quiet stream sends a message with only a cursor at least every 15 seconds.
 
     While the stream is open its controller holds the lease of what it watches,
-    and for 45 seconds after it broke: another controller's watch is refused, so
-    that two never carry out the same. The same controller may always come back.
+    and for 45 seconds after it broke: another controller's watch of any of it is
+    refused, so that two never carry out the same. The same controller may always
+    come back.
 
     Errors: NOT_FOUND RESOURCE_NOT_FOUND; INVALID_ARGUMENT INVALID_CURSOR,
-    INVALID_FIELD; ABORTED LEASE_LOST when another controller holds the lease.
+    INVALID_FIELD; OUT_OF_RANGE CURSOR_EXPIRED when it was away for more than a
+    day; ABORTED LEASE_LOST when another controller holds the lease.
     """
 
     ReportStatus: grpc.UnaryUnaryMultiCallable[
@@ -92,11 +94,13 @@ class ControllerServiceAsyncStub:
     quiet stream sends a message with only a cursor at least every 15 seconds.
 
     While the stream is open its controller holds the lease of what it watches,
-    and for 45 seconds after it broke: another controller's watch is refused, so
-    that two never carry out the same. The same controller may always come back.
+    and for 45 seconds after it broke: another controller's watch of any of it is
+    refused, so that two never carry out the same. The same controller may always
+    come back.
 
     Errors: NOT_FOUND RESOURCE_NOT_FOUND; INVALID_ARGUMENT INVALID_CURSOR,
-    INVALID_FIELD; ABORTED LEASE_LOST when another controller holds the lease.
+    INVALID_FIELD; OUT_OF_RANGE CURSOR_EXPIRED when it was away for more than a
+    day; ABORTED LEASE_LOST when another controller holds the lease.
     """
 
     ReportStatus: grpc.aio.UnaryUnaryMultiCallable[
@@ -153,11 +157,13 @@ class ControllerServiceServicer(metaclass=abc.ABCMeta):
         quiet stream sends a message with only a cursor at least every 15 seconds.
 
         While the stream is open its controller holds the lease of what it watches,
-        and for 45 seconds after it broke: another controller's watch is refused, so
-        that two never carry out the same. The same controller may always come back.
+        and for 45 seconds after it broke: another controller's watch of any of it is
+        refused, so that two never carry out the same. The same controller may always
+        come back.
 
         Errors: NOT_FOUND RESOURCE_NOT_FOUND; INVALID_ARGUMENT INVALID_CURSOR,
-        INVALID_FIELD; ABORTED LEASE_LOST when another controller holds the lease.
+        INVALID_FIELD; OUT_OF_RANGE CURSOR_EXPIRED when it was away for more than a
+        day; ABORTED LEASE_LOST when another controller holds the lease.
         """
 
     @abc.abstractmethod
