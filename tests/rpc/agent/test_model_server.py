@@ -105,7 +105,7 @@ async def test_http_refusals(http: httpx.AsyncClient) -> None:
 async def test_grpc(stub: pb_grpc.GRPCInferenceServiceAsyncStub) -> None:
     call = stub.ModelInfer(grpc_request(1, 2, 3))
     answer = await call
-    assert dict(await call.initial_metadata())["modelyard-version"] == "3"
+    assert dict(await call.trailing_metadata())["modelyard-version"] == "3"
     assert (answer.model_version, answer.id) == ("3", "q")
     assert list(answer.outputs[0].contents.fp64_contents) == [16.0]
     raw = pb.ModelInferRequest(model_name="sum")

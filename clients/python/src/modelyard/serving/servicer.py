@@ -102,7 +102,8 @@ class InferenceServicer:
             result = await self._gate.infer(Job(Protocol.GRPC, message))
         except ServingError as error:
             await _refuse(error, context)
-        await context.send_initial_metadata(((VERSION_HEADER, self._gate.description.version),))
+        # With the trailers: initial metadata of its own would be one more turn of the server.
+        context.set_trailing_metadata(((VERSION_HEADER, self._gate.description.version),))
         return result.body
 
     async def _check(self, name: str, version: str, context: Context) -> None:
