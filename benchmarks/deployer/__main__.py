@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import statistics
 import threading
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import psutil
 
@@ -16,6 +18,7 @@ from benchmarks.deployer.setting import (
     MODEL,
     Load,
     Setting,
+    bentoml_body,
     grpc_body,
     load,
     mlflow_body,
@@ -42,13 +45,13 @@ def measure(scale: Scale) -> Iterator[Measurement]:
 
 
 def _overhead(setting: Setting) -> Measurement:
-    """Ask through Envoy and straight, one client's median at a time."""
+    """Ask through Envoy and straight, the median of one client who waits for each answer."""
     straight = _model_server(setting)
     body = v2_body(1)
     through, direct = [], []
     for _ in range(setting.scale.repetitions):
-        through.append(load("HTTP", setting.address, INFER, body, seconds=2).p50)
-        direct.append(load("HTTP", straight, INFER, body, seconds=2).p50)
+        through.append(load("HTTP", setting.address, INFER, body, seconds=2, clients=1).p50)
+        direct.append(load("HTTP", straight, INFER, body, seconds=2, clients=1).p50)
     value = statistics.median(through) - statistics.median(direct)
     return Measurement("prediction through Envoy, p50", value, through, direct)
 
@@ -56,30 +59,29 @@ def _overhead(setting: Setting) -> Measurement:
 def _model_server(setting: Setting) -> str:
     """Find where the model server itself listens for HTTP."""
     for child in psutil.Process(setting.pid).children(recursive=True):
-        if "modelyard.serving" not in child.cmdline():
-            continue
-        for connection in child.net_connections("tcp"):
-            if connection.status == psutil.CONN_LISTEN and _answers(connection.laddr.port):
-                return f"127.0.0.1:{connection.laddr.port}"
-    raise RuntimeError("no model server listens")
-
-
-def _answers(port: int) -> bool:
-    try:
-        with urllib.request.urlopen(f"http://127.0.0.1:{port}/v2/health/ready", timeout=2):
-            return True
-    except (OSError, ValueError):
-        return False
+        command = child.cmdline()
+        if "modelyard.serving" in command:
+            ports = Path(command[command.index("--ports-file") + 1])
+            return f"127.0.0.1:{json.loads(ports.read_text())['http_port']}"
+    raise RuntimeError("no model server runs")
 
 
 def _throughput(setting: Setting) -> Iterator[Measurement]:
     """Ask us and the rivals for the same predictions, in turns."""
-    with rivals.mlserver(setting.folder) as (http, grpc), rivals.mlflow(setting.folder) as mlflow:
+    folder = setting.folder
+    # MLServer as it is quickest: over HTTP with a worker, over gRPC without.
+    with (
+        rivals.mlserver(folder, workers=1) as (http, _),
+        rivals.mlserver(folder, workers=0) as (_, grpc),
+        rivals.mlflow(folder) as mlflow,
+        rivals.bentoml(folder) as bentoml,
+    ):
         for rows in ROWS:
             ours = _asking("HTTP", setting.address, INFER, v2_body(rows))
             others = [
                 _asking("HTTP", http, INFER, v2_body(rows)),
                 _asking("HTTP", mlflow, "/invocations", mlflow_body(rows)),
+                _asking("HTTP", bentoml, "/predict", bentoml_body(rows)),
             ]
             yield from _compare(setting, f"{rows} rows, HTTP", ours, others)
             ours = _asking("GRPC", setting.address, MODEL, grpc_body(rows))
@@ -101,9 +103,10 @@ def _compare(
         own.append(ours())
         for found, other in zip(theirs, others, strict=True):
             found.append(other())
-    failures = sum(found.failures for found in [*own, *(f for group in theirs for f in group)])
-    if failures:
-        raise RuntimeError(f"{what}: {failures} requests failed")
+    failed = [f for group in (own, *theirs) for f in group if f.failures]
+    if failed:
+        count, sample = sum(f.failures for f in failed), failed[0].sample
+        raise RuntimeError(f"{what}: {count} requests failed: {sample}")
     best = max(theirs, key=lambda group: statistics.median(found.rate for found in group))
     rates, best_rates = [f.rate for f in own], [f.rate for f in best]
     ratio = statistics.median(rates) / statistics.median(best_rates)

@@ -2,8 +2,8 @@
 
 Run as `python -m benchmarks.deployer.load HTTP|GRPC HOST:PORT PATH_OR_MODEL CLIENTS SECONDS`, the
 body on standard input: prints one JSON line with requests a second, the median and 99th percentile
-in milliseconds, and how many failed. For HTTP the body is sent as it is; for gRPC it is a
-serialised ModelInferRequest.
+in milliseconds, how many failed and how the first of them did. For HTTP the body is sent as it is;
+for gRPC it is a serialised ModelInferRequest.
 """
 
 from __future__ import annotations
@@ -16,10 +16,14 @@ import time
 from dataclasses import dataclass, field
 
 import grpc
+import httptools
 from modelyard.serving import open_inference_service_pb2 as pb
 from modelyard.serving import open_inference_service_pb2_grpc as pb_grpc
 
 WARM_UP = 0.2
+AFTER_FAILURE = 0.05
+"""Seconds until a client that failed asks again: a server that refuses all is not flooded."""
+_READ = 256 * 1024
 
 
 @dataclass(slots=True)
@@ -28,22 +32,69 @@ class Seen:
 
     answers: list[tuple[float, float]] = field(default_factory=list)
     failures: int = 0
+    sample: str = ""
+
+    async def fail(self, how: str) -> None:
+        """Count a failure, remember the first, and wait a moment."""
+        self.failures += 1
+        self.sample = self.sample or how[:300]
+        await asyncio.sleep(AFTER_FAILURE)
+
+
+class Answer:
+    """One HTTP answer as it arrives; the callbacks of httptools."""
+
+    def __init__(self) -> None:
+        self.body = b""
+        self.is_complete = False
+        self._parser = httptools.HttpResponseParser(self)
+
+    def on_body(self, body: bytes) -> None:
+        """Take a part of the body."""
+        self.body += body
+
+    def on_message_complete(self) -> None:
+        """Know that it is all there."""
+        self.is_complete = True
+
+    async def read(self, reader: asyncio.StreamReader) -> None:
+        """Read until it is complete; raise EOFError when the connection ends before."""
+        while not self.is_complete:
+            if not (data := await reader.read(_READ)):
+                raise EOFError("the connection was closed")
+            self._parser.feed_data(data)
+
+    @property
+    def is_good(self) -> bool:
+        """Say whether it is a prediction."""
+        return self._parser.get_status_code() == 200 and self.body.startswith((b"{", b"["))
+
+    def __str__(self) -> str:
+        """Say what it is."""
+        return f"{self._parser.get_status_code()}: {self.body[:200]!r}"
 
 
 async def http_client(host: str, port: int, request: bytes, until: float, seen: Seen) -> None:
-    """Ask over one kept connection."""
+    """Ask over one kept connection, and over a new one after a failure."""
+    while time.perf_counter() < until:
+        try:
+            await _ask_over_one(host, port, request, until, seen)
+        except (OSError, EOFError, httptools.HttpParserError) as error:
+            await seen.fail(repr(error))
+
+
+async def _ask_over_one(host: str, port: int, request: bytes, until: float, seen: Seen) -> None:
     reader, writer = await asyncio.open_connection(host, port)
     try:
         while (begun := time.perf_counter()) < until:
             writer.write(request)
-            head = await reader.readuntil(b"\r\n\r\n")
-            length = int(head.lower().split(b"content-length:")[1].split(b"\r\n")[0])
-            body = await reader.readexactly(length)
+            answer = Answer()
+            await answer.read(reader)
             ended = time.perf_counter()
-            if head.split(b" ", 2)[1] == b"200" and body.startswith(b"{"):
+            if answer.is_good:
                 seen.answers.append((ended, ended - begun))
             else:
-                seen.failures += 1
+                await seen.fail(str(answer))
     finally:
         writer.close()
 
@@ -58,14 +109,14 @@ async def grpc_client(
         while (begun := time.perf_counter()) < until:
             try:
                 answer = await stub.ModelInfer(request, timeout=30)  # type: ignore[misc]  # aio
-            except grpc.aio.AioRpcError:
-                seen.failures += 1
+            except grpc.aio.AioRpcError as error:
+                await seen.fail(f"{error.code()}: {error.details()}")
                 continue
             ended = time.perf_counter()
             if answer.outputs:
                 seen.answers.append((ended, ended - begun))
             else:
-                seen.failures += 1
+                await seen.fail(f"no outputs: {answer}")
 
 
 async def ask(kind: str, address: str, path: str, clients: int, seconds: float) -> Seen:
@@ -90,12 +141,14 @@ def main() -> None:
     begun = time.perf_counter()
     seen = asyncio.run(ask(kind, address, path, int(clients), float(seconds)))
     counted = [took for ended, took in seen.answers if ended - begun > WARM_UP * float(seconds)]
-    quantiles = statistics.quantiles(counted, n=100)
+    # Too few answers have no percentiles: NaN, by which no bar holds.
+    quantiles = statistics.quantiles(counted, n=100) if len(counted) > 1 else [float("nan")] * 99
     result = {
         "rate": len(counted) / (float(seconds) * (1 - WARM_UP)),
         "p50": quantiles[49] * 1_000,
         "p99": quantiles[98] * 1_000,
         "failures": seen.failures,
+        "sample": seen.sample,
     }
     print(json.dumps(result))
 

@@ -1,4 +1,4 @@
-"""MLServer and `mlflow models serve`, in environments of their own, with the same classifier."""
+"""MLServer, BentoML and `mlflow models serve` with our classifier, in environments of their own."""
 
 from __future__ import annotations
 
@@ -17,8 +17,15 @@ from uv import find_uv_bin
 from benchmarks.metadata import rival
 from services.suite.start import free_port
 
-MLSERVER = ("mlserver==1.7.1", "mlserver-sklearn==1.7.1", "scikit-learn==1.7.2", "setuptools<81")
-ENVIRONMENT = Path(__file__).resolve().parents[2] / ".venv" / "mlserver"
+MLSERVER = (
+    "mlserver==1.7.1",
+    "mlserver-sklearn==1.7.1",
+    "scikit-learn==1.7.2",
+    "setuptools<81",
+    "uvloop<0.22",  # its workers end at once with newer ones
+)
+BENTOML = ("bentoml==1.4.40", "scikit-learn==1.7.2")
+ENVIRONMENTS = Path(__file__).resolve().parents[2] / ".venv"
 START_SECONDS = 120.0
 _TRAIN = """
 import sys
@@ -37,22 +44,45 @@ else:
 """
 
 
-def mlserver_python() -> Path:
-    """Return MLServer's own interpreter; its environment is made when it is missing."""
-    python = ENVIRONMENT / "bin" / "python"
+_BENTO = """
+import bentoml
+import joblib
+import numpy as np
+
+
+@bentoml.service(workers=1, logging={"access": {"enabled": False}})
+class Classifier:
+    def __init__(self):
+        self.model = joblib.load("model.joblib")
+
+    @bentoml.api
+    def predict(self, x: np.ndarray) -> np.ndarray:
+        return self.model.predict(x)
+"""
+
+
+def _python(name: str, packages: tuple[str, ...]) -> Path:
+    """Return a rival's own interpreter; its environment is made when it is missing."""
+    environment = ENVIRONMENTS / name
+    python = environment / "bin" / "python"
     if not python.exists():
         uv = find_uv_bin()
-        subprocess.run([uv, "venv", "--quiet", "--python", "3.11", str(ENVIRONMENT)], check=True)
+        subprocess.run([uv, "venv", "--quiet", "--python", "3.11", str(environment)], check=True)
         install = (uv, "pip", "install", "--quiet", "--compile-bytecode", "--python", str(python))
-        subprocess.run([*install, *MLSERVER], check=True)
+        subprocess.run([*install, *packages], check=True)
     return python
 
 
 @contextmanager
-def mlserver(folder: Path) -> Iterator[tuple[str, str]]:
-    """Run MLServer; yield its HTTP and its gRPC address. The model is called `clf`."""
-    python, http, grpc = mlserver_python(), free_port(), free_port()
-    place = folder / "mlserver"
+def mlserver(folder: Path, *, workers: int) -> Iterator[tuple[str, str]]:
+    """Run MLServer; yield its HTTP and its gRPC address. The model is called `clf`.
+
+    Args:
+        folder: Where its files go.
+        workers: The processes that predict; 0: the server itself does.
+    """
+    python, http, grpc = _python("mlserver", MLSERVER), free_port(), free_port()
+    place = folder / f"mlserver-{workers}"
     place.mkdir()
     subprocess.run([python, "-c", _TRAIN, "joblib", str(place / "model.joblib")], check=True)
     model = {
@@ -66,14 +96,30 @@ def mlserver(folder: Path) -> Iterator[tuple[str, str]]:
         "metrics_port": free_port(),
         "debug": False,
         "host": "127.0.0.1",
-        "parallel_workers": 1,
+        "parallel_workers": workers,
         "logging_settings": None,
     }
     (place / "model-settings.json").write_text(json.dumps(model))
     (place / "settings.json").write_text(json.dumps(settings))
     command = [str(python.with_name("mlserver")), "start", str(place)]
-    with _running(command, folder / "mlserver.log", f"http://127.0.0.1:{http}/v2/health/ready"):
+    log = folder / f"mlserver-{workers}.log"
+    with _running(command, log, f"http://127.0.0.1:{http}/v2/health/ready"):
         yield f"127.0.0.1:{http}", f"127.0.0.1:{grpc}"
+
+
+@contextmanager
+def bentoml(folder: Path) -> Iterator[str]:
+    """Run BentoML; yield its address. It predicts at `/predict`."""
+    python, port, place = _python("bentoml", BENTOML), free_port(), folder / "bentoml"
+    place.mkdir()
+    subprocess.run([python, "-c", _TRAIN, "joblib", str(place / "model.joblib")], check=True)
+    (place / "service.py").write_text(_BENTO)
+    command = [str(python.with_name("bentoml")), "serve", "service:Classifier", "--quiet"]
+    command += ["--working-dir", str(place), "--host", "127.0.0.1", "--port", str(port)]
+    variables = {"BENTOML_HOME": str(place / "home"), "BENTOML_DO_NOT_TRACK": "True"}
+    log = folder / "bentoml.log"
+    with _running(command, log, f"http://127.0.0.1:{port}/readyz", place, variables):
+        yield f"127.0.0.1:{port}"
 
 
 @contextmanager
@@ -93,11 +139,19 @@ def mlflow(folder: Path) -> Iterator[str]:
 
 
 @contextmanager
-def _running(command: list[str], log: Path, url: str) -> Iterator[None]:
+def _running(
+    command: list[str],
+    log: Path,
+    url: str,
+    folder: Path | None = None,
+    variables: dict[str, str] | None = None,
+) -> Iterator[None]:
     path = f"{Path(command[0]).parent}:{os.environ['PATH']}"
-    environment = {**os.environ, **rival.QUIET, "PATH": path}
+    environment = {**os.environ, **rival.QUIET, "PATH": path, **(variables or {})}
     with log.open("ab") as output:
-        process = subprocess.Popen(command, env=environment, stdout=output, stderr=output)
+        process = subprocess.Popen(
+            command, cwd=folder, env=environment, stdout=output, stderr=output
+        )
     try:
         _wait_ready(process, url, log)
         yield

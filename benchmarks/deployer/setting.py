@@ -59,6 +59,8 @@ class Load:
     p50: float
     p99: float
     failures: int
+    sample: str
+    """How the first of the failures failed."""
 
 
 @dataclass(slots=True)
@@ -122,11 +124,13 @@ def _build(setting: Setting) -> str:
     return ended.version
 
 
-def load(kind: str, address: str, path: str, body: bytes, *, seconds: float) -> Load:
-    """Have sixteen clients of a process of their own ask for so many seconds."""
+def load(
+    kind: str, address: str, path: str, body: bytes, *, seconds: float, clients: int = CLIENTS
+) -> Load:
+    """Have clients of a process of their own ask for so many seconds."""
     command = [sys.executable, "-m", "benchmarks.deployer.load", kind, address, path]
-    command += [str(CLIENTS), str(seconds)]
-    done = subprocess.run(command, input=body, capture_output=True, check=True, env=os.environ)
+    command += [str(clients), str(seconds)]
+    done = subprocess.run(command, input=body, stdout=subprocess.PIPE, check=True, env=os.environ)
     return Load(**json.loads(done.stdout))
 
 
@@ -143,6 +147,11 @@ def grpc_body(rows: int, model: str = MODEL) -> bytes:
     tensor = request.inputs.add(name="x", datatype="FP64", shape=[rows, FEATURES])
     tensor.contents.fp64_contents.extend([0.5] * (rows * FEATURES))
     return request.SerializeToString()
+
+
+def bentoml_body(rows: int) -> bytes:
+    """Return a request of BentoML's own protocol."""
+    return json.dumps({"x": [[0.5] * FEATURES] * rows}).encode()
 
 
 def mlflow_body(rows: int) -> bytes:
