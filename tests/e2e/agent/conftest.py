@@ -34,12 +34,14 @@ class Site:
     """A running suite without worker or supervisor."""
 
     layout: Layout
+    settings: dict[str, str] = field(default_factory=dict)
     running: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
 
     def start(self, name: str) -> None:
         """Start `services` or `agent`."""
         child = next(c for c in children(self.layout) if c.name == name)
-        environment = {**os.environ, **child.environment, "MODELYARD_REDIS_URL": ""}
+        own = {"MODELYARD_REDIS_URL": "", **self.settings}
+        environment = {**os.environ, **child.environment, **own}
         with (self.layout.logs / f"{name}.log").open("ab") as log:
             self.running[name] = subprocess.Popen(
                 child.command, env=environment, stdout=log, stderr=log
@@ -78,10 +80,9 @@ class Site:
         factor: int,
         *,
         broken: bool = False,
-        fails: bool = False,
-        seconds: float = 0.0,
         other_lock: bytes = b"",
         run: str = "",
+        **attributes: Any,
     ) -> Any:
         """Push a bundle that multiplies by a factor, and register it as a version.
 
@@ -89,7 +90,9 @@ class Site:
         """
         bundle = folder / f"{model}-{factor}"
         state = Times()
-        state.factor, state.fails, state.seconds = factor, fails, seconds
+        state.factor = factor
+        for name, value in attributes.items():
+            setattr(state, name, value)
         if broken:
             state.factor = "no number"  # type: ignore[assignment]  # that is the point
         write_built(bundle, state, entry="model:Times", source=SOURCE, name=model, lock=LOCK)
