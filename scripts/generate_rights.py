@@ -25,7 +25,7 @@ table of its own.
 *By role*: the roles that hold the right in the project of the resource named by the field. What is
 held on the whole installation is in the token (`installation_rights`), not in a role. Protected
 aliases ask for DEPLOY; whether a caller without the right asks for what is there or for what is
-not, the answer is the same.
+not, the answer is the same. *Process*: where processes show certificates, only these may call.
 """
 
 
@@ -59,6 +59,8 @@ def _line(method: descriptor_pb2.MethodDescriptorProto) -> str:
         held = ", ".join(roles)
     else:
         held = "on the installation"
+    peers = [access_pb2.Peer.Name(peer).removeprefix("PEER_").lower() for peer in access.peers]
+    held += f"; process: {', '.join(peers)}" if peers else ""
     resource = f"`{access.resource}`" if access.resource else ""
     return f"| {method.name} | {right} | {held} | {resource} |"
 

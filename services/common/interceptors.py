@@ -29,6 +29,7 @@ from services.common.auth import (
     invalid_credential,
     right_missing,
 )
+from services.common.callers import may_call
 from services.common.errors import Reason, ServiceError
 from services.common.limiting import Limiter
 from services.common.methods import Method
@@ -68,6 +69,8 @@ class Chain:
     telemetry: Telemetry
     recheck_seconds: float = RECHECK_SECONDS
     """For how long an open stream relies on rights that its caller was seen to hold."""
+    demands_certificates: bool = False
+    """Whether who connects shows a certificate of the suite."""
     trail: Trail | None = None
     """Where calls of the servicer are recorded."""
     limiter: Limiter | None = None
@@ -221,6 +224,10 @@ class Authorisation:
     async def enter(self, chain: Chain, incoming: Incoming) -> None:
         """Refuse a caller who lacks the right on the resource."""
         method, identity = incoming.method, incoming.call.caller
+        if chain.demands_certificates and not may_call(
+            incoming.context, incoming.call.metadata, method.peers
+        ):
+            raise right_missing(method.right)
         if method.right is Right.AUTHENTICATED:
             return
         if method.resource:

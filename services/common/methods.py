@@ -23,6 +23,8 @@ class Method:
     server_streaming: bool
     right: Right
     resource: str
+    peers: frozenset[str]
+    """Which processes of the suite may call it, where they show certificates; none: anybody."""
     is_recorded: bool
     """Whether each of its calls leaves an entry in the audit trail, not only refused ones."""
 
@@ -67,6 +69,9 @@ def _method(service: ServiceDescriptor, method: MethodDescriptor) -> Method:
         server_streaming=method.server_streaming,
         right=Right(name),
         resource=access.resource,
+        peers=frozenset(
+            access_pb2.Peer.Name(peer).removeprefix("PEER_").lower() for peer in access.peers
+        ),
         is_recorded=_is_recorded(Right(name), access.audit),
     )
 

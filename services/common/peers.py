@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any, TypeVar
 
 import grpc
@@ -12,6 +11,8 @@ from modelyard.metadata.v1 import project_service_pb2, project_service_pb2_grpc
 
 from services.common import status, telemetry
 from services.common.auth import Identity, Right, current_call
+from services.common.server import is_loopback, read_certificates, read_key
+from services.common.settings import SettingsError
 
 Stub = TypeVar("Stub")
 
@@ -31,9 +32,22 @@ OPTIONS = (
 class Peer:
     """The suite's one address, as seen by a service of the suite."""
 
-    def __init__(self, target: str, *, root_certificates: str = "") -> None:
+    def __init__(
+        self, target: str, *, root_certificates: str = "", certificate: str = "", key: str = ""
+    ) -> None:
+        """Read the certificates; the connection is made with the first call.
+
+        Args:
+            target: `host:port`, or `unix:path`.
+            root_certificates: a PEM file of the authority to trust; empty: plaintext.
+            certificate: a PEM file with the certificate of this process, if it has one.
+            key: a PEM file with its key.
+
+        Raises:
+            SettingsError: a file cannot be read, or plaintext would leave this machine.
+        """
         self._target = target
-        self._root_certificates = root_certificates
+        self._credentials = _credentials(target, root_certificates, certificate, key)
         self._channel: grpc.aio.Channel | None = None
         self._stubs: dict[Any, Any] = {}
 
@@ -68,11 +82,24 @@ class Peer:
             await self._channel.close()
 
     def _connect(self) -> grpc.aio.Channel:
-        if self._root_certificates:
-            certificates = Path(self._root_certificates).read_bytes()
-            credentials = grpc.ssl_channel_credentials(certificates)
-            return grpc.aio.secure_channel(self._target, credentials, OPTIONS)
-        return grpc.aio.insecure_channel(self._target, OPTIONS)
+        if self._credentials is None:
+            return grpc.aio.insecure_channel(self._target, OPTIONS)
+        return grpc.aio.secure_channel(self._target, self._credentials, OPTIONS)
+
+
+def _credentials(
+    target: str, root_certificates: str, certificate: str, key: str
+) -> grpc.ChannelCredentials | None:
+    if bool(certificate) != bool(key):
+        raise SettingsError("a peer certificate and its key go together")
+    if not root_certificates:
+        if certificate or not is_loopback(target):
+            raise SettingsError(f"{target} needs root certificates: it is reached by TLS only")
+        return None
+    authority = read_certificates(root_certificates)
+    if not certificate:
+        return grpc.ssl_channel_credentials(authority)
+    return grpc.ssl_channel_credentials(authority, read_key(key), read_certificates(certificate))
 
 
 def remaining() -> float:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import ipaddress
+import stat
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -54,6 +55,9 @@ class ServerSettings:
     """A PEM file; required off loopback."""
     tls_key: str = ""
     """A PEM file; required off loopback."""
+    peer_authority: str = ""
+    """A PEM file of the authority of the suite's own certificates. With it, whoever connects
+    must show one: the suite's processes and the proxy, through which all others come."""
     reflection: bool = False
     """Serve reflection: for the embedded profile and development."""
     lame_duck_seconds: float = 1.0
@@ -128,19 +132,10 @@ class Server:
         await self._server.stop(self._settings.grace_seconds)
 
     def _listen(self) -> int:
-        settings = self._settings
-        if settings.tls_certificate:
-            pair = (
-                Path(settings.tls_key).read_bytes(),
-                Path(settings.tls_certificate).read_bytes(),
-            )
-            credentials = grpc.ssl_server_credentials([pair])
-            return self._server.add_secure_port(settings.listen, credentials)
-        if not is_loopback(settings.listen):
-            raise SettingsError(
-                f"{settings.listen} is a public address: it needs a TLS certificate"
-            )
-        return self._server.add_insecure_port(settings.listen)
+        credentials, address = _credentials(self._settings), self._settings.listen
+        if credentials is None:
+            return self._server.add_insecure_port(address)
+        return self._server.add_secure_port(address, credentials)
 
     def _add_reflection(self) -> None:
         # Not in production.
@@ -152,6 +147,60 @@ class Server:
         names = [*self._names, health.SERVICE_NAME, reflection.SERVICE_NAME]
         register: Register = reflection_pb2_grpc.add_ServerReflectionServicer_to_server
         register(reflection.aio.ReflectionServicer(names), self._handlers)
+
+
+def _credentials(settings: ServerSettings) -> grpc.ServerCredentials | None:
+    """Return what a server proves itself with; None: in plaintext, on loopback only.
+
+    Raises:
+        SettingsError: what is set is not safe.
+    """
+    if settings.reflection and not is_loopback(settings.listen):
+        raise SettingsError(f"{settings.listen} is a public address: no reflection there")
+    if bool(settings.tls_certificate) != bool(settings.tls_key):
+        raise SettingsError("a TLS certificate and its key go together")
+    if not settings.tls_certificate:
+        if settings.peer_authority:
+            raise SettingsError("the peers' authority needs a TLS certificate of the server's own")
+        if not is_loopback(settings.listen):
+            raise SettingsError(
+                f"{settings.listen} is a public address: it needs a TLS certificate"
+            )
+        return None
+    pair = (read_key(settings.tls_key), read_certificates(settings.tls_certificate))
+    if not settings.peer_authority:
+        return grpc.ssl_server_credentials([pair])
+    authority = read_certificates(settings.peer_authority)
+    return grpc.ssl_server_credentials([pair], authority, require_client_auth=True)
+
+
+def read_certificates(path: str) -> bytes:
+    """Read certificates of a PEM file.
+
+    Raises:
+        SettingsError: there are none.
+    """
+    try:
+        text = Path(path).read_bytes()
+    except OSError as error:
+        raise SettingsError(f"{path}: {error.strerror}") from None
+    if b"-----BEGIN CERTIFICATE-----" not in text:
+        raise SettingsError(f"{path}: holds no certificate")
+    return text
+
+
+def read_key(path: str) -> bytes:
+    """Read a private key that not everybody can read.
+
+    Raises:
+        SettingsError: it cannot be read, or by everybody.
+    """
+    try:
+        if Path(path).stat().st_mode & stat.S_IRWXO:
+            raise SettingsError(f"{path}: everybody may read this key; chmod o= it")
+        return Path(path).read_bytes()
+    except OSError as error:
+        raise SettingsError(f"{path}: {error.strerror}") from None
 
 
 def is_loopback(address: str) -> bool:

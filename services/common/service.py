@@ -24,6 +24,7 @@ from services.common.interceptors import Chain
 from services.common.memory import keep_freed_memory
 from services.common.peers import Peer, RemoteAuthenticator
 from services.common.server import Register, Server, ServerSettings
+from services.common.settings import exiting_when_bad
 from services.common.telemetry import Telemetry, configure
 
 logger = logging.getLogger(__name__)
@@ -39,6 +40,10 @@ class SuiteSettings:
     """Where the suite's services are reached: the proxy, or the embedded port."""
     root_certificates: str = ""
     """A PEM file with the authority of the suite's certificates; empty: plaintext."""
+    peer_certificate: str = ""
+    """A PEM file with the certificate that this process shows to the suite's others."""
+    peer_key: str = ""
+    """A PEM file with its key."""
     redis_url: str = ""
     """Such as `redis://host:6379/0` or `unix:///run/valkey.sock`; empty: followers poll."""
     otlp_endpoint: str = ""
@@ -49,6 +54,20 @@ class SuiteSettings:
     """A loopback port for Prometheus; 0: none."""
     log_level: str = "INFO"
     """DEBUG, INFO, WARNING or ERROR."""
+
+
+def connect(suite: SuiteSettings) -> Peer:
+    """Make this process's way to the suite's services.
+
+    Raises:
+        SettingsError: a certificate cannot be used, or there must be one.
+    """
+    return Peer(
+        suite.suite_address,
+        root_certificates=suite.root_certificates,
+        certificate=suite.peer_certificate,
+        key=suite.peer_key,
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,8 +122,9 @@ async def run(
         sample_ratio=suite.trace_ratio,
     )
     telemetry.serve_metrics(suite.metrics_port)
-    peer = Peer(suite.suite_address, root_certificates=suite.root_certificates)
-    services = [await compose(Chassis(suite, peer)) for compose in composes]
+    with exiting_when_bad():
+        peer = connect(suite)
+        services = [await compose(Chassis(suite, peer)) for compose in composes]
     _spare_collector()
     try:
         await _serve(services, server_settings, _authenticator(services, peer), telemetry, ready)
@@ -133,11 +153,17 @@ async def _serve(
     telemetry: Telemetry,
     ready: Callable[[int], None] | None,
 ) -> None:
-    server = Server(settings, Chain(CachingAuthenticator(authenticator), telemetry))
+    chain = Chain(
+        CachingAuthenticator(authenticator),
+        telemetry,
+        demands_certificates=bool(settings.peer_authority),
+    )
+    server = Server(settings, chain)
     for service in services:
         for register, servicer in service.servicers:
             server.add(register, servicer, service.trail)
-    port = await server.start()
+    with exiting_when_bad():
+        port = await server.start()
     logger.info("serving", extra={"port": port, "services": [s.name for s in services]})
     async with asyncio.TaskGroup() as tasks:
         running = [

@@ -5,7 +5,8 @@ from __future__ import annotations
 import dataclasses
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any, TypeVar
 
 import msgspec
@@ -34,10 +35,17 @@ def load(cls: type[T], prefix: str, environ: Mapping[str, str] = os.environ) -> 
         raise SettingsError(f"{prefix}*: {error}") from None
 
 
-def load_or_exit(cls: type[T], prefix: str) -> T:
-    """Read settings for a program's start: a bad one ends it with one line and status 2."""
+@contextmanager
+def exiting_when_bad() -> Iterator[None]:
+    """Start a program: a bad setting ends it with one line and status 2."""
     try:
-        return load(cls, prefix)
+        yield
     except SettingsError as error:
         print(f"modelyard: bad setting: {error}", file=sys.stderr)
         sys.exit(2)
+
+
+def load_or_exit(cls: type[T], prefix: str) -> T:
+    """Read settings for a program's start: a bad one ends it with one line and status 2."""
+    with exiting_when_bad():
+        return load(cls, prefix)

@@ -15,9 +15,8 @@ from services.builder.worker.settings import PREFIX, WorkerSettings
 from services.common import logs
 from services.common.environments import Environments
 from services.common.errors import ServiceError
-from services.common.peers import Peer
-from services.common.service import SuiteSettings
-from services.common.settings import load_or_exit
+from services.common.service import SuiteSettings, connect
+from services.common.settings import exiting_when_bad, load_or_exit
 from services.common.telemetry import configure
 
 NO_SANDBOX_STATUS = 3
@@ -40,7 +39,8 @@ async def run(settings: WorkerSettings, suite: SuiteSettings) -> None:
         sample_ratio=suite.trace_ratio,
     )
     cage = await _cage(settings)
-    peer = Peer(suite.suite_address, root_certificates=suite.root_certificates)
+    with exiting_when_bad():
+        peer = connect(suite)
     worker_id = new_worker_id(settings.name)
     folders = WorkFolders(settings.folder / "work", worker_id)
     worker = Worker(

@@ -9,9 +9,8 @@ from pathlib import Path
 
 from services.common import logs, telemetry
 from services.common.environments import Environments
-from services.common.peers import Peer
-from services.common.service import SuiteSettings
-from services.common.settings import load_or_exit
+from services.common.service import SuiteSettings, connect
+from services.common.settings import exiting_when_bad, load_or_exit
 from services.deployer.agent.agent import Agent
 from services.deployer.agent.control_plane import ControlPlane
 from services.deployer.agent.data_plane import DataPlane
@@ -26,7 +25,8 @@ async def run(settings: AgentSettings, suite: SuiteSettings) -> None:
     folder = settings.folder
     bundles = folder / "bundles"
     await asyncio.to_thread(bundles.mkdir, mode=0o700, parents=True, exist_ok=True)
-    peer = Peer(suite.suite_address, root_certificates=suite.root_certificates)
+    with exiting_when_bad():
+        peer = connect(suite)
     control_plane = ControlPlane(
         peer,
         token_file=Path(settings.token_file),

@@ -75,8 +75,13 @@ def test_the_config_file_lies_where_others_do(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("server", "target", "secure"),
     [
-        ("host:1", "host:1", False),
-        ("host", "host:7070", False),
+        ("host:1", "host:1", True),
+        ("host", "host:7070", True),
+        ("localhost.example.com", "localhost.example.com:7070", True),
+        ("127.0.0.1:1", "127.0.0.1:1", False),
+        ("localhost", "localhost:7070", False),
+        ("dns:///localhost:7", "dns:///localhost:7", False),
+        ("dns:///host:7", "dns:///host:7", True),
         ("https://host", "host:443", True),
         ("grpcs://host:7/", "host:7", True),
         ("http://host:7", "host:7", False),

@@ -13,7 +13,7 @@ from importlib import import_module
 import grpc
 import grpc.aio
 
-from modelyard._config import ConnectionSettings
+from modelyard._config import ConnectionSettings, is_local
 
 DEFAULT_TIMEOUT = 10.0
 """Seconds that a unary call may take unless told otherwise."""
@@ -51,8 +51,6 @@ _SERVICE_CONFIG = {
     "retryThrottling": {"maxTokens": 10, "tokenRatio": 0.1},
 }
 
-_LOOPBACK = ("127.", "localhost:", "[::1]:", "unix:")
-
 
 def open_channel(settings: ConnectionSettings) -> grpc.Channel:
     """Return a channel for blocking calls; it connects at the first one."""
@@ -89,7 +87,7 @@ def _options(settings: ConnectionSettings) -> list[tuple[str, str | int]]:
         ("grpc.initial_reconnect_backoff_ms", 100),
         ("grpc.max_reconnect_backoff_ms", 5_000),
     ]
-    if settings.target.startswith(_LOOPBACK):
+    if is_local(settings.target):
         # A proxy named in the environment cannot reach this machine's own loopback.
         options.append(("grpc.enable_http_proxy", 0))
     return options

@@ -8,6 +8,7 @@ another) with the keys `server`, `token` or `token_file`, `project` and
 from __future__ import annotations
 
 import os
+import re
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -18,6 +19,7 @@ from modelyard.errors import ConfigError
 DEFAULT_PROJECT = "default"
 DEFAULT_PORT = 7070
 _SCHEMES = {"https://": True, "grpcs://": True, "http://": False, "grpc://": False}
+_LOCAL = re.compile(r"unix:|(127(\.\d+){3}|localhost|\[::1\])(:\d+)?$")
 _KEYS = ("server", "token", "token_file", "project", "root_certificates")
 
 
@@ -32,9 +34,13 @@ class ConnectionSettings:
 
     @property
     def secure(self) -> bool:
-        """Whether the connection is encrypted."""
-        scheme, _ = _split(self.server)
-        return _SCHEMES.get(scheme, self.root_certificates is not None)
+        """Whether the connection is encrypted.
+
+        It is unless the address says otherwise, or is this machine's own.
+        """
+        scheme, address = _split(self.server)
+        is_wanted = self.root_certificates is not None or not is_local(address)
+        return _SCHEMES.get(scheme, is_wanted)
 
     @property
     def target(self) -> str:
@@ -92,6 +98,12 @@ def config_path(environ: Mapping[str, str] | None = None) -> Path:
         return Path(named).expanduser()
     home = env.get("XDG_CONFIG_HOME") or "~/.config"
     return Path(home).expanduser() / "modelyard" / "config.toml"
+
+
+def is_local(address: str) -> bool:
+    """Say whether an address is this machine's own loopback, or a socket of its."""
+    host = re.sub(r"^(dns:|ipv4:|ipv6:)(//[^/]*/)?", "", address)
+    return _LOCAL.match(host) is not None
 
 
 def _split(server: str) -> tuple[str, str]:

@@ -25,17 +25,19 @@ _sym_db = _symbol_database.Default()
 from google.protobuf import descriptor_pb2 as google_dot_protobuf_dot_descriptor__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n modelyard/common/v1/access.proto\x12\x13modelyard.common.v1\x1a google/protobuf/descriptor.proto\"p\n\x06\x41\x63\x63\x65ss\x12)\n\x05right\x18\x01 \x01(\x0e\x32\x1a.modelyard.common.v1.Right\x12\x10\n\x08resource\x18\x02 \x01(\t\x12)\n\x05\x61udit\x18\x03 \x01(\x0e\x32\x1a.modelyard.common.v1.Audit*\xe7\x01\n\x05Right\x12\x15\n\x11RIGHT_UNSPECIFIED\x10\x00\x12\x17\n\x13RIGHT_AUTHENTICATED\x10\x01\x12\x0e\n\nRIGHT_READ\x10\x02\x12\x0f\n\x0bRIGHT_WRITE\x10\x03\x12\x0f\n\x0bRIGHT_BUILD\x10\x04\x12\x10\n\x0cRIGHT_DEPLOY\x10\x05\x12\x0f\n\x0bRIGHT_ADMIN\x10\x06\x12\x0e\n\nRIGHT_WORK\x10\x07\x12\x11\n\rRIGHT_CONTROL\x10\x08\x12\x12\n\x0eRIGHT_DELEGATE\x10\t\x12\x11\n\rRIGHT_OPERATE\x10\n\x12\x0f\n\x0bRIGHT_AUDIT\x10\x0b*M\n\x05\x41udit\x12\x15\n\x11\x41UDIT_UNSPECIFIED\x10\x00\x12\x14\n\x10\x41UDIT_EVERY_CALL\x10\x01\x12\x17\n\x13\x41UDIT_REFUSALS_ONLY\x10\x02:M\n\x06\x61\x63\x63\x65ss\x12\x1e.google.protobuf.MethodOptions\x18\xd1\x86\x03 \x01(\x0b\x32\x1b.modelyard.common.v1.Accessb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n modelyard/common/v1/access.proto\x12\x13modelyard.common.v1\x1a google/protobuf/descriptor.proto\"\x9a\x01\n\x06\x41\x63\x63\x65ss\x12)\n\x05right\x18\x01 \x01(\x0e\x32\x1a.modelyard.common.v1.Right\x12\x10\n\x08resource\x18\x02 \x01(\t\x12)\n\x05\x61udit\x18\x03 \x01(\x0e\x32\x1a.modelyard.common.v1.Audit\x12(\n\x05peers\x18\x04 \x03(\x0e\x32\x19.modelyard.common.v1.Peer*\xe7\x01\n\x05Right\x12\x15\n\x11RIGHT_UNSPECIFIED\x10\x00\x12\x17\n\x13RIGHT_AUTHENTICATED\x10\x01\x12\x0e\n\nRIGHT_READ\x10\x02\x12\x0f\n\x0bRIGHT_WRITE\x10\x03\x12\x0f\n\x0bRIGHT_BUILD\x10\x04\x12\x10\n\x0cRIGHT_DEPLOY\x10\x05\x12\x0f\n\x0bRIGHT_ADMIN\x10\x06\x12\x0e\n\nRIGHT_WORK\x10\x07\x12\x11\n\rRIGHT_CONTROL\x10\x08\x12\x12\n\x0eRIGHT_DELEGATE\x10\t\x12\x11\n\rRIGHT_OPERATE\x10\n\x12\x0f\n\x0bRIGHT_AUDIT\x10\x0b*M\n\x05\x41udit\x12\x15\n\x11\x41UDIT_UNSPECIFIED\x10\x00\x12\x14\n\x10\x41UDIT_EVERY_CALL\x10\x01\x12\x17\n\x13\x41UDIT_REFUSALS_ONLY\x10\x02*\x88\x01\n\x04Peer\x12\x14\n\x10PEER_UNSPECIFIED\x10\x00\x12\x11\n\rPEER_METADATA\x10\x01\x12\x11\n\rPEER_ARTIFACT\x10\x02\x12\x10\n\x0cPEER_BUILDER\x10\x03\x12\x11\n\rPEER_DEPLOYER\x10\x04\x12\x0f\n\x0bPEER_WORKER\x10\x05\x12\x0e\n\nPEER_AGENT\x10\x06:M\n\x06\x61\x63\x63\x65ss\x12\x1e.google.protobuf.MethodOptions\x18\xd1\x86\x03 \x01(\x0b\x32\x1b.modelyard.common.v1.Accessb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'modelyard.common.v1.access_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_RIGHT']._serialized_start=206
-  _globals['_RIGHT']._serialized_end=437
-  _globals['_AUDIT']._serialized_start=439
-  _globals['_AUDIT']._serialized_end=516
-  _globals['_ACCESS']._serialized_start=91
-  _globals['_ACCESS']._serialized_end=203
+  _globals['_RIGHT']._serialized_start=249
+  _globals['_RIGHT']._serialized_end=480
+  _globals['_AUDIT']._serialized_start=482
+  _globals['_AUDIT']._serialized_end=559
+  _globals['_PEER']._serialized_start=562
+  _globals['_PEER']._serialized_end=698
+  _globals['_ACCESS']._serialized_start=92
+  _globals['_ACCESS']._serialized_end=246
 # @@protoc_insertion_point(module_scope)

@@ -4,8 +4,10 @@ isort:skip_file
 Types that every Modelyard service shares: rights, error reasons, values."""
 
 import builtins
+import collections.abc
 import google.protobuf.descriptor
 import google.protobuf.descriptor_pb2
+import google.protobuf.internal.containers
 import google.protobuf.internal.enum_type_wrapper
 import google.protobuf.internal.extension_dict
 import google.protobuf.message
@@ -111,6 +113,46 @@ then names.
 """
 global___Audit = Audit
 
+class _Peer:
+    ValueType = typing.NewType("ValueType", builtins.int)
+    V: typing_extensions.TypeAlias = ValueType
+
+class _PeerEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._EnumTypeWrapper[_Peer.ValueType], builtins.type):
+    DESCRIPTOR: google.protobuf.descriptor.EnumDescriptor
+    PEER_UNSPECIFIED: _Peer.ValueType  # 0
+    """No process of the suite."""
+    PEER_METADATA: _Peer.ValueType  # 1
+    """The metadata service."""
+    PEER_ARTIFACT: _Peer.ValueType  # 2
+    """The artifact service."""
+    PEER_BUILDER: _Peer.ValueType  # 3
+    """The builder service."""
+    PEER_DEPLOYER: _Peer.ValueType  # 4
+    """The deployer service."""
+    PEER_WORKER: _Peer.ValueType  # 5
+    """A worker."""
+    PEER_AGENT: _Peer.ValueType  # 6
+    """A target agent."""
+
+class Peer(_Peer, metaclass=_PeerEnumTypeWrapper):
+    """Peer is a process of the suite, as its certificate names it."""
+
+PEER_UNSPECIFIED: Peer.ValueType  # 0
+"""No process of the suite."""
+PEER_METADATA: Peer.ValueType  # 1
+"""The metadata service."""
+PEER_ARTIFACT: Peer.ValueType  # 2
+"""The artifact service."""
+PEER_BUILDER: Peer.ValueType  # 3
+"""The builder service."""
+PEER_DEPLOYER: Peer.ValueType  # 4
+"""The deployer service."""
+PEER_WORKER: Peer.ValueType  # 5
+"""A worker."""
+PEER_AGENT: Peer.ValueType  # 6
+"""A target agent."""
+global___Peer = Peer
+
 @typing.final
 class Access(google.protobuf.message.Message):
     """Access is what an RPC demands before its handler runs."""
@@ -120,6 +162,7 @@ class Access(google.protobuf.message.Message):
     RIGHT_FIELD_NUMBER: builtins.int
     RESOURCE_FIELD_NUMBER: builtins.int
     AUDIT_FIELD_NUMBER: builtins.int
+    PEERS_FIELD_NUMBER: builtins.int
     right: global___Right.ValueType
     """Required. The right the caller must hold."""
     resource: builtins.str
@@ -130,14 +173,21 @@ class Access(google.protobuf.message.Message):
     """
     audit: global___Audit.ValueType
     """Optional. What of its calls is recorded in the audit trail."""
+    @property
+    def peers(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[global___Peer.ValueType]:
+        """Optional. Which processes of the suite may call it, as their certificates
+        tell where the suite's own are demanded; empty: whoever holds the right.
+        """
+
     def __init__(
         self,
         *,
         right: global___Right.ValueType = ...,
         resource: builtins.str = ...,
         audit: global___Audit.ValueType = ...,
+        peers: collections.abc.Iterable[global___Peer.ValueType] | None = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["audit", b"audit", "resource", b"resource", "right", b"right"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["audit", b"audit", "peers", b"peers", "resource", b"resource", "right", b"right"]) -> None: ...
 
 global___Access = Access
 

@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from modelyard.common.v1 import access_pb2 as modelyard_dot_common_dot_v1_dot_access__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n*modelyard/metadata/v1/notice_service.proto\x12\x15modelyard.metadata.v1\x1a modelyard/common/v1/access.proto\"u\n\x17PublishExecutionRequest\x12\x11\n\texecution\x18\x01 \x01(\t\x12\r\n\x05state\x18\x02 \x01(\t\x12\x13\n\x0b\x65xplanation\x18\x03 \x01(\t\x12\x0f\n\x07version\x18\x04 \x01(\t\x12\x12\n\nrequest_id\x18\x05 \x01(\t\"\x1a\n\x18PublishExecutionResponse2\x98\x01\n\rNoticeService\x12\x86\x01\n\x10PublishExecution\x12..modelyard.metadata.v1.PublishExecutionRequest\x1a/.modelyard.metadata.v1.PublishExecutionResponse\"\x11\x8a\xb5\x18\r\x08\x04\x12\texecutionb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n*modelyard/metadata/v1/notice_service.proto\x12\x15modelyard.metadata.v1\x1a modelyard/common/v1/access.proto\"u\n\x17PublishExecutionRequest\x12\x11\n\texecution\x18\x01 \x01(\t\x12\r\n\x05state\x18\x02 \x01(\t\x12\x13\n\x0b\x65xplanation\x18\x03 \x01(\t\x12\x0f\n\x07version\x18\x04 \x01(\t\x12\x12\n\nrequest_id\x18\x05 \x01(\t\"\x1a\n\x18PublishExecutionResponse2\x9b\x01\n\rNoticeService\x12\x89\x01\n\x10PublishExecution\x12..modelyard.metadata.v1.PublishExecutionRequest\x1a/.modelyard.metadata.v1.PublishExecutionResponse\"\x14\x8a\xb5\x18\x10\x08\x04\x12\texecution\"\x01\x03\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -33,11 +33,11 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'modelyard.metadata.v1.notic
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_NOTICESERVICE'].methods_by_name['PublishExecution']._loaded_options = None
-  _globals['_NOTICESERVICE'].methods_by_name['PublishExecution']._serialized_options = b'\212\265\030\r\010\004\022\texecution'
+  _globals['_NOTICESERVICE'].methods_by_name['PublishExecution']._serialized_options = b'\212\265\030\020\010\004\022\texecution\"\001\003'
   _globals['_PUBLISHEXECUTIONREQUEST']._serialized_start=103
   _globals['_PUBLISHEXECUTIONREQUEST']._serialized_end=220
   _globals['_PUBLISHEXECUTIONRESPONSE']._serialized_start=222
   _globals['_PUBLISHEXECUTIONRESPONSE']._serialized_end=248
   _globals['_NOTICESERVICE']._serialized_start=251
-  _globals['_NOTICESERVICE']._serialized_end=403
+  _globals['_NOTICESERVICE']._serialized_end=406
 # @@protoc_insertion_point(module_scope)

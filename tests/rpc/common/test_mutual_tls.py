@@ -1,0 +1,255 @@
+"""Who connects shows a certificate of the suite, and which RPCs it opens."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import AsyncIterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import grpc
+import pytest
+from modelyard.builder.v1 import (
+    build_service_pb2,
+    build_service_pb2_grpc,
+    worker_service_pb2,
+    worker_service_pb2_grpc,
+)
+
+from services.common.auth import Identity, Right, invalid_credential
+from services.common.callers import TRUST_DOMAIN
+from services.common.errors import ServiceError
+from services.common.interceptors import Chain
+from services.common.peers import Peer
+from services.common.server import Server, ServerSettings
+from services.common.settings import SettingsError
+from services.common.telemetry import Telemetry
+from tests.certificates import CLIENT, HOUR, SERVER, Authority
+
+AUTHORITY, STRANGERS = Authority(), Authority()
+RIGHTS = {"p": frozenset({Right.READ})}
+ALLOWED = Identity("service:worker", "token", RIGHTS, frozenset({Right.WORK}))
+BUILD = build_service_pb2.GetBuildRequest(name="projects/p/builds/b")
+LEASE = worker_service_pb2.LeaseBuildRequest()
+FORWARDED = f"By={TRUST_DOMAIN}builder;URI={TRUST_DOMAIN}worker"
+
+
+class Tokens:
+    async def introspect(self, credential: str) -> Identity:
+        if credential != ALLOWED.credential:
+            raise invalid_credential()
+        return ALLOWED
+
+
+class Builds(build_service_pb2_grpc.BuildServiceServicer):
+    async def GetBuild(self, request: Any, context: Any) -> Any:
+        return build_service_pb2.GetBuildResponse()
+
+
+class Workers(worker_service_pb2_grpc.WorkerServiceServicer):
+    async def LeaseBuild(self, request: Any, context: Any) -> Any:
+        return worker_service_pb2.LeaseBuildResponse()
+
+
+def write(folder: Path, pair: tuple[bytes, bytes]) -> tuple[str, str]:
+    """Write a key and a certificate; return the paths of the certificate and the key."""
+    folder.mkdir(exist_ok=True)
+    (folder / "key.pem").touch(mode=0o600)
+    (folder / "key.pem").write_bytes(pair[0])
+    (folder / "certificate.pem").write_bytes(pair[1])
+    return str(folder / "certificate.pem"), str(folder / "key.pem")
+
+
+def authority_file(folder: Path, authority: Authority = AUTHORITY) -> str:
+    path = folder / f"authority-{id(authority)}.pem"
+    path.write_bytes(authority.pem)
+    return str(path)
+
+
+def make_server(folder: Path, pair: tuple[bytes, bytes]) -> Server:
+    certificate, key = write(folder / "server", pair)
+    settings = ServerSettings(
+        listen="127.0.0.1:0",
+        tls_certificate=certificate,
+        tls_key=key,
+        peer_authority=authority_file(folder),
+        lame_duck_seconds=0,
+        grace_seconds=0.1,
+    )
+    server = Server(settings, Chain(Tokens(), Telemetry(), demands_certificates=True))
+    server.add(build_service_pb2_grpc.add_BuildServiceServicer_to_server, Builds())
+    server.add(worker_service_pb2_grpc.add_WorkerServiceServicer_to_server, Workers())
+    return server
+
+
+@pytest.fixture
+async def address(tmp_path: Path) -> AsyncIterator[str]:
+    server = make_server(tmp_path, AUTHORITY.issue(f"{TRUST_DOMAIN}builder"))
+    yield f"127.0.0.1:{await server.start()}"
+    await server.stop()
+
+
+async def code(
+    channel: grpc.aio.Channel,
+    stub: Any,
+    method: str,
+    request: Any,
+    *,
+    token: str = ALLOWED.credential,
+    **more: str,
+) -> str:
+    metadata = [("authorization", f"Bearer {token}"), *more.items()]
+    metadata = [(name.replace("_", "-"), value) for name, value in metadata]
+    try:
+        await getattr(stub(channel), method)(request, metadata=metadata, timeout=10)
+    except grpc.aio.AioRpcError as error:
+        return error.code().name
+    return "OK"
+
+
+async def verdicts(address: str, pair: tuple[bytes, bytes], **more: str) -> tuple[str, str]:
+    """Say how an RPC for all and one for workers answer to whoever shows a certificate."""
+    credentials = grpc.ssl_channel_credentials(AUTHORITY.pem, *pair)
+    async with grpc.aio.secure_channel(address, credentials) as channel:
+        return (
+            await code(channel, build_service_pb2_grpc.BuildServiceStub, "GetBuild", BUILD, **more),
+            await code(
+                channel, worker_service_pb2_grpc.WorkerServiceStub, "LeaseBuild", LEASE, **more
+            ),
+        )
+
+
+DENIED, FORGED, AWAY = "PERMISSION_DENIED", "UNAUTHENTICATED", "UNAVAILABLE"
+
+
+async def test_certificates_open_what_they_are_for_and_no_more(address: str) -> None:
+    def issue(name: str) -> tuple[bytes, bytes]:
+        return AUTHORITY.issue(TRUST_DOMAIN + name)
+
+    worker, builder, proxy = issue("worker"), issue("builder"), issue("proxy")
+    assert await verdicts(address, worker) == ("OK", "OK")
+    assert await verdicts(address, builder) == ("OK", DENIED)
+    # A certificate stands for a process, never for a user.
+    assert await verdicts(address, worker, token="none") == (FORGED, FORGED)
+    # Through the proxy come users, and processes that it names; nobody names himself.
+    assert await verdicts(address, proxy) == ("OK", DENIED)
+    header = {"x_forwarded_client_cert": FORWARDED}
+    assert await verdicts(address, proxy, **header) == ("OK", "OK")
+    assert await verdicts(address, builder, **header) == ("OK", DENIED)
+    for odd in (
+        FORWARDED.replace("worker", "builder"),
+        f"{FORWARDED},{FORWARDED}",
+        f"{FORWARDED};URI={TRUST_DOMAIN}builder",
+        f'Subject="a;URI={TRUST_DOMAIN}worker;b"',
+        f"By={TRUST_DOMAIN}worker",
+    ):
+        assert await verdicts(address, proxy, x_forwarded_client_cert=odd) == ("OK", DENIED), odd
+    # Of the right authority, but for nothing that is known.
+    for name in ("", f"{TRUST_DOMAIN}somebody", "spiffe://elsewhere/worker"):
+        assert await verdicts(address, AUTHORITY.issue(name)) == (DENIED, DENIED), name
+
+
+@pytest.mark.parametrize("case", ["early", "late", "strange", "server", "none", "plaintext"])
+async def test_what_is_no_valid_certificate_does_not_connect(address: str, case: str) -> None:
+    name = f"{TRUST_DOMAIN}worker"
+    if case == "plaintext":
+        async with grpc.aio.insecure_channel(address) as channel:
+            stub = build_service_pb2_grpc.BuildServiceStub
+            assert await code(channel, stub, "GetBuild", BUILD) == AWAY
+        return
+    if case == "none":
+        credentials = grpc.ssl_channel_credentials(AUTHORITY.pem)
+        async with grpc.aio.secure_channel(address, credentials) as channel:
+            stub = build_service_pb2_grpc.BuildServiceStub
+            assert await code(channel, stub, "GetBuild", BUILD) == AWAY
+        return
+    shown = {
+        "early": lambda: AUTHORITY.issue(name, begins=HOUR / 2),
+        "late": lambda: AUTHORITY.issue(name, begins=-HOUR, ends=-HOUR / 60),
+        "strange": lambda: STRANGERS.issue(name),
+        "server": lambda: AUTHORITY.issue(name, usages=[SERVER]),
+    }[case]()
+    assert await verdicts(address, shown) == (AWAY, AWAY)
+
+
+@pytest.mark.parametrize("case", ["good", "early", "late", "strange", "client", "elsewhere"])
+async def test_a_server_that_is_none_is_not_talked_to(tmp_path: Path, case: str) -> None:
+    name = f"{TRUST_DOMAIN}builder"
+    shown = {
+        "good": lambda: AUTHORITY.issue(name),
+        "early": lambda: AUTHORITY.issue(name, begins=HOUR / 2),
+        "late": lambda: AUTHORITY.issue(name, begins=-HOUR, ends=-HOUR / 60),
+        "strange": lambda: STRANGERS.issue(name),
+        "client": lambda: AUTHORITY.issue(name, usages=[CLIENT]),
+        "elsewhere": lambda: AUTHORITY.issue(name, address="127.0.0.9"),
+    }[case]()
+    server = make_server(tmp_path, shown)
+    port = await server.start()
+    certificate, key = write(tmp_path / "worker", AUTHORITY.issue(f"{TRUST_DOMAIN}worker"))
+    peer = Peer(
+        f"127.0.0.1:{port}",
+        root_certificates=authority_file(tmp_path),
+        certificate=certificate,
+        key=key,
+    )
+    stub = peer.stub(worker_service_pb2_grpc.WorkerServiceStub)
+    try:
+        if case == "good":
+            await peer.call(stub.LeaseBuild, LEASE, credential="token")
+        else:
+            with pytest.raises(ServiceError, match="does not answer"):
+                await peer.call(stub.LeaseBuild, LEASE, credential="token")
+    finally:
+        await peer.close()
+        await server.stop()
+
+
+async def test_what_is_not_safe_does_not_start(tmp_path: Path) -> None:
+    certificate, key = write(tmp_path / "own", AUTHORITY.issue(f"{TRUST_DOMAIN}builder"))
+    authority, public = authority_file(tmp_path), tmp_path / "public.pem"
+    public.write_bytes((tmp_path / "own" / "key.pem").read_bytes())
+    public.chmod(0o644)
+    here = ServerSettings(listen="127.0.0.1:0")
+    safe = replace(here, tls_certificate=certificate, tls_key=key)
+    for settings in (
+        replace(here, listen="0.0.0.0:0"),
+        replace(safe, listen="0.0.0.0:0", reflection=True),
+        replace(safe, tls_key=""),
+        replace(safe, tls_key=str(public)),
+        replace(safe, tls_certificate=key),
+        replace(safe, peer_authority=str(tmp_path / "absent")),
+        replace(here, peer_authority=authority),
+    ):
+        with pytest.raises(SettingsError):
+            await Server(settings, Chain(Tokens(), Telemetry())).start()
+    for target, more in (
+        ("suite.example.com:7070", {}),
+        ("suite.example.com:7070", {"certificate": certificate, "key": key}),
+        ("127.0.0.1:7070", {"root_certificates": authority, "certificate": certificate}),
+        ("127.0.0.1:7070", {"root_certificates": str(tmp_path / "absent")}),
+    ):
+        with pytest.raises(SettingsError):
+            Peer(target, **more)
+
+
+def test_a_service_says_in_one_line_why_it_does_not_start(tmp_path: Path) -> None:
+    settings = {
+        "MODELYARD_ARTIFACT_DATA": str(tmp_path / "data"),
+        "MODELYARD_ARTIFACT_LISTEN": "0.0.0.0:0",
+        "MODELYARD_LOG_LEVEL": "WARNING",
+    }
+    ended = subprocess.run(
+        [sys.executable, "-m", "services.artifact"],
+        env={**os.environ, **settings},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert ended.returncode == 2
+    assert ended.stderr.splitlines() == [
+        "modelyard: bad setting: 0.0.0.0:0 is a public address: it needs a TLS certificate"
+    ]
