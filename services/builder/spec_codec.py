@@ -34,6 +34,7 @@ from services.builder.spec import (
     RetryBudget,
     SourceOrigin,
 )
+from services.common.durations import length_of
 from services.common.errors import invalid_field
 from services.common.names import (
     ArtifactName,
@@ -230,10 +231,12 @@ def _timeouts(timeouts: Iterable[build_pb2.PhaseTimeout]) -> dict[PhaseKind, flo
         kind = _KINDS.get(message.phase)
         if kind is None or kind in found:
             raise invalid_field(f"{field}.phase", "must name each phase at most once")
-        timeout = message.timeout.ToTimedelta()
-        if not timedelta() < timeout <= MAX_PHASE_TIMEOUT:
-            problem = f"must be positive and at most {MAX_PHASE_TIMEOUT.days} days"
-            raise invalid_field(f"{field}.timeout", problem)
+        timeout = length_of(
+            message.timeout,
+            f"{field}.timeout",
+            least=timedelta(milliseconds=1),
+            most=MAX_PHASE_TIMEOUT,
+        )
         found[kind] = timeout.total_seconds()
     return found
 

@@ -31,10 +31,12 @@ from services.builder.domain import (
 )
 from services.builder.queue.domain import Ask
 from services.builder.spec import DEFAULT_POOL, PhaseKind
+from services.common.durations import length_of
 from services.common.errors import Reason, ServiceError, invalid_field
 from services.common.names import ArtifactName, BuildName, SecretName, check_id, invalid_name
 
 MAX_BUILDS = 1_000
+_ANY_WAIT = timedelta(days=365)  # longer than any wait is
 _WORKER = re.compile(r"[a-z0-9-]{1,63}")
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 _IMAGE_DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
@@ -64,10 +66,7 @@ def ask(request: worker_service_pb2.LeaseBuildRequest) -> Ask:
 
 def wait_seconds(message: duration_pb2.Duration) -> float:
     """Read how long a worker wants to wait for an answer."""
-    wait = message.ToTimedelta()
-    if wait < timedelta():
-        raise invalid_field("wait", "must not be negative")
-    return min(wait, MAX_WAIT).total_seconds()
+    return min(length_of(message, "wait", most=_ANY_WAIT), MAX_WAIT).total_seconds()
 
 
 def leased(

@@ -10,6 +10,7 @@ from itertools import pairwise
 from google.protobuf import duration_pb2
 from modelyard.deployer.v1 import rollout_pb2
 
+from services.common.durations import length_of
 from services.common.errors import invalid_field
 from services.deployer import stepping
 from services.deployer.domain import Deployment
@@ -197,13 +198,7 @@ def _count(value: int, most: int, field: str, *, least: int = 0) -> int:
 
 def _seconds(message: duration_pb2.Duration, most: timedelta, field: str) -> float:
     """Return a duration's seconds, 0 when it is not set."""
-    try:
-        value = message.ToTimedelta()
-    except (OverflowError, ValueError):
-        value = -most
-    if not timedelta() <= value <= most:
-        raise invalid_field(field, f"must be positive and at most {most}")
-    return value.total_seconds()
+    return length_of(message, field, most=most).total_seconds()
 
 
 def encode_plan(plan: RolloutPlan) -> rollout_pb2.RolloutPlan:

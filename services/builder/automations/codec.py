@@ -43,6 +43,7 @@ from services.builder.automations.domain import (
     Trigger,
 )
 from services.builder.codec import timestamp
+from services.common.durations import length_of
 from services.common.errors import invalid_field
 from services.common.names import (
     AutomationName,
@@ -160,14 +161,7 @@ def _word(enum: Any, number: int, field: str) -> str:
 def _seconds(
     message: duration_pb2.Duration, least: timedelta, greatest: timedelta, field: str
 ) -> float:
-    try:
-        length = message.ToTimedelta()
-    except (ValueError, OverflowError):
-        length = timedelta(-1)
-    if not least <= length <= greatest:
-        problem = f"must be from {least.total_seconds():g} s to {greatest.days} days"
-        raise invalid_field(field, problem)
-    return length.total_seconds()
+    return length_of(message, field, least=least, most=greatest).total_seconds()
 
 
 def _trigger(message: automation_pb2.Trigger, project: str) -> Trigger:

@@ -62,7 +62,10 @@ def graph(found: Lineage) -> lineage_service_pb2.GetLineageResponse:
 
 def direction(request: lineage_service_pb2.GetLineageRequest) -> Direction:
     """Return which way to look."""
-    name = lineage_service_pb2.LineageDirection.Name(request.direction)
+    known = lineage_service_pb2.LineageDirection
+    if request.direction not in known.values():
+        raise invalid_field("direction", "must be a known direction")
+    name = known.Name(request.direction)
     return Direction(name.removeprefix("LINEAGE_DIRECTION_"))
 
 

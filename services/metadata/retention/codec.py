@@ -7,6 +7,7 @@ from datetime import timedelta
 from google.protobuf.duration_pb2 import Duration
 from modelyard.metadata.v1 import retention_pb2
 
+from services.common.durations import length_of
 from services.common.errors import invalid_field
 from services.metadata.retention.domain import Retention, Rules, Verdict
 from services.metadata.wire import stamp
@@ -55,6 +56,4 @@ def verdict(found: Verdict) -> retention_pb2.RetentionVerdict:
 def _duration(message: Duration | None, field: str) -> timedelta | None:
     if message is None:
         return None
-    if message.nanos < 0 or not 0 <= message.seconds <= LONGEST.total_seconds():
-        raise invalid_field(field, f"must be 0 to {LONGEST.days} days")
-    return message.ToTimedelta()
+    return length_of(message, field, most=LONGEST)

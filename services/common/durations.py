@@ -1,0 +1,27 @@
+"""Durations in requests: any two integers on the wire, a bounded length of time after this."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+from google.protobuf.duration_pb2 import Duration
+
+from services.common.errors import invalid_field
+
+
+def length_of(
+    message: Duration, field: str, *, most: timedelta, least: timedelta = timedelta()
+) -> timedelta:
+    """Return a length of time.
+
+    Raises:
+        ServiceError: INVALID_FIELD when it is none, below `least` or above `most`.
+    """
+    try:
+        length = message.ToTimedelta()
+    except (ValueError, OverflowError):
+        length = timedelta.max
+    if not least <= length <= most:
+        problem = f"must be from {least.total_seconds():g} s to {most.total_seconds():g} s"
+        raise invalid_field(field, problem)
+    return length
