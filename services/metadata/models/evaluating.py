@@ -6,7 +6,7 @@ from collections.abc import Callable
 from datetime import datetime
 
 from services.common.database import Database, Transaction
-from services.common.errors import not_found
+from services.common.errors import invalid_field, not_found
 from services.common.idempotency import Key, once
 from services.common.names import DatasetVersionName, VersionName
 from services.metadata.changes import Change, ChangeKind, publish
@@ -42,7 +42,7 @@ class Evaluating:
             standing = version_store.lock_version(tx.connection, parent)
             if standing.is_deleted or standing.state is not VersionState.READY:
                 raise not_choosable(parent, standing, "evaluated")
-            _check_dataset(tx, draft.dataset_version)
+            _check_dataset(tx, draft.dataset_version, parent)
             evaluation = evaluation_store.insert_evaluation(
                 tx.connection, parent, standing.pk, draft, creator=creator, now=now
             )
@@ -73,8 +73,10 @@ class Evaluating:
         return await self._database.read(read)
 
 
-def _check_dataset(tx: Transaction, dataset_version: str) -> None:
+def _check_dataset(tx: Transaction, dataset_version: str, parent: VersionName) -> None:
     if dataset_version:
         name = DatasetVersionName.parse(dataset_version, "evaluation.dataset_version")
+        if name.project != parent.project:  # or it would tell what others have
+            raise invalid_field("evaluation.dataset_version", "must be of the version's project")
         if dataset_store.find_version(tx.connection, name) is None:
             raise not_found(name)

@@ -209,11 +209,12 @@ async def ask(
         else:
             await channel.unary_unary(path)(wire, metadata=metadata, timeout=SECONDS)
     except grpc.RpcError as error:
-        return _refusal(error)
+        return refusal_of(error)
     return None
 
 
-def _refusal(error: Any) -> Refusal:
+def refusal_of(error: Any) -> Refusal:
+    """Return what a server said."""
     details = dict(error.trailing_metadata() or ())[status.DETAILS_KEY]
     return Refusal(error.code(), error.details(), details)
 

@@ -47,7 +47,7 @@ class Evaluation(google.protobuf.message.Message):
     `projects/{project}/models/{model}/versions/{version}/evaluations/{evaluation}`.
     """
     dataset_version: builtins.str
-    """Optional. The data it was measured on,
+    """Optional. The data it was measured on, of the same project,
     `projects/{project}/datasets/{dataset}/versions/{version}`.
     """
     notes: builtins.str

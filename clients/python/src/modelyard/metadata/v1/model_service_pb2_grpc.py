@@ -359,7 +359,8 @@ class ModelServiceServicer(object):
         """Record an evaluation of a READY version. It can never be changed.
 
         Errors: NOT_FOUND RESOURCE_NOT_FOUND, also for the dataset version;
-        FAILED_PRECONDITION WRONG_STATE, REQUEST_ID_REUSED.
+        INVALID_ARGUMENT INVALID_FIELD; FAILED_PRECONDITION WRONG_STATE,
+        REQUEST_ID_REUSED.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -217,7 +217,8 @@ class ModelServiceStub:
     """Record an evaluation of a READY version. It can never be changed.
 
     Errors: NOT_FOUND RESOURCE_NOT_FOUND, also for the dataset version;
-    FAILED_PRECONDITION WRONG_STATE, REQUEST_ID_REUSED.
+    INVALID_ARGUMENT INVALID_FIELD; FAILED_PRECONDITION WRONG_STATE,
+    REQUEST_ID_REUSED.
     """
 
     ListEvaluations: grpc.UnaryUnaryMultiCallable[
@@ -493,7 +494,8 @@ class ModelServiceAsyncStub:
     """Record an evaluation of a READY version. It can never be changed.
 
     Errors: NOT_FOUND RESOURCE_NOT_FOUND, also for the dataset version;
-    FAILED_PRECONDITION WRONG_STATE, REQUEST_ID_REUSED.
+    INVALID_ARGUMENT INVALID_FIELD; FAILED_PRECONDITION WRONG_STATE,
+    REQUEST_ID_REUSED.
     """
 
     ListEvaluations: grpc.aio.UnaryUnaryMultiCallable[
@@ -805,7 +807,8 @@ class ModelServiceServicer(metaclass=abc.ABCMeta):
         """Record an evaluation of a READY version. It can never be changed.
 
         Errors: NOT_FOUND RESOURCE_NOT_FOUND, also for the dataset version;
-        FAILED_PRECONDITION WRONG_STATE, REQUEST_ID_REUSED.
+        INVALID_ARGUMENT INVALID_FIELD; FAILED_PRECONDITION WRONG_STATE,
+        REQUEST_ID_REUSED.
         """
 
     @abc.abstractmethod
