@@ -83,6 +83,7 @@ class EventBus:
         # An entry to a stream of our own ends a blocked read, to add a topic to it.
         self._doorbell = f"{self._prefix}doorbell:{secrets.token_hex(8)}"
         self._followers: dict[str, set[asyncio.Queue[Event]]] = defaultdict(set)
+        self._delivered: dict[str, int] = {}
         self._positions: dict[str, str] = {}
         self._outgoing = _Bounded(PENDING, PENDING_BYTES)
         # Until when a stream's time to live need not be said again.
@@ -109,6 +110,7 @@ class EventBus:
             self._followers[topic].discard(queue)
             if not self._followers[topic]:
                 del self._followers[topic]
+                self._delivered.pop(topic, None)
                 self._positions.pop(self._prefix + topic, None)
 
     async def run(self) -> None:
@@ -180,7 +182,15 @@ class EventBus:
                         self._deliver(event)
 
     def _deliver(self, event: Event) -> None:
-        for queue in self._followers.get(event.topic, ()):
+        """Hand an event to its followers: once, though our own come back from Redis, too.
+
+        One that comes after a later one is left out: whoever got that has read the ledger.
+        """
+        queues = self._followers.get(event.topic)
+        if not queues or event.sequence <= self._delivered.get(event.topic, 0):
+            return
+        self._delivered[event.topic] = event.sequence
+        for queue in queues:
             if not queue.full():
                 queue.put_nowait(event)
 
@@ -249,19 +259,25 @@ async def _next_live(queue: asyncio.Queue[Event], after: int) -> list[Event]:
     arrived: list[Event] = []
     try:
         async with asyncio.timeout(POLL_SECONDS):
-            arrived.append(await queue.get())
+            while not arrived:
+                arrived = [event for event in await _taken(queue) if event.sequence > after]
     except TimeoutError:
         return []
-    while not queue.empty():
-        arrived.append(queue.get_nowait())
     following: list[Event] = []
     for event in sorted(arrived, key=lambda event: event.sequence):
         if event.sequence == after + 1:
             following.append(event)
             after = event.sequence
-        elif event.sequence > after:
+        else:
             break
     return following
+
+
+async def _taken(queue: asyncio.Queue[Event]) -> list[Event]:
+    taken = [await queue.get()]
+    while not queue.empty():
+        taken.append(queue.get_nowait())
+    return taken
 
 
 def _entries(events: Sequence[Event]) -> Iterator[tuple[str, bytes]]:

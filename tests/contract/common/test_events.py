@@ -7,6 +7,7 @@ import functools
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import Any
 
 import pytest
 
@@ -97,6 +98,26 @@ async def test_no_gap_and_no_repeat_while_redis_dies_and_comes_back(
             await _publish(database, 1, total, pause=0.01)
     for follower in followers:
         assert follower.result() == list(range(1, total + 1))
+
+
+async def test_who_gets_all_live_does_not_ask_the_ledger(
+    database: Database, valkey: ValkeyServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Events of the process itself come back from Redis: a follower is not woken again for them."""
+    reads = 0
+
+    async def counted(work: Any) -> Any:
+        nonlocal reads
+        reads += 1
+        return await Database.read(database, work)
+
+    monkeypatch.setattr(database, "read", counted)
+    async with _bus(valkey.url) as bus, asyncio.timeout(30), asyncio.TaskGroup() as tasks:
+        database.on_commit(bus.publish)
+        follower = tasks.create_task(_follow(database, bus, 0, 40))
+        await _publish(database, 1, 40, pause=0.02)
+    assert follower.result() == list(range(1, 41))
+    assert reads < 20  # one to begin, and one whenever a second passes quietly
 
 
 async def test_redis_that_never_was_costs_delay_only(database: Database, tmp_path: object) -> None:
