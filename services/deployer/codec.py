@@ -37,6 +37,7 @@ MAX_NAME = 300
 MAX_FAILURE = 4_000
 MAX_FAILURE_REASON = 63
 MAX_ADDRESS = 300
+MAX_SCALING = 300
 MAX_VARIANTS = 64
 _UNKNOWN = VariantReport(0, VariantState.STARTING)
 _TARGETS: dict[int, TargetKind] = {
@@ -231,6 +232,8 @@ def _encode_variant(deployment: Deployment, revision: Revision) -> deployment_pb
         ready_replica_count=reported.ready_replica_count,
         restart_count=reported.restart_count,
         traffic=plan_codec.encode_traffic(reported.traffic),
+        wanted_replica_count=reported.wanted_replica_count,
+        scaling=reported.scaling,
         header_match=plan_codec.encode_header_match(revision.header_match),
     )
 
@@ -269,6 +272,8 @@ def _decode_variant(message: assignment_pb2.VariantStatus, field: str) -> Varian
         raise invalid_field(f"{field}.state", "must be set")
     failure = _decode_failure(message.failure, field) if message.HasField("failure") else None
     counted = message.HasField("traffic")
+    if len(message.scaling) > MAX_SCALING:
+        raise invalid_field(f"{field}.scaling", f"must have at most {MAX_SCALING} characters")
     return VariantReport(
         message.revision,
         state,
@@ -276,6 +281,8 @@ def _decode_variant(message: assignment_pb2.VariantStatus, field: str) -> Varian
         ready_replica_count=max(0, message.ready_replica_count),
         restart_count=max(0, message.restart_count),
         traffic=plan_codec.decode_traffic(message.traffic, f"{field}.traffic") if counted else None,
+        wanted_replica_count=max(0, message.wanted_replica_count),
+        scaling=message.scaling,
     )
 
 

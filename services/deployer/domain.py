@@ -96,6 +96,7 @@ class EventType(StrEnum):
     PREVIEW_REQUESTED = "PREVIEW_REQUESTED"
     PREVIEW_ENDED = "PREVIEW_ENDED"
     SAMPLE_RECORDED = "SAMPLE_RECORDED"
+    SCALED = "SCALED"
 
 
 @dataclass(frozen=True, slots=True)
@@ -309,6 +310,10 @@ class VariantReport:
     ready_replica_count: int = 0
     restart_count: int = 0
     traffic: Traffic | None = None
+    wanted_replica_count: int = 0
+    """0: the controller does not say."""
+    scaling: str = ""
+    """Why so many are wanted."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,6 +18,7 @@ from services.deployer.plans import (
     ALL_AT_ONCE,
     EVERYTHING,
     MAX_STEPS,
+    Autoscaling,
     Batching,
     HeaderMatch,
     RolloutAnalysis,
@@ -37,6 +38,8 @@ MAX_CONCURRENCY = 1_024
 MAX_QUEUE = 65_536
 MAX_REQUESTS = 1_000_000
 MAX_BUCKETS = 128
+MAX_COOLDOWN = timedelta(hours=1)
+MIN_TARGET = 0.1
 MAX_BATCH_DELAY = timedelta(seconds=1)
 MAX_SAMPLE_RATE = 1_000
 MAX_SAMPLE_ROWS = 100_000
@@ -132,6 +135,25 @@ def decode_serving(message: rollout_pb2.ServingSpec) -> ServingSpec:
         timeout_seconds=_seconds(message.timeout, MAX_PREDICTION, "serving.timeout"),
         sampling=_decode_sampling(message.sampling) if message.HasField("sampling") else None,
         batching=_decode_batching(message.batching) if message.HasField("batching") else None,
+        autoscaling=_decode_autoscaling(message.autoscaling)
+        if message.HasField("autoscaling")
+        else None,
+    )
+
+
+def _decode_autoscaling(message: rollout_pb2.Autoscaling) -> Autoscaling:
+    field, target = "serving.autoscaling", message.target_concurrency
+    least = _count(message.min_replica_count, MAX_COUNT, f"{field}.min_replica_count") or 1
+    most = message.max_replica_count
+    if not (target == 0 or MIN_TARGET <= target <= MAX_QUEUE):
+        problem = f"must be 0, or from {MIN_TARGET:g} to {MAX_QUEUE:,}"
+        raise invalid_field(f"{field}.target_concurrency", problem)
+    cooldown = _seconds(message.cooldown, MAX_COOLDOWN, f"{field}.cooldown")
+    return Autoscaling(
+        min_count=least,
+        max_count=_count(most, MAX_COUNT, f"{field}.max_replica_count", least=least),
+        target_concurrency=target,
+        cooldown_seconds=max(1.0, cooldown) if cooldown else Autoscaling(1, 1).cooldown_seconds,
     )
 
 
@@ -244,6 +266,18 @@ def encode_serving(serving: ServingSpec) -> rollout_pb2.ServingSpec:
         timeout=timeout,
         sampling=None if sampling is None else _encode_sampling(sampling),
         batching=None if serving.batching is None else _encode_batching(serving.batching),
+        autoscaling=None
+        if serving.autoscaling is None
+        else _encode_autoscaling(serving.autoscaling),
+    )
+
+
+def _encode_autoscaling(plan: Autoscaling) -> rollout_pb2.Autoscaling:
+    return rollout_pb2.Autoscaling(
+        min_replica_count=plan.min_count,
+        max_replica_count=plan.max_count,
+        target_concurrency=plan.target_concurrency,
+        cooldown=_duration(plan.cooldown_seconds),
     )
 
 

@@ -43,6 +43,18 @@ class RolloutPlan:
 
 
 @dataclass(frozen=True, slots=True)
+class Autoscaling:
+    """Between how many model servers there are, by the requests in hand."""
+
+    min_count: int
+    max_count: int
+    target_concurrency: float = 0.0
+    """Requests in hand for each; 0: as many as it predicts at once."""
+    cooldown_seconds: float = 60.0
+    """So long fewer must have been enough before there are fewer."""
+
+
+@dataclass(frozen=True, slots=True)
 class Batching:
     """How many requests are predicted together at most, and how long the first waits for more."""
 
@@ -76,6 +88,7 @@ class ServingSpec:
     timeout_seconds: float = 0.0
     sampling: Sampling | None = None
     batching: Batching | None = None
+    autoscaling: Autoscaling | None = None
 
 
 @dataclass(frozen=True, slots=True)

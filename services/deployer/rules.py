@@ -36,6 +36,7 @@ from services.deployer.domain import (
     RevisionCause,
     RevisionOutcome,
     Step,
+    VariantReport,
     VariantState,
 )
 from services.deployer.plans import EVERYTHING
@@ -83,7 +84,15 @@ def receive(deployment: Deployment, report: Report) -> Step | None:
         if kind is not None and (known is None or known.state is not variant.state):
             message = variant.failure.message if variant.failure else _VARIANT_TEXTS[kind]
             entries.append(JournalEntry(kind, variant.revision, message))
+        if known is not None and 0 < known.wanted_replica_count != variant.wanted_replica_count > 0:
+            entries.append(_scaled(known, variant))
     return Step(replace(deployment, report=report), tuple(entries))
+
+
+def _scaled(before: VariantReport, variant: VariantReport) -> JournalEntry:
+    message = f"from {before.wanted_replica_count} to {variant.wanted_replica_count} model servers"
+    why = f": {variant.scaling}" if variant.scaling else ""
+    return JournalEntry(EventType.SCALED, variant.revision, message + why)
 
 
 _VARIANT_EVENTS = {

@@ -17,6 +17,7 @@ from services.deployer.agent.envoy_admin import EnvoyUnreachableError
 from services.deployer.agent.keeper import DeploymentKeeper, Limits
 from services.deployer.agent.preparing import Preparer, environment_of, variant_key
 from services.deployer.agent.sampling import Samples
+from services.deployer.agent.scaling import Scaling
 from services.deployer.agent.state import KnownAssignments, Ports
 from services.deployer.domain import Assignment, Report
 
@@ -48,6 +49,7 @@ class Agent:
         self._ports = ports
         self._limits = limits
         self._samples = Samples(control_plane, data_plane.sample_files)
+        self._scaling = Scaling(data_plane)
         self._keepers: dict[DeploymentName, DeploymentKeeper] = {}
         self._to_tell: dict[DeploymentName, Report] = {}
         self._telling = asyncio.Event()
@@ -61,6 +63,7 @@ class Agent:
             tasks.create_task(self._notice_crashes())
             tasks.create_task(self._count())
             tasks.create_task(self._samples.run(self._known.all))
+            tasks.create_task(self._scaling.run())
             await self._follow(tasks)
 
     async def _follow(self, tasks: asyncio.TaskGroup) -> None:

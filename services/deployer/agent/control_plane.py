@@ -172,4 +172,6 @@ def _encode_variant(variant: VariantReport) -> assignment_pb2.VariantStatus:
         ready_replica_count=variant.ready_replica_count,
         restart_count=variant.restart_count,
         traffic=plan_codec.encode_traffic(variant.traffic),
+        wanted_replica_count=variant.wanted_replica_count,
+        scaling=variant.scaling,
     )

@@ -77,6 +77,9 @@ class Condition:
     weight: int
     ready_count: int
     restart_count: int
+    wanted_count: int = 1
+    scaling: str = ""
+    """Why so many are wanted; empty: so many were ordered."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +98,7 @@ class _Running:
     servers: ReplicaSet
     watcher: asyncio.Task[None]
     weight: int = 0
+    scaling: str = ""
     is_draining: bool = False  # it gets no copies either, nor what has its header
 
 
@@ -178,7 +182,7 @@ class DataPlane:
             servers = ReplicaSet(
                 _spec(variant),
                 folder=self._server_folder(key),
-                count=variant.serving.replica_count,
+                count=_first_count(variant.serving),
                 ready_seconds=deadline,
                 on_change=self._tell_envoy,
             )
@@ -240,12 +244,32 @@ class DataPlane:
         """Return the variants that answer, and how they are."""
         return {
             key: Condition(
-                running.weight, running.servers.ready_count, running.servers.restart_count
+                running.weight,
+                running.servers.ready_count,
+                running.servers.restart_count,
+                running.servers.wanted_count,
+                running.scaling,
             )
             for environment in self._environments.values()
             for key, running in environment.running.items()
             if running.servers.ready_count
         }
+
+    def autoscaled(self) -> dict[VariantKey, ServingSpec]:
+        """Return how those running variants are served that are autoscaled."""
+        return {
+            key: running.variant.serving
+            for environment in self._environments.values()
+            for key, running in environment.running.items()
+            if running.variant.serving.autoscaling is not None and not running.is_draining
+        }
+
+    def scale(self, key: VariantKey, count: int, why: str) -> None:
+        """Have a running variant get so many model servers; those too many are drained first."""
+        running = self._environments[key.environment].running.get(key)
+        if running is not None:
+            running.scaling = why
+            running.servers.resize(count)
 
     async def traffic(self) -> dict[VariantKey, Traffic]:
         """Return what was counted of each running variant since Envoy started.
@@ -339,3 +363,11 @@ def _backend(key: VariantKey, running: _Running) -> Backend:
         variant.serving.timeout_seconds or PREDICTION_SECONDS,
         None if running.is_draining else variant.header_match,
     )
+
+
+def _first_count(serving: ServingSpec) -> int:
+    """Return how many model servers a variant begins with."""
+    plan = serving.autoscaling
+    if plan is None:
+        return serving.replica_count
+    return min(max(serving.replica_count, plan.min_count), plan.max_count)

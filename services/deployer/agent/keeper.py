@@ -78,6 +78,7 @@ class DeploymentKeeper:
         self._in_force: dict[int, int] | None = None
         self._counted: dict[int, Traffic] = {}
         self._was_assigned = False
+        self._how: dict[int, Condition | None] = {}
         self._changed = asyncio.Event()
 
     def assign(self, assignment: Assignment) -> None:
@@ -96,15 +97,16 @@ class DeploymentKeeper:
         return len(self._assignment.variants) > 1
 
     def count(self, counted: Mapping[VariantKey, Traffic]) -> None:
-        """Take what was counted of the variants by now; report when it is news."""
-        mine = {
-            revision: counted[key]
-            for revision in self._variants
-            if (key := variant_key(self._name, revision)) in counted
-        }
-        if mine != self._counted:
-            self._counted = mine
+        """Take what was counted of the variants by now, and how they are; report what is news."""
+        mine = {revision: counted[key] for revision, key in self._keys().items() if key in counted}
+        conditions = self._data_plane.ready()
+        how = {revision: conditions.get(key) for revision, key in self._keys().items()}
+        if (mine, how) != (self._counted, self._how):
+            self._counted, self._how = mine, how
             self._changed.set()
+
+    def _keys(self) -> dict[int, VariantKey]:
+        return {revision: variant_key(self._name, revision) for revision in self._variants}
 
     async def run(self) -> None:
         """Keep the deployment until it is gone: nobody assigns it, and nothing of it runs."""
@@ -155,6 +157,8 @@ class DeploymentKeeper:
             ready_replica_count=condition.ready_count,
             restart_count=condition.restart_count,
             traffic=counted,
+            wanted_replica_count=condition.wanted_count,
+            scaling=condition.scaling,
         )
 
     def _needs_start(self, variant: AssignedVariant) -> bool:

@@ -6,6 +6,7 @@ import asyncio
 import http.client
 import json
 import os
+import re
 import shutil
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -23,6 +24,8 @@ SAMPLE_SUFFIX = ".json"
 """Where a model server writes samples of its requests, each file whole at once."""
 STOP_SECONDS = 12.0  # the model server itself drains for at most 10
 _POLL_SECONDS = 0.02
+_IDLE_LOOKS, _IDLE_SECONDS = 4, 0.05
+_IN_HAND = re.compile(r"^modelyard_serving_(?:in_flight|queued) (\S+)$", re.MULTILINE)
 _TAIL_LINES = 20
 # What a model may need of the machine's environment, and what is settled for model servers; never
 # the agent's own settings and tokens.
@@ -146,6 +149,20 @@ class ModelServerProcess:
         how = f"killed by signal {-code}" if code < 0 else f"exit code {code}"
         how = self._overuse or how
         return self._failure(FailureReason.CRASHED, f"the model server ended: {how}")
+
+    async def wait_idle(self, within: float) -> None:
+        """Wait until it has no request in hand, several times in a row; at most so many seconds.
+
+        Whoever sent it requests must do so no more.
+        """
+        idle = 0
+        deadline = asyncio.get_running_loop().time() + within
+        while idle < _IDLE_LOOKS and asyncio.get_running_loop().time() < deadline:
+            status, text = await asyncio.to_thread(_ask, self.ports.http, "GET", "/metrics", b"")
+            if status is None:
+                return
+            idle = 0 if any(float(count) for count in _IN_HAND.findall(text)) else idle + 1
+            await asyncio.sleep(_IDLE_SECONDS)
 
     async def stop(self, grace: float = STOP_SECONDS) -> None:
         """Let it finish what it has in hand, for at most `grace` seconds, and end it."""

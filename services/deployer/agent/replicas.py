@@ -8,7 +8,9 @@ is the variant's failure, and nothing comes back until it is started again.
 from __future__ import annotations
 
 import asyncio
+import itertools
 import logging
+import shutil
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
@@ -22,6 +24,7 @@ from services.deployer.agent.model_server import (
 logger = logging.getLogger(__name__)
 
 STAYED_SECONDS = 60.0
+DRAIN_SECONDS = 30.0
 _BACKOFF_SECONDS = (1.0, 2.0, 4.0, 8.0, 16.0, 30.0)
 
 
@@ -51,7 +54,9 @@ class ReplicaSet:
         self._ready_seconds = ready_seconds
         self._on_change = on_change
         self._ready: dict[int, ModelServerProcess] = {}
-        self._keepers: list[asyncio.Task[None]] = []
+        self._keepers: dict[int, asyncio.Task[None]] = {}
+        self._indexes = itertools.count()
+        self._leaving: set[asyncio.Task[None]] = set()
         self._failure: asyncio.Future[ModelServerError] = asyncio.get_running_loop().create_future()
         self._last: ModelServerProcess | None = None
         self.restart_count = 0
@@ -62,7 +67,8 @@ class ReplicaSet:
         Raises:
             ModelServerError: One could not be made ready; nothing is left of any.
         """
-        starting = [asyncio.create_task(self._start(index)) for index in range(self._count)]
+        indexes = [next(self._indexes) for _ in range(self._count)]
+        starting = [asyncio.create_task(self._start(index)) for index in indexes]
         try:
             servers = await asyncio.gather(*starting)
         except BaseException:
@@ -71,8 +77,8 @@ class ReplicaSet:
             await asyncio.gather(*starting, return_exceptions=True)
             await self._stop_ready(0)
             raise
-        for index, server in enumerate(servers):
-            self._keepers.append(asyncio.create_task(self._keep(index, server)))
+        for index, server in zip(indexes, servers, strict=True):
+            self._keepers[index] = asyncio.create_task(self._keep(index, server))
 
     @property
     def ports(self) -> tuple[Ports, ...]:
@@ -83,6 +89,25 @@ class ReplicaSet:
     def ready_count(self) -> int:
         """Return how many are ready."""
         return len(self._ready)
+
+    @property
+    def wanted_count(self) -> int:
+        """Return how many there are to be."""
+        return self._count
+
+    def resize(self, count: int) -> None:
+        """Have so many, at least 1; what is too much finishes what it has in hand first."""
+        self._count = count
+        while len(self._keepers) < count:
+            index = next(self._indexes)  # never one that still leaves: its folder is its own
+            self._keepers[index] = asyncio.create_task(self._join(index))
+        # Those that are not ready go first, then the newest.
+        for index in sorted(self._keepers, key=lambda index: (index in self._ready, -index)):
+            if len(self._keepers) == count:
+                break
+            leaving = asyncio.create_task(self._leave(index, self._keepers.pop(index)))
+            self._leaving.add(leaving)
+            leaving.add_done_callback(self._leaving.discard)
 
     async def failure(self) -> ModelServerError:
         """Wait until the last one died; return how."""
@@ -95,15 +120,37 @@ class ReplicaSet:
 
     async def stop(self, grace: float | None = None) -> None:
         """End them all; each may finish what it has in hand."""
-        for keeper in self._keepers:
-            keeper.cancel()
-        await asyncio.gather(*self._keepers, return_exceptions=True)
+        tasks = [*self._keepers.values(), *self._leaving]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
         await self._stop_ready(grace)
 
     async def _stop_ready(self, grace: float | None) -> None:
         servers, self._ready = list(self._ready.values()), {}
         stopping = [server.stop() if grace is None else server.stop(grace) for server in servers]
         await asyncio.gather(*stopping)
+
+    async def _join(self, index: int) -> None:
+        """Start one more, and keep it."""
+        server = await self._bring(index)
+        if server is not None:
+            await self._on_change()
+            await self._keep(index, server)
+
+    async def _leave(self, index: int, keeper: asyncio.Task[None]) -> None:
+        """Take one out of use, let it finish what it has in hand, and end it."""
+        keeper.cancel()
+        await asyncio.gather(keeper, return_exceptions=True)
+        server = self._ready.pop(index, None)
+        if server is None:
+            return
+        try:
+            await self._on_change()
+            await server.wait_idle(DRAIN_SECONDS)
+        finally:  # also when all of them are stopped
+            await server.stop()
+            await asyncio.to_thread(shutil.rmtree, self._folder / str(index), ignore_errors=True)
 
     async def _start(self, index: int) -> ModelServerProcess:
         server = await ModelServerProcess.start(self._spec, folder=self._folder / str(index))
@@ -138,3 +185,15 @@ class ReplicaSet:
             else:
                 return
             await self._on_change()
+
+    async def _bring(self, index: int) -> ModelServerProcess | None:
+        """Start one more, ever later while that fails; None when the last other one died."""
+        attempt = 0
+        while not self._failure.done():
+            try:
+                return await self._start(index)
+            except (ModelServerError, OSError) as error:
+                logger.warning("not started", extra={"problem": str(error), "replica": index})
+            await asyncio.sleep(_BACKOFF_SECONDS[min(attempt, len(_BACKOFF_SECONDS) - 1)])
+            attempt += 1
+        return None

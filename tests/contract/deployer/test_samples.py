@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 import grpc
@@ -96,6 +97,13 @@ async def test_serving_that_makes_no_sense_is_refused(yard: Yard) -> None:
         )
     ]
     serving += [
+        rollout_pb2.ServingSpec(autoscaling=rollout_pb2.Autoscaling()),
+        rollout_pb2.ServingSpec(
+            autoscaling=rollout_pb2.Autoscaling(min_replica_count=3, max_replica_count=2)
+        ),
+        rollout_pb2.ServingSpec(
+            autoscaling=rollout_pb2.Autoscaling(max_replica_count=2, target_concurrency=math.nan)
+        ),
         rollout_pb2.ServingSpec(batching=rollout_pb2.Batching(max_size=1)),
         rollout_pb2.ServingSpec(batching=rollout_pb2.Batching(max_size=1_025)),
         rollout_pb2.ServingSpec(batching=rollout_pb2.Batching(max_size=2, max_delay=second)),

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import psutil
 import pytest
-from modelyard import Analysis, Sampling, Serving
+from modelyard import Analysis, Autoscaling, Sampling, Serving
 from modelyard.deployer.v1 import deployment_pb2
 from modelyard.errors import FailedPreconditionError
 
@@ -48,7 +48,7 @@ class Load:
 
 
 @contextmanager
-def constant_load(site: Site, model: str) -> Iterator[Load]:
+def constant_load(site: Site, model: str, clients: int = 4) -> Iterator[Load]:
     load, stop = Load(), threading.Event()
 
     def work() -> None:
@@ -58,7 +58,7 @@ def constant_load(site: Site, model: str) -> Iterator[Load]:
             except (OSError, ValueError) as error:
                 load.failures.append(repr(error))
 
-    threads = [threading.Thread(target=work) for _ in range(4)]
+    threads = [threading.Thread(target=work) for _ in range(clients)]
     for thread in threads:
         thread.start()
     try:
@@ -199,6 +199,36 @@ def test_sampled_requests_show_their_drift(site: Site, tmp_path: Path) -> None:
     assert sampled.name.split("/")[3] == "sampled-production-requests"
     assert sampled.row_count == 100
     assert version in sampled.source.query
+
+
+def test_model_servers_come_and_go_with_the_load(site: Site, tmp_path: Path) -> None:
+    version = site.register(tmp_path, "scaled", 4, seconds=0.1).name
+    plan = Autoscaling(2, target=2, cooldown=2)
+    with site.client() as client:
+        serving = Serving(queue=64, autoscaling=plan)
+        client.deployments.deploy(version, environment=ENVIRONMENT, serving=serving)
+        client.deployments.wait("scaled", environment=ENVIRONMENT, timeout=PATIENCE)
+        journal = client.deployments.updates("scaled", environment=ENVIRONMENT)
+        cursor = next(iter(journal)).cursor
+
+        def counts() -> tuple[int, int]:
+            (variant,) = client.deployments.get("scaled", environment=ENVIRONMENT).variants
+            return variant.ready_replica_count, variant.wanted_replica_count
+
+        with constant_load(site, "scaled") as many:
+            until(lambda: counts() == (2, 2))
+        with constant_load(site, "scaled", clients=1) as one:
+            until(lambda: counts() == (1, 1))
+            before = len(one.answers)
+            until(lambda: len(one.answers) > before + 5)
+        assert many.failures + one.failures == []
+        told: list[str] = []
+        for news in client.deployments.updates("scaled", environment=ENVIRONMENT, cursor=cursor):
+            told += [event.message for event in news.events if event.type == "SCALED"]
+            if len(told) == 2:
+                break
+    assert told[0].startswith("from 1 to 2 model servers: ")
+    assert told[1].startswith("from 2 to 1 model servers: at most ")
 
 
 def test_live_traffic_outlives_the_services(site: Site, tmp_path: Path) -> None:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
+from functools import partial
 
 import pytest
+from modelyard.cli.deploy_options import serving_of
 from modelyard.errors import InvalidArgumentError
-from modelyard.rollouts import Analysis, duration, make_plan
+from modelyard.rollouts import Analysis, Serving, duration, make_plan
 
 
 def test_a_canary_is_completed() -> None:
@@ -21,6 +23,19 @@ def test_a_canary_is_completed() -> None:
     assert not plan.analysis.HasField("max_error_rate_increase")
     assert plan.analysis.max_p95_latency.ToMilliseconds() == 250
     assert not plan.HasField("progress_timeout")
+
+
+def test_options_say_how_a_version_is_served() -> None:
+    plain = partial(serving_of, cpu=0.0, memory=0, sample=0.0, batch=0)
+    assert plain(1, 1, autoscale="") == Serving()
+    scaled = plain(2, 1, autoscale="1-4:2.5").to_proto()
+    assert (scaled.replica_count, scaled.autoscaling.max_replica_count) == (2, 4)
+    assert scaled.autoscaling.target_concurrency == 2.5
+    full = serving_of(1, 1, cpu=0, memory=1, sample=0.5, batch=8, autoscale="").to_proto()
+    assert (full.sampling.share, full.batching.max_size, full.memory_bytes) == (0.5, 8, 1 << 20)
+    for wrong in ("4", "1-", "one-two", "1-4:", "-1-4"):
+        with pytest.raises(InvalidArgumentError):
+            plain(1, 1, autoscale=wrong)
 
 
 @pytest.mark.parametrize("seconds", [math.nan, math.inf, -math.inf, 1e300])

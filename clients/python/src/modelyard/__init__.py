@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     )
     from modelyard.model import Context, Model
     from modelyard.packing import log_model
-    from modelyard.rollouts import Analysis, Batching, Sampling, Serving
+    from modelyard.rollouts import Analysis, Autoscaling, Batching, Sampling, Serving
     from modelyard.tracking import (
         ActiveRun,
         active_run,
@@ -89,6 +89,7 @@ _HOMES = {
     "BundleError": "modelyard.bundle",
     "log_model": "modelyard.packing",
     "Analysis": "modelyard.rollouts",
+    "Autoscaling": "modelyard.rollouts",
     "Batching": "modelyard.rollouts",
     "Sampling": "modelyard.rollouts",
     "Serving": "modelyard.rollouts",
@@ -100,6 +101,7 @@ __all__ = [
     "AlreadyExistsError",
     "Analysis",
     "AsyncClient",
+    "Autoscaling",
     "Batching",
     "BuildOptions",
     "BundleError",

@@ -52,6 +52,34 @@ class Analysis:
 
 
 @dataclass(frozen=True)
+class Autoscaling:
+    """Between how many model servers there are, by the requests that they have in hand.
+
+    Attributes:
+        most: How many at most.
+        least: How many at least.
+        target: How many requests each should have in hand; 0: as many as it predicts at once.
+        cooldown: Seconds that fewer must have been enough before there are fewer; None: 60.
+    """
+
+    most: int
+    least: int = 1
+    target: float = 0.0
+    cooldown: float | None = None
+
+    def to_proto(self) -> rollout_pb2.Autoscaling:
+        """Return it as the API has it."""
+        from modelyard.deployer.v1 import rollout_pb2  # noqa: PLC0415 - grpc waits for its use
+
+        return rollout_pb2.Autoscaling(
+            min_replica_count=self.least,
+            max_replica_count=self.most,
+            target_concurrency=self.target,
+            cooldown=None if self.cooldown is None else duration(self.cooldown),
+        )
+
+
+@dataclass(frozen=True)
 class Batching:
     """Which requests are predicted together: those that wait and can be joined row by row.
 
@@ -116,6 +144,7 @@ class Serving:
         timeout: How long one prediction may take, in seconds.
         sampling: Which requests become rows of a dataset; None: none.
         batching: Which requests are predicted together; None: none.
+        autoscaling: Between how many model servers there are; None: `replicas` of them.
     """
 
     replicas: int = 1
@@ -127,6 +156,7 @@ class Serving:
     timeout: float = 0.0
     sampling: Sampling | None = None
     batching: Batching | None = None
+    autoscaling: Autoscaling | None = None
 
     def to_proto(self) -> rollout_pb2.ServingSpec:
         """Return it as the API has it."""
@@ -142,6 +172,7 @@ class Serving:
             timeout=duration(self.timeout) if self.timeout else None,
             sampling=None if self.sampling is None else self.sampling.to_proto(),
             batching=None if self.batching is None else self.batching.to_proto(),
+            autoscaling=None if self.autoscaling is None else self.autoscaling.to_proto(),
         )
 
 

@@ -12,36 +12,10 @@ from modelyard.cli.render import clean, console, leaf, short_version, show_one, 
 if TYPE_CHECKING:
     from modelyard import Client
     from modelyard.deployer.v1 import deployment_pb2
-    from modelyard.rollouts import Serving
 
 Environment = Annotated[str, typer.Option("--env", "-e", help="The environment.")]
 Reason = Annotated[str, typer.Option(help="Why, for the history.")]
 Wait = Annotated[bool, typer.Option(help="Watch until it is live, or failed.")]
-Replicas = Annotated[int, typer.Option(help="How many model servers.")]
-Workers = Annotated[int, typer.Option(help="Processes of each model server.")]
-Cpu = Annotated[float, typer.Option(help="Cores of each model server; 0: any.")]
-Memory = Annotated[int, typer.Option(help="Its memory in MiB; 0: any.")]
-Sample = Annotated[
-    float, typer.Option(help="Share of the requests that become rows of a dataset, 0 to 1.")
-]
-
-Batch = Annotated[int, typer.Option(help="Requests predicted together at most; 0: none are.")]
-
-
-def serving_of(
-    replicas: int, workers: int, *, cpu: float, memory: int, sample: float, batch: int
-) -> Serving:
-    """Return how a version is served as the options have it."""
-    from modelyard.rollouts import Batching, Sampling, Serving  # noqa: PLC0415 - `--help` waits not
-
-    return Serving(
-        replicas,
-        workers,
-        cpu=cpu,
-        memory_bytes=memory * 1024 * 1024,
-        sampling=Sampling(sample) if sample else None,
-        batching=Batching(batch) if batch else None,
-    )
 
 
 def outcome(connection: Client, deployment: deployment_pb2.Deployment, *, wait: bool) -> int:

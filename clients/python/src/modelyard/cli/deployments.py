@@ -6,21 +6,15 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from modelyard.cli import deploy_options as options
 from modelyard.cli import rollouts
 from modelyard.cli.context import client
 from modelyard.cli.deploying import (
-    Batch,
-    Cpu,
     Environment,
-    Memory,
     Reason,
-    Replicas,
-    Sample,
     Wait,
-    Workers,
     live_version,
     outcome,
-    serving_of,
     show,
 )
 from modelyard.cli.render import leaf, moment, short_version, show_list, state
@@ -31,7 +25,6 @@ if TYPE_CHECKING:
 
     from modelyard import Client
     from modelyard.deployer.v1 import environment_pb2
-    from modelyard.rollouts import Analysis
 
 
 def register(app: typer.Typer) -> None:
@@ -55,54 +48,52 @@ def deploy(
     from_: Annotated[
         str, typer.Option("--from", help="Take what is live in this environment.")
     ] = "",
-    canary: Annotated[str, typer.Option(help="Shares one after the other: 5,25,100.")] = "",
-    hold: Annotated[float, typer.Option(help="Seconds to keep each share at least.")] = 0.0,
-    manual: Annotated[bool, typer.Option(help="Keep each share until told to go on.")] = False,
-    min_requests: Annotated[int, typer.Option(help="Judge a share by so many at least.")] = 50,
-    max_error_rate: Annotated[float | None, typer.Option(help="Of the canary, 0 to 1.")] = None,
-    max_error_rate_increase: Annotated[
-        float | None, typer.Option(help="Above that of the live version.")
-    ] = None,
-    max_p95: Annotated[float | None, typer.Option(help="Seconds.")] = None,
-    max_p95_ratio: Annotated[float | None, typer.Option(help="Of the live version's.")] = None,
-    progress_timeout: Annotated[
-        float | None,
-        typer.Option(help="Seconds it may take to get ready, and to judge a share."),
-    ] = None,
-    keep_warm: Annotated[
-        bool, typer.Option(help="Keep what it replaces running, for a quick rollback.")
-    ] = False,
-    replicas: Replicas = 1,
-    workers: Workers = 1,
-    cpu: Cpu = 0.0,
-    memory: Memory = 0,
-    sample: Sample = 0.0,
-    batch: Batch = 0,
+    canary: options.Canary = "",
+    hold: options.Hold = 0.0,
+    manual: options.Manual = False,
+    min_requests: options.MinRequests = 50,
+    max_error_rate: options.MaxErrorRate = None,
+    max_error_rate_increase: options.MaxErrorRateIncrease = None,
+    max_p95: options.MaxP95 = None,
+    max_p95_ratio: options.MaxP95Ratio = None,
+    progress_timeout: options.ProgressTimeout = None,
+    keep_warm: options.KeepWarm = False,
+    replicas: options.Replicas = 1,
+    workers: options.Workers = 1,
+    cpu: options.Cpu = 0.0,
+    memory: options.Memory = 0,
+    sample: options.Sample = 0.0,
+    batch: options.Batch = 0,
+    autoscale: options.Autoscale = "",
     reason: Reason = "",
     wait: Wait = True,
     check: Annotated[bool, typer.Option(help="Only say how the gates judge it.")] = False,
 ) -> int:
     """Put a version into an environment: start it, shift the requests, drain the old one."""
     connection = client()
-    if from_:
-        version = _live_in(connection, version, from_)
-    elif not version:
-        problem = "name a version, or --from an environment"
-        raise InvalidArgumentError(problem, reason="INVALID_FIELD")
+    version = _wanted(connection, version, from_)
     if check:
         return _show_verdicts(connection.deployments.check(version, environment=environment))
     ordered = connection.deployments.deploy(
         version,
         environment=environment,
-        canary=_shares(canary),
+        canary=options.shares_of(canary),
         hold=hold,
         manual=manual,
-        analysis=_analysis(
+        analysis=options.analysis_of(
             min_requests, max_error_rate, max_error_rate_increase, max_p95, max_p95_ratio
         ),
         progress_timeout=progress_timeout,
         keep_warm=keep_warm,
-        serving=serving_of(replicas, workers, cpu=cpu, memory=memory, sample=sample, batch=batch),
+        serving=options.serving_of(
+            replicas,
+            workers,
+            cpu=cpu,
+            memory=memory,
+            sample=sample,
+            batch=batch,
+            autoscale=autoscale,
+        ),
         reason=reason,
     )
     return outcome(connection, ordered, wait=wait)
@@ -184,6 +175,16 @@ def history(model: str, environment: Environment) -> None:
     )
 
 
+def _wanted(connection: Client, version: str, environment: str) -> str:
+    """Return the version that is to be deployed: the one named, or what is live elsewhere."""
+    if environment:
+        return _live_in(connection, version, environment)
+    if not version:
+        problem = "name a version, or --from an environment"
+        raise InvalidArgumentError(problem, reason="INVALID_FIELD")
+    return version
+
+
 def _live_in(connection: Client, model: str, environment: str) -> str:
     """Return the version that answers in an environment, of a model or of the only one."""
     if not model:
@@ -199,23 +200,6 @@ def _live_in(connection: Client, model: str, environment: str) -> str:
         problem = f"no version of {leaf(model)} is live in {environment}"
         raise InvalidArgumentError(problem, reason="INVALID_FIELD")
     return live[0]
-
-
-def _shares(text: str) -> list[int]:
-    try:
-        return [int(part) for part in text.split(",")] if text else []
-    except ValueError:
-        problem = f"{text!r} is no list of percents such as 5,25,100"
-        raise InvalidArgumentError(problem, reason="INVALID_FIELD") from None
-
-
-def _analysis(min_requests: int, *limits: float | None) -> Analysis | None:
-    """Return what must hold; None when nothing was asked for."""
-    from modelyard.rollouts import Analysis  # noqa: PLC0415
-
-    if all(limit is None for limit in limits):
-        return None
-    return Analysis(min_requests, *limits)
 
 
 def _show_verdicts(answer: Sequence[environment_pb2.GateVerdict]) -> int:

@@ -153,12 +153,18 @@ def _table(
             short_version(variant.version),
             share_of(variant),
             state(pb.VariantState, variant.state).lower(),
-            str(variant.ready_replica_count),
+            _ready(variant),
             str(variant.restart_count),
             *_rates(variant.traffic, earlier.get(variant.revision), seconds),
         )
         table.add_row(*(Text(clean(cell)) for cell in cells))
     return table
+
+
+def _ready(variant: deployment_pb2.Variant) -> str:
+    """Say how many model servers are ready, and of how many."""
+    ready, wanted = variant.ready_replica_count, variant.wanted_replica_count
+    return f"{ready}/{wanted}" if wanted > 1 or wanted != ready else str(ready)
 
 
 def _rates(

@@ -149,6 +149,8 @@ class VariantStatus(google.protobuf.message.Message):
     READY_REPLICA_COUNT_FIELD_NUMBER: builtins.int
     RESTART_COUNT_FIELD_NUMBER: builtins.int
     TRAFFIC_FIELD_NUMBER: builtins.int
+    WANTED_REPLICA_COUNT_FIELD_NUMBER: builtins.int
+    SCALING_FIELD_NUMBER: builtins.int
     revision: builtins.int
     """Required. The revision it belongs to."""
     state: modelyard.deployer.v1.deployment_pb2.VariantState.ValueType
@@ -157,6 +159,10 @@ class VariantStatus(google.protobuf.message.Message):
     """Optional. How many of its model servers are ready."""
     restart_count: builtins.int
     """Optional. How often one of its model servers died and was started again."""
+    wanted_replica_count: builtins.int
+    """Optional. How many model servers it is to have by now; 0: not said."""
+    scaling: builtins.str
+    """Optional. Why so many, when it is autoscaled; at most 300 characters."""
     @property
     def failure(self) -> modelyard.common.v1.failure_pb2.Failure:
         """Optional. Why it FAILED: `NEVER_READY`, `SMOKE_FAILED`, `FETCH_FAILED`,
@@ -177,8 +183,10 @@ class VariantStatus(google.protobuf.message.Message):
         ready_replica_count: builtins.int = ...,
         restart_count: builtins.int = ...,
         traffic: modelyard.deployer.v1.rollout_pb2.VariantTraffic | None = ...,
+        wanted_replica_count: builtins.int = ...,
+        scaling: builtins.str = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["failure", b"failure", "traffic", b"traffic"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["failure", b"failure", "ready_replica_count", b"ready_replica_count", "restart_count", b"restart_count", "revision", b"revision", "state", b"state", "traffic", b"traffic"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["failure", b"failure", "ready_replica_count", b"ready_replica_count", "restart_count", b"restart_count", "revision", b"revision", "scaling", b"scaling", "state", b"state", "traffic", b"traffic", "wanted_replica_count", b"wanted_replica_count"]) -> None: ...
 
 global___VariantStatus = VariantStatus

@@ -403,6 +403,8 @@ class Variant(google.protobuf.message.Message):
     RESTART_COUNT_FIELD_NUMBER: builtins.int
     TRAFFIC_FIELD_NUMBER: builtins.int
     HEADER_MATCH_FIELD_NUMBER: builtins.int
+    WANTED_REPLICA_COUNT_FIELD_NUMBER: builtins.int
+    SCALING_FIELD_NUMBER: builtins.int
     revision: builtins.int
     """The revision it belongs to."""
     version: builtins.str
@@ -417,6 +419,10 @@ class Variant(google.protobuf.message.Message):
     """How many of its model servers are ready."""
     restart_count: builtins.int
     """How often one of its model servers died and was started again."""
+    wanted_replica_count: builtins.int
+    """How many model servers it is to have by now; 0: its controller did not say."""
+    scaling: builtins.str
+    """Why so many, when it is autoscaled."""
     @property
     def traffic(self) -> modelyard.deployer.v1.rollout_pb2.VariantTraffic:
         """What was counted of it, as its controller reported last."""
@@ -437,8 +443,10 @@ class Variant(google.protobuf.message.Message):
         restart_count: builtins.int = ...,
         traffic: modelyard.deployer.v1.rollout_pb2.VariantTraffic | None = ...,
         header_match: modelyard.deployer.v1.rollout_pb2.HeaderMatch | None = ...,
+        wanted_replica_count: builtins.int = ...,
+        scaling: builtins.str = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["header_match", b"header_match", "traffic", b"traffic"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["header_match", b"header_match", "mirror_percent", b"mirror_percent", "ready_replica_count", b"ready_replica_count", "restart_count", b"restart_count", "revision", b"revision", "state", b"state", "traffic", b"traffic", "version", b"version", "weight", b"weight"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["header_match", b"header_match", "mirror_percent", b"mirror_percent", "ready_replica_count", b"ready_replica_count", "restart_count", b"restart_count", "revision", b"revision", "scaling", b"scaling", "state", b"state", "traffic", b"traffic", "version", b"version", "wanted_replica_count", b"wanted_replica_count", "weight", b"weight"]) -> None: ...
 
 global___Variant = Variant

@@ -808,7 +808,7 @@ class DeploymentEvent(google.protobuf.message.Message):
     `DRAINED`, `LIVE`, `FAILED`, `STOPPED`, `STEP_STARTED`, `ANALYSIS_PASSED`,
     `CONTINUE_REQUESTED`, `ABORT_REQUESTED`, `SHADOW_REQUESTED`,
     `SHADOW_ENDED`, `PREVIEW_REQUESTED`, `PREVIEW_ENDED`,
-    `SAMPLE_RECORDED`.
+    `SAMPLE_RECORDED`, `SCALED`.
     """
     message: builtins.str
     """What happened, for a person."""

@@ -26,15 +26,15 @@ from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n#modelyard/deployer/v1/rollout.proto\x12\x15modelyard.deployer.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xcb\x01\n\x0bRolloutPlan\x12\x31\n\x05steps\x18\x01 \x03(\x0b\x32\".modelyard.deployer.v1.RolloutStep\x12\x38\n\x08\x61nalysis\x18\x02 \x01(\x0b\x32&.modelyard.deployer.v1.RolloutAnalysis\x12\x33\n\x10progress_timeout\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x1a\n\x12keep_previous_warm\x18\x04 \x01(\x08\"V\n\x0bRolloutStep\x12\x0e\n\x06weight\x18\x01 \x01(\x05\x12\'\n\x04hold\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x0e\n\x06manual\x18\x03 \x01(\x08\"\x90\x02\n\x0fRolloutAnalysis\x12\x19\n\x11min_request_count\x18\x01 \x01(\x03\x12\x1b\n\x0emax_error_rate\x18\x02 \x01(\x01H\x00\x88\x01\x01\x12$\n\x17max_error_rate_increase\x18\x03 \x01(\x01H\x01\x88\x01\x01\x12\x32\n\x0fmax_p95_latency\x18\x04 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\"\n\x15max_p95_latency_ratio\x18\x05 \x01(\x01H\x02\x88\x01\x01\x42\x11\n\x0f_max_error_rateB\x1a\n\x18_max_error_rate_increaseB\x18\n\x16_max_p95_latency_ratio\"\x9e\x02\n\x0bServingSpec\x12\x15\n\rreplica_count\x18\x01 \x01(\x05\x12\x14\n\x0cworker_count\x18\x02 \x01(\x05\x12\x13\n\x0b\x63oncurrency\x18\x03 \x01(\x05\x12\x12\n\nqueue_size\x18\x04 \x01(\x05\x12\x11\n\tcpu_cores\x18\x05 \x01(\x01\x12\x14\n\x0cmemory_bytes\x18\x06 \x01(\x03\x12*\n\x07timeout\x18\x07 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x31\n\x08sampling\x18\x08 \x01(\x0b\x32\x1f.modelyard.deployer.v1.Sampling\x12\x31\n\x08\x62\x61tching\x18\t \x01(\x0b\x32\x1f.modelyard.deployer.v1.Batching\"J\n\x08\x42\x61tching\x12\x10\n\x08max_size\x18\x01 \x01(\x05\x12,\n\tmax_delay\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\"}\n\x08Sampling\x12\r\n\x05share\x18\x01 \x01(\x01\x12\x1b\n\x13max_rows_per_second\x18\x02 \x01(\x05\x12\x18\n\x10rows_per_version\x18\x03 \x01(\x05\x12+\n\x08interval\x18\x04 \x01(\x0b\x32\x19.google.protobuf.Duration\"*\n\x0bHeaderMatch\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t\"\xbe\x01\n\x0fRolloutProgress\x12\x10\n\x08revision\x18\x01 \x01(\x03\x12\x0c\n\x04step\x18\x02 \x01(\x05\x12\x12\n\nstep_count\x18\x03 \x01(\x05\x12\x33\n\x0fstep_start_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x30\n\x04wait\x18\x05 \x01(\x0e\x32\".modelyard.deployer.v1.RolloutWait\x12\x10\n\x08\x61nalysis\x18\x06 \x01(\t\"{\n\x0eVariantTraffic\x12\x15\n\rrequest_count\x18\x01 \x01(\x03\x12\x13\n\x0b\x65rror_count\x18\x02 \x01(\x03\x12=\n\x0flatency_buckets\x18\x03 \x03(\x0b\x32$.modelyard.deployer.v1.LatencyBucket\"E\n\rLatencyBucket\x12\x1a\n\x12upper_milliseconds\x18\x01 \x01(\x01\x12\x18\n\x10\x63umulative_count\x18\x02 \x01(\x03*\xa8\x01\n\x0bRolloutWait\x12\x1c\n\x18ROLLOUT_WAIT_UNSPECIFIED\x10\x00\x12\x16\n\x12ROLLOUT_WAIT_READY\x10\x01\x12\x18\n\x14ROLLOUT_WAIT_TRAFFIC\x10\x02\x12\x15\n\x11ROLLOUT_WAIT_HOLD\x10\x03\x12\x19\n\x15ROLLOUT_WAIT_ANALYSIS\x10\x04\x12\x17\n\x13ROLLOUT_WAIT_MANUAL\x10\x05\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n#modelyard/deployer/v1/rollout.proto\x12\x15modelyard.deployer.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xcb\x01\n\x0bRolloutPlan\x12\x31\n\x05steps\x18\x01 \x03(\x0b\x32\".modelyard.deployer.v1.RolloutStep\x12\x38\n\x08\x61nalysis\x18\x02 \x01(\x0b\x32&.modelyard.deployer.v1.RolloutAnalysis\x12\x33\n\x10progress_timeout\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x1a\n\x12keep_previous_warm\x18\x04 \x01(\x08\"V\n\x0bRolloutStep\x12\x0e\n\x06weight\x18\x01 \x01(\x05\x12\'\n\x04hold\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x0e\n\x06manual\x18\x03 \x01(\x08\"\x90\x02\n\x0fRolloutAnalysis\x12\x19\n\x11min_request_count\x18\x01 \x01(\x03\x12\x1b\n\x0emax_error_rate\x18\x02 \x01(\x01H\x00\x88\x01\x01\x12$\n\x17max_error_rate_increase\x18\x03 \x01(\x01H\x01\x88\x01\x01\x12\x32\n\x0fmax_p95_latency\x18\x04 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\"\n\x15max_p95_latency_ratio\x18\x05 \x01(\x01H\x02\x88\x01\x01\x42\x11\n\x0f_max_error_rateB\x1a\n\x18_max_error_rate_increaseB\x18\n\x16_max_p95_latency_ratio\"\xd7\x02\n\x0bServingSpec\x12\x15\n\rreplica_count\x18\x01 \x01(\x05\x12\x14\n\x0cworker_count\x18\x02 \x01(\x05\x12\x13\n\x0b\x63oncurrency\x18\x03 \x01(\x05\x12\x12\n\nqueue_size\x18\x04 \x01(\x05\x12\x11\n\tcpu_cores\x18\x05 \x01(\x01\x12\x14\n\x0cmemory_bytes\x18\x06 \x01(\x03\x12*\n\x07timeout\x18\x07 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x31\n\x08sampling\x18\x08 \x01(\x0b\x32\x1f.modelyard.deployer.v1.Sampling\x12\x31\n\x08\x62\x61tching\x18\t \x01(\x0b\x32\x1f.modelyard.deployer.v1.Batching\x12\x37\n\x0b\x61utoscaling\x18\n \x01(\x0b\x32\".modelyard.deployer.v1.Autoscaling\"\x8c\x01\n\x0b\x41utoscaling\x12\x19\n\x11min_replica_count\x18\x01 \x01(\x05\x12\x19\n\x11max_replica_count\x18\x02 \x01(\x05\x12\x1a\n\x12target_concurrency\x18\x03 \x01(\x01\x12+\n\x08\x63ooldown\x18\x04 \x01(\x0b\x32\x19.google.protobuf.Duration\"J\n\x08\x42\x61tching\x12\x10\n\x08max_size\x18\x01 \x01(\x05\x12,\n\tmax_delay\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\"}\n\x08Sampling\x12\r\n\x05share\x18\x01 \x01(\x01\x12\x1b\n\x13max_rows_per_second\x18\x02 \x01(\x05\x12\x18\n\x10rows_per_version\x18\x03 \x01(\x05\x12+\n\x08interval\x18\x04 \x01(\x0b\x32\x19.google.protobuf.Duration\"*\n\x0bHeaderMatch\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t\"\xbe\x01\n\x0fRolloutProgress\x12\x10\n\x08revision\x18\x01 \x01(\x03\x12\x0c\n\x04step\x18\x02 \x01(\x05\x12\x12\n\nstep_count\x18\x03 \x01(\x05\x12\x33\n\x0fstep_start_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x30\n\x04wait\x18\x05 \x01(\x0e\x32\".modelyard.deployer.v1.RolloutWait\x12\x10\n\x08\x61nalysis\x18\x06 \x01(\t\"{\n\x0eVariantTraffic\x12\x15\n\rrequest_count\x18\x01 \x01(\x03\x12\x13\n\x0b\x65rror_count\x18\x02 \x01(\x03\x12=\n\x0flatency_buckets\x18\x03 \x03(\x0b\x32$.modelyard.deployer.v1.LatencyBucket\"E\n\rLatencyBucket\x12\x1a\n\x12upper_milliseconds\x18\x01 \x01(\x01\x12\x18\n\x10\x63umulative_count\x18\x02 \x01(\x03*\xa8\x01\n\x0bRolloutWait\x12\x1c\n\x18ROLLOUT_WAIT_UNSPECIFIED\x10\x00\x12\x16\n\x12ROLLOUT_WAIT_READY\x10\x01\x12\x18\n\x14ROLLOUT_WAIT_TRAFFIC\x10\x02\x12\x15\n\x11ROLLOUT_WAIT_HOLD\x10\x03\x12\x19\n\x15ROLLOUT_WAIT_ANALYSIS\x10\x04\x12\x17\n\x13ROLLOUT_WAIT_MANUAL\x10\x05\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'modelyard.deployer.v1.rollout_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_ROLLOUTWAIT']._serialized_start=1622
-  _globals['_ROLLOUTWAIT']._serialized_end=1790
+  _globals['_ROLLOUTWAIT']._serialized_start=1822
+  _globals['_ROLLOUTWAIT']._serialized_end=1990
   _globals['_ROLLOUTPLAN']._serialized_start=128
   _globals['_ROLLOUTPLAN']._serialized_end=331
   _globals['_ROLLOUTSTEP']._serialized_start=333
@@ -42,17 +42,19 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_ROLLOUTANALYSIS']._serialized_start=422
   _globals['_ROLLOUTANALYSIS']._serialized_end=694
   _globals['_SERVINGSPEC']._serialized_start=697
-  _globals['_SERVINGSPEC']._serialized_end=983
-  _globals['_BATCHING']._serialized_start=985
-  _globals['_BATCHING']._serialized_end=1059
-  _globals['_SAMPLING']._serialized_start=1061
-  _globals['_SAMPLING']._serialized_end=1186
-  _globals['_HEADERMATCH']._serialized_start=1188
-  _globals['_HEADERMATCH']._serialized_end=1230
-  _globals['_ROLLOUTPROGRESS']._serialized_start=1233
-  _globals['_ROLLOUTPROGRESS']._serialized_end=1423
-  _globals['_VARIANTTRAFFIC']._serialized_start=1425
-  _globals['_VARIANTTRAFFIC']._serialized_end=1548
-  _globals['_LATENCYBUCKET']._serialized_start=1550
-  _globals['_LATENCYBUCKET']._serialized_end=1619
+  _globals['_SERVINGSPEC']._serialized_end=1040
+  _globals['_AUTOSCALING']._serialized_start=1043
+  _globals['_AUTOSCALING']._serialized_end=1183
+  _globals['_BATCHING']._serialized_start=1185
+  _globals['_BATCHING']._serialized_end=1259
+  _globals['_SAMPLING']._serialized_start=1261
+  _globals['_SAMPLING']._serialized_end=1386
+  _globals['_HEADERMATCH']._serialized_start=1388
+  _globals['_HEADERMATCH']._serialized_end=1430
+  _globals['_ROLLOUTPROGRESS']._serialized_start=1433
+  _globals['_ROLLOUTPROGRESS']._serialized_end=1623
+  _globals['_VARIANTTRAFFIC']._serialized_start=1625
+  _globals['_VARIANTTRAFFIC']._serialized_end=1748
+  _globals['_LATENCYBUCKET']._serialized_start=1750
+  _globals['_LATENCYBUCKET']._serialized_end=1819
 # @@protoc_insertion_point(module_scope)

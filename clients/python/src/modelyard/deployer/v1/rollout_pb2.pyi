@@ -201,6 +201,7 @@ class ServingSpec(google.protobuf.message.Message):
     TIMEOUT_FIELD_NUMBER: builtins.int
     SAMPLING_FIELD_NUMBER: builtins.int
     BATCHING_FIELD_NUMBER: builtins.int
+    AUTOSCALING_FIELD_NUMBER: builtins.int
     replica_count: builtins.int
     """Optional. How many model servers; 0: 1; at most 64."""
     worker_count: builtins.int
@@ -229,6 +230,12 @@ class ServingSpec(google.protobuf.message.Message):
     def batching(self) -> global___Batching:
         """Optional. Which requests are predicted together; unset: none."""
 
+    @property
+    def autoscaling(self) -> global___Autoscaling:
+        """Optional. Between how many model servers there are, by the requests in hand;
+        unset: `replica_count` of them.
+        """
+
     def __init__(
         self,
         *,
@@ -241,11 +248,54 @@ class ServingSpec(google.protobuf.message.Message):
         timeout: google.protobuf.duration_pb2.Duration | None = ...,
         sampling: global___Sampling | None = ...,
         batching: global___Batching | None = ...,
+        autoscaling: global___Autoscaling | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["batching", b"batching", "sampling", b"sampling", "timeout", b"timeout"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["batching", b"batching", "concurrency", b"concurrency", "cpu_cores", b"cpu_cores", "memory_bytes", b"memory_bytes", "queue_size", b"queue_size", "replica_count", b"replica_count", "sampling", b"sampling", "timeout", b"timeout", "worker_count", b"worker_count"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["autoscaling", b"autoscaling", "batching", b"batching", "sampling", b"sampling", "timeout", b"timeout"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["autoscaling", b"autoscaling", "batching", b"batching", "concurrency", b"concurrency", "cpu_cores", b"cpu_cores", "memory_bytes", b"memory_bytes", "queue_size", b"queue_size", "replica_count", b"replica_count", "sampling", b"sampling", "timeout", b"timeout", "worker_count", b"worker_count"]) -> None: ...
 
 global___ServingSpec = ServingSpec
+
+@typing.final
+class Autoscaling(google.protobuf.message.Message):
+    """Autoscaling says between how many model servers there are. There are more as
+    soon as the requests in hand, a mean of some seconds, are more than a tenth above
+    the target; fewer when a tenth less than theirs was enough for a whole cooldown.
+    One that goes finishes its requests first. It begins with `replica_count` of
+    them, within the bounds.
+    """
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    MIN_REPLICA_COUNT_FIELD_NUMBER: builtins.int
+    MAX_REPLICA_COUNT_FIELD_NUMBER: builtins.int
+    TARGET_CONCURRENCY_FIELD_NUMBER: builtins.int
+    COOLDOWN_FIELD_NUMBER: builtins.int
+    min_replica_count: builtins.int
+    """Optional. How many at least; 0: 1; at most 64."""
+    max_replica_count: builtins.int
+    """Required. How many at most; `min_replica_count` to 64."""
+    target_concurrency: builtins.float
+    """Optional. How many requests each should have in hand, waiting ones included;
+    0.1 to 65,536; 0: as many as it predicts at once.
+    """
+    @property
+    def cooldown(self) -> google.protobuf.duration_pb2.Duration:
+        """Optional. How long fewer must have been enough before there are fewer; unset:
+        60 seconds; from one second to one hour.
+        """
+
+    def __init__(
+        self,
+        *,
+        min_replica_count: builtins.int = ...,
+        max_replica_count: builtins.int = ...,
+        target_concurrency: builtins.float = ...,
+        cooldown: google.protobuf.duration_pb2.Duration | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["cooldown", b"cooldown"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["cooldown", b"cooldown", "max_replica_count", b"max_replica_count", "min_replica_count", b"min_replica_count", "target_concurrency", b"target_concurrency"]) -> None: ...
+
+global___Autoscaling = Autoscaling
 
 @typing.final
 class Batching(google.protobuf.message.Message):
