@@ -8,6 +8,8 @@ from google.protobuf.duration_pb2 import Duration
 
 from services.common.errors import invalid_field
 
+NANOS = 1_000_000_000
+
 
 def length_of(
     message: Duration, field: str, *, most: timedelta, least: timedelta = timedelta()
@@ -17,8 +19,10 @@ def length_of(
     Raises:
         ServiceError: INVALID_FIELD when it is none, below `least` or above `most`.
     """
+    # The library takes any nanoseconds, and counts them on.
+    is_one = abs(message.nanos) < NANOS and message.seconds * message.nanos >= 0
     try:
-        length = message.ToTimedelta()
+        length = message.ToTimedelta() if is_one else timedelta.max
     except (ValueError, OverflowError):
         length = timedelta.max
     if not least <= length <= most:
