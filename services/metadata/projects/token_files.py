@@ -12,6 +12,7 @@ import contextlib
 import os
 import re
 import secrets
+import stat
 from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
@@ -69,6 +70,8 @@ def _secret(path: Path) -> str:
     """Read a token file, made first if need be."""
     if not path.exists():
         _make(path)
+    if path.stat().st_mode & stat.S_IRWXO:
+        raise SettingsError(f"{path}: everybody may read this token; chmod o= it")
     secret = path.read_text("ascii", errors="replace").strip()
     if not _SECRET.fullmatch(secret):
         raise SettingsError(f"{path}: must hold a token, `myd_` and 43 characters; delete it")

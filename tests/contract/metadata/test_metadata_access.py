@@ -83,6 +83,13 @@ async def test_a_changed_token_file_takes_over(
         request = pb.IntrospectCredentialRequest()
         assert await gone.refused(gone.projects.IntrospectCredential, request) == FORGED
     (Path(settings.tokens_dir) / "worker.token").write_text("guess-me\n")
+    await is_not_started(settings, artifact_port)
+    (Path(settings.tokens_dir) / "worker.token").write_text(new + "\n")
+    (Path(settings.tokens_dir) / "worker.token").chmod(0o644)
+    await is_not_started(settings, artifact_port)
+
+
+async def is_not_started(settings: MetadataSettings, artifact_port: int) -> None:
     with pytest.raises(SettingsError, match=r"worker\.token"):
         async with metadata_running(settings, artifact_port):
             pass
