@@ -15,6 +15,10 @@ READERS = 4
 IDLE_SECONDS = 1.0
 
 
+# A process that is stopped in the middle of a transaction must not keep its locks from others.
+_FROZEN = "-c idle_in_transaction_session_timeout=5s"
+
+
 def create_engine(url: str) -> Engine:
     """Make an engine with the settings every service's database has."""
     parsed = sa.make_url(url)
@@ -23,7 +27,7 @@ def create_engine(url: str) -> Engine:
             parsed.set(drivername="postgresql+psycopg"),
             pool_size=8,
             max_overflow=4,
-            connect_args={"options": "-c timezone=UTC"},
+            connect_args={"options": f"-c timezone=UTC {_FROZEN}"},
         )
         sa.event.listen(engine, "checkin", _note_use)
         sa.event.listen(engine, "checkout", _ping_idle)

@@ -67,6 +67,7 @@ class Reconciler:
 
     async def run(self) -> None:
         """Drive deployments until cancelled."""
+        logger.info("driving deployments", extra={"holder": self._holder})
         async with asyncio.TaskGroup() as tasks:
             with self._bus.follow(journal.WORK) as queue:
                 while True:

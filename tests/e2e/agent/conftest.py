@@ -73,37 +73,40 @@ class Site:
             else:
                 return client
 
-    def register(
-        self,
-        folder: Path,
-        model: str,
-        factor: int,
-        *,
-        broken: bool = False,
-        other_lock: bytes = b"",
-        run: str = "",
-        **attributes: Any,
-    ) -> Any:
-        """Push a bundle that multiplies by a factor, and register it as a version.
-
-        With another lock put into it the version still names the one it was built with.
-        """
-        bundle = folder / f"{model}-{factor}"
-        state = Times()
-        state.factor = factor
-        for name, value in attributes.items():
-            setattr(state, name, value)
-        if broken:
-            state.factor = "no number"  # type: ignore[assignment]  # that is the point
-        write_built(bundle, state, entry="model:Times", source=SOURCE, name=model, lock=LOCK)
-        if other_lock:
-            (bundle / LOCK_FILE).write_bytes(other_lock)
+    def register(self, folder: Path, model: str, factor: int, **how: Any) -> Any:
+        """Register a version that multiplies by a factor; see `register`."""
         with self.client() as client:
-            artifact = client.artifacts.push(bundle)
-            digest = hashlib.sha256(LOCK).hexdigest()
-            return client.versions.create(
-                model, artifact.name, environment_digest=digest, run=run or None
-            )
+            return register(client, folder, model, factor, **how)
+
+
+def register(
+    client: Client,
+    folder: Path,
+    model: str,
+    factor: int,
+    *,
+    broken: bool = False,
+    other_lock: bytes = b"",
+    run: str = "",
+    **attributes: Any,
+) -> Any:
+    """Push a bundle that multiplies by a factor, and register it as a version.
+
+    With another lock put into it the version still names the one it was built with.
+    """
+    bundle = folder / f"{model}-{factor}"
+    state = Times()
+    state.factor = factor
+    for name, value in attributes.items():
+        setattr(state, name, value)
+    if broken:
+        state.factor = "no number"  # type: ignore[assignment]  # that is the point
+    write_built(bundle, state, entry="model:Times", source=SOURCE, name=model, lock=LOCK)
+    if other_lock:
+        (bundle / LOCK_FILE).write_bytes(other_lock)
+    artifact = client.artifacts.push(bundle)
+    digest = hashlib.sha256(LOCK).hexdigest()
+    return client.versions.create(model, artifact.name, environment_digest=digest, run=run or None)
 
 
 def run_on(site: Site, model: str, dataset_version: str) -> str:
