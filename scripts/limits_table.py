@@ -109,6 +109,9 @@ SECTIONS: dict[str, list[tuple[str, object]]] = {
         ("Replicas of a version", plan_codec.MAX_COUNT),
         ("Requests of a replica at a time", plan_codec.MAX_CONCURRENCY),
         ("Requests that wait for a replica", plan_codec.MAX_QUEUE),
+        ("Requests predicted together", plan_codec.MAX_CONCURRENCY),
+        ("Sampled rows that make a dataset version", plan_codec.MAX_SAMPLE_ROWS),
+        ("Rows that a replica samples in a second", plan_codec.MAX_SAMPLE_RATE),
     ],
 }
 

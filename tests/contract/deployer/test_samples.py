@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from tests.contract.deployer.conftest import Yard
     from tests.contract.deployer.registry import Registry
 
-pytestmark = pytest.mark.parametrize("database_url", ["sqlite", "postgresql"], indirect=True)
+on_both = pytest.mark.parametrize("database_url", ["sqlite", "postgresql"], indirect=True)
 
 SAMPLED = rollout_pb2.ServingSpec(sampling=rollout_pb2.Sampling(share=0.25))
 DATASET = f"{PROJECT}/datasets/churn-production-requests"
@@ -30,6 +30,7 @@ async def live(yard: Yard, version: int, serving: rollout_pb2.ServingSpec | None
         return int(revision)
 
 
+@on_both
 async def test_sampled_requests_become_a_version_of_a_dataset(
     yard: Yard, registry: Registry
 ) -> None:
@@ -47,6 +48,7 @@ async def test_sampled_requests_become_a_version_of_a_dataset(
     assert (await yard.ada.get()).revisions[0].sample == first
 
 
+@on_both
 async def test_a_version_that_is_taken_up_again_keeps_its_samples(yard: Yard) -> None:
     await live(yard, 1, SAMPLED)
     async with obeying(yard.controller):

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 import threading
 import time
 import urllib.error
@@ -37,6 +40,17 @@ def predict(site: Site, model: str, *, x: float = 1.0, **headers: str) -> float:
     )
     with urllib.request.urlopen(request, timeout=10) as answer:
         return float(json.load(answer)["outputs"][0]["data"][0])
+
+
+def command(site: Site, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run the command line as the administrator."""
+    settings = {
+        "MODELYARD_SERVER": site.layout.address,
+        "MODELYARD_TOKEN": site.layout.admin_token.read_text().strip(),
+    }
+    line = [str(Path(sys.executable).with_name("modelyard")), *arguments]
+    environment = {**os.environ, **settings}
+    return subprocess.run(line, env=environment, capture_output=True, text=True, check=False)
 
 
 @dataclass
@@ -196,6 +210,9 @@ def test_sampled_requests_show_their_drift(site: Site, tmp_path: Path) -> None:
         assert drifted(numbers[:100]) == {"x": False}
         assert drifted([number + 15 for number in numbers[:110]]) == {"x": True}
         sampled = client.datasets.get_version(sample())
+    shown = command(site, "deployments", "drift", "sampled", "-e", ENVIRONMENT, "--fail-on-drift")
+    assert shown.returncode == 1, shown.stderr
+    assert "1 of 1 columns drifted" in shown.stdout
     assert sampled.name.split("/")[3] == "sampled-production-requests"
     assert sampled.row_count == 100
     assert version in sampled.source.query
@@ -203,7 +220,7 @@ def test_sampled_requests_show_their_drift(site: Site, tmp_path: Path) -> None:
 
 def test_model_servers_come_and_go_with_the_load(site: Site, tmp_path: Path) -> None:
     version = site.register(tmp_path, "scaled", 4, seconds=0.1).name
-    plan = Autoscaling(2, target=2, cooldown=2)
+    plan = Autoscaling(2, target=2, cooldown=1)
     with site.client() as client:
         serving = Serving(queue=64, autoscaling=plan)
         client.deployments.deploy(version, environment=ENVIRONMENT, serving=serving)

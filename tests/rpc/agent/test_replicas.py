@@ -8,6 +8,7 @@ import signal
 from typing import TYPE_CHECKING
 
 import httpx
+import psutil
 from modelyard.serving import open_inference_service_pb2_grpc as pb_grpc
 
 from services.deployer.agent.data_plane import VariantKey
@@ -21,6 +22,12 @@ if TYPE_CHECKING:
 
 __all__ = ["yard"]  # the fixture
 THREE = ServingSpec(replica_count=3)
+
+
+def servers_of(yard: Yard) -> list[psutil.Process]:
+    """Return the model servers of revision 1 that run."""
+    found = started_for(yard.folder / "bundle-1")
+    return [process for process in found if "modelyard.serving" in process.cmdline()]
 
 
 async def until_counted(yard: Yard, revision: int, requests: int) -> Traffic:
@@ -38,9 +45,7 @@ async def test_a_replica_that_dies_fails_no_request_and_comes_back(yard: Yard) -
     await yard.plane.ensure(variant)
     await yard.plane.set_weights(ENVIRONMENT, "sum", {1: 100})
     assert yard.plane.ready()[variant.key].ready_count == 3
-    servers = [
-        p for p in started_for(yard.folder / "bundle-1") if "modelyard.serving" in p.cmdline()
-    ]
+    servers = servers_of(yard)
     clients: list[Client] = [http_kept, http_new, grpc_kept]
     async with traffic(yard.port, clients) as answers:
         await until(lambda: min(answers["http 1"], answers["grpc 1"]) > 20)
@@ -53,6 +58,23 @@ async def test_a_replica_that_dies_fails_no_request_and_comes_back(yard: Yard) -
     print(f"{sum(answers.values())} requests: {dict(answers)}")
     # What the dead one had in hand is lost: a prediction is never made twice.
     assert sum(failed.values()) <= len(clients)
+
+
+async def test_replicas_come_and_those_that_go_answer_what_they_have(yard: Yard) -> None:
+    variant = yard.variant(1)
+    await yard.plane.ensure(variant)
+    await yard.plane.set_weights(ENVIRONMENT, "sum", {1: 100})
+    yard.plane.scale(variant.key, 2, "more to do")
+    await until(lambda: yard.plane.ready()[variant.key].ready_count == 2)
+    assert yard.plane.ready()[variant.key].scaling == "more to do"
+    slow = [asyncio.create_task(yard.post(INFER, 1_500, 0)) for _ in range(2)]  # one each
+    while await yard.plane.envoy.active_requests(str(variant.key)) < len(slow):  # noqa: ASYNC110
+        await asyncio.sleep(0.02)
+    yard.plane.scale(variant.key, 1, "less to do")
+    await until(lambda: yard.plane.ready()[variant.key].ready_count == 1)
+    assert not any(task.done() for task in slow)
+    assert [answer.status_code for answer in await asyncio.gather(*slow)] == [200, 200]
+    await until(lambda: len(servers_of(yard)) == 1)
 
 
 async def test_a_shadow_gets_copies_and_never_answers(yard: Yard) -> None:

@@ -164,7 +164,7 @@ def _table(
 def _ready(variant: deployment_pb2.Variant) -> str:
     """Say how many model servers are ready, and of how many."""
     ready, wanted = variant.ready_replica_count, variant.wanted_replica_count
-    return f"{ready}/{wanted}" if wanted > 1 or wanted != ready else str(ready)
+    return f"{ready}/{wanted}" if wanted and (wanted, ready) != (1, 1) else str(ready)
 
 
 def _rates(
