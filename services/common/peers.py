@@ -11,7 +11,8 @@ from modelyard.metadata.v1 import project_service_pb2, project_service_pb2_grpc
 
 from services.common import status, telemetry
 from services.common.auth import Identity, Right, current_call
-from services.common.server import is_loopback, read_certificates, read_key
+from services.common.certificates import read_certificates, read_key
+from services.common.server import is_loopback
 from services.common.settings import SettingsError
 
 Stub = TypeVar("Stub")

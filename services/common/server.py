@@ -9,10 +9,8 @@ from __future__ import annotations
 
 import asyncio
 import ipaddress
-import stat
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import grpc
@@ -20,6 +18,7 @@ from google.protobuf import descriptor_pool
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
 from services.common.audit.trail import Trail
+from services.common.certificates import ServerCertificate
 from services.common.interceptors import Chain
 from services.common.limiting import Limiter
 from services.common.methods import methods_of
@@ -167,40 +166,15 @@ def _credentials(settings: ServerSettings) -> grpc.ServerCredentials | None:
                 f"{settings.listen} is a public address: it needs a TLS certificate"
             )
         return None
-    pair = (read_key(settings.tls_key), read_certificates(settings.tls_certificate))
-    if not settings.peer_authority:
-        return grpc.ssl_server_credentials([pair])
-    authority = read_certificates(settings.peer_authority)
-    return grpc.ssl_server_credentials([pair], authority, require_client_auth=True)
-
-
-def read_certificates(path: str) -> bytes:
-    """Read certificates of a PEM file.
-
-    Raises:
-        SettingsError: there are none.
-    """
     try:
-        text = Path(path).read_bytes()
+        own = ServerCertificate(settings.tls_certificate, settings.tls_key, settings.peer_authority)
     except OSError as error:
-        raise SettingsError(f"{path}: {error.strerror}") from None
-    if b"-----BEGIN CERTIFICATE-----" not in text:
-        raise SettingsError(f"{path}: holds no certificate")
-    return text
-
-
-def read_key(path: str) -> bytes:
-    """Read a private key that not everybody can read.
-
-    Raises:
-        SettingsError: it cannot be read, or by everybody.
-    """
-    try:
-        if Path(path).stat().st_mode & stat.S_IRWXO:
-            raise SettingsError(f"{path}: everybody may read this key; chmod o= it")
-        return Path(path).read_bytes()
-    except OSError as error:
-        raise SettingsError(f"{path}: {error.strerror}") from None
+        raise SettingsError(f"{error.filename}: {error.strerror}") from None
+    return grpc.dynamic_ssl_server_credentials(
+        own.read(),
+        own.changed,  # type: ignore[arg-type]  # None means unchanged, which the types forget
+        require_client_authentication=bool(settings.peer_authority),
+    )
 
 
 def is_loopback(address: str) -> bool:

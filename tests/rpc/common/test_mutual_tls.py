@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
+import ssl
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
@@ -253,3 +256,40 @@ def test_a_service_says_in_one_line_why_it_does_not_start(tmp_path: Path) -> Non
     assert ended.stderr.splitlines() == [
         "modelyard: bad setting: 0.0.0.0:0 is a public address: it needs a TLS certificate"
     ]
+
+
+async def test_certificates_are_renewed_while_calls_go_on(tmp_path: Path) -> None:
+    name = f"{TRUST_DOMAIN}builder"
+    first, second = AUTHORITY.issue(name), AUTHORITY.issue(name)
+    certificate, key = write(tmp_path / "own", first)
+    settings = ServerSettings(
+        listen="127.0.0.1:0",
+        tls_certificate=certificate,
+        tls_key=key,
+        lame_duck_seconds=0,
+        grace_seconds=0.1,
+    )
+    server = Server(settings, Chain(Tokens(), Telemetry()))
+    server.add(build_service_pb2_grpc.add_BuildServiceServicer_to_server, Builds())
+    port = await server.start()
+    stub = build_service_pb2_grpc.BuildServiceStub
+    credentials = grpc.ssl_channel_credentials(AUTHORITY.pem)
+    answers: Counter[str] = Counter()
+
+    async def shown() -> str:
+        found = await asyncio.to_thread(ssl.get_server_certificate, ("127.0.0.1", port))
+        async with grpc.aio.secure_channel(f"127.0.0.1:{port}", credentials) as fresh:
+            answers[await code(fresh, stub, "GetBuild", BUILD)] += 1
+        answers[await code(kept, stub, "GetBuild", BUILD)] += 1
+        return found
+
+    async with grpc.aio.secure_channel(f"127.0.0.1:{port}", credentials) as kept:
+        assert await shown() == first[1].decode()
+        (tmp_path / "own" / "certificate.pem").write_bytes(second[1])
+        assert await shown() == first[1].decode()  # without its key it is worth nothing
+        (tmp_path / "own" / "key.pem").write_bytes(second[0])
+        assert await shown() == second[1].decode()
+        (tmp_path / "own" / "certificate.pem").unlink()
+        assert await shown() == second[1].decode()
+    assert answers == {"OK": 8}
+    await server.stop()

@@ -1,0 +1,90 @@
+"""Certificates and keys of files: read with care, and anew when they change.
+
+A server looks at its files at each new connection, so a certificate is renewed by
+replacing them; connections that are open go on. A pair that does not fit, as between the
+replacement of one file and the other, is left alone until it does.
+"""
+
+from __future__ import annotations
+
+import logging
+import ssl
+import stat
+from pathlib import Path
+
+import grpc
+
+from services.common.settings import SettingsError
+
+logger = logging.getLogger(__name__)
+
+
+class ServerCertificate:
+    """What a server proves itself with, as its files hold it right now."""
+
+    def __init__(self, certificate: str, key: str, authority: str) -> None:
+        self._certificate = certificate
+        self._key = key
+        self._authority = authority
+        self._seen = self._look()
+
+    def read(self) -> grpc.ServerCertificateConfiguration:
+        """Read the files.
+
+        Raises:
+            SettingsError: one cannot be read, or they do not fit.
+        """
+        pair = (read_key(self._key), read_certificates(self._certificate))
+        try:
+            ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(self._certificate, self._key)
+        except OSError:  # of TLS too
+            raise SettingsError(f"{self._certificate}: {self._key} is not its key") from None
+        authority = read_certificates(self._authority) if self._authority else None
+        return grpc.ssl_server_certificate_configuration([pair], authority)
+
+    def changed(self) -> grpc.ServerCertificateConfiguration | None:
+        """Return what the files hold if they changed since it was last asked; else None."""
+        try:
+            seen = self._look()
+            if seen == self._seen:
+                return None
+            found = self.read()
+        except (OSError, SettingsError) as error:
+            logger.warning("certificates not read anew", extra={"error": str(error)})
+            return None
+        self._seen = seen
+        return found
+
+    def _look(self) -> list[tuple[int, int]]:
+        paths = [path for path in (self._certificate, self._key, self._authority) if path]
+        found = [Path(path).stat() for path in paths]
+        return [(file.st_mtime_ns, file.st_ino) for file in found]
+
+
+def read_certificates(path: str) -> bytes:
+    """Read certificates of a PEM file.
+
+    Raises:
+        SettingsError: there are none.
+    """
+    try:
+        text = Path(path).read_bytes()
+    except OSError as error:
+        raise SettingsError(f"{path}: {error.strerror}") from None
+    if b"-----BEGIN CERTIFICATE-----" not in text:
+        raise SettingsError(f"{path}: holds no certificate")
+    return text
+
+
+def read_key(path: str) -> bytes:
+    """Read a private key that not everybody can read.
+
+    Raises:
+        SettingsError: it cannot be read, or by everybody.
+    """
+    try:
+        if Path(path).stat().st_mode & stat.S_IRWXO:
+            raise SettingsError(f"{path}: everybody may read this key; chmod o= it")
+        return Path(path).read_bytes()
+    except OSError as error:
+        raise SettingsError(f"{path}: {error.strerror}") from None
