@@ -31,6 +31,10 @@ from services.deployer.plans import Sampling
 logger = logging.getLogger(__name__)
 
 LOOK_SECONDS = 1.0
+MAX_CELLS = 1_000_000
+"""So many values of all columns make a version, however few rows they are."""
+VALUE_BYTES = 1024 * 1024
+"""Columns past so many bytes of frequent values have none, as in `modelyard.profiling`."""
 _PASSING = frozenset({Reason.SERVICE_UNAVAILABLE, Reason.INTERNAL, Reason.DEADLINE_EXCEEDED})
 Files = Callable[[VariantKey], list[Path]]
 
@@ -45,11 +49,12 @@ class Rows:
     end: float = 0.0
     types: dict[str, str] = field(default_factory=dict)
     columns: dict[str, list[Any]] = field(default_factory=dict)
+    cells: int = 0
 
     def add(self, line: Mapping[str, Any]) -> None:
         """Take in what a model server wrote of one request, as far as there is room."""
         taken = min(line["rows"], self.plan.rows_per_version - self.count)
-        if taken <= 0:
+        if taken <= 0 or self.cells >= MAX_CELLS:
             return
         self.start = self.start if self.count else line["time"]
         self.end = line["time"]
@@ -57,18 +62,25 @@ class Rows:
         for name, values in line["columns"].items():
             self.types.setdefault(name, line["types"][name])
             self.columns.setdefault(name, []).extend(values[:taken])
+        self.cells += taken * len(line["columns"])
 
     def is_due(self, now: float) -> bool:
         """Say whether a version is to be made of them."""
         aged = self.count > 0 and now - self.start >= self.plan.interval_seconds
-        return aged or self.count >= self.plan.rows_per_version
+        is_full = self.count >= self.plan.rows_per_version or self.cells >= MAX_CELLS
+        return aged or is_full
 
     def sample(self) -> Sample:
         """Sum them up."""
-        content = json.dumps([self.start, self.count, self.types, self.columns]).encode()
-        schema = [profile(n, self.types[n], v, self.count) for n, v in self.columns.items()]
+        digest = hashlib.sha256(json.dumps([self.start, self.count, self.types]).encode())
+        for values in self.columns.values():
+            digest.update(json.dumps(values).encode())
+        schema = _trimmed(
+            profile(name, self.types[name], values, self.count)
+            for name, values in self.columns.items()
+        )
         return Sample(
-            digest=hashlib.sha256(content).hexdigest(),
+            digest=digest.hexdigest(),
             row_count=self.count,
             start_time=datetime.fromtimestamp(self.start, UTC),
             end_time=datetime.fromtimestamp(self.end, UTC),
@@ -125,6 +137,17 @@ class Samples:
             logger.warning("sample refused", extra=extra)
         self._rows[name, revision] = Rows(rows.plan)
         return True
+
+
+def _trimmed(columns: Iterable[dataset_pb2.Column]) -> list[dataset_pb2.Column]:
+    """Return columns with frequent values while there is room for them in one message."""
+    found, size = [], 0
+    for column in columns:
+        size += sum(len(top.value) for top in column.profile.top_values)
+        if size > VALUE_BYTES:
+            column.profile.ClearField("top_values")
+        found.append(column)
+    return found
 
 
 def _take(files: Iterable[Path]) -> list[dict[str, Any]]:

@@ -14,6 +14,7 @@ from modelyard.metadata.v1 import dataset_pb2
 
 from services.common.errors import Reason, ServiceError
 from services.common.names import DeploymentName
+from services.deployer.agent import sampling
 from services.deployer.agent.control_plane import ControlPlane
 from services.deployer.agent.profiling import profile
 from services.deployer.agent.sampling import Samples
@@ -126,3 +127,26 @@ def test_profiles_are_exact() -> None:
     few = profile("n", "int64", [3, 3, 1], 3).profile
     assert [(top.value, top.count) for top in few.top_values] == [("3.0", 2), ("1.0", 1)]
     assert profile("e", "float64", [], 4).profile.null_count == 4
+
+
+def test_rows_of_very_many_columns_stay_small(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sampling, "MAX_CELLS", 20_000)
+    rows = sampling.Rows(Sampling(1.0, rows_per_version=100_000))
+    names = [f"t{number}" for number in range(100)]
+    texts = [f"{number:04}" * 60 for number in range(100)]
+    line = {
+        "time": 1.0,
+        "rows": len(texts),
+        "types": dict.fromkeys(names, "str"),
+        "columns": dict.fromkeys(names, texts),
+    }
+    for _ in range(3):
+        rows.add(line)
+    assert rows.count == 200
+    assert rows.is_due(1.0)
+    sample = rows.sample()
+    assert len(sample.columns) < 2 * sampling.VALUE_BYTES
+    schema = dataset_pb2.DatasetVersion.FromString(sample.columns).schema
+    assert len(schema) == len(names)
+    assert schema[0].profile.top_values
+    assert not schema[-1].profile.top_values

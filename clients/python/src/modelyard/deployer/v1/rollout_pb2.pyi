@@ -350,7 +350,9 @@ class Sampling(google.protobuf.message.Message):
     most 1,000.
     """
     rows_per_version: builtins.int
-    """Optional. How many rows make a dataset version; 0: 1,000; at most 100,000."""
+    """Optional. How many rows make a dataset version; 0: 1,000; at most 100,000. A
+    million values of all columns do, too.
+    """
     @property
     def interval(self) -> google.protobuf.duration_pb2.Duration:
         """Optional. After how long fewer rows make one; unset: 15 minutes; from one
