@@ -29,7 +29,7 @@ class SmallFile:
     """A whole small file of an artifact."""
 
     path: str
-    data: bytes
+    pieces: list[memoryview]
 
 
 class Batches:
@@ -41,9 +41,11 @@ class Batches:
         self._content = content
 
     async def open_files(
-        self, name: ArtifactName, paths: Sequence[str]
+        self, name: ArtifactName, paths: Sequence[str], *, verify: bool
     ) -> AsyncIterator[list[SmallFile]]:
         """Return small files in the order asked for, in groups of at most 1 MiB.
+
+        A caller who verifies each file need not have its chunks verified here.
 
         Raises:
             ServiceError: RESOURCE_NOT_FOUND, INVALID_PATH, INVALID_FIELD, LIMIT_EXCEEDED;
@@ -55,7 +57,7 @@ class Batches:
         if any(entry.size > MESSAGE_BYTES for entry in entries):
             raise invalid_field("paths", f"must name files of at most {MESSAGE_BYTES} bytes")
         located = await self._database.read(lambda tx: _locate_all(tx, name, entries))
-        return _split(entries, self._content.read(name.project, located))
+        return _split(entries, self._content.read(name.project, located, verify=verify))
 
     async def recipe(self, name: ArtifactName, path: str) -> tuple[ManifestEntry, StoredFile]:
         """Return a file of an artifact and of which chunks it is made.
@@ -120,7 +122,7 @@ async def _split(
         yield group
 
 
-def _take(ahead: deque[memoryview], count: int) -> bytes:
+def _take(ahead: deque[memoryview], count: int) -> list[memoryview]:
     parts = []
     while count:
         piece = ahead.popleft()
@@ -129,4 +131,4 @@ def _take(ahead: deque[memoryview], count: int) -> bytes:
             piece = piece[:count]
         parts.append(piece)
         count -= len(piece)
-    return b"".join(parts)
+    return parts

@@ -11,7 +11,6 @@ from google.protobuf import timestamp_pb2
 from modelyard import _wire
 from modelyard.artifact.v1 import artifact_pb2, artifact_service_pb2
 
-from services.artifact.batches import SmallFile
 from services.artifact.domain import (
     CHUNK_BYTES,
     CHUNKS_PER_CALL,
@@ -142,13 +141,6 @@ def recipe_messages(
             chunk_digests=stored.chunks[at : at + CHUNKS_PER_RECIPE_MESSAGE],
             chunk_sizes=stored.lengths[at : at + CHUNKS_PER_RECIPE_MESSAGE],
         )
-
-
-def small_files(found: Sequence[SmallFile]) -> artifact_service_pb2.ReadFilesResponse:
-    """Write some whole files."""
-    return artifact_service_pb2.ReadFilesResponse(
-        files=[artifact_service_pb2.FileContent(path=one.path, data=one.data) for one in found]
-    )
 
 
 def new_artifact(request: artifact_service_pb2.CreateArtifactRequest) -> ArtifactName:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from modelyard import AsyncClient, Client, ResourceExhaustedError
+from modelyard import AsyncClient, Client, DataLossError, ResourceExhaustedError
 from modelyard._names import id_of
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
@@ -119,6 +119,9 @@ def test_verify(client: Client, artifact_port: int, data: Path, tmp_path: Path, 
     for pack in (data / "packs").glob("*/*"):
         if b"\xfe\xff\x00\x01" in pack.read_bytes():
             pack.write_bytes(pack.read_bytes().replace(b"\xfe\xff\x00\x01", b"\xfe\xff\x00\x02"))
+    with pytest.raises(DataLossError, match="damaged"):
+        client.artifacts.pull(tree, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
     assert [file.path for file in client.storage.verify(tree.name)] == ["rotten"]
     damaged = run("artifacts", "verify", id_of(tree.name))
     assert damaged.returncode == 1

@@ -60,3 +60,19 @@ def test_a_message_with_the_file_has_no_data() -> None:
     first = pb.ReadFileResponse(file=artifact_pb2.File(path="a", size_bytes=1))
     assert _wire.read_file_data(first.SerializeToString()) == b""
     assert _wire.read_file_data(b"") == b""
+
+
+def test_files_are_written_and_read_as_protobuf_does() -> None:
+    files = {"": b"x", "a": b"", "日本/é.txt": b"data", **{str(len(d)): d for d in DATA}}
+    same = pb.ReadFilesResponse(
+        files=[pb.FileContent(path=path, data=data) for path, data in files.items()]
+    )
+    raw = _wire.write_files(
+        (path, [memoryview(data)[:100], memoryview(data)[100:]]) for path, data in files.items()
+    )
+    assert raw == same.SerializeToString()
+    assert dict(_wire.read_files(raw)) == files
+    del files[""]
+    assert dict(_wire.read_files(_wire.write_files((p, [d]) for p, d in files.items()))) == files
+    with pytest.raises(DecodeError):
+        _wire.read_files(raw[:-1])

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import accumulate
 from pathlib import Path
@@ -108,26 +108,42 @@ def fetch_small(artifact: str, wanted: Sequence[Wanted], meter: Meter) -> Flow[N
         else:
             left[one.file.path] = one
 
-    def take(message: service.ReadFilesResponse) -> None:
-        for content in message.files:
-            one = left.get(content.path)
-            if one is None or hashlib.sha256(content.data).hexdigest() != one.file.sha256:
-                raise damaged(content.path, one.file.sha256 if one else "")
-            _write(one.place, content.data)
-            meter.add(one.file.size_bytes)
-            del left[content.path]
+    def take(files: Iterable[tuple[str, _wire.Data]]) -> None:
+        for path, data in files:
+            one = left.get(path)
+            if one is None:
+                raise damaged(path, "")
+            if hashlib.sha256(data).hexdigest() == one.file.sha256:
+                _write(one.place, data)
+                meter.add(one.file.size_bytes)
+                del left[path]
 
+    # Each is verified here; of those that are wrong the service is asked once more, which it
+    # then does, too.
+    yield from _read_files(artifact, left, take, unverified=True)
+    yield from _read_files(artifact, left, take, unverified=False)
+    for path, one in left.items():
+        raise damaged(path, one.file.sha256)
+
+
+def _read_files(
+    artifact: str,
+    left: Mapping[str, Wanted],
+    take: Callable[[Iterable[tuple[str, _wire.Data]]], None],
+    *,
+    unverified: bool,
+) -> Flow[None]:
+    """Read the files that are left, once each but for breaks."""
     breaks = Breaks()
     while left:
         before = len(left)
-        request = service.ReadFilesRequest(artifact=artifact, paths=left)
+        request = service.ReadFilesRequest(artifact=artifact, paths=left, unverified=unverified)
         try:
-            yield Download(request, service.ReadFilesResponse.FromString, take)
+            yield Download(request, _wire.read_files, take)
         except UnavailableError as error:
             yield breaks.after(error, advanced=len(left) < before)
         else:
-            for path, one in left.items():
-                raise damaged(path, one.file.sha256)
+            return
 
 
 def is_there(wanted: Wanted) -> bool:
@@ -160,7 +176,7 @@ class _Opened:
             return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
-def _write(place: Path, data: bytes) -> None:
+def _write(place: Path, data: _wire.Data) -> None:
     with _Opened(place, os.O_WRONLY | os.O_CREAT | os.O_TRUNC) as file:
         _write_at(file.number, memoryview(data), 0)
 

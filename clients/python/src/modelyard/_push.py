@@ -1,8 +1,8 @@
 """Sending a tree of files: hash, ask what is missing, send it, commit.
 
-Small files travel in groups, several at a time: while some are under way the next ones are
-hashed. Large ones go by themselves and are never held in memory as a whole. After a crash of
-either side, push again: what has arrived is found.
+Small files travel in groups of up to 32 MiB, three at a time, each read once: while some are
+under way the next ones are hashed. Large ones go by themselves and are never held in memory
+as a whole. After a crash of either side, push again: what has arrived is found.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from modelyard._calls import BYTES_TIMEOUT, Flow, Pause, ask, call, side_by_side
 from modelyard._chunking import cut
 from modelyard._large import push_large
 from modelyard._progress import Meter, OnProgress
-from modelyard._sending import Breaks, Delivery, Piece, Reader, changed, find
+from modelyard._sending import Breaks, Delivery, Piece, Reader, find
 from modelyard._tree import Entry, LocalFile, encode_manifest, list_files
 from modelyard.artifact.v1 import artifact_pb2
 from modelyard.artifact.v1 import artifact_service_pb2 as service
@@ -127,12 +127,17 @@ def _push_group(parent: str, files: Sequence[LocalFile], meter: Meter) -> Flow[l
             read = 0
             yield Pause(0)
     yield from _send_files(parent, list(sources.values()), meter)
+    for file in files:
+        Reader(file).check(file.location.stat())
     return entries
 
 
 def _send_files(parent: str, sources: Sequence[Source], meter: Meter) -> Flow[None]:
-    request = service.FindMissingRequest(parent=parent, file_digests=[s.digest for s in sources])
-    absent = yield from ask(find(request, lambda r: set(r.missing_file_digests)))
+    files = [source.digest for source in sources]
+    chunks = {digest for source in sources for digest, _ in source.pieces}
+    request = service.FindMissingRequest(parent=parent, file_digests=files, chunk_digests=chunks)
+    answer = yield from ask(find(request, lambda r: r))
+    absent = set(answer.missing_file_digests)
     missing = [source for source in sources if source.digest in absent]
     meter.add(sum(s.size for s in sources if s.digest not in absent), present=True)
     if not missing:
@@ -150,6 +155,7 @@ def _send_files(parent: str, sources: Sequence[Source], meter: Meter) -> Flow[No
         timeout=BYTES_TIMEOUT,
     )
     delivery, breaks = Delivery(parent, pieces, meter), Breaks()
+    delivery.learn(answer)
     while True:
         yield from delivery.send()
         try:
@@ -162,24 +168,18 @@ def _send_files(parent: str, sources: Sequence[Source], meter: Meter) -> Flow[No
 
 
 def _hash_small(file: LocalFile) -> Source:
-    data = file.location.read_bytes()
-    if len(data) != file.size:
-        raise changed(file)
-    return _cut_up(data, Reader(file))
+    return _source_of(Reader(file).read(0, file.size))
 
 
 def _source_of(data: bytes) -> Source:
-    return _cut_up(data, _Held(data))
-
-
-def _cut_up(data: bytes, reader: Reader | _Held) -> Source:
-    whole = hashlib.sha256(data).digest()
+    """Cut and hash what is held in memory until it is sent."""
+    whole, read = hashlib.sha256(data).digest(), _Held(data).read
     if len(data) <= WHOLE_BYTES:
-        pieces = ((whole, Piece(reader.read, 0, len(data))),) if data else ()
+        pieces = ((whole, Piece(read, 0, len(data))),) if data else ()
         return Source(whole, len(data), pieces)
     found, offset = [], 0
     for chunk in cut(io.BytesIO(data), len(data)):
-        piece = Piece(reader.read, offset, len(chunk))
+        piece = Piece(read, offset, len(chunk))
         found.append((hashlib.sha256(chunk).digest(), piece))
         offset += len(chunk)
     return Source(whole, len(data), tuple(found))

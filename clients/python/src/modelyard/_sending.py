@@ -57,11 +57,14 @@ class Reader:
             FailedPreconditionError: FILE_CHANGED.
         """
         with self.file.location.open("rb", buffering=0) as stream:
-            found = os.fstat(stream.fileno())
             data = os.pread(stream.fileno(), count, offset)
+            self.check(os.fstat(stream.fileno()))
+        return data
+
+    def check(self, found: os.stat_result) -> None:
+        """Refuse the file with FILE_CHANGED when it is not as it was."""
         if (found.st_size, found.st_mtime_ns) != (self.file.size, self.file.mtime_ns):
             raise changed(self.file)
-        return data
 
 
 def changed(file: LocalFile) -> FailedPreconditionError:
@@ -98,6 +101,7 @@ class Delivery:
         self._missing = list(pieces)
         self._counted: set[bytes] = set()
         self._asked = False
+        self._is_told = False
         self._direct = False
         self.has_sent = False
         """Whether any of it was missing."""
@@ -109,7 +113,9 @@ class Delivery:
         while True:
             advanced = False
             try:
-                yield from self._ask()
+                if not self._is_told:
+                    yield from self._ask()
+                self._is_told = False
                 # What a broken stream brought across was not acknowledged, but it counts.
                 advanced, last = len(self._missing) < last, len(self._missing)
                 if self._missing:
@@ -120,18 +126,27 @@ class Delivery:
             else:
                 return
 
+    def learn(self, answer: service.FindMissingResponse) -> None:
+        """Take the answer to a question about all of it, which need not be asked then."""
+        self._is_told = True
+        self._note(answer.missing_chunk_digests, direct=answer.direct)
+
     def _ask(self) -> Flow[None]:
-        wanted = self._missing
         missing: list[bytes] = []
-        for digests in slices(wanted, DIGESTS_PER_CALL):
+        direct = False
+        for digests in slices(self._missing, DIGESTS_PER_CALL):
             request = service.FindMissingRequest(parent=self._parent, chunk_digests=digests)
             answer = yield from ask(find(request, lambda r: r))
             missing += answer.missing_chunk_digests
-            self._direct = answer.direct and _storage.usable()
-        self._missing = missing
+            direct = answer.direct
+        self._note(missing, direct=direct)
+
+    def _note(self, missing: Sequence[bytes], *, direct: bool) -> None:
+        absent = set(missing)
+        wanted, self._missing = self._missing, [d for d in self._missing if d in absent]
+        self._direct = direct and _storage.usable()
         if not self._asked:
             self._asked = True
-            absent = set(missing)
             self._count([digest for digest in wanted if digest not in absent], present=True)
 
     def _send(self) -> Flow[None]:

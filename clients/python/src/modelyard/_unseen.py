@@ -17,7 +17,7 @@ from modelyard import _storage, _wire
 from modelyard._calls import Flow, Pause, Upload, ask
 from modelyard._chunking import MAX_CHUNK_BYTES, cut
 from modelyard._progress import Meter
-from modelyard._sending import changed, find
+from modelyard._sending import Reader, find
 from modelyard._tree import LocalFile
 from modelyard.artifact.v1 import artifact_service_pb2 as service
 from modelyard.errors import UnavailableError
@@ -86,9 +86,7 @@ class Feed:
                     chunks, size = [], 0
                 chunks.append(_wire.Chunk(b"", bytes(data)))
                 size += len(data)
-            found = os.fstat(stream.fileno())
-        if (found.st_size, found.st_mtime_ns) != (self._file.size, self._file.mtime_ns):
-            raise changed(self._file)
+            Reader(self._file).check(os.fstat(stream.fileno()))
         yield self._message(chunks, size)
 
     def _message(self, chunks: list[_wire.Chunk], size: int) -> bytes:

@@ -6,7 +6,7 @@ their bytes twice on either side. What is not laid out as expected is left to pr
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -80,6 +80,37 @@ def read_file_data(raw: bytes) -> Data:
     except (ValueError, IndexError):
         pass
     return service.ReadFileResponse.FromString(raw).data
+
+
+def write_files(files: Iterable[tuple[str, Sequence[Data]]]) -> bytes:
+    """Write a `ReadFilesResponse`: paths, and the data of each in pieces."""
+    parts: list[Data] = []
+    for path, pieces in files:
+        size = sum(map(len, pieces))
+        inner = [*_field(_FIRST, path.encode())] if path else []
+        inner += (_header(_SECOND, size), *pieces) if size else ()
+        parts += _header(_FIRST, sum(map(len, inner))), *inner
+    return b"".join(parts)
+
+
+def read_files(raw: bytes) -> list[tuple[str, Data]]:
+    """Return the paths and the data of a `ReadFilesResponse`.
+
+    Raises:
+        google.protobuf.message.DecodeError: It is none.
+    """
+    files: list[tuple[str, Data]] = []
+    try:
+        for outer, value in _fields(memoryview(raw)):
+            (first, path), *rest = _fields(value)
+            tags = [tag for tag, _ in rest]
+            if (outer, first) != (_FIRST, _FIRST) or tags not in ([], [_SECOND]):
+                raise ValueError
+            files.append((str(path, "utf-8"), rest[0][1] if rest else b""))
+    except (ValueError, IndexError):
+        message = service.ReadFilesResponse.FromString(raw)
+        return [(file.path, file.data) for file in message.files]
+    return files
 
 
 def _field(tag: int, value: Data) -> tuple[bytes, Data]:

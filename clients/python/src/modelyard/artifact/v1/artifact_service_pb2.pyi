@@ -476,8 +476,13 @@ class ReadFilesRequest(google.protobuf.message.Message):
 
     ARTIFACT_FIELD_NUMBER: builtins.int
     PATHS_FIELD_NUMBER: builtins.int
+    UNVERIFIED_FIELD_NUMBER: builtins.int
     artifact: builtins.str
     """Required. `projects/{project}/artifacts/{digest}`."""
+    unverified: builtins.bool
+    """Optional. Send the stored bytes as they are: for a caller who hashes every file
+    anyway and, where one has not its SHA-256, reads it once more without this.
+    """
     @property
     def paths(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
         """Required. The files' paths; at most 1,000, of files of at most 1 MiB each."""
@@ -487,8 +492,9 @@ class ReadFilesRequest(google.protobuf.message.Message):
         *,
         artifact: builtins.str = ...,
         paths: collections.abc.Iterable[builtins.str] | None = ...,
+        unverified: builtins.bool = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["artifact", b"artifact", "paths", b"paths"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["artifact", b"artifact", "paths", b"paths", "unverified", b"unverified"]) -> None: ...
 
 global___ReadFilesRequest = ReadFilesRequest
 

@@ -217,7 +217,7 @@ class ArtifactServiceServicer(object):
 
     def ReadFiles(self, request, context):
         """Read many small files whole, in the order asked for. Every chunk is verified
-        before a byte of it is sent.
+        before a byte of it is sent, unless that is left to the caller.
 
         Errors: NOT_FOUND RESOURCE_NOT_FOUND; INVALID_ARGUMENT INVALID_FIELD for a
         file of more than 1 MiB, INVALID_PATH; DATA_LOSS CORRUPT_BYTES;

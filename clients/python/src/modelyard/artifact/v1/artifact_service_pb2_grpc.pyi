@@ -122,7 +122,7 @@ class ArtifactServiceStub:
         modelyard.artifact.v1.artifact_service_pb2.ReadFilesResponse,
     ]
     """Read many small files whole, in the order asked for. Every chunk is verified
-    before a byte of it is sent.
+    before a byte of it is sent, unless that is left to the caller.
 
     Errors: NOT_FOUND RESOURCE_NOT_FOUND; INVALID_ARGUMENT INVALID_FIELD for a
     file of more than 1 MiB, INVALID_PATH; DATA_LOSS CORRUPT_BYTES;
@@ -291,7 +291,7 @@ class ArtifactServiceAsyncStub:
         modelyard.artifact.v1.artifact_service_pb2.ReadFilesResponse,
     ]
     """Read many small files whole, in the order asked for. Every chunk is verified
-    before a byte of it is sent.
+    before a byte of it is sent, unless that is left to the caller.
 
     Errors: NOT_FOUND RESOURCE_NOT_FOUND; INVALID_ARGUMENT INVALID_FIELD for a
     file of more than 1 MiB, INVALID_PATH; DATA_LOSS CORRUPT_BYTES;
@@ -478,7 +478,7 @@ class ArtifactServiceServicer(metaclass=abc.ABCMeta):
         context: _ServicerContext,
     ) -> typing.Union[collections.abc.Iterator[modelyard.artifact.v1.artifact_service_pb2.ReadFilesResponse], collections.abc.AsyncIterator[modelyard.artifact.v1.artifact_service_pb2.ReadFilesResponse]]:
         """Read many small files whole, in the order asked for. Every chunk is verified
-        before a byte of it is sent.
+        before a byte of it is sent, unless that is left to the caller.
 
         Errors: NOT_FOUND RESOURCE_NOT_FOUND; INVALID_ARGUMENT INVALID_FIELD for a
         file of more than 1 MiB, INVALID_PATH; DATA_LOSS CORRUPT_BYTES;
