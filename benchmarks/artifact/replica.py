@@ -40,9 +40,11 @@ def together(environment: Mapping[str, str], artifact: str, folder: Path, *, cou
         assert process.stdin is not None
         process.stdin.write("go\n")
         process.stdin.flush()
-    codes = [process.wait() for process in processes]
+    for process in processes:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "done\n"
     took = time.perf_counter() - started
-    assert codes == [0] * count, codes
+    assert [process.wait() for process in processes] == [0] * count
     for number in range(count):
         shutil.rmtree(folder / f"replica-{number}")
     shutil.rmtree(cache)
@@ -58,6 +60,8 @@ def main() -> None:
         sys.stdout.flush()
         sys.stdin.readline()
         client.artifacts.pull(artifact, target, cache=cache)
+        sys.stdout.write("done\n")
+        sys.stdout.flush()
 
 
 if __name__ == "__main__":

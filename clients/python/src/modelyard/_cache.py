@@ -13,7 +13,7 @@ import os
 import shutil
 import sys
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -88,11 +88,14 @@ class Cache:
         """Remove what is left where files were put together."""
         shutil.rmtree(self._workplace(key), ignore_errors=True)
 
-    def lock(self, key: str) -> Flow[int]:
-        """Wait for the right to fetch what a key, 64 hex digits, names; see `unlocking`."""
+    def lock(self, key: str, *, is_needed: Callable[[], bool]) -> Flow[int]:
+        """Wait for the right to fetch what a key, 64 hex digits, names; see `unlocking`.
+
+        Nobody waits for what is not needed any more.
+        """
         descriptor = self._open_lock(key)
         try:
-            while not try_lock(descriptor):
+            while is_needed() and not try_lock(descriptor):
                 yield Pause(_POLL_SECONDS)
         except BaseException:
             os.close(descriptor)

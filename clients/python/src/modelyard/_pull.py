@@ -14,6 +14,7 @@ import secrets
 import shutil
 import stat
 import sys
+from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -108,20 +109,39 @@ def _fetch(artifact: str, unit: Sequence[Wanted], meter: Meter, cache: Cache | N
     if cache is None:
         yield from _fetch_here(artifact, unit, meter)
         return
+    new = deque(unit)
+
+    def is_needed() -> bool:
+        """Take what others have put into the cache meanwhile; say whether any is still missing."""
+        while new and cache.hand_out(new[0].file, new[0].place):
+            new.popleft()
+        return bool(new)
+
     # One lock a unit: whoever holds one never waits for another.
     key = hashlib.sha256("".join(one.file.sha256 for one in unit).encode()).hexdigest()
-    with unlocking((yield from cache.lock(key))):
-        new = [one for one in unit if not cache.hand_out(one.file, one.place)]
-        there = sum(one.file.size_bytes for one in unit) - sum(one.file.size_bytes for one in new)
-        meter.add(there, present=True)
-        places: dict[Path, list[Wanted]] = {}
-        for one in new:
-            places.setdefault(cache.partial(key, one.file), []).append(one)
-        together = [Wanted(some[0].file, place) for place, some in places.items()]
-        yield from _fetch_here(artifact, together, meter)
-        for some in places.values():
-            cache.adopt(key, some[0].file, [one.place for one in some])
-        cache.clear(key)
+    with unlocking((yield from cache.lock(key, is_needed=is_needed))):
+        missing = [one for one in new if not cache.hand_out(one.file, one.place)]
+        meter.add(_size(unit) - _size(missing), present=True)
+        if missing:
+            yield from _fetch_together(artifact, missing, meter, cache, key)
+
+
+def _size(wanted: Iterable[Wanted]) -> int:
+    return sum(one.file.size_bytes for one in wanted)
+
+
+def _fetch_together(
+    artifact: str, missing: Sequence[Wanted], meter: Meter, cache: Cache, key: str
+) -> Flow[None]:
+    """Fetch what the cache has not, for all that share it, with the lock of `key`."""
+    places: dict[Path, list[Wanted]] = {}
+    for one in missing:
+        places.setdefault(cache.partial(key, one.file), []).append(one)
+    together = [Wanted(some[0].file, place) for place, some in places.items()]
+    yield from _fetch_here(artifact, together, meter)
+    for some in places.values():
+        cache.adopt(key, some[0].file, [one.place for one in some])
+    cache.clear(key)
 
 
 def _fetch_here(artifact: str, unit: Sequence[Wanted], meter: Meter) -> Flow[None]:
