@@ -91,8 +91,8 @@ def receive(deployment: Deployment, report: Report) -> Step | None:
 
 def _scaled(before: VariantReport, variant: VariantReport) -> JournalEntry:
     message = f"from {before.wanted_replica_count} to {variant.wanted_replica_count} model servers"
-    why = f": {variant.scaling}" if variant.scaling else ""
-    return JournalEntry(EventType.SCALED, variant.revision, message + why)
+    why = variant.scaling or "they were started anew"
+    return JournalEntry(EventType.SCALED, variant.revision, f"{message}: {why}")
 
 
 _VARIANT_EVENTS = {

@@ -31,6 +31,10 @@ def test_a_reason_without_end_is_refused() -> None:
     _refused(assignment_pb2.VariantStatus(failure=failure), "failure.reason")
 
 
+def test_a_cause_of_scaling_without_end_is_refused() -> None:
+    _refused(assignment_pb2.VariantStatus(scaling="x" * 301), "scaling")
+
+
 def _refused(variant: assignment_pb2.VariantStatus, field: str) -> None:
     variant.revision, variant.state = 1, deployment_pb2.VARIANT_STATE_FAILED
     status = assignment_pb2.AssignmentStatus(generation=1, variants=[variant])

@@ -14,8 +14,10 @@ from services.deployer.domain import (
     EventType,
     Failure,
     Progress,
+    Report,
     RevisionCause,
     Step,
+    VariantReport,
 )
 from services.deployer.plans import HeaderMatch, RolloutPlan, Traffic
 from tests.unit.deployer.lives import (
@@ -214,6 +216,20 @@ def test_a_preview_has_its_header_and_never_a_share() -> None:
     deployment, told = run(report(deployment, r1=READY, r3=FAILED, r4=READY))
     assert EventType.PREVIEW_ENDED in told
     assert shares(deployment) == {1: 95, 4: 5}
+
+
+def test_a_change_of_model_servers_is_told_with_its_cause() -> None:
+    deployment, told = live(), []
+    for wanted, why in ((1, ""), (3, "busy"), (3, "busy"), (1, ""), (0, "")):
+        variant = VariantReport(1, READY, wanted_replica_count=wanted, scaling=why)
+        step = rules.receive(deployment, Report(deployment.assignment.generation, True, (variant,)))
+        if step is not None:
+            deployment = step.deployment
+            told += [entry.message for entry in step.entries if entry.type is EventType.SCALED]
+    assert told == [
+        "from 1 to 3 model servers: busy",
+        "from 3 to 1 model servers: they were started anew",
+    ]
 
 
 def test_a_shadow_gets_copies_beside_a_rollout() -> None:
