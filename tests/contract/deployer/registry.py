@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -58,6 +58,8 @@ class Registry:
     """Dataset versions by digest."""
     suspended: set[str] = field(default_factory=set)
     """Principals whose delegations are no longer renewed."""
+    meanwhile: Callable[[], Awaitable[object]] | None = None
+    """Done once, while a gate gathers what it judges by."""
 
     def version(self, number: int) -> version_pb2.Version:
         if number not in self.metrics:
@@ -140,6 +142,9 @@ class Models(model_service_pb2_grpc.ModelServiceServicer):
         return model_service_pb2.GetVersionResponse(version=self._registry.version(number))
 
     async def GetModel(self, request: Any, context: Any) -> Any:
+        meanwhile, self._registry.meanwhile = self._registry.meanwhile, None
+        if meanwhile is not None:
+            await meanwhile()
         model = model_pb2.Model(name=request.name, metric_goals=self._registry.goals)
         return model_service_pb2.GetModelResponse(model=model)
 

@@ -48,6 +48,32 @@ async def test_refusals_name_each_gate_and_its_numbers(start: Start, registry: R
         assert "has no metrics.accuracy" in ((await refused(yard, 2)).details() or "")
 
 
+async def test_a_threshold_is_a_threshold(start: Start, registry: Registry) -> None:
+    f1 = environment_pb2.MetricThreshold(
+        metric="f1", threshold=0.7, goal=model_pb2.METRIC_GOAL_MAXIMIZE
+    )
+    for number, value in enumerate((0.65, 0.75, math.nan), start=1):
+        registry.metrics[number] = {"f1": value}
+    async with start() as yard:
+        await yard.ada.create_environment(environment_pb2.Gate(gate_id="f1", metric_threshold=f1))
+        assert "metrics.f1 0.65 is below 0.7" in ((await refused(yard, 1)).details() or "")
+        await make_live(yard, 2)
+        assert "NaN" in ((await refused(yard, 3)).details() or "")
+        assert (await yard.ada.get()).live_revision == 1
+
+
+async def test_a_gate_judges_again_what_changed_while_it_did(
+    start: Start, registry: Registry
+) -> None:
+    registry.goals["accuracy"] = model_pb2.METRIC_GOAL_MAXIMIZE
+    async with start() as yard:
+        await yard.ada.create_environment(BETTER)
+        await make_live(yard, 1)
+        registry.meanwhile = lambda: make_live(yard, 4)
+        assert "0.92 is below 0.94 of the live" in ((await refused(yard, 2)).details() or "")
+        assert registry.meanwhile is None
+
+
 async def test_better_than_live_needs_a_goal_and_progress(start: Start, registry: Registry) -> None:
     async with start() as yard:
         await yard.ada.create_environment(BETTER)
