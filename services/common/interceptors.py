@@ -173,10 +173,11 @@ class Auditing:
         self, chain: Chain, incoming: Incoming, error: BaseException | None
     ) -> BaseException | None:
         """Record what no write has."""
-        if chain.trail is None or isinstance(error, asyncio.CancelledError):
-            return error  # who went away was not refused
+        if chain.trail is None:
+            return error
         note, outcome = incoming.note, _outcome(error)
-        is_missing = note is not None and not (note.taken and outcome == OK)
+        # Who went away after a write was not refused, and that write has recorded it.
+        is_missing = note is not None and not (note.taken and outcome in {OK, Reason.CANCELLED})
         if is_missing or outcome in _REFUSALS:
             chain.trail.gather(_audited(incoming, "", outcome))
         return error
@@ -312,6 +313,8 @@ def _outcome(error: BaseException | None) -> str:
         return OK
     if isinstance(error, ServiceError):
         return error.reason
+    if isinstance(error, asyncio.CancelledError):
+        return Reason.CANCELLED
     return Reason.DEADLINE_EXCEEDED if isinstance(error, TimeoutError) else Reason.INTERNAL
 
 

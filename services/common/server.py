@@ -63,7 +63,7 @@ class ServerSettings:
     """How long to answer, NOT_SERVING, before calls are refused."""
     grace_seconds: float = 10.0
     """How long calls in progress may go on after that."""
-    calls_per_second: float = 2_000.0
+    calls_per_second: float = 5_000.0
     """How many calls a principal may begin, in the long run; 0: any number."""
     burst: int = 10_000
     """How many at once, after a rest."""

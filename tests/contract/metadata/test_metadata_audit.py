@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import uuid
+from collections.abc import AsyncIterator
 from typing import Any
 
 import grpc
@@ -12,6 +14,7 @@ from modelyard.common.v1 import access_pb2
 from modelyard.metadata.v1 import audit_service_pb2 as audit_pb
 from modelyard.metadata.v1 import audit_service_pb2_grpc, model_pb2, project_pb2, token_pb2
 from modelyard.metadata.v1 import model_service_pb2 as models_pb
+from modelyard.metadata.v1 import run_service_pb2 as runs_pb
 
 from tests.contract.metadata.desk import MODEL, PROJECT, Desk, eventually
 
@@ -86,6 +89,27 @@ async def test_logging_a_run_leaves_an_entry_a_stream_and_none_a_point(admin: De
     streams = await found(admin, 'method : "IngestRunData"')
     assert sum(entry.count for entry in streams) <= 3
     assert {entry.resource for entry in streams} == {run}
+
+
+async def test_streams_that_break_off_leave_one_too(admin: Desk) -> None:
+    await admin.call(admin.models.CreateModel, creation("churn"))
+    names = [await admin.new_run(f"run-{number}") for number in range(4)]
+
+    async def broken_off(run: str) -> None:
+        async def messages() -> AsyncIterator[runs_pb.IngestRunDataRequest]:
+            batch = runs_pb.IngestRunDataRequest(run=run, writer="w", end_sequence=1)
+            batch.metrics.add(key="loss", steps=[0], times_us=[1], values=[1.0])
+            yield batch
+            await asyncio.Event().wait()
+
+        call = admin.runs.IngestRunData(messages(), metadata=admin.metadata, timeout=20)
+        async for _ in call:
+            call.cancel()
+            return
+
+    await asyncio.gather(*(broken_off(run) for run in names))
+    streams = await found(admin, 'method : "IngestRunData"', count=4)
+    assert {entry.resource for entry in streams} == set(names)
 
 
 async def test_only_who_may_audit_reads_the_trail(admin: Desk) -> None:
