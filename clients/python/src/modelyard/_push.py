@@ -1,8 +1,8 @@
 """Sending a tree of files: hash, ask what is missing, send it, commit.
 
-Small files travel in groups of up to 32 MiB, three at a time, each read once: while some are
-under way the next ones are hashed. Large ones go by themselves and are never held in memory
-as a whole. After a crash of either side, push again: what has arrived is found.
+Small files travel in groups of up to 32 MiB, three at a time: while some are under way the
+next ones are hashed. Large ones go by themselves. No file is held in memory until it is sent.
+After a crash of either side, push again: what has arrived is found.
 """
 
 from __future__ import annotations
@@ -127,8 +127,6 @@ def _push_group(parent: str, files: Sequence[LocalFile], meter: Meter) -> Flow[l
             read = 0
             yield Pause(0)
     yield from _send_files(parent, list(sources.values()), meter)
-    for file in files:
-        Reader(file).check(file.location.stat())
     return entries
 
 
@@ -168,18 +166,22 @@ def _send_files(parent: str, sources: Sequence[Source], meter: Meter) -> Flow[No
 
 
 def _hash_small(file: LocalFile) -> Source:
-    return _source_of(Reader(file).read(0, file.size))
+    reader = Reader(file)
+    return _cut_up(reader.read(0, file.size), reader)
 
 
 def _source_of(data: bytes) -> Source:
-    """Cut and hash what is held in memory until it is sent."""
-    whole, read = hashlib.sha256(data).digest(), _Held(data).read
+    return _cut_up(data, _Held(data))
+
+
+def _cut_up(data: bytes, reader: Reader | _Held) -> Source:
+    whole = hashlib.sha256(data).digest()
     if len(data) <= WHOLE_BYTES:
-        pieces = ((whole, Piece(read, 0, len(data))),) if data else ()
+        pieces = ((whole, Piece(reader.read, 0, len(data))),) if data else ()
         return Source(whole, len(data), pieces)
     found, offset = [], 0
     for chunk in cut(io.BytesIO(data), len(data)):
-        piece = Piece(read, offset, len(chunk))
+        piece = Piece(reader.read, offset, len(chunk))
         found.append((hashlib.sha256(chunk).digest(), piece))
         offset += len(chunk)
     return Source(whole, len(data), tuple(found))
