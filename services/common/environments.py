@@ -25,6 +25,7 @@ import shutil
 import signal
 import sys
 import tempfile
+import time
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -185,7 +186,9 @@ class Environments:
             else:
                 # `log_model` writes what the model imports, not what serving needs besides.
                 await self._uv("pip", "install", *target, "-r", str(pins), own, on_line=on_line)
+            started = time.monotonic()
             await _compile_bytecode(environment.python, place / "lib")
+            on_line(f"byte-compiled in {time.monotonic() - started:.2f} s")
 
         await self._have(environment.folder, make)
         return environment
