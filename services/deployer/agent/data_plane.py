@@ -223,14 +223,21 @@ class DataPlane:
             return False
         return True
 
-    async def remove(self, key: VariantKey) -> None:
-        """Take a variant out of Envoy, then end its model server."""
+    async def remove(self, key: VariantKey, *, keep_model: bool = False) -> None:
+        """Take a variant out of Envoy, then end its model server.
+
+        Args:
+            key: The variant.
+            keep_model: Whether its model's callers are told to wait when no other variant is
+                ready, rather than that there is no such model.
+        """
         environment = self._environments[key.environment]
         running = environment.running.pop(key, None)
         self._starting.pop(key, None)
         if running is not None:
             running.watcher.cancel()
-        if not any(other.model == key.model for other in environment.running):
+        others = any(other.model == key.model for other in environment.running)
+        if not (others or keep_model):
             environment.models.discard(key.model)
         try:
             async with self._changing:

@@ -243,7 +243,8 @@ class DeploymentKeeper:
                     self._warn("not drained", error)
         while True:
             try:
-                await self._data_plane.remove(key)
+                wanted = bool(self._assignment.variants)
+                await self._data_plane.remove(key, keep_model=wanted)
                 break
             except _PASSING as error:
                 self._warn("not removed, soon again", error)

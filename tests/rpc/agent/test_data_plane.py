@@ -153,6 +153,16 @@ async def test_failures_are_counted_over_either_protocol(yard: Yard) -> None:
     assert (await yard.plane.traffic())[key].request_count == 3
 
 
+async def test_callers_of_a_model_that_is_wanted_are_told_to_wait(yard: Yard) -> None:
+    await yard.plane.open_environment(ENVIRONMENT, port=yard.port, model="sum")
+    assert (await yard.post()).status_code == 503
+    key = await yard.deploy(1)
+    await yard.plane.remove(key, keep_model=True)
+    assert (await yard.post()).status_code == 503
+    await yard.plane.remove(key)
+    assert (await yard.post()).status_code == 404
+
+
 async def test_a_version_that_never_gets_ready_gets_no_request(yard: Yard) -> None:
     await yard.deploy(1)
     with pytest.raises(ModelServerError) as caught:

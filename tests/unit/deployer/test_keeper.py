@@ -66,7 +66,7 @@ class EmptyDataPlane(FullDataPlane):
     async def set_weights(self, environment: str, model: str, weights: Mapping[int, int]) -> None:
         """Have nothing to share."""
 
-    async def remove(self, key: VariantKey) -> None:
+    async def remove(self, key: VariantKey, *, keep_model: bool = False) -> None:
         """Have nothing to remove."""
 
 
