@@ -145,6 +145,7 @@ def test_swap_under_load_and_back(site: Site, tmp_path: Path) -> None:
         until(lambda: predict(site, "swap", variant="new") == 1)
 
 
+@pytest.mark.slow
 def test_a_canary_is_judged_by_what_the_proxy_counts(site: Site, tmp_path: Path) -> None:
     deploy(site, "canary", site.register(tmp_path, "canary", 1).name)
     analysis = Analysis(min_requests=25, max_error_rate=0.02, max_p95=0.4)

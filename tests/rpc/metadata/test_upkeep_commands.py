@@ -29,13 +29,14 @@ def test_versions_are_minded(kept: str, command: Command, tmp_path: Path) -> Non
     edits = ("--description", "better", "--license", "MIT", "--card", str(card), "--label", "a=b")
     for arguments, shown, then in (
         (("update", version, *edits), version, ("better", "MIT", "# What it is for", "a=b")),
-        (("archive", version), "archived  2", ("archived      2",)),
+        (("archive", version), "archived  2", ("archived 2",)),
         (("unarchive", version), version, ("better",)),
-        (("delete", version), "deleted   2", ("deleted       2",)),
+        (("delete", version), "deleted   2", ("deleted 2",)),
         (("restore", version), version, ("READY",)),
     ):
         assert shown in command("versions", *arguments)
         told = command("versions", "show", f"projects/default/models/{kept}/versions/2")
+        told = re.sub(" +", " ", told)
         for words in then:
             assert words in told, arguments
     assert "WRONG_STATE" in command("versions", "purge", version, status=1)
