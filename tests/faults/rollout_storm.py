@@ -21,7 +21,6 @@ from tests.faults.site import ENVIRONMENT, FAILED, LIVE, address_of
 
 SETTLE_SECONDS = 30.0
 ORPHAN_SECONDS = 5.0
-LONGEST_ROLLOUT = 2.5
 VICTIMS = ("services", "agent", "envoy", "model server")
 
 
@@ -34,6 +33,8 @@ class Storm:
     model: str
     versions: tuple[str, str]
     seen: Seen
+    length: float
+    """How many seconds a rollout takes here when nothing is killed."""
     live: int = 1
     kills: Counter[str] = field(default_factory=Counter)
     within: int = 0
@@ -48,7 +49,7 @@ class Storm:
         patient(
             lambda: self.client.deployments.deploy(self.versions[new - 1], environment=ENVIRONMENT)
         )
-        time.sleep(random.random() * LONGEST_ROLLOUT)  # noqa: S311 - when, is for chance to say
+        time.sleep(random.random() * 1.2 * self.length)  # noqa: S311 - when, is for chance to say
         self.within += self._get().state not in (LIVE, FAILED)
         began = time.monotonic()
         self._kill(victim)

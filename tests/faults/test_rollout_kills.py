@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import time
 from collections.abc import Iterator
 from itertools import cycle, islice
 from pathlib import Path
@@ -34,9 +35,12 @@ def test_whatever_is_killed_one_whole_version_answers(
     model = f"storm-{kills}"
     first, second = versions(site, tmp_path, model, {}, {})
     with site.client() as client:
-        roll_out(client, model, first)
+        for version in (second, first):
+            began = time.monotonic()
+            roll_out(client, model, version)
+            length = time.monotonic() - began
         with predictions(address_of(site), model) as seen:
-            storm = Storm(site, client, model, (first, second), seen)
+            storm = Storm(site, client, model, (first, second), seen, length)
             victims = list(islice(cycle(VICTIMS), kills))
             random.shuffle(victims)
             for victim in victims:
