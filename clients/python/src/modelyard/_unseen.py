@@ -2,7 +2,8 @@
 
 Where a file is not cut from its beginning, FastCDC's cuts fall together with those of the whole
 after a chunk or two. So chunks from here and there tell whether any of a file is stored, for a
-thirtieth of what it costs to hash them all. Whatever they miss is sent in vain, never stored twice.
+thirtieth of what it costs to hash them all. Whatever they miss is sent in vain; where it was stored
+already, its second copy is dead space of the new pack until that is compacted.
 """
 
 from __future__ import annotations
