@@ -63,7 +63,7 @@ class ProductionSuite(Suite):
         name, address = f"{service}-{port}", f"127.0.0.1:{port}"
         listen = {f"MODELYARD_{service.upper()}_LISTEN": address}
         self._start(name, _python("-m", f"services.{service}"), listen)
-        until(lambda: self._alive(name) and _serving(address), what=f"{service} to serve")
+        until(lambda: self._alive(name) and is_serving(address), what=f"{service} to serve")
 
     def stop(self) -> None:
         """Stop everything, the users of others first."""
@@ -155,7 +155,8 @@ def _connects(address: str) -> bool:
     return True
 
 
-def _serving(address: str) -> bool:
+def is_serving(address: str) -> bool:
+    """Say whether a service answers there, and says so."""
     with grpc.insecure_channel(address) as channel:
         try:
             check: object = health_pb2_grpc.HealthStub(channel).Check  # type: ignore[attr-defined]

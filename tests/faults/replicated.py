@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import tempfile
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from services.suite.start import free_port
 from tests.e2e.production import SERVICES, ProductionSuite
+from tests.servers.postgres import PostgresServer
+from tests.servers.seaweedfs import S3Server
+from tests.servers.valkey import ValkeyServer
 
 # How long a replica must have served before the next is touched: two looks of the proxy's.
 SETTLED = 2.5
@@ -50,3 +56,19 @@ class ReplicatedSuite(ProductionSuite):
                     lines.append(line.replace(first, f"port_value: {port} "))
         path.write_text("\n".join(lines))
         return path
+
+
+@contextmanager
+def replicated(
+    folder: Path, postgres: PostgresServer, s3: S3Server, **variables: str
+) -> Iterator[ReplicatedSuite]:
+    """Run two replicas of every service, on a Valkey server and a bucket of their own."""
+    with tempfile.TemporaryDirectory(prefix="modelyard-replicated-") as sockets:
+        valkey = ValkeyServer(Path(sockets))
+        valkey.start()
+        suite = ReplicatedSuite(folder, postgres, s3.fresh_bucket(), valkey.url)
+        suite.environment |= variables
+        suite.start()
+        yield suite
+        suite.stop()
+        valkey.stop()

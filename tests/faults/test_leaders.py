@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
-import tempfile
 import threading
 import time
 from collections import Counter
@@ -23,15 +22,14 @@ from modelyard.errors import ModelyardError
 from services.common.engines import create_engine
 from services.deployer.store.tables import DEPLOYMENTS
 from tests.e2e.agent.conftest import register
-from tests.e2e.production import SERVICES, _serving
+from tests.e2e.production import SERVICES, is_serving
 from tests.e2e.suite import predict, until
 from tests.faults.build_storm import patient
 from tests.faults.predictions import BODY, predictions
-from tests.faults.replicated import ReplicatedSuite
+from tests.faults.replicated import ReplicatedSuite, replicated
 from tests.faults.site import ENVIRONMENT, FAILED, LIVE
 from tests.servers.postgres import PostgresServer
 from tests.servers.seaweedfs import S3Server
-from tests.servers.valkey import ValkeyServer
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(3_600)]
 MODEL = "led"
@@ -47,15 +45,8 @@ def suite(
     tmp_path: Path, postgres_server: PostgresServer, s3_server: S3Server
 ) -> Iterator[ReplicatedSuite]:
     """Two replicas of every service."""
-    with tempfile.TemporaryDirectory(prefix="modelyard-leaders-") as sockets:
-        valkey = ValkeyServer(Path(sockets))
-        valkey.start()
-        suite = ReplicatedSuite(tmp_path, postgres_server, s3_server.fresh_bucket(), valkey.url)
-        suite.environment |= LEASE
-        suite.start()
+    with replicated(tmp_path, postgres_server, s3_server, **LEASE) as suite:
         yield suite
-        suite.stop()
-        valkey.stop()
 
 
 class Journal(threading.Thread):
@@ -125,7 +116,7 @@ class Leaders:
         finally:
             before = self._generation()
             os.kill(process, signal.SIGCONT)
-        until(lambda: _serving(name), what="the stopped one to serve again")
+        until(lambda: is_serving(name), what="the stopped one to serve again")
         assert self._generation() == before, "the stopped leader did something"
 
     def _leader(self) -> tuple[str, int] | None:

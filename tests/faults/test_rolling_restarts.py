@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,10 +12,9 @@ from modelyard import Client
 from tests.e2e.production import SERVICES
 from tests.e2e.suite import TINY, build, until
 from tests.faults.callers import Callers
-from tests.faults.replicated import ReplicatedSuite
+from tests.faults.replicated import ReplicatedSuite, replicated
 from tests.servers.postgres import PostgresServer
 from tests.servers.seaweedfs import S3Server
-from tests.servers.valkey import ValkeyServer
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
 STEPS = 100_000
@@ -28,14 +26,8 @@ def suite(
     tmp_path: Path, postgres_server: PostgresServer, s3_server: S3Server
 ) -> Iterator[ReplicatedSuite]:
     """Two replicas of every service."""
-    with tempfile.TemporaryDirectory(prefix="modelyard-rolling-") as sockets:
-        valkey = ValkeyServer(Path(sockets))
-        valkey.start()
-        suite = ReplicatedSuite(tmp_path, postgres_server, s3_server.fresh_bucket(), valkey.url)
-        suite.start()
+    with replicated(tmp_path, postgres_server, s3_server) as suite:
         yield suite
-        suite.stop()
-        valkey.stop()
 
 
 class Follower(threading.Thread):
