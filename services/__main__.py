@@ -9,8 +9,8 @@ from services.builder.wiring import compose as compose_builder
 from services.common.server import ServerSettings
 from services.common.service import SuiteSettings, run
 from services.common.settings import load_or_exit
-from services.deployer.__main__ import compose as compose_deployer
-from services.metadata.__main__ import compose as compose_metadata
+from services.deployer.wiring import compose as compose_deployer
+from services.metadata.wiring import compose as compose_metadata
 
 COMPOSES = (compose_metadata, compose_artifact, compose_builder, compose_deployer)
 

@@ -16,11 +16,11 @@ import sqlalchemy as sa
 
 from services.common.database import Database, Transaction
 from services.common.engines import create_engine, migrate
-from services.metadata.__main__ import MIGRATIONS, now
 from services.metadata.models.store import ALIASES, MODELS, VERSIONS
 from services.metadata.projects.directory import Directory
 from services.metadata.runs.store import RUN_PARAMS, RUN_TAGS, RUNS, SERIES
 from services.metadata.values import ParamValue, pack, param_columns
+from services.metadata.wiring import MIGRATIONS, now
 
 PROJECT, MODEL = "default", "seeded"
 METRICS = 5

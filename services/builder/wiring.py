@@ -39,7 +39,7 @@ from services.common.audit.servicer import AuditServicer
 from services.common.audit.trail import Trail
 from services.common.database import Database
 from services.common.service import Background, Chassis, Service
-from services.common.settings import load
+from services.common.settings import load_or_exit
 
 MIGRATIONS = Path(__file__).parent / "migrations"
 UPKEEP_SECONDS = 600.0
@@ -52,7 +52,7 @@ async def compose(
     calendar: Callable[[], datetime] | None = None,
 ) -> Service:
     """Put the service together; `calendar` is the clock of triggers, the real one by default."""
-    settings = settings or load(BuilderSettings, PREFIX)
+    settings = settings or load_or_exit(BuilderSettings, PREFIX)
     database, bus = chassis.database(settings.database_url, "builder", MIGRATIONS)
     trail = Trail(database=database, service="builder")
     downstream = Downstream(chassis.peer, own_token=settings.own_token, clock=now)

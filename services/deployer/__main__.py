@@ -1,89 +1,18 @@
-"""The deployer's composition root; `python -m services.deployer` runs it alone."""
+"""The deployer: `python -m services.deployer` runs it in a process of its own."""
 
 from __future__ import annotations
 
-import os
-from pathlib import Path
-
 import uvloop
-from modelyard.deployer.v1 import (
-    audit_service_pb2,
-    audit_service_pb2_grpc,
-    controller_service_pb2_grpc,
-    deployment_service_pb2_grpc,
-    environment_service_pb2_grpc,
-)
 
-from services.common.audit.servicer import AuditServicer
-from services.common.audit.trail import Trail
 from services.common.server import ServerSettings
-from services.common.service import Chassis, Service, SuiteSettings, run
+from services.common.service import SuiteSettings, run
 from services.common.settings import load_or_exit
-from services.deployer.approvals import Approvals
-from services.deployer.artifacts import Artifacts
-from services.deployer.assignments import Assignments
-from services.deployer.controller_servicer import ControllerServicer
-from services.deployer.delegations import Delegations
-from services.deployer.environment_servicer import EnvironmentServicer
-from services.deployer.environments import Environments
-from services.deployer.evidence import Witness
-from services.deployer.metadata import Metadata
-from services.deployer.reading import Reading
-from services.deployer.reconciler import Reconciler
-from services.deployer.rollout import Rollout
-from services.deployer.sampling import Samples
-from services.deployer.servicer import DeploymentServicer
-from services.deployer.settings import Settings
-from services.deployer.trimming import Trimming
-
-PREFIX = "MODELYARD_DEPLOYER_"
-DEFAULT_LISTEN = "127.0.0.1:7074"
-MIGRATIONS = Path(__file__).parent / "migrations"
-
-
-async def compose(chassis: Chassis) -> Service:
-    """Put the deployer together with settings from the environment."""
-    return build(chassis, load_or_exit(Settings, PREFIX))
-
-
-def build(chassis: Chassis, settings: Settings) -> Service:
-    """Put the deployer together."""
-    database, bus = chassis.database(settings.database_url, "deployer", MIGRATIONS)
-    trail = Trail(database=database, service="deployer")
-    metadata = Metadata(chassis.peer, Path(settings.token_file))
-    delegations = Delegations(database, metadata, renew_hours=settings.renew_hours)
-    reconciler = Reconciler(
-        database, bus, metadata=metadata, delegations=delegations, settings=settings
-    )
-    witness = Witness(database, metadata, Artifacts(chassis.peer))
-    rollout = Rollout(database, metadata, witness)
-    deployments = DeploymentServicer(rollout, Reading(database, bus))
-    environments = EnvironmentServicer(
-        Environments(database, metadata), Approvals(database, metadata)
-    )
-    controllers = ControllerServicer(
-        Assignments(database, bus, delegations), Samples(database, metadata, delegations)
-    )
-    return Service(
-        name="deployer",
-        servicers=[
-            (
-                audit_service_pb2_grpc.add_AuditServiceServicer_to_server,
-                AuditServicer(trail, audit_service_pb2),
-            ),
-            (deployment_service_pb2_grpc.add_DeploymentServiceServicer_to_server, deployments),
-            (environment_service_pb2_grpc.add_EnvironmentServiceServicer_to_server, environments),
-            (controller_service_pb2_grpc.add_ControllerServiceServicer_to_server, controllers),
-        ],
-        background=[bus.run, trail.run, reconciler.run, delegations.run, Trimming(database).run],
-        trail=trail,
-        close=[database.close],
-    )
+from services.deployer.settings import PREFIX
+from services.deployer.wiring import compose
 
 
 def main() -> None:
-    """Run the deployer alone."""
-    os.environ.setdefault(f"{PREFIX}LISTEN", DEFAULT_LISTEN)
+    """Run the service in its own process."""
     server = load_or_exit(ServerSettings, PREFIX)
     suite = load_or_exit(SuiteSettings, "MODELYARD_")
     uvloop.run(run("deployer", [compose], server, suite))

@@ -23,7 +23,7 @@ from services.deployer import beside, journal, rules
 from services.deployer.delegations import LOST, Delegations
 from services.deployer.domain import Deployment, Failure, RevisionOutcome
 from services.deployer.metadata import Metadata
-from services.deployer.settings import Settings
+from services.deployer.settings import DeployerSettings
 from services.deployer.store import crossings
 from services.deployer.store import deployments as store
 
@@ -51,7 +51,7 @@ class Reconciler:
         *,
         metadata: Metadata,
         delegations: Delegations,
-        settings: Settings,
+        settings: DeployerSettings,
     ) -> None:
         self._database = database
         self._bus = bus

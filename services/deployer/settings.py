@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+PREFIX = "MODELYARD_DEPLOYER_"
+
 
 @dataclass(frozen=True, slots=True)
-class Settings:
+class DeployerSettings:
     """What the deployer needs to know."""
 
     database_url: str

@@ -17,7 +17,7 @@ from services.common.server import ServerSettings
 from services.common.service import SuiteSettings
 from services.common.settings import load
 from services.deployer.agent.settings import AgentSettings
-from services.deployer.settings import Settings as DeployerSettings
+from services.deployer.settings import DeployerSettings
 from services.metadata.settings import MetadataSettings
 
 ROOT = Path(__file__).resolve().parents[2]

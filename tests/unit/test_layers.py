@@ -12,7 +12,7 @@ ROOT = Path(__file__).resolve().parents[2]
 SERVICES = ("metadata", "artifact", "builder", "deployer")
 MAX_FILE, MAX_FUNCTION = 450, 60
 # The only places that speak gRPC and protos: the edge of a service, and what calls others.
-EDGE = ("servicer", "codec", "__main__", "wire")
+EDGE = ("servicer", "codec", "wiring", "wire")
 SQL = ("store", "schema", "migrations")
 
 

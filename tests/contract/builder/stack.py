@@ -25,10 +25,10 @@ from services.common.peers import Peer, RemoteAuthenticator
 from services.common.server import Server, ServerSettings
 from services.common.service import Chassis, Service, SuiteSettings
 from services.common.telemetry import Telemetry
-from services.deployer.__main__ import build as build_deployer
-from services.deployer.settings import Settings as DeployerSettings
-from services.metadata.__main__ import compose as compose_metadata
+from services.deployer.settings import DeployerSettings
+from services.deployer.wiring import compose as compose_deployer
 from services.metadata.settings import MetadataSettings
+from services.metadata.wiring import compose as compose_metadata
 from services.suite.start import free_port
 
 
@@ -126,7 +126,7 @@ async def running(
         await compose_builder(chassis, builder, calendar=calendar),
     ]
     if calendar is not None:
-        services.append(build_deployer(chassis, _deployer_settings(data)))
+        services.append(await compose_deployer(chassis, _deployer_settings(data)))
     authenticator = services[0].authenticator
     assert authenticator is not None
     async with _serving(services, address, authenticator):

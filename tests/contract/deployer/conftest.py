@@ -11,8 +11,8 @@ import grpc
 import pytest
 
 from services.common.engines import create_engine, migrate
-from services.deployer.__main__ import MIGRATIONS
-from services.deployer.settings import Settings
+from services.deployer.settings import DeployerSettings
+from services.deployer.wiring import MIGRATIONS
 from tests.contract.deployer import registry as registries
 from tests.contract.deployer.registry import Registry
 from tests.contract.deployer.yard import Person, ScriptedController, serving
@@ -63,7 +63,7 @@ def start(database_url: str, metadata_port: int, tmp_path: Path) -> Start:
 
     @asynccontextmanager
     async def begin(*, progress_seconds: float = 60.0, redis_url: str = "") -> AsyncIterator[Yard]:
-        settings = Settings(
+        settings = DeployerSettings(
             database_url=database_url,
             token_file=str(token_file),
             lease_seconds=0.5,

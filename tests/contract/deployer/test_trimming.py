@@ -12,10 +12,10 @@ from services.common.events import EventBus
 from services.common.names import EnvironmentName
 from services.common.outbox import read_events
 from services.deployer import journal
-from services.deployer.__main__ import MIGRATIONS
 from services.deployer.assignments import Assignments
 from services.deployer.delegations import Delegations
 from services.deployer.trimming import Trimming
+from services.deployer.wiring import MIGRATIONS
 
 EVERYTHING = EnvironmentName("-", "-")
 NAME = b"projects/p/environments/production/deployments/churn"

@@ -32,8 +32,8 @@ from services.common.peers import Peer, RemoteAuthenticator
 from services.common.server import Server, ServerSettings
 from services.common.service import Chassis, SuiteSettings
 from services.common.telemetry import Telemetry
-from services.deployer.__main__ import build
-from services.deployer.settings import Settings
+from services.deployer.settings import DeployerSettings
+from services.deployer.wiring import compose
 from tests.contract.deployer.registry import MODEL, PROJECT
 
 ENVIRONMENT = f"{PROJECT}/environments/production"
@@ -48,11 +48,13 @@ PATIENCE = 30.0
 
 
 @asynccontextmanager
-async def serving(settings: Settings, *, metadata_port: int, redis_url: str) -> AsyncIterator[int]:
+async def serving(
+    settings: DeployerSettings, *, metadata_port: int, redis_url: str
+) -> AsyncIterator[int]:
     """Run a replica of the deployer; give its port."""
     suite = SuiteSettings(suite_address=f"127.0.0.1:{metadata_port}", redis_url=redis_url)
     peer = Peer(suite.suite_address)
-    service = build(Chassis(suite, peer), settings)
+    service = await compose(Chassis(suite, peer), settings)
     quick = ServerSettings(listen="127.0.0.1:0", lame_duck_seconds=0, grace_seconds=0.2)
     authenticator = CachingAuthenticator(RemoteAuthenticator(peer))
     server = Server(quick, Chain(authenticator, Telemetry()))

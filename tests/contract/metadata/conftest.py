@@ -10,8 +10,8 @@ import grpc
 import pytest
 
 from services.common.engines import create_engine, migrate
-from services.metadata.__main__ import MIGRATIONS
 from services.metadata.settings import MetadataSettings
+from services.metadata.wiring import MIGRATIONS
 from tests.contract.metadata.desk import Desk, House, artifacts_running, metadata_running
 
 

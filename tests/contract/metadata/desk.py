@@ -36,8 +36,8 @@ from services.common.peers import Peer, RemoteAuthenticator
 from services.common.server import Server, ServerSettings
 from services.common.service import Chassis, Service, SuiteSettings
 from services.common.telemetry import Telemetry
-from services.metadata.__main__ import compose
 from services.metadata.settings import MetadataSettings
+from services.metadata.wiring import compose
 from tests.contract.artifact.yard import Content, Yard, reason
 
 if TYPE_CHECKING:

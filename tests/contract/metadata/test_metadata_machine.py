@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
 
 from services.common.engines import create_engine, migrate
-from services.metadata.__main__ import MIGRATIONS
 from services.metadata.settings import MetadataSettings
+from services.metadata.wiring import MIGRATIONS
 from tests.contract.metadata.plain import PlainRegistry, RefusedError
 from tests.contract.metadata.served import ServedRegistry, Server, refusals
 from tests.servers.postgres import PostgresServer

@@ -12,7 +12,6 @@ from modelyard.metadata.v1 import model_service_pb2 as models_pb
 
 from services.common.database import Database, Transaction
 from services.common.names import ModelName
-from services.metadata.__main__ import MIGRATIONS
 from services.metadata.models.labels import label_rank
 from services.metadata.models.registry import ensure_model
 from services.metadata.models.store import VERSION_METRICS, VERSION_PARAMS, VERSIONS
@@ -20,6 +19,7 @@ from services.metadata.projects.directory import Directory
 from services.metadata.runs.store import RUN_TAGS, RUNS
 from services.metadata.settings import MetadataSettings
 from services.metadata.values import pack, param_columns
+from services.metadata.wiring import MIGRATIONS
 from tests.contract.metadata.desk import MODEL, PROJECT, Desk
 
 BUILDS = 1_000

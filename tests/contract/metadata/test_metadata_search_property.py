@@ -20,7 +20,6 @@ from hypothesis import strategies as st
 from services.common.engines import create_engine, migrate
 from services.common.errors import ServiceError
 from services.common.names import ModelName, RunName
-from services.metadata.__main__ import MIGRATIONS
 from services.metadata.listing import Listing
 from services.metadata.models.store import MODEL_GOALS, MODELS
 from services.metadata.projects.store import PROJECTS
@@ -29,6 +28,7 @@ from services.metadata.runs.search_store import SUBJECT
 from services.metadata.runs.store import RUN_PARAMS, RUNS, SERIES, insert_run
 from services.metadata.search_store import search
 from services.metadata.values import param_columns
+from services.metadata.wiring import MIGRATIONS
 from tests.servers.postgres import PostgresServer
 
 EPOCH = datetime(2026, 1, 1, tzinfo=UTC)

@@ -26,12 +26,12 @@ from standardwebhooks import Webhook
 
 from services.common.database import Database, Transaction
 from services.common.outbox import read_events
-from services.metadata.__main__ import MIGRATIONS, now
 from services.metadata.changes import Change, ChangeKind, publish, topic
 from services.metadata.settings import MetadataSettings
 from services.metadata.watching.trimming import Trimming
 from services.metadata.webhooks import delivery_store
 from services.metadata.webhooks.store import least_cursor
+from services.metadata.wiring import MIGRATIONS, now
 from tests.contract.metadata.desk import PROJECT, Desk, House, eventually, metadata_running
 from tests.receiver import Post, Receiver, receiving
 
