@@ -5,6 +5,7 @@ Any key that cryptography reads from a PEM file will do: elliptic-curve, Ed25519
 
 from __future__ import annotations
 
+import contextlib
 import json
 from pathlib import Path
 from typing import Any
@@ -62,12 +63,11 @@ def verify(data: bytes, key: str | Path) -> bytes:
         for signature in envelope.signatures.values():
             # The id in a signature is a hint only: whether it holds the key alone says.
             own = library.Signature(public.keyid, signature.signature)
-            public.verify_signature(own, envelope.pae())
-            return bytes(envelope.payload)
+            with contextlib.suppress(exceptions.UnverifiedSignatureError):
+                public.verify_signature(own, envelope.pae())
+                return bytes(envelope.payload)
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise _invalid(f"it cannot be read: {error}") from None
-    except exceptions.UnverifiedSignatureError:
-        pass
     raise _invalid("it was not made with this key")
 
 
