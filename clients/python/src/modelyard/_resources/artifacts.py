@@ -13,8 +13,8 @@ from modelyard._cache import Cache
 from modelyard._calls import BYTES_TIMEOUT, Call, Flow, Pages, ask, call, pages
 from modelyard._names import Names, Ref
 from modelyard._progress import OnProgress
+from modelyard._resources.resolving import resolve_version
 from modelyard._resources.signatures import verify_version
-from modelyard._resources.versions import resolve_version
 from modelyard._signing import PublicKey
 from modelyard.artifact.v1 import artifact_pb2, format_service_pb2, link_service_pb2
 from modelyard.artifact.v1 import artifact_service_pb2 as service

@@ -16,7 +16,7 @@ from modelyard._calls import Flow, ask, call, new_request_id
 from modelyard._fetching import read_whole
 from modelyard._names import Names, Ref
 from modelyard._progress import OnProgress
-from modelyard._resources.versions import resolve_version
+from modelyard._resources.resolving import resolve_version
 from modelyard.builder.v1 import build_pb2
 from modelyard.builder.v1 import build_service_pb2 as service
 from modelyard.bundle import SCHEMA_FILE

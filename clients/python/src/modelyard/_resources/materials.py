@@ -6,7 +6,7 @@ from modelyard import _bom, _pull
 from modelyard._calls import Flow, ask, call
 from modelyard._fetching import read_whole
 from modelyard._names import Names, Ref
-from modelyard._resources.versions import resolve_version
+from modelyard._resources.resolving import resolve_version
 from modelyard.errors import NotFoundError
 from modelyard.metadata.v1 import (
     dataset_pb2,

@@ -8,7 +8,7 @@ from modelyard import _pull
 from modelyard._calls import Flow, ask, call, new_request_id
 from modelyard._names import Names, Ref, project_of
 from modelyard._resources.evidence import built
-from modelyard._resources.versions import resolve_version
+from modelyard._resources.resolving import resolve_version
 from modelyard.artifact.v1 import artifact_pb2
 from modelyard.builder.v1 import build_pb2
 from modelyard.builder.v1 import build_service_pb2 as service

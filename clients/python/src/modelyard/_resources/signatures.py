@@ -8,7 +8,7 @@ from modelyard import _pull, _signing
 from modelyard._binding import AsyncGroup, Group, SyncGroup, flow
 from modelyard._calls import Flow, ask, call
 from modelyard._names import Ref
-from modelyard._resources.versions import resolve_version
+from modelyard._resources.resolving import resolve_version
 from modelyard._signing import PrivateKey, PublicKey
 from modelyard.errors import FailedPreconditionError
 from modelyard.metadata.v1 import signature_service_pb2 as service

@@ -14,6 +14,15 @@ from modelyard._binding import AsyncGroup, Group, SyncGroup, flow, paged, unary
 from modelyard._calls import Call, Flow, Pages, ask, call, new_request_id, pages
 from modelyard._names import Names, Ref
 from modelyard._resources.comparisons import compare
+from modelyard._resources.evidence import (
+    SIGNED_FILE,
+    TESTS_FILE,
+    read_evidence,
+    read_provenance,
+    read_schema,
+)
+from modelyard._resources.materials import bill_of_materials
+from modelyard._resources.resolving import resolve_version
 from modelyard.metadata.v1 import (
     comparison_service_pb2,
     evaluation_pb2,
@@ -219,8 +228,6 @@ class _Versions(Group):
     @flow
     def bom(self, version: Ref) -> Flow[str]:
         """Return what a version is made of, as CycloneDX 1.6 in JSON (an ML-BOM)."""
-        from modelyard._resources.materials import bill_of_materials  # noqa: PLC0415 - it needs us
-
         return (yield from bill_of_materials(self._names, version))
 
     @flow
@@ -230,8 +237,6 @@ class _Versions(Group):
         `inputs` and `outputs` are lists of `name`, `datatype` (of the Open Inference Protocol, such
         as `FP64`) and `shape`, in which -1 is any size: the number of rows.
         """
-        from modelyard._resources.evidence import read_schema  # noqa: PLC0415 - it needs us
-
         return (yield from read_schema(self._names, version))
 
     @flow
@@ -242,24 +247,17 @@ class _Versions(Group):
         version's artifact; else `FailedPreconditionError`: SIGNATURE_MISSING or SIGNATURE_INVALID.
         Needs `modelyard[signing]`.
         """
-        from modelyard._resources import evidence  # noqa: PLC0415 - it needs us
-
-        return (yield from evidence.read_provenance(self._names, version, key)).decode()
+        return (yield from read_provenance(self._names, version, key)).decode()
 
     @flow
     def signed_provenance(self, version: Ref) -> Flow[bytes]:
         """Return the signed statement of how a version was built: a DSSE envelope, in JSON."""
-        from modelyard._resources import evidence  # noqa: PLC0415 - it needs us
-
-        return (yield from evidence.read_evidence(self._names, version, evidence.SIGNED_FILE))
+        return (yield from read_evidence(self._names, version, SIGNED_FILE))
 
     @flow
     def test_report(self, version: Ref) -> Flow[str]:
         """Return what the source's own tests said when the version was built, as JUnit XML."""
-        from modelyard._resources import evidence  # noqa: PLC0415 - it needs us
-
-        path = evidence.TESTS_FILE
-        return (yield from evidence.read_evidence(self._names, version, path)).decode()
+        return (yield from read_evidence(self._names, version, TESTS_FILE)).decode()
 
     def _name_of(self, version: Ref) -> Flow[str]:
         """Return a version's full name; a short form is resolved first, a full one is not."""
@@ -275,11 +273,3 @@ class Versions(_Versions, SyncGroup):
 
 class AsyncVersions(_Versions, AsyncGroup):
     """Immutable results, numbered by the server."""
-
-
-def resolve_version(names: Names, target: Ref) -> Call[version_pb2.Version]:
-    """Describe the call that finds the version that is meant."""
-    model, label = names.labelled(target)
-    name = names.target(target) if not label else names.model(model)
-    request = service.ResolveVersionRequest(name=name, label=label)
-    return call(request, service.ResolveVersionResponse, lambda r: r.version)
