@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Mapping
 
 from modelyard.serving import open_inference_service_pb2 as pb
-from modelyard.serving import tensors
+from modelyard.serving import packed, tensors
 from modelyard.serving.domain import Description, Request, Tensor, TensorDescription, invalid
 from modelyard.serving.tensors import BF16, FP16, Array, TensorError
 
@@ -65,8 +64,7 @@ def encode(
         if raw:
             message.raw_output_contents.append(tensors.to_raw(array))
         else:
-            field = getattr(output.contents, _FIELDS[datatypes[name]])
-            field.extend(tensors.to_elements(array))
+            _put(output.contents, datatypes[name], array)
     return message
 
 
@@ -103,7 +101,7 @@ def _array(tensor: _AnyTensor, raw: bytes | None) -> Array:
     try:
         shape = tensors.check_shape(tensor.shape)
         if raw is None:
-            return tensors.from_elements(tensor.datatype, shape, _elements(tensor))
+            return _typed(tensor, shape)
         if tensor.HasField("contents"):
             raise TensorError("contents and raw_input_contents cannot both be given")
         return tensors.from_raw(tensor.datatype, shape, raw)
@@ -111,12 +109,22 @@ def _array(tensor: _AnyTensor, raw: bytes | None) -> Array:
         raise invalid(f"input {tensor.name!r}: {error}") from None
 
 
-def _elements(tensor: _AnyTensor) -> Sequence[Any]:
-    tensors.dtype_of(tensor.datatype)
-    field = _FIELDS.get(tensor.datatype)
+def _typed(tensor: _AnyTensor, shape: tuple[int, ...]) -> Array:
+    datatype = tensor.datatype
+    tensors.dtype_of(datatype)
+    field = _FIELDS.get(datatype)
     if field is None:
-        raise TensorError(f"{tensor.datatype} must be given in raw_input_contents")
+        raise TensorError(f"{datatype} must be given in raw_input_contents")
     if any(other.name != field for other, _ in tensor.contents.ListFields()):
-        raise TensorError(f"{tensor.datatype} must be given in {field}")
-    elements: Sequence[Any] = getattr(tensor.contents, field)
-    return elements
+        raise TensorError(f"{datatype} must be given in {field}")
+    if datatype in packed.DTYPES:
+        array = packed.read(tensor.contents, field, packed.DTYPES[datatype])
+        return tensors.shaped(array, shape)
+    return tensors.from_elements(datatype, shape, getattr(tensor.contents, field))
+
+
+def _put(contents: pb.InferTensorContents, datatype: str, array: Array) -> None:
+    if datatype in packed.DTYPES:
+        packed.write(contents, _FIELDS[datatype], array, packed.DTYPES[datatype])
+    else:
+        getattr(contents, _FIELDS[datatype]).extend(tensors.to_elements(array))

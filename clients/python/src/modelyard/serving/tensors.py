@@ -90,14 +90,14 @@ def from_values(datatype: str, shape: tuple[int, ...], values: object) -> Array:
         array = _whole_numbers(datatype, dtype, values)
     else:
         array = _plain(datatype, dtype, values)
-    return _shaped(array, shape)
+    return shaped(array, shape)
 
 
 def from_raw(datatype: str, shape: tuple[int, ...], raw: bytes | memoryview) -> Array:
     """Make a writable array of little-endian bytes."""
     dtype = dtype_of(datatype)
     if datatype == BYTES:
-        return _shaped(_object_array(list(_split(raw))), shape)
+        return shaped(_object_array(list(_split(raw))), shape)
     expected = math.prod(shape) * (2 if datatype == BF16 else dtype.itemsize)
     if len(raw) != expected:
         raise TensorError(f"{datatype} of this shape takes {expected} bytes, not {len(raw)}")
@@ -114,10 +114,10 @@ def from_elements(datatype: str, shape: tuple[int, ...], elements: Sequence[Any]
     """Make an array of typed elements that are known to be of one kind (bytes for BYTES)."""
     dtype = dtype_of(datatype)
     if datatype == BYTES:
-        return _shaped(_object_array(list(elements)), shape)
+        return shaped(_object_array(list(elements)), shape)
     if dtype.kind in "iu":
-        return _shaped(_whole_numbers(datatype, dtype, list(elements)), shape)
-    return _shaped(np.fromiter(elements, dtype=dtype, count=len(elements)), shape)
+        return shaped(_whole_numbers(datatype, dtype, list(elements)), shape)
+    return shaped(np.fromiter(elements, dtype=dtype, count=len(elements)), shape)
 
 
 def to_values(array: Array) -> list[Any]:
@@ -221,7 +221,8 @@ def _leaves(values: Iterable[Any]) -> Iterable[Any]:
             yield value
 
 
-def _shaped(array: Array, shape: tuple[int, ...]) -> Array:
+def shaped(array: Array, shape: tuple[int, ...]) -> Array:
+    """Return an array in a shape; raise TensorError when it has too many or too few elements."""
     if array.size != math.prod(shape):
         raise TensorError(f"this shape takes {math.prod(shape)} elements, not {array.size}")
     return array.reshape(shape)
