@@ -176,8 +176,8 @@ def files_query(request: artifact_service_pb2.ListFilesRequest) -> str:
 
 def after_path(token: str, query: str) -> str | None:
     """Read after which path a page begins."""
-    key = pagination.decode_token(token, query)
-    return None if key is None else str(key[0])
+    key = pagination.decode_token(token, query, tuple[str])
+    return None if key is None else key[0]
 
 
 def files_page(
@@ -261,8 +261,8 @@ def holds_query(name: ArtifactName) -> str:
 
 def after_holder(token: str, query: str) -> str:
     """Read after which holder a page begins."""
-    key = pagination.decode_token(token, query)
-    return "" if key is None else str(key[0])
+    key = pagination.decode_token(token, query, tuple[str])
+    return "" if key is None else key[0]
 
 
 def holds_page(

@@ -12,6 +12,7 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Any
 
 from services.artifact import store, sweep_store
 from services.artifact.blobs import BlobStore
@@ -195,7 +196,9 @@ class Uploads:
             said = zip(chunks, hashed, strict=True)
             return [chunk.digest for before, chunk in said if not before.digest]
 
-        return asyncio.get_running_loop().run_in_executor(self._threads, work)
+        appending = asyncio.get_running_loop().run_in_executor(self._threads, work)
+        appending.add_done_callback(_see_error)
+        return appending
 
     def start(self, task: asyncio.Task[None]) -> asyncio.Task[None]:
         """Keep a task alive until it is done, whatever becomes of the call it began in."""
@@ -210,10 +213,10 @@ class Uploads:
             await asyncio.wait(self._tasks)
 
 
-def _see_error(task: asyncio.Task[None]) -> None:
-    """Take note of a task's error, which is told where it matters."""
-    if not task.cancelled():
-        task.exception()
+def _see_error(work: asyncio.Future[Any]) -> None:
+    """Take note of an error, which is told where it matters."""
+    if not work.cancelled():
+        work.exception()
 
 
 class _Stream:
@@ -318,6 +321,8 @@ class _Stream:
                 await self._uploads.store_pack(self._project, writer)
             else:
                 writer.discard()
+        # Nobody waits for it and nothing was acknowledged: the client sends it again.
+        except ServiceError as error:
+            _log.info("chunks of a broken upload were not kept: %s", error.reason)
         except Exception:
-            # Nobody waits for it and nothing was acknowledged: the client sends it again.
             _log.exception("chunks of a broken upload were not kept")

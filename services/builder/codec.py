@@ -53,7 +53,9 @@ def list_query(request: build_service_pb2.ListBuildsRequest) -> str:
 
 def page_start(request: build_service_pb2.ListBuildsRequest) -> tuple[datetime, str] | None:
     """Read before which (create time, id) a page begins."""
-    key = pagination.decode_token(request.page_token, list_query(request), tuple[int, str])
+    key = pagination.decode_token(
+        request.page_token, list_query(request), tuple[pagination.Microseconds, str]
+    )
     return None if key is None else (EPOCH + timedelta(microseconds=key[0]), key[1])
 
 

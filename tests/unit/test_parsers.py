@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import string
 from collections.abc import Callable
 from typing import Any
 
+import msgspec
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from services.artifact.manifest import Manifest
-from services.common import names
+from services.common import names, pagination
 from services.common.errors import Reason, ServiceError
 from services.common.filter_syntax import parse_filter, parse_order
 from services.common.pagination import decode_cursor, decode_token, encode_cursor, encode_token
@@ -43,7 +45,10 @@ filters = st.lists(
 ).map(" ".join)
 texts = st.text(max_size=200) | filters
 keys = st.lists(
-    st.none() | st.text(max_size=20) | st.integers(-(2**63), 2**63 - 1) | st.binary(max_size=9),
+    st.none()
+    | st.text(st.characters(codec="utf-8", exclude_characters="\0"), max_size=20)
+    | st.integers(-(2**63), 2**63 - 1)
+    | st.floats(allow_nan=False),
     max_size=4,
 ).map(tuple)
 KINDS = [
@@ -85,6 +90,22 @@ def test_no_text_is_a_token_or_cursor_by_chance(text: str) -> None:
     if text:
         assert refused(lambda: decode_token(text, "q"), Reason.INVALID_PAGE_TOKEN)
         assert refused(lambda: decode_cursor(text, "s"), Reason.INVALID_CURSOR)
+
+
+@few
+@given(
+    st.binary(max_size=40)
+    | st.recursive(
+        st.none() | st.booleans() | st.integers(-(2**63), 2**64 - 1) | st.text() | st.binary(),
+        lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=2),
+        max_leaves=5,
+    ).map(msgspec.msgpack.encode)
+)
+def test_of_what_is_forged_only_keys_are_taken(body: bytes) -> None:
+    packed = body + pagination._checksum("page", "q", body)
+    token = base64.urlsafe_b64encode(packed).decode().rstrip("=")
+    if not refused(lambda: decode_token(token, "q"), Reason.INVALID_PAGE_TOKEN):
+        assert encode_token("q", decode_token(token, "q") or ()) == token
 
 
 @few

@@ -99,7 +99,9 @@ def automations_query(request: pb.ListAutomationsRequest) -> str:
 def executions_start(request: pb.ListExecutionsRequest) -> tuple[datetime, str, int] | None:
     """Read before which (create time, automation, number) a page begins."""
     query = _executions_query(request)
-    key = pagination.decode_token(request.page_token, query, tuple[int, str, int])
+    key = pagination.decode_token(
+        request.page_token, query, tuple[pagination.Microseconds, str, int]
+    )
     if key is None:
         return None
     return (EPOCH + timedelta(microseconds=key[0]), key[1], key[2])

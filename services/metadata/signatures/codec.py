@@ -14,7 +14,7 @@ from services.metadata.wire import stamp
 
 BUNDLE_BYTES = 3 * 1024 * 1024
 _MEDIA_TYPE = "application/vnd.dev.sigstore.bundle"
-_HINT = re.compile(r"[0-9a-f]{64}")
+_DIGEST = re.compile(r"[0-9a-f]{64}")
 
 
 class _PublicKey(msgspec.Struct):
@@ -35,6 +35,13 @@ def sha256(bundle: bytes) -> str:
     return hashlib.sha256(bundle).hexdigest()
 
 
+def wanted(request: pb.GetSignatureRequest) -> str:
+    """Return which signature is asked for, or refuse what cannot be one's name."""
+    if not _DIGEST.fullmatch(request.sha256):
+        raise invalid_field("sha256", "must be 64 lower case hexadecimal digits")
+    return request.sha256
+
+
 def key_hint(bundle: bytes) -> str:
     """Return what a bundle says of its key, or refuse what is no bundle."""
     if len(bundle) > BUNDLE_BYTES:
@@ -46,7 +53,7 @@ def key_hint(bundle: bytes) -> str:
     if not found.media_type.startswith(_MEDIA_TYPE):
         raise invalid_field("bundle", f"must be of the media type {_MEDIA_TYPE}…")
     hint = found.verification_material.public_key.hint
-    return hint if _HINT.fullmatch(hint) else ""
+    return hint if _DIGEST.fullmatch(hint) else ""
 
 
 def signature(found: Signature) -> pb.Signature:

@@ -47,5 +47,5 @@ class SignatureServicer(signature_service_pb2_grpc.SignatureServiceServicer):
     ) -> pb.GetSignatureResponse:
         """Return a signature with its bundle."""
         name = VersionName.parse(request.version, "version")
-        found, bundle = await self._signing.get(name, request.sha256)
+        found, bundle = await self._signing.get(name, codec.wanted(request))
         return pb.GetSignatureResponse(signature=codec.signature(found), bundle=bundle)

@@ -85,7 +85,7 @@ class SignatureServiceServicer(object):
     def GetSignature(self, request, context):
         """Get a signature with its bundle.
 
-        Errors: NOT_FOUND RESOURCE_NOT_FOUND.
+        Errors: INVALID_ARGUMENT INVALID_FIELD; NOT_FOUND RESOURCE_NOT_FOUND.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

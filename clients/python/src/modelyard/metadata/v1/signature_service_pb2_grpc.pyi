@@ -51,7 +51,7 @@ class SignatureServiceStub:
     ]
     """Get a signature with its bundle.
 
-    Errors: NOT_FOUND RESOURCE_NOT_FOUND.
+    Errors: INVALID_ARGUMENT INVALID_FIELD; NOT_FOUND RESOURCE_NOT_FOUND.
     """
 
 class SignatureServiceAsyncStub:
@@ -87,7 +87,7 @@ class SignatureServiceAsyncStub:
     ]
     """Get a signature with its bundle.
 
-    Errors: NOT_FOUND RESOURCE_NOT_FOUND.
+    Errors: INVALID_ARGUMENT INVALID_FIELD; NOT_FOUND RESOURCE_NOT_FOUND.
     """
 
 class SignatureServiceServicer(metaclass=abc.ABCMeta):
@@ -129,7 +129,7 @@ class SignatureServiceServicer(metaclass=abc.ABCMeta):
     ) -> typing.Union[modelyard.metadata.v1.signature_service_pb2.GetSignatureResponse, collections.abc.Awaitable[modelyard.metadata.v1.signature_service_pb2.GetSignatureResponse]]:
         """Get a signature with its bundle.
 
-        Errors: NOT_FOUND RESOURCE_NOT_FOUND.
+        Errors: INVALID_ARGUMENT INVALID_FIELD; NOT_FOUND RESOURCE_NOT_FOUND.
         """
 
 def add_SignatureServiceServicer_to_server(servicer: SignatureServiceServicer, server: typing.Union[grpc.Server, grpc.aio.Server]) -> None: ...
