@@ -6,11 +6,12 @@ import asyncio
 import os
 import signal
 import sys
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
+from types import MappingProxyType
 
 from modelyard import AsyncClient
 
@@ -30,6 +31,8 @@ from services.deployer.wiring import compose as compose_deployer
 from services.metadata.settings import MetadataSettings
 from services.metadata.wiring import compose as compose_metadata
 from services.suite.start import free_port
+
+NONE_ELSEWHERE: Mapping[str, str] = MappingProxyType({})
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,18 +106,21 @@ async def running(
     redis_url: str = "",
     delegation_seconds: float = 600.0,
     calendar: Callable[[], datetime] | None = None,
+    databases: Mapping[str, str] = NONE_ELSEWHERE,
+    artifact: ArtifactSettings | None = None,
 ) -> AsyncIterator[Stack]:
     """Run the services that a build needs on a free port.
 
-    `calendar` is the clock of automations; with one the deployer runs, too.
+    `calendar` is the clock of automations; with one the deployer runs, too. `databases` are the
+    URLs of services that are not to use SQLite; the builder's and the artifact service's stand
+    in their settings.
     """
     address = f"127.0.0.1:{free_port()}"
     suite = SuiteSettings(suite_address=address, redis_url=redis_url)
     peer = Peer(address)
     chassis = Chassis(suite, peer)
-    url = f"sqlite:///{data / 'metadata.db'}"
     settings = MetadataSettings(
-        database_url=url,
+        database_url=databases.get("metadata", f"sqlite:///{data / 'metadata.db'}"),
         webhook_networks="127.0.0.0/8",
         tokens_dir=str(data / "tokens"),
         delegation_seconds=delegation_seconds,
@@ -122,11 +128,12 @@ async def running(
     builder = replace(builder, token_file=str(data / "tokens" / "builder.token"))
     services = [
         await compose_metadata(chassis, settings),
-        build_artifact(chassis, ArtifactSettings(data=str(data / "artifact"))),
+        build_artifact(chassis, artifact or ArtifactSettings(data=str(data / "artifact"))),
         await compose_builder(chassis, builder, calendar=calendar),
     ]
     if calendar is not None:
-        services.append(await compose_deployer(chassis, _deployer_settings(data)))
+        url = databases.get("deployer", f"sqlite:///{data / 'deployer.db'}")
+        services.append(await compose_deployer(chassis, _deployer_settings(data, url)))
     authenticator = services[0].authenticator
     assert authenticator is not None
     async with _serving(services, address, authenticator):
@@ -177,9 +184,9 @@ async def _serving(
                 close()
 
 
-def _deployer_settings(data: Path) -> DeployerSettings:
+def _deployer_settings(data: Path, url: str) -> DeployerSettings:
     return DeployerSettings(
-        database_url=f"sqlite:///{data / 'deployer.db'}",
+        database_url=url,
         token_file=str(data / "tokens" / "deployer.token"),
         tick_seconds=0.1,
     )

@@ -22,10 +22,19 @@ import pytest
 from google.protobuf import descriptor_pool, message_factory
 from modelyard import AsyncClient
 
+from services.artifact import __main__ as artifact
+from services.artifact.settings import ArtifactSettings
+from services.builder import wiring as builder
 from services.builder.settings import BuilderSettings
+from services.common.engines import create_engine, migrate
 from services.common.methods import Method, methods_of
+from services.deployer import wiring as deployer
+from services.metadata import wiring as metadata
 from tests.contract.builder.stack import running
 from tests.rpc.fuzz.shapes import Shapes
+from tests.servers.postgres import PostgresServer
+from tests.servers.seaweedfs import S3Bucket
+from tests.servers.valkey import ValkeyServer
 
 SEED = int(os.environ.get("MODELYARD_FUZZ_SEED", "20261128"))
 LANES = 8
@@ -158,25 +167,28 @@ async def seeded(client: AsyncClient, folder: Path) -> list[Any]:
     return made
 
 
+LONG = int(os.environ.get("MODELYARD_FUZZ_SECONDS", "300"))
+SLOW = [pytest.mark.slow, pytest.mark.timeout(3_600)]
+
+
 @pytest.mark.parametrize(
-    "seconds",
+    ("place", "seconds"),
     [
-        pytest.param(5, id="short"),
-        pytest.param(
-            int(os.environ.get("MODELYARD_FUZZ_SECONDS", "300")),
-            id="long",
-            marks=[pytest.mark.slow, pytest.mark.timeout(3_600)],
-        ),
+        pytest.param("sqlite", 5, id="short"),
+        pytest.param("sqlite", LONG, id="sqlite", marks=SLOW),
+        pytest.param("postgresql", LONG, id="postgresql", marks=SLOW),
     ],
 )
-async def test_whatever_is_asked_the_end_is_documented(seconds: int, tmp_path: Path) -> None:
+async def test_whatever_is_asked_the_end_is_documented(
+    place: str, seconds: int, request: pytest.FixtureRequest, tmp_path: Path
+) -> None:
     data = tmp_path / "data"
     data.mkdir()
-    settings = BuilderSettings(database_url=f"sqlite:///{data / 'builder.db'}", tick_seconds=0.5)
+    kept = request.getfixturevalue("production") if place == "postgresql" else on_disk(data)
     methods = list(every_method().values())
     with listening() as errors:
         async with (
-            running(data, builder=settings, calendar=_now) as stack,
+            running(data, calendar=_now, **kept) as stack,
             stack.client() as client,
             grpc.aio.insecure_channel(stack.address) as channel,
         ):
@@ -197,6 +209,41 @@ async def test_whatever_is_asked_the_end_is_documented(seconds: int, tmp_path: P
     assert fuzz.bad == [], "\n".join([*fuzz.bad[:20], *errors.seen[:10]])
     assert errors.seen == []
     assert len(fuzz.called) == len(methods)
+
+
+def on_disk(data: Path) -> dict[str, Any]:
+    """Say where services keep things: SQLite and a folder."""
+    url = f"sqlite:///{data / 'builder.db'}"
+    return {"builder": BuilderSettings(database_url=url, tick_seconds=0.5)}
+
+
+@pytest.fixture
+def production(
+    postgres_server: PostgresServer, s3_bucket: S3Bucket, valkey: ValkeyServer, tmp_path: Path
+) -> Iterator[dict[str, Any]]:
+    """Say where services keep things: PostgreSQL, S3 and Redis."""
+    homes = {"metadata": metadata, "artifact": artifact, "builder": builder, "deployer": deployer}
+    with contextlib.ExitStack() as stack:
+        urls = {name: stack.enter_context(postgres_server.database()) for name in homes}
+        for name, home in homes.items():
+            engine = create_engine(urls[name])
+            migrate(engine, home.MIGRATIONS)
+            engine.dispose()
+        bytes_settings = ArtifactSettings(
+            data=str(tmp_path / "artifact"),
+            database_url=urls["artifact"],
+            s3_endpoint=f"http://{s3_bucket.endpoint}",
+            s3_bucket=s3_bucket.bucket,
+            s3_access_key=s3_bucket.access_key,
+            s3_secret_key=s3_bucket.secret_key,
+        )
+        builds = BuilderSettings(database_url=urls["builder"], tick_seconds=0.5)
+        yield {
+            "builder": builds,
+            "artifact": bytes_settings,
+            "databases": urls,
+            "redis_url": valkey.url,
+        }
 
 
 async def lane(fuzz: Fuzz, methods: list[Method], end: float) -> None:
