@@ -146,6 +146,46 @@ def test_swap_under_load_and_back(site: Site, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+def test_the_command_line_deploys_shows_and_takes_back(site: Site, tmp_path: Path) -> None:
+    for factor in (1, 2):
+        site.register(tmp_path, "lined", factor)
+
+    def run(*arguments: str, code: int = 0) -> str:
+        done = command(site, *arguments)
+        assert done.returncode == code, (arguments, done.stdout, done.stderr)
+        return done.stdout + done.stderr
+
+    place = ("--env", ENVIRONMENT)
+    assert "VERDICT" in run("deploy", "lined/1", *place, "--check")
+    deployed = run("deploy", "lined/1", *place, "--reason", "first of all", "--replicas", "2")
+    assert "LIVE" in deployed
+    assert "lined/1 100 % ready, 2/2 ready" in " ".join(deployed.split())
+    assert predict(site, "lined") == 1
+    assert "lined/2" in run("deploy", "lined/2", *place, "--reason", "better", "--keep-warm")
+    assert predict(site, "lined") == 2
+    watched = run("deployments", "watch", "lined", *place, "--once")
+    assert watched.splitlines()[0].startswith("lined  LIVE")
+    assert "lined/2  100 %  ready  1/1" in watched
+    explained = run("explain", "lined", *place)
+    assert "lined/2 took over from lined/1" in explained
+    assert "better" in explained
+    run("deployments", "preview", "lined/1", *place, "--header", "Variant=old")
+    until(lambda: predict(site, "lined", variant="old") == 1)
+    assert "variant=old" in run("deployments", "show", "lined", *place)
+    run("deployments", "unpreview", "lined", *place)
+    assert "lined/1" in run("rollback", "lined", *place, "--reason", "worse")
+    assert predict(site, "lined") == 1
+    assert "lined/1" in run("deployments", "list", *place)
+    story = run("deployments", "history", "lined", *place).splitlines()
+    causes = [line.split()[2] for line in story[1:]]
+    assert causes == ["rollback", "preview", "deploy", "deploy"], story
+    assert "worse" in story[1]
+    assert "stop it?" in run("undeploy", "lined", *place, code=1)
+    assert "STOPPED" in run("undeploy", "lined", *place, "--yes")
+    assert run("rollback", "lined", *place, "--revision", "99", code=1)
+
+
+@pytest.mark.slow
 def test_a_canary_is_judged_by_what_the_proxy_counts(site: Site, tmp_path: Path) -> None:
     deploy(site, "canary", site.register(tmp_path, "canary", 1).name)
     analysis = Analysis(min_requests=25, max_error_rate=0.02, max_p95=0.4)

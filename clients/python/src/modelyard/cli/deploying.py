@@ -47,7 +47,8 @@ def show(deployment: deployment_pb2.Deployment) -> None:
     from modelyard.deployer.v1 import deployment_pb2 as pb  # noqa: PLC0415
 
     variants = ", ".join(
-        f"{short_version(v.version)} {share_of(v)} {state(pb.VariantState, v.state).lower()}"
+        f"{short_version(v.version)} {share_of(v)} {state(pb.VariantState, v.state).lower()}, "
+        f"{ready_of(v)} ready" + (f" ({clean(v.scaling)})" if v.scaling else "")
         for v in deployment.variants
     )
     show_one(
@@ -76,6 +77,12 @@ def share_of(variant: deployment_pb2.Variant) -> str:
     if variant.header_match.name:
         return f"{clean(variant.header_match.name)}={clean(variant.header_match.value)}"
     return f"{variant.weight} %"
+
+
+def ready_of(variant: deployment_pb2.Variant) -> str:
+    """Say how many model servers are ready, and of how many."""
+    ready, wanted = variant.ready_replica_count, variant.wanted_replica_count
+    return f"{ready}/{wanted}" if wanted else str(ready)
 
 
 def progress_of(deployment: deployment_pb2.Deployment) -> str:

@@ -9,7 +9,7 @@ import typer
 
 from modelyard.cli.context import as_json, client
 from modelyard.cli.datasets import show_difference
-from modelyard.cli.deploying import Environment, Reason, progress_of, share_of, show
+from modelyard.cli.deploying import Environment, Reason, progress_of, ready_of, share_of, show
 from modelyard.cli.render import clean, console, json_of, short_version, show_one, state
 
 if TYPE_CHECKING:
@@ -153,18 +153,12 @@ def _table(
             short_version(variant.version),
             share_of(variant),
             state(pb.VariantState, variant.state).lower(),
-            _ready(variant),
+            ready_of(variant),
             str(variant.restart_count),
             *_rates(variant.traffic, earlier.get(variant.revision), seconds),
         )
         table.add_row(*(Text(clean(cell)) for cell in cells))
     return table
-
-
-def _ready(variant: deployment_pb2.Variant) -> str:
-    """Say how many model servers are ready, and of how many."""
-    ready, wanted = variant.ready_replica_count, variant.wanted_replica_count
-    return f"{ready}/{wanted}" if wanted and (wanted, ready) != (1, 1) else str(ready)
 
 
 def _rates(
