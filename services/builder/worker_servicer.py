@@ -14,6 +14,7 @@ from services.builder.ledger import Ledger
 from services.builder.provisions import Provisions
 from services.builder.registrar import Registrar
 from services.builder.scheduler import Scheduler
+from services.common.pipeline import without_turn
 
 Context = grpc.aio.ServicerContext[Any, Any]
 
@@ -34,6 +35,7 @@ class WorkerServicer(worker_service_pb2_grpc.WorkerServiceServicer):
         self._registrar = registrar
         self._provisions = provisions
 
+    @without_turn
     async def LeaseBuild(
         self, request: pb.LeaseBuildRequest, context: Context
     ) -> pb.LeaseBuildResponse:

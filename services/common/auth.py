@@ -106,16 +106,25 @@ class CachingAuthenticator:
 
     async def introspect(self, credential: str) -> Identity:
         """Return whom a credential stands for, as it was a few seconds ago at most."""
-        key = hashlib.sha256(credential.encode()).digest()
-        kept = self._answers.get(key)
-        if kept is not None and kept[0] > time.monotonic():
-            return kept[1]
+        kept = self.known(credential)
+        if kept is not None:
+            return kept
         identity = await self._authenticator.introspect(credential)
+        key = _key(credential)
         self._answers[key] = (time.monotonic() + self._seconds, identity)
         self._answers.move_to_end(key)
         if len(self._answers) > CACHE_SIZE:
             self._answers.popitem(last=False)
         return identity
+
+    def known(self, credential: str) -> Identity | None:
+        """Return whom a credential stands for if that was found out a few seconds ago at most."""
+        kept = self._answers.get(_key(credential))
+        return kept[1] if kept is not None and kept[0] > time.monotonic() else None
+
+
+def _key(credential: str) -> bytes:
+    return hashlib.sha256(credential.encode()).digest()
 
 
 @dataclass(slots=True)

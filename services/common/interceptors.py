@@ -12,6 +12,7 @@ import asyncio
 import logging
 import secrets
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -25,6 +26,7 @@ from services.common.auth import (
     MAX_CREDENTIAL,
     Authenticator,
     Call,
+    Identity,
     Right,
     invalid_credential,
     right_missing,
@@ -35,6 +37,7 @@ from services.common.limiting import Limiter
 from services.common.methods import Method
 from services.common.names import project_of
 from services.common.telemetry import MeasuredCall, Telemetry
+from services.common.turns import Turns
 
 logger = logging.getLogger(__name__)
 
@@ -75,6 +78,10 @@ class Chain:
     """Where calls of the servicer are recorded."""
     limiter: Limiter | None = None
     """The server's own."""
+    turns: Turns | None = None
+    """Those of the servicer's service; None for RPCs that take none."""
+    known: Callable[[str], Identity | None] = lambda _: None
+    """Tells whom a credential stands for if nobody need be asked."""
 
 
 class Interceptor(Protocol):
@@ -201,7 +208,7 @@ class Authentication:
 
 
 class Limiting:
-    """Refuse what is over the limits of its principal, or of the server."""
+    """Refuse what is over the limits of its principal."""
 
     async def enter(self, chain: Chain, incoming: Incoming) -> None:
         """Count the call in."""
@@ -216,6 +223,23 @@ class Limiting:
         if chain.limiter is not None:
             principal, method = incoming.call.caller.principal, incoming.method
             chain.limiter.leave(principal, is_stream=method.is_stream)
+        return error
+
+
+class Sharing:
+    """Let principals take turns, when their service has more to do than it can at once."""
+
+    async def enter(self, chain: Chain, incoming: Incoming) -> None:
+        """Wait for a turn, or refuse the call."""
+        if chain.turns is not None:
+            await chain.turns.take(incoming.call.caller.principal)
+
+    async def leave(
+        self, chain: Chain, incoming: Incoming, error: BaseException | None
+    ) -> BaseException | None:
+        """Give the turn to the next."""
+        if chain.turns is not None:
+            chain.turns.give_back()
         return error
 
 
@@ -273,10 +297,11 @@ INTERCEPTORS: tuple[Interceptor, ...] = (
     Logging(),
     Errors(),
     Auditing(),
+    Deadline(),
     _AUTHENTICATION,
     Limiting(),
+    Sharing(),
     _AUTHORISATION,
-    Deadline(),
 )
 
 

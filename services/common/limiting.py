@@ -1,7 +1,6 @@
-"""How much one principal, and all together, may ask of a server at a time.
+"""How much one principal may ask of a server; `turns.py` shares what all ask for together.
 
-What is over a limit is refused before anything is done for it, and told when to come
-again: work that would only be late costs the work that would be in time.
+What is over a limit is refused before anything is done for it, and told when to come again.
 """
 
 from __future__ import annotations
@@ -23,7 +22,6 @@ class Limiter:
         calls_per_second: how many calls a principal may begin, in the long run; 0: any.
         burst: how many at once, after a rest.
         streams: how many streams, uploads among them, a principal may have open; 0: any.
-        calls_in_progress: how many unary calls of all principals may be under way; 0: any.
         clock: seconds, rising.
     """
 
@@ -33,17 +31,14 @@ class Limiter:
         calls_per_second: float = 0,
         burst: int = 0,
         streams: int = 0,
-        calls_in_progress: int = 0,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._rate = calls_per_second
         self._burst = max(burst, 1)
         self._maximum_streams = streams
-        self._maximum_calls = calls_in_progress
         self._clock = clock
         self._buckets: OrderedDict[str, tuple[float, float]] = OrderedDict()
         self._streams: Counter[str] = Counter()
-        self._calls = 0
 
     def enter(self, principal: str, *, is_stream: bool) -> None:
         """Let a call in, to `leave` at its end.
@@ -51,23 +46,19 @@ class Limiter:
         Raises:
             ServiceError: LIMIT_EXCEEDED, and when to come again.
         """
-        if is_stream:
-            if self._maximum_streams and self._streams[principal] >= self._maximum_streams:
-                raise _exceeded("streams_of_a_principal", self._maximum_streams, 1.0)
-        elif self._maximum_calls and self._calls >= self._maximum_calls:
-            raise _exceeded("calls_in_progress", self._maximum_calls, 1.0)
+        maximum = self._maximum_streams
+        if is_stream and maximum and self._streams[principal] >= maximum:
+            raise exceeded("streams_of_a_principal", maximum, 1.0)
         if self._rate:
             self._spend(principal)
         if is_stream:
             self._streams[principal] += 1
-        else:
-            self._calls += 1
 
     def leave(self, principal: str, *, is_stream: bool) -> None:
         """See a call out that was let in."""
         if not is_stream:
-            self._calls -= 1
-        elif self._streams[principal] > 1:
+            return
+        if self._streams[principal] > 1:
             self._streams[principal] -= 1
         else:
             del self._streams[principal]
@@ -81,10 +72,11 @@ class Limiter:
         if len(self._buckets) > PRINCIPALS:
             self._buckets.popitem(last=False)
         if not allowed:
-            raise _exceeded("calls_per_second", self._rate, (1 - tokens) / self._rate)
+            raise exceeded("calls_per_second", self._rate, (1 - tokens) / self._rate)
 
 
-def _exceeded(limit: str, maximum: float, seconds: float) -> ServiceError:
+def exceeded(limit: str, maximum: float, seconds: float) -> ServiceError:
+    """Say that a limit is reached, and in how many seconds to come again."""
     return ServiceError(
         Reason.LIMIT_EXCEEDED,
         f"more than {maximum:g} {limit.replace('_', ' ')}; try again later",

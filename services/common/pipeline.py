@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import grpc
@@ -25,11 +26,13 @@ from services.common.interceptors import (
     recheck,
 )
 from services.common.methods import Method
+from services.common.refusing import Door
 from services.common.telemetry import MeasuredCall
 
 Context = grpc.aio.ServicerContext[Any, Any]
 _Handler = TypeVar("_Handler", bound=Callable[..., Any])
 _READ = "_read_by"
+_NO_TURN = "_without_turn"
 if TYPE_CHECKING:  # grpc's own class takes no parameters at run time
     Handler = grpc.RpcMethodHandler[Any, Any]
 
@@ -44,12 +47,20 @@ def read_by(read: Callable[[bytes], Any]) -> Callable[[_Handler], _Handler]:
     return mark
 
 
-def wrapped(handler: Handler, method: Method, chain: Chain) -> Handler:
-    """Return a method's handler with the interceptors around it."""
+def without_turn(handler: _Handler) -> _Handler:
+    """Mark a servicer's method that holds no turn: it waits for something, or turns wait for it."""
+    setattr(handler, _NO_TURN, True)
+    return handler
+
+
+def wrapped(handler: Handler, method: Method, chain: Chain) -> Door:
+    """Return a method's handler with the interceptors around it, and the door before it."""
     serialise = handler.response_serializer
     answer, answers = _unary_handler(handler), _stream_handler(handler)
     read = getattr(answers if method.server_streaming else answer, _READ, None)
     read = read or method.request_class.FromString
+    if method.is_stream or getattr(answer, _NO_TURN, False):
+        chain = replace(chain, turns=None)
 
     async def unary(raw: Any, context: Context) -> Any:
         incoming = _Incoming(method, context, raw, read, chain)
@@ -81,11 +92,12 @@ def wrapped(handler: Handler, method: Method, chain: Chain) -> Handler:
         (True, False): grpc.stream_unary_rpc_method_handler,
         (True, True): grpc.stream_stream_rpc_method_handler,
     }[method.client_streaming, method.server_streaming]
-    return make(
+    complete: Handler = make(
         stream if method.server_streaming else unary,
         request_deserializer=None,
         response_serializer=lambda response: _serialised(response, serialise),
     )
+    return Door(complete, method, chain)
 
 
 def _serialised(response: Any, serialise: Callable[[Any], bytes] | None) -> bytes:

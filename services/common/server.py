@@ -23,13 +23,16 @@ from services.common.interceptors import Chain
 from services.common.limiting import Limiter
 from services.common.methods import methods_of
 from services.common.pipeline import wrapped
+from services.common.refusing import Door
 from services.common.settings import SettingsError
+from services.common.turns import Turns
 
 Register = Callable[[Any, Any], None]
 
 MAX_REQUEST_BYTES = 4 * 1024 * 1024
 MAX_METADATA_BYTES = 16 * 1024
 MAX_CONCURRENT_CALLS = 2_000
+MAX_UNACCEPTED = 500
 
 OPTIONS = (
     ("grpc.max_receive_message_length", MAX_REQUEST_BYTES),
@@ -41,6 +44,9 @@ OPTIONS = (
     ("grpc.keepalive_timeout_ms", 20_000),
     ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
     ("grpc.server_handshake_timeout_ms", 10_000),
+    # What gRPC holds until it is accepted, which it drops without a word when there is more.
+    ("grpc.server.max_pending_requests", MAX_UNACCEPTED),
+    ("grpc.server.max_pending_requests_hard_limit", 2 * MAX_UNACCEPTED),
 )
 
 
@@ -69,8 +75,10 @@ class ServerSettings:
     """How many at once, after a rest."""
     streams_of_a_principal: int = 1_000
     """How many streams, uploads among them, a principal may have open; 0: any number."""
-    calls_in_progress: int = 1_000
-    """How many unary calls of all principals may be under way; 0: any number."""
+    calls_at_once: int = 32
+    """How many unary calls each service works on at once; 0: any number."""
+    calls_waiting: int = 512
+    """How many may wait for that at most; principals take turns."""
 
 
 class Server:
@@ -82,7 +90,6 @@ class Server:
             calls_per_second=settings.calls_per_second,
             burst=settings.burst,
             streams=settings.streams_of_a_principal,
-            calls_in_progress=settings.calls_in_progress,
         )
         self._chain = replace(chain, limiter=limiter)
         self._names: list[str] = []
@@ -96,17 +103,32 @@ class Server:
         register: Register = health_pb2_grpc.add_HealthServicer_to_server
         register(self._health, self._handlers)
 
-    def add(self, register: Register, servicer: object, trail: Trail | None = None) -> None:
+    def turns(self) -> Turns:
+        """Make the turns that the calls of one service take."""
+        return Turns(self._settings.calls_at_once, self._settings.calls_waiting)
+
+    def add(
+        self,
+        register: Register,
+        servicer: object,
+        trail: Trail | None = None,
+        turns: Turns | None = None,
+    ) -> None:
         """Serve a servicer; refused when one of its RPCs declares no right.
 
-        Its calls are recorded in `trail`, that of its service.
+        Args:
+            register: the generated function that registers it.
+            servicer: the servicer.
+            trail: where its calls are recorded, that of its service.
+            turns: what its calls take, those of its service; None: turns of its own.
         """
-        own, chain = _Handlers(), replace(self._chain, trail=trail)
+        own = _Handlers()
+        chain = replace(self._chain, trail=trail, turns=turns or self.turns())
         register(servicer, own)
         methods = methods_of(descriptor_pool.Default().FindServiceByName(own.service_name))
         self._names.append(own.service_name)
         for path, handler in own.by_path.items():
-            self._handlers.by_path[path] = wrapped(handler, methods[path], chain)
+            self._handlers.doors[path] = wrapped(handler, methods[path], chain)
 
     async def start(self) -> int:
         """Listen and answer; return the port."""
@@ -197,11 +219,16 @@ class _Handlers(grpc.GenericRpcHandler):
 
     def __init__(self) -> None:
         self.by_path: dict[str, Any] = {}
+        self.doors: dict[str, Door] = {}
+        """Those that do not let in whoever comes."""
         self.service_name = ""
 
     def service(self, handler_call_details: grpc.HandlerCallDetails) -> Any:
         """Return the handler of a call; None when there is no such method."""
-        return self.by_path.get(handler_call_details.method)
+        door = self.doors.get(handler_call_details.method)
+        if door is None:
+            return self.by_path.get(handler_call_details.method)
+        return door.open(handler_call_details.invocation_metadata or ())
 
     def add_generic_rpc_handlers(self, _handlers: object) -> None:
         """Do nothing: the same handlers come method by method."""

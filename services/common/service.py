@@ -153,15 +153,18 @@ async def _serve(
     telemetry: Telemetry,
     ready: Callable[[int], None] | None,
 ) -> None:
+    caching = CachingAuthenticator(authenticator)
     chain = Chain(
-        CachingAuthenticator(authenticator),
+        caching,
         telemetry,
         demands_certificates=bool(settings.peer_authority),
+        known=caching.known,
     )
     server = Server(settings, chain)
     for service in services:
+        turns = server.turns()
         for register, servicer in service.servicers:
-            server.add(register, servicer, service.trail)
+            server.add(register, servicer, service.trail, turns)
     with exiting_when_bad():
         port = await server.start()
     logger.info("serving", extra={"port": port, "services": [s.name for s in services]})

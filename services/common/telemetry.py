@@ -21,6 +21,9 @@ TRACER = "modelyard"
 _DURATION = prometheus_client.Histogram(
     "modelyard_rpc_duration_seconds", "How long RPCs took.", ["method", "code"]
 )
+_REFUSED = prometheus_client.Counter(
+    "modelyard_rpc_refused", "RPCs refused as they arrived: too many wait.", ["method"]
+)
 _IN_FLIGHT = prometheus_client.Gauge("modelyard_rpc_in_flight", "RPCs in progress.")
 
 
@@ -57,6 +60,10 @@ class Telemetry:
         if durations is None:
             durations = self._durations[call.method, code] = _DURATION.labels(call.method, code)
         durations.observe(time.perf_counter() - call.started)
+
+    def count_refused(self, method: str) -> None:
+        """Count an RPC that was refused as it arrived."""
+        _REFUSED.labels(method).inc()
 
     def _start_span(self, method: str, metadata: Mapping[str, str]) -> Span | None:
         if self._provider is None and "traceparent" not in metadata:

@@ -5,16 +5,24 @@ from __future__ import annotations
 import asyncio
 import itertools
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from typing import Any
 
 import grpc
 import pytest
 from google.rpc import error_details_pb2, status_pb2
+from grpc_health.v1 import health_pb2, health_pb2_grpc
 from modelyard.builder.v1 import build_service_pb2, build_service_pb2_grpc
 from modelyard.metadata.v1 import run_service_pb2, run_service_pb2_grpc
 
 from services.common import status
-from services.common.auth import Identity, Right, current_call, invalid_credential
+from services.common.auth import (
+    CachingAuthenticator,
+    Identity,
+    Right,
+    current_call,
+    invalid_credential,
+)
 from services.common.errors import Reason, ServiceError
 from services.common.interceptors import Chain
 from services.common.server import Server, ServerSettings
@@ -39,6 +47,9 @@ class Tokens:
 
 
 class Builds(build_service_pb2_grpc.BuildServiceServicer):
+    def __init__(self) -> None:
+        self.released = asyncio.Event()
+
     async def GetBuild(self, request: Any, context: Any) -> Any:
         if request.name.endswith("missing"):
             raise ServiceError(Reason.RESOURCE_NOT_FOUND, "it is not there", resource=request.name)
@@ -46,6 +57,8 @@ class Builds(build_service_pb2_grpc.BuildServiceServicer):
             raise RuntimeError("secret=/etc/x")
         if request.name.endswith("slow"):
             await asyncio.sleep(30)
+        if request.name.endswith("held"):
+            await self.released.wait()
         response = build_service_pb2.GetBuildResponse()
         response.build.name, response.build.creator = request.name, current_call().caller.principal
         return response
@@ -257,4 +270,43 @@ async def test_what_is_over_a_limit_is_refused_at_once_and_told_when_to_come_aga
         assert any(d.Unpack(retry) for d in status_pb2.Status.FromString(wire).details)
         assert 0 < retry.retry_delay.ToMilliseconds() <= 2_000
         await stub.GetBuild(request, metadata=bearer("writer"))
+    await server.stop()
+
+
+async def test_a_service_at_its_limit_refuses_shares_and_recovers() -> None:
+    settings = ServerSettings(
+        listen="127.0.0.1:0", lame_duck_seconds=0, grace_seconds=0.2, calls_at_once=2
+    )
+    builds, authenticator = Builds(), CachingAuthenticator(Tokens())
+    chain = Chain(authenticator, Telemetry(), known=authenticator.known)
+    server = Server(replace(settings, calls_waiting=12), chain)
+    server.add(build_service_pb2_grpc.add_BuildServiceServicer_to_server, builds)
+    port = await server.start()
+    async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
+        stub: Any = build_service_pb2_grpc.BuildServiceStub(channel)
+
+        def call(token: str, *, name: str = "projects/p/builds/held") -> Any:
+            request = build_service_pb2.GetBuildRequest(name=name)
+            return asyncio.ensure_future(stub.GetBuild(request, metadata=bearer(token), timeout=60))
+
+        much, refused = {call("reader") for _ in range(40)}, set[Any]()
+        # Two are worked on, nine wait: three times as many as there is room left.
+        while len(refused) < 40 - 11:
+            done, much = await asyncio.wait(much, return_when=asyncio.FIRST_COMPLETED)
+            refused |= done
+        for each in refused:
+            error = each.exception()
+            assert error.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+            assert reason_of(error) == "LIMIT_EXCEEDED"
+            wire = dict(error.trailing_metadata())[status.DETAILS_KEY]
+            retry = error_details_pb2.RetryInfo()
+            assert any(d.Unpack(retry) for d in status_pb2.Status.FromString(wire).details)
+        little = call("writer", name=BUILD)
+        health: Any = health_pb2_grpc.HealthStub(channel)
+        answer = await health.Check(health_pb2.HealthCheckRequest(), timeout=60)
+        assert answer.status == health_pb2.HealthCheckResponse.SERVING
+        builds.released.set()
+        assert (await little).build.name == BUILD
+        assert len(await asyncio.gather(*much)) == 11
+        assert (await call("reader")).build.name
     await server.stop()
