@@ -17,6 +17,7 @@ from modelyard.deployer.v1 import environment_pb2
 from modelyard.metadata.v1 import model_pb2
 
 from services.builder.settings import BuilderSettings
+from tests.contract.builder.production import Production
 from tests.contract.builder.stack import Stack, replica, running
 from tests.contract.builder.yard import Yard, until
 from tests.contract.deployer.yard import READY, ScriptedController
@@ -122,6 +123,7 @@ class Opening:
     folder: Path
     url: str
     redis_url: str
+    production: Production | None = None
     calendar: Calendar = field(
         default_factory=lambda: Calendar(datetime(2027, 3, 26, 12, tzinfo=UTC))
     )
@@ -138,8 +140,11 @@ class Opening:
             "redis_url": self.redis_url,
             "calendar": self.calendar,
         }
+        elsewhere = self.production.services(self.folder) if self.production else {}
         async with (
-            running(self.folder, delegation_seconds=delegation_seconds, **shared) as stack,
+            running(
+                self.folder, delegation_seconds=delegation_seconds, **(shared | elsewhere)
+            ) as stack,
             AsyncExitStack() as others,
             Yard.open(stack) as yard,
             _controlled(stack),

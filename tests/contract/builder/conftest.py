@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
 
@@ -13,8 +13,12 @@ from services.builder.settings import BuilderSettings
 from services.builder.wiring import MIGRATIONS
 from services.common.engines import create_engine, migrate
 from services.common.environments import Environments
+from tests.contract.builder.production import Production
 from tests.contract.builder.stack import Stack, running
 from tests.contract.builder.yard import Yard
+from tests.servers.postgres import PostgresServer
+from tests.servers.seaweedfs import S3Bucket
+from tests.servers.valkey import ValkeyServer
 
 LEASE_SECONDS = 1.2
 
@@ -66,14 +70,47 @@ async def yard(start: Start) -> AsyncIterator[Yard]:
 
 
 @pytest.fixture
+def production(
+    postgres_server: PostgresServer, s3_bucket: S3Bucket, valkey: ValkeyServer
+) -> Iterator[Production]:
+    """A database for each service, a bucket, a bus."""
+    with Production.opened(postgres_server, s3_bucket, valkey.url) as production:
+        yield production
+
+
+@pytest.fixture(
+    params=["sqlite-disk", pytest.param("postgres-s3-valkey", marks=pytest.mark.slow)],
+)
+def backing(request: pytest.FixtureRequest) -> Production | None:
+    """Each of what the services keep their data in; None for SQLite and the disk."""
+    if request.param == "sqlite-disk":
+        return None
+    found: Production = request.getfixturevalue("production")
+    return found
+
+
+@pytest.fixture
 async def stack(tmp_path: Path) -> AsyncIterator[Stack]:
     """The services for a real worker, with leases as short as its start allows."""
-    url = f"sqlite:///{tmp_path / 'builder.db'}"
+    async with _for_workers(tmp_path, None) as stack:
+        yield stack
+
+
+@pytest.fixture
+async def any_stack(tmp_path: Path, backing: Production | None) -> AsyncIterator[Stack]:
+    """The same on each backing."""
+    async with _for_workers(tmp_path, backing) as stack:
+        yield stack
+
+
+def _for_workers(folder: Path, production: Production | None) -> AbstractAsyncContextManager[Stack]:
+    url, elsewhere = f"sqlite:///{folder / 'builder.db'}", {}
+    if production is not None:
+        url, elsewhere = production.databases["builder"], production.services(folder)
     settings = BuilderSettings(
         database_url=url, lease_seconds=2.0, tick_seconds=0.2, retry_seconds=0.2
     )
-    async with running(tmp_path, builder=settings) as stack:
-        yield stack
+    return running(folder, builder=settings, **elsewhere)
 
 
 @pytest.fixture(scope="session")

@@ -108,14 +108,16 @@ async def running(
     calendar: Callable[[], datetime] | None = None,
     databases: Mapping[str, str] = NONE_ELSEWHERE,
     artifact: ArtifactSettings | None = None,
+    address: str = "",
+    grace_seconds: float = 0.2,
 ) -> AsyncIterator[Stack]:
-    """Run the services that a build needs on a free port.
+    """Run the services that a build needs, on a free port if no address is given.
 
     `calendar` is the clock of automations; with one the deployer runs, too. `databases` are the
     URLs of services that are not to use SQLite; the builder's and the artifact service's stand
     in their settings.
     """
-    address = f"127.0.0.1:{free_port()}"
+    address = address or f"127.0.0.1:{free_port()}"
     suite = SuiteSettings(suite_address=address, redis_url=redis_url)
     peer = Peer(address)
     chassis = Chassis(suite, peer)
@@ -136,7 +138,7 @@ async def running(
         services.append(await compose_deployer(chassis, _deployer_settings(data, url)))
     authenticator = services[0].authenticator
     assert authenticator is not None
-    async with _serving(services, address, authenticator):
+    async with _serving(services, address, authenticator, grace_seconds):
         yield Stack(data, address)
     await peer.close()
 
@@ -163,9 +165,12 @@ async def replica(
 
 @asynccontextmanager
 async def _serving(
-    services: Sequence[Service], address: str, authenticator: Authenticator
+    services: Sequence[Service],
+    address: str,
+    authenticator: Authenticator,
+    grace_seconds: float = 0.2,
 ) -> AsyncIterator[None]:
-    quick = ServerSettings(listen=address, lame_duck_seconds=0, grace_seconds=0.2)
+    quick = ServerSettings(listen=address, lame_duck_seconds=0, grace_seconds=grace_seconds)
     server = Server(quick, Chain(CachingAuthenticator(authenticator), Telemetry()))
     for service in services:
         for register, servicer in service.servicers:

@@ -43,6 +43,7 @@ from tests.contract.builder.automating import (
     metric,
     moments,
 )
+from tests.contract.builder.production import Production
 from tests.contract.builder.yard import until
 from tests.receiver import receiving
 
@@ -62,6 +63,14 @@ def opening(backend: tuple[str, str], tmp_path: Path) -> Opening:
 def small(tmp_path: Path) -> Opening:
     """On SQLite alone, for what does not depend on the database."""
     return Opening(tmp_path, f"sqlite:///{tmp_path / 'builder.db'}", "")
+
+
+@pytest.fixture
+def backed(tmp_path: Path, backing: Production | None) -> Opening:
+    """On each backing, for what several services have a part in."""
+    if backing is None:
+        return Opening(tmp_path, f"sqlite:///{tmp_path / 'builder.db'}", "")
+    return Opening(tmp_path, backing.databases["builder"], backing.redis_url, backing)
 
 
 async def test_every_night_over_a_change_of_clocks_and_a_restart(opening: Opening) -> None:
@@ -248,9 +257,9 @@ async def test_what_metadata_knows_fires_too(opening: Opening) -> None:
 
 
 async def test_data_that_drifts_from_what_the_model_in_use_learnt_fires_once(
-    small: Opening,
+    backed: Opening,
 ) -> None:
-    async with small() as plant:
+    async with backed() as plant:
         learnt = await _data(plant, "visits", start=0)
         drift = automation_pb2.DriftTrigger(dataset=REQUESTS, alias="production", psi_above=0.3)
         trigger = automation_pb2.Trigger(drift=drift)
@@ -284,8 +293,8 @@ async def test_data_that_drifts_from_what_the_model_in_use_learnt_fires_once(
         assert "whether it drifted is not known" in unknown.explanation
 
 
-async def test_data_that_drifts_from_what_the_live_version_learnt_fires(small: Opening) -> None:
-    async with small() as plant:
+async def test_data_that_drifts_from_what_the_live_version_learnt_fires(backed: Opening) -> None:
+    async with backed() as plant:
         version = await _trained(plant, on=await _data(plant, "visits", start=0))
         await plant.client.environments.create("production")
         await plant.client.deployments.deploy(version, environment="production")

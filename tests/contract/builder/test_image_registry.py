@@ -44,8 +44,9 @@ def registry(tmp_path: Path) -> Iterator[RegistryServer]:
 
 
 async def test_an_image_is_pushed_to_a_registry_and_pulled_by_others(
-    stack: Stack, environments: Path, registry: RegistryServer, tmp_path: Path
+    any_stack: Stack, environments: Path, registry: RegistryServer, tmp_path: Path
 ) -> None:
+    stack = any_stack
     source = write_source(stack.data / "source", model=MODEL)
     wrong = registry.login(tmp_path / "wrong.json", "wrong")
     right = registry.login(tmp_path / "right.json")

@@ -70,8 +70,9 @@ SCHEMA = {
 
 
 async def test_a_version_has_an_image_evidence_and_comes_again(
-    stack: Stack, environments: Path, tmp_path: Path
+    any_stack: Stack, environments: Path, tmp_path: Path
 ) -> None:
+    stack = any_stack
     source = write_source(stack.data / "source", model=MODEL, test_churn=TESTS)
     keys = make_keys(tmp_path / "keys")
     settings = {"MODELYARD_WORKER_SIGNING_KEY_FILE": str(keys.private)}
