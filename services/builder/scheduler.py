@@ -32,10 +32,10 @@ from services.builder.queue.domain import Ask, Defaults
 from services.builder.queue.queueing import Queue
 from services.builder.spec import PhaseKind
 from services.common.database import Database, Transaction
+from services.common.draining import Drain
 from services.common.errors import Reason, ServiceError, wrong_state
 from services.common.events import EventBus
 from services.common.names import BuildName
-from services.common.outbox import Event
 
 logger = logging.getLogger(__name__)
 
@@ -78,8 +78,8 @@ class Scheduler:
         self._seen: dict[BuildName, tuple[Lease, int, float]] = {}
         self.lease_seconds = lease_seconds
 
-    async def lease(self, ask: Ask, *, wait: float) -> Build | None:
-        """Give a worker the build that is its turn; wait so many seconds for one."""
+    async def lease(self, ask: Ask, *, wait: float, drain: Drain) -> Build | None:
+        """Give a worker the build that is its turn; wait so many seconds, or to the drain."""
         deadline, noted = time.monotonic() + wait, -NOTE_SECONDS
         with self._bus.follow(transitions.QUEUE) as queue:
             while True:
@@ -90,12 +90,12 @@ class Scheduler:
                 if build is not None:
                     return await self._prepare(build)
                 remaining = deadline - time.monotonic()
-                if remaining <= 0:
+                if remaining <= 0 or drain.begun:
                     return None
-                await _woken(queue, min(remaining, POLL_SECONDS))
+                await drain.until(queue.get(), seconds=min(remaining, POLL_SECONDS))
 
-    async def extend(self, lease: Lease, *, wait: float = 0.0) -> Extension:
-        """Take a sign of life; hold the answer back until there is a reason to stop.
+    async def extend(self, lease: Lease, *, wait: float, drain: Drain) -> Extension:
+        """Take a sign of life; hold the answer back until there is a reason to stop, or a drain.
 
         Raises:
             ServiceError: LEASE_LOST, also while the answer is held back.
@@ -105,9 +105,9 @@ class Scheduler:
             build = await self._database.write(lambda tx: _extend(tx, lease, self._clock()))
             while build.state is BuildState.RUNNING:
                 remaining = deadline - time.monotonic()
-                if remaining <= 0:
+                if remaining <= 0 or drain.begun:
                     break
-                await _woken(recalls, min(remaining, POLL_SECONDS))
+                await drain.until(recalls.get(), seconds=min(remaining, POLL_SECONDS))
                 build = await self._database.lookup(lambda tx: transitions.look_held(tx, lease))
         cancel = build.state is BuildState.CANCELLING
         return Extension(self.expire_time(), cancel, build.delegation.credential)
@@ -180,15 +180,6 @@ class Scheduler:
                 await self._database.write(lambda tx: _put_back(tx, build.lease, self._clock()))
             raise
         return await self._database.write(lambda tx: _set_run(tx, build.lease, run))
-
-
-async def _woken(queue: asyncio.Queue[Event], seconds: float) -> None:
-    """Wait until there may be work, at most so many seconds."""
-    try:
-        async with asyncio.timeout(seconds):
-            await queue.get()
-    except TimeoutError:
-        return
 
 
 def _take(tx: Transaction, ask: Ask, defaults: Defaults, now: datetime) -> Build | None:

@@ -14,6 +14,7 @@ from services.builder.ledger import Ledger
 from services.builder.orders import Orders
 from services.common import pagination
 from services.common.auth import current_call
+from services.common.draining import endless
 from services.common.names import BuildName, ProjectName
 
 Context = grpc.aio.ServicerContext[Any, Any]
@@ -61,6 +62,7 @@ class BuildServicer(build_service_pb2_grpc.BuildServiceServicer):
         build = await self._orders.cancel(BuildName.parse(request.name))
         return pb.CancelBuildResponse(build=codec.build(build))
 
+    @endless
     async def StreamBuildEvents(  # type: ignore[override]  # stored bytes go out as they are
         self, request: pb.StreamBuildEventsRequest, context: Context
     ) -> AsyncIterator[bytes]:

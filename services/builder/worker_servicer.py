@@ -14,6 +14,8 @@ from services.builder.ledger import Ledger
 from services.builder.provisions import Provisions
 from services.builder.registrar import Registrar
 from services.builder.scheduler import Scheduler
+from services.common.auth import current_call
+from services.common.draining import endless
 from services.common.pipeline import without_turn
 
 Context = grpc.aio.ServicerContext[Any, Any]
@@ -41,7 +43,7 @@ class WorkerServicer(worker_service_pb2_grpc.WorkerServiceServicer):
     ) -> pb.LeaseBuildResponse:
         """Give a build to a worker, if there is one in time."""
         ask, wait = worker_codec.ask(request), worker_codec.wait_seconds(request.wait)
-        build = await self._scheduler.lease(ask, wait=wait)
+        build = await self._scheduler.lease(ask, wait=wait, drain=current_call().drain)
         if build is None:
             return pb.LeaseBuildResponse()
         expire_time, seconds = self._scheduler.expire_time(), self._scheduler.lease_seconds
@@ -51,8 +53,8 @@ class WorkerServicer(worker_service_pb2_grpc.WorkerServiceServicer):
         self, request: pb.ExtendLeaseRequest, context: Context
     ) -> pb.ExtendLeaseResponse:
         """Take a worker's sign of life."""
-        wait = worker_codec.wait_seconds(request.wait)
-        found = await self._scheduler.extend(worker_codec.lease(request.lease), wait=wait)
+        lease, wait = worker_codec.lease(request.lease), worker_codec.wait_seconds(request.wait)
+        found = await self._scheduler.extend(lease, wait=wait, drain=current_call().drain)
         return pb.ExtendLeaseResponse(
             expire_time=codec.timestamp(found.expire_time),
             cancel=found.cancel,
@@ -83,6 +85,7 @@ class WorkerServicer(worker_service_pb2_grpc.WorkerServiceServicer):
         await self._scheduler.report_phase(lease, worker_codec.reported_phase(request))
         return pb.ReportPhaseResponse()
 
+    @endless
     async def ReportEvents(
         self, requests: AsyncIterator[pb.ReportEventsRequest], context: Context
     ) -> AsyncIterator[pb.ReportEventsResponse]:

@@ -18,6 +18,7 @@ from typing import Protocol
 
 from google.protobuf.message import Message
 
+from services.common.draining import Drain
 from services.common.errors import Reason, ServiceError, invalid_field
 from services.common.idempotency import Key
 
@@ -134,6 +135,8 @@ class Call:
     method: str
     metadata: Mapping[str, str]
     deadline: float
+    drain: Drain = field(default_factory=Drain)
+    """The server's: a call that holds its answer back gives it when that begins."""
     identity: Identity | None = None
     started: float = field(default_factory=time.monotonic)
 

@@ -13,7 +13,7 @@ import logging
 import secrets
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import grpc
@@ -32,6 +32,7 @@ from services.common.auth import (
     right_missing,
 )
 from services.common.callers import may_call
+from services.common.draining import Drain, stopping
 from services.common.errors import Reason, ServiceError
 from services.common.limiting import Limiter
 from services.common.methods import Method
@@ -55,6 +56,8 @@ class Incoming(Protocol):
     context: grpc.aio.ServicerContext[Any, Any]
     measured: MeasuredCall | None
     alarm: asyncio.Timeout | None
+    is_sending: bool
+    is_endless: bool
     note: Note | None
     first: Any
     """The first request message, once it is parsed."""
@@ -82,6 +85,8 @@ class Chain:
     """Those of the servicer's service; None for RPCs that take none."""
     known: Callable[[str], Identity | None] = lambda _: None
     """Tells whom a credential stands for if nobody need be asked."""
+    drain: Drain = field(default_factory=Drain)
+    """The server's own."""
 
 
 class Interceptor(Protocol):
@@ -271,23 +276,30 @@ class Authorisation:
 
 
 class Deadline:
-    """End the work when the caller's deadline passes, or the server's own maximum."""
+    """End the work when the caller's deadline passes, or the server's own maximum.
+
+    What has no end of its own ends when the server stops, too.
+    """
 
     async def enter(self, chain: Chain, incoming: Incoming) -> None:
         """Set the alarm."""
         incoming.alarm = asyncio.timeout(incoming.call.remaining)
         await incoming.alarm.__aenter__()
+        if incoming.is_endless:
+            chain.drain.enter(incoming)
 
     async def leave(
         self, chain: Chain, incoming: Incoming, error: BaseException | None
     ) -> BaseException | None:
         """Turn the alarm off; one that went off is a TimeoutError."""
         assert incoming.alarm is not None  # noqa: S101 - entered before
+        if incoming.is_endless:
+            chain.drain.leave(incoming)
         kind = None if error is None else type(error)
         try:
             await incoming.alarm.__aexit__(kind, error, None)
         except TimeoutError as late:
-            return late
+            return stopping() if incoming.is_endless and chain.drain.begun else late
         return error
 
 

@@ -17,6 +17,7 @@ from google.protobuf.message import DecodeError
 
 from services.common.audit.noting import Note
 from services.common.auth import Call, enter_call
+from services.common.draining import is_endless, stopping
 from services.common.errors import Reason, ServiceError
 from services.common.interceptors import (
     INTERCEPTORS,
@@ -61,6 +62,7 @@ def wrapped(handler: Handler, method: Method, chain: Chain) -> Door:
     read = read or method.request_class.FromString
     if method.is_stream or getattr(answer, _NO_TURN, False):
         chain = replace(chain, turns=None)
+    endless = method.server_streaming and is_endless(answers)
 
     async def unary(raw: Any, context: Context) -> Any:
         incoming = _Incoming(method, context, raw, read, chain)
@@ -76,12 +78,16 @@ def wrapped(handler: Handler, method: Method, chain: Chain) -> Door:
 
     async def stream(raw: Any, context: Context) -> AsyncIterator[Any]:
         incoming = _Incoming(method, context, raw, read, chain)
+        incoming.is_endless = endless
         error: BaseException | None = None
         try:
             request = await incoming.enter()
             async for response in answers(request, context):
                 await incoming.check_again()
+                incoming.is_sending = True
                 yield response
+                incoming.is_sending = False
+                incoming.check_drain()
         except BaseException as raised:  # the interceptors decide
             error = raised
         await incoming.leave(error)
@@ -132,6 +138,8 @@ class _Incoming:
         "call",
         "context",
         "first",
+        "is_endless",
+        "is_sending",
         "measured",
         "method",
         "note",
@@ -147,7 +155,7 @@ class _Incoming:
     ) -> None:
         self.method = method
         self.context = context
-        self.call = _call(method, context)
+        self.call = _call(method, context, chain)
         self._chain = chain
         self._checked = time.monotonic()
         self._raw = raw
@@ -157,6 +165,7 @@ class _Incoming:
         self._entered = 0
         self.measured: MeasuredCall | None = None
         self.alarm: asyncio.Timeout | None = None
+        self.is_endless = self.is_sending = False
         enter_call(self.call)
 
     async def enter(self) -> Any:
@@ -179,6 +188,11 @@ class _Incoming:
         age = now - self._checked
         if age >= self._chain.recheck_seconds and await recheck(self._chain, self, age):
             self._checked = now
+
+    def check_drain(self) -> None:
+        """End a stream without end once the server stops."""
+        if self.is_endless and self._chain.drain.begun:
+            raise stopping()
 
     async def first_request(self) -> Any:
         """Return the first request message, parsed; an empty one when there is none."""
@@ -205,7 +219,7 @@ class _Incoming:
             raise ServiceError(Reason.MALFORMED_REQUEST, message) from None
 
 
-def _call(method: Method, context: Context) -> Call:
+def _call(method: Method, context: Context, chain: Chain) -> Call:
     streaming = method.client_streaming or method.server_streaming
     maximum = STREAM_SECONDS if streaming else UNARY_SECONDS
     remaining = context.time_remaining()
@@ -213,4 +227,4 @@ def _call(method: Method, context: Context) -> Call:
     metadata = {
         key: value for key, value in context.invocation_metadata() or () if isinstance(value, str)
     }
-    return Call(method.full_name, metadata, time.monotonic() + seconds)
+    return Call(method.full_name, metadata, time.monotonic() + seconds, chain.drain)

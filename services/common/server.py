@@ -1,8 +1,9 @@
 """The one server every service runs on: health, limits, drain, the interceptors.
 
-A stop is graceful in four steps, because grpcio's own is not: health says
-NOT_SERVING, balancers get a moment to look elsewhere (the lame duck), calls in
-progress get their grace, and only then is the rest cut off.
+A stop is graceful in five steps, because grpcio's own is not: health says
+NOT_SERVING, balancers get a moment to look elsewhere (the lame duck), streams
+without end are sent there, calls in progress get their grace, and only then is
+the rest cut off.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
 from services.common.audit.trail import Trail
 from services.common.certificates import ServerCertificate
+from services.common.draining import Drain
 from services.common.interceptors import Chain
 from services.common.limiting import Limiter
 from services.common.methods import methods_of
@@ -91,7 +93,8 @@ class Server:
             burst=settings.burst,
             streams=settings.streams_of_a_principal,
         )
-        self._chain = replace(chain, limiter=limiter)
+        self._drain = Drain()
+        self._chain = replace(chain, limiter=limiter, drain=self._drain)
         self._names: list[str] = []
         self._handlers = _Handlers()
         self._server = grpc.aio.server(
@@ -99,7 +102,7 @@ class Server:
             options=OPTIONS,
             maximum_concurrent_rpcs=MAX_CONCURRENT_CALLS,
         )
-        self._health = health.aio.HealthServicer()
+        self._health = _Health(self._drain)
         register: Register = health_pb2_grpc.add_HealthServicer_to_server
         register(self._health, self._handlers)
 
@@ -147,9 +150,10 @@ class Server:
             await self._health.set(name, state)
 
     async def stop(self) -> None:
-        """Drain: NOT_SERVING, lame duck, grace, close."""
+        """Drain: NOT_SERVING, lame duck, an end of followers, grace, close."""
         await self._health.enter_graceful_shutdown()
         await asyncio.sleep(self._settings.lame_duck_seconds)
+        self._drain.begin()
         await self._server.stop(self._settings.grace_seconds)
 
     def _listen(self) -> int:
@@ -208,6 +212,20 @@ def is_loopback(address: str) -> bool:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
         return host == "localhost"
+
+
+class _Health(health.aio.HealthServicer):
+    """The health protocol, whose watches are no calls that a stop waits for."""
+
+    def __init__(self, drain: Drain) -> None:
+        super().__init__()
+        self._drain = drain
+
+    async def Watch(  # noqa: N802 - the protocol's name
+        self, request: health_pb2.HealthCheckRequest, context: Any
+    ) -> None:
+        """Tell what the health is, until the server stops."""
+        await self._drain.until(super().Watch(request, context))
 
 
 class _Handlers(grpc.GenericRpcHandler):

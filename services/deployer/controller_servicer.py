@@ -8,6 +8,7 @@ from typing import Any
 from modelyard.deployer.v1 import controller_service_pb2 as pb
 from modelyard.deployer.v1 import controller_service_pb2_grpc
 
+from services.common.draining import endless
 from services.common.names import ArtifactName, DeploymentName, EnvironmentName
 from services.common.pagination import decode_cursor, encode_cursor
 from services.deployer import codec
@@ -23,6 +24,7 @@ class ControllerServicer(controller_service_pb2_grpc.ControllerServiceServicer):
         self._assignments = assignments
         self._samples = samples
 
+    @endless
     async def WatchAssignments(  # noqa: D102 - documented in the proto, as each RPC
         self, request: pb.WatchAssignmentsRequest, context: Any
     ) -> AsyncIterator[pb.WatchAssignmentsResponse]:

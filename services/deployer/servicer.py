@@ -9,6 +9,7 @@ from modelyard.deployer.v1 import deployment_service_pb2 as pb
 from modelyard.deployer.v1 import deployment_service_pb2_grpc
 
 from services.common.auth import current_call
+from services.common.draining import endless
 from services.common.errors import invalid_field
 from services.common.names import DeploymentName, EnvironmentName
 from services.common.pagination import (
@@ -157,6 +158,7 @@ class DeploymentServicer(deployment_service_pb2_grpc.DeploymentServiceServicer):
         revisions = [codec.encode_revision(revision) for revision in page]
         return pb.ListRevisionsResponse(revisions=revisions, next_page_token=more)
 
+    @endless
     async def StreamDeploymentEvents(  # noqa: D102
         self, request: pb.StreamDeploymentEventsRequest, context: Any
     ) -> AsyncIterator[pb.StreamDeploymentEventsResponse]:

@@ -11,6 +11,7 @@ from modelyard.metadata.v1 import model_service_pb2 as pb
 from modelyard.metadata.v1 import model_service_pb2_grpc
 
 from services.common.auth import Right, current_call
+from services.common.draining import endless
 from services.common.errors import invalid_field
 from services.common.names import AliasName, ModelName, ProjectName, VersionName, check_id
 from services.common.peers import remaining
@@ -294,6 +295,7 @@ class ModelServicer(model_service_pb2_grpc.ModelServiceServicer):
             next_page_token=page.next_token,
         )
 
+    @endless
     async def WatchModels(
         self, request: pb.WatchModelsRequest, context: Context
     ) -> AsyncIterator[pb.WatchModelsResponse]:

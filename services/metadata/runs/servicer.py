@@ -12,6 +12,7 @@ from modelyard.metadata.v1 import run_service_pb2 as pb
 from modelyard.metadata.v1 import run_service_pb2_grpc
 
 from services.common.auth import current_call
+from services.common.draining import endless
 from services.common.names import ModelName, RunName
 from services.metadata import limits
 from services.metadata.runs import codec
@@ -73,6 +74,7 @@ class RunServicer(run_service_pb2_grpc.RunServiceServicer):
         page = await self._search.list_runs(parent, listing(request))
         return codec.page(page)
 
+    @endless
     async def IngestRunData(
         self, requests: AsyncIterator[pb.IngestRunDataRequest], context: Context
     ) -> AsyncIterator[pb.IngestRunDataResponse]:
@@ -163,6 +165,7 @@ class RunServicer(run_service_pb2_grpc.RunServiceServicer):
             stream = batch.run
             yield self._ingestor.submit(batch)
 
+    @endless
     async def WatchRuns(
         self, request: pb.WatchRunsRequest, context: Context
     ) -> AsyncIterator[pb.WatchRunsResponse]:
