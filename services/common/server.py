@@ -44,7 +44,8 @@ OPTIONS = (
     ("grpc.so_reuseport", 0),
     ("grpc.keepalive_time_ms", 60_000),
     ("grpc.keepalive_timeout_ms", 20_000),
-    ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
+    # The proxy asks every four seconds whether anybody is there, also where no data goes.
+    ("grpc.http2.min_ping_interval_without_data_ms", 2_000),
     ("grpc.server_handshake_timeout_ms", 10_000),
     # What gRPC holds until it is accepted, which it drops without a word when there is more.
     ("grpc.server.max_pending_requests", MAX_UNACCEPTED),

@@ -91,7 +91,10 @@ def decode(error: grpc.aio.AioRpcError) -> ServiceError:
     details = dict(error.trailing_metadata() or ()).get(DETAILS_KEY)
     if isinstance(details, bytes):
         return _from_status(status_pb2.Status.FromString(details))
-    if error.code() in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED):
+    away = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED)
+    # What gRPC makes of a stream that ended because a service behind the proxy died.
+    was_reset = "RST_STREAM" in (error.details() or "")
+    if error.code() in away or was_reset:
         return unanswered()
     return ServiceError(Reason.INTERNAL, "internal error")
 

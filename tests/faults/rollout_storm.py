@@ -57,7 +57,9 @@ class Storm:
         self.live = int(_live_version(settled).rpartition("/")[2])
         what = f"version {self.live} alone to answer after the {victim} was killed"
         self._wait(lambda: self._is_as_said(settled), began, what)
-        self.slowest = max(self.slowest, time.monotonic() - began)
+        took = time.monotonic() - began
+        print(f"{victim} killed, version {self.live} answers after {took:.1f} s", flush=True)
+        self.slowest = max(self.slowest, took)
         self.ends["new" if self.live == new else "old"] += 1
         strangers = (self.seen.versions() - answered).keys() - {str(old), str(new)}
         assert not strangers, f"{strangers} answered between {old} and {new}"

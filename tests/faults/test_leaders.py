@@ -33,6 +33,7 @@ from tests.servers.seaweedfs import S3Server
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(3_600)]
 MODEL = "led"
+STOPS = int(os.environ.get("MODELYARD_LEADER_STOPS", "4"))
 SETTLE_SECONDS = 30.0
 LEASE = {"MODELYARD_DEPLOYER_LEASE_SECONDS": "5", "MODELYARD_DEPLOYER_TICK_SECONDS": "0.5"}
 LOCKS = sa.text("SELECT pid, state, wait_event, query FROM pg_stat_activity WHERE state <> 'idle'")
@@ -64,9 +65,8 @@ class Journal(threading.Thread):
                     self.told[event.revision, event.type] += 1
 
 
-@pytest.mark.parametrize("stops", [4, 30])
 def test_a_stopped_leader_is_replaced_and_does_nothing_when_it_wakes(
-    suite: ReplicatedSuite, tmp_path: Path, stops: int
+    suite: ReplicatedSuite, tmp_path: Path
 ) -> None:
     with suite.client() as client:
         client.environments.create(ENVIRONMENT)
@@ -77,17 +77,19 @@ def test_a_stopped_leader_is_replaced_and_does_nothing_when_it_wakes(
         journal, leaders = Journal(client), Leaders(suite, client.with_options(timeout=3))
         journal.start()
         with predictions(address, MODEL) as seen:
-            for turn in range(1, stops + 1):
+            for turn in range(1, STOPS + 1):
                 live = 1 + turn % 2
                 leaders.stop_one(both[live - 1])
                 assert predict(address, MODEL, BODY)["model_version"] == str(live)
-        print(f"{stops} leaders stopped, {leaders.hits} with the rollout unfinished; the slowest")
+        print(f"{STOPS} leaders stopped, {leaders.hits} with the rollout unfinished; the slowest")
         print(f"end after {leaders.slowest:.1f} s; {seen.total} requests, failed: {seen.failures}")
         assert seen.failures == []
-        assert leaders.hits >= stops / 2, "too few rollouts were hit"
-        until(lambda: journal.told[stops + 1, "LIVE"], what="the end of the journal")
+        assert leaders.hits >= STOPS / 2, "too few rollouts were hit"
+        until(lambda: journal.told[STOPS + 1, "LIVE"], what="the end of the journal")
         twice = {told for told, count in journal.told.items() if count > 1 and told[1] in ONCE}
         assert not twice
+        # The proxy ends what goes on with a replica that hangs, long before its followers would.
+        assert "fell silent" not in (suite.folder / "agent.log").read_text()
 
 
 class Leaders:

@@ -20,6 +20,9 @@ _REASONS = {
     "RESOURCE_EXHAUSTED": "LIMIT_EXCEEDED",
 }
 
+_RESET = "RST_STREAM"
+"""What gRPC says, as INTERNAL, of a stream that ended because a server behind a proxy died."""
+
 
 def error_from(failure: grpc.RpcError, *, server: str) -> ModelyardError:
     """Return the exception for a failed call; `server` is named when it is out of reach."""
@@ -75,6 +78,8 @@ def _status_of(failure: grpc.RpcError) -> status_pb2.Status | None:
 
 def _transport_error(code: str, text: str, *, server: str) -> ModelyardError:
     message = text or code.replace("_", " ").lower()
+    if code == "INTERNAL" and _RESET in text:
+        code = "UNAVAILABLE"
     if code == "UNAVAILABLE":
         message = f"cannot reach the server at {server}: {message}"
     elif code == "DEADLINE_EXCEEDED":
