@@ -10,7 +10,7 @@ from services.artifact.formats.pickles import archives, bare, compressed, is_arc
 from services.artifact.formats.tensors import numpy_array, safetensors, tables
 from services.artifact.formats.texts import text
 
-VERSION = 2
+VERSION = 3
 """Rises with every change of what is recognised: earlier findings are made anew."""
 HEAD_BYTES = 64 * 1024
 

@@ -161,6 +161,27 @@ def test_a_bomb_is_not_unpacked() -> None:
     assert look("bomb.zip", buffer.getvalue()).verdict is UNVERIFIED
 
 
+def test_what_would_take_for_ever_is_given_up() -> None:
+    """Each of these took minutes, or hundreds of megabytes, to be looked through."""
+    many, members, packed = io.BytesIO(), io.BytesIO(), io.BytesIO()
+    with zipfile.ZipFile(many, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive:
+        for number in range(20):
+            archive.writestr(f"{number}.pkl", b"(" + b"N" * 300_000)
+    with zipfile.ZipFile(members, "w") as archive:
+        archive.writestr("a", b"")
+        archive.filelist *= 95_000
+    with zipfile.ZipFile(packed, "w", zipfile.ZIP_BZIP2) as archive:
+        archive.writestr("a.npy", npy("<f4"))
+    assert look("many.zip", many.getvalue()).reasons == ("it is too long to be looked through",)
+    assert look("members.zip", members.getvalue()) == TOO_MUCH
+    assert look("packed.zip", packed.getvalue()).verdict is UNVERIFIED
+    assert look("old.txt", b"N" * 300_000).verdict is UNSAFE
+    assert look("new.pkl", b"\x80\x04" + b"N" * 300_000).verdict is UNSAFE
+
+
+TOO_MUCH = Finding("zip", UNVERIFIED, ("it is too much to be looked through",))
+
+
 @pytest.mark.filterwarnings("ignore:invalid escape sequence")
 def test_noise_is_never_allowed_and_never_fails() -> None:
     noise = random.Random(1)  # noqa: S311 - a test's noise
