@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 from modelyard.artifact.v1 import transfer_service_pb2 as pb
 
 from services.artifact.blobs.signing import Grant
@@ -17,6 +19,7 @@ from services.artifact.granting import Placed
 from services.common.errors import invalid_field
 
 FILES_PER_GRANT = 1_000
+_PACK = re.compile(r"[0-9a-f]{32}")
 
 
 def announced(request: pb.GrantPackRequest) -> tuple[int, bytes]:
@@ -33,6 +36,13 @@ def pack_grant(granted: tuple[str, Grant] | None) -> pb.GrantPackResponse:
         return pb.GrantPackResponse()
     name, found = granted
     return pb.GrantPackResponse(pack=name, grant=grant(found))
+
+
+def pack(request: pb.AddPackRequest) -> str:
+    """Read which pack was put, or refuse what no pack is called."""
+    if not _PACK.fullmatch(request.pack):
+        raise invalid_field("pack", "must be what GrantPack answered")
+    return request.pack
 
 
 def chunks(request: pb.AddPackRequest) -> list[tuple[bytes, int]]:

@@ -36,7 +36,8 @@ class TransferServicer(transfer_service_pb2_grpc.TransferServiceServicer):
         """Take note of a pack that was put."""
         project = ProjectName.parse(request.parent, "parent").project
         chunks, sender = transfer_codec.chunks(request), current_call().caller.principal
-        await self._granting.add_pack(project, request.pack, chunks, sender=sender)
+        pack = transfer_codec.pack(request)
+        await self._granting.add_pack(project, pack, chunks, sender=sender)
         return pb.AddPackResponse()
 
     async def GrantReads(

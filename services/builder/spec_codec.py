@@ -6,6 +6,7 @@ import math
 import re
 from collections.abc import Iterable, Mapping
 from datetime import timedelta
+from ipaddress import ip_address
 from pathlib import PurePosixPath
 from typing import Any
 from urllib.parse import urlsplit
@@ -51,6 +52,11 @@ _ENTRY = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*", re.ASCII)
 _PYTHON = re.compile(r"3\.[0-9]{1,2}")
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,127}")
 _OWN_VARIABLES = "MODELYARD_"
+# By these a loader, a shell or Python would run something else than what the build is to run.
+_LOADED_BY = re.compile(
+    r"LD_\w+|PATH|IFS|ENV|BASH_ENV|BASH_FUNC_\w+|SHELLOPTS|BASHOPTS|PS4|PROMPT_COMMAND|GCONV_PATH"
+    r"|PYTHON(PATH|HOME|STARTUP|INSPECT|EXECUTABLE|PLATLIBDIR|USERBASE|BREAKPOINT|PYCACHEPREFIX)"
+)
 _REF = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/-]{0,254}")
 _SCHEMES = ("https", "http")
 _MAX_KEY = 250
@@ -149,7 +155,19 @@ def _git_url(url: str, field: str) -> str:
         raise invalid_field(field, "must hold no credentials; name a secret")
     if parts.query or parts.fragment:
         raise invalid_field(field, "must have neither a query nor a fragment")
+    if _is_no_server(host):
+        raise invalid_field(field, "must not be an address of the link or of no host")
     return url
+
+
+def _is_no_server(host: str) -> bool:
+    """Say whether a host is written as an address where a cloud's credentials, or nothing, lie."""
+    try:
+        address = ip_address(host)
+    except ValueError:
+        return False
+    address = getattr(address, "ipv4_mapped", None) or address
+    return address.is_link_local or address.is_unspecified or address.is_multicast
 
 
 def _path(text: str, field: str) -> str:
@@ -190,6 +208,8 @@ def _variable(name: str, field: str) -> str:
     if not _VARIABLE.fullmatch(name) or name.startswith(_OWN_VARIABLES):
         problem = f"names are letters, digits and _, and none begins with {_OWN_VARIABLES}"
         raise invalid_field(field, problem)
+    if _LOADED_BY.fullmatch(name):
+        raise invalid_field(field, f"{name} would change which programs and modules run")
     return name
 
 

@@ -29,7 +29,9 @@ from services.common.interceptors import (
 from services.common.methods import Method
 from services.common.refusing import Door
 from services.common.telemetry import MeasuredCall
+from services.common.texts import check_texts
 
+_CREDENTIAL = "authorization"
 Context = grpc.aio.ServicerContext[Any, Any]
 _Handler = TypeVar("_Handler", bound=Callable[..., Any])
 _READ = "_read_by"
@@ -213,10 +215,13 @@ class _Incoming:
 
     def _parse(self, raw: bytes) -> Any:
         try:
-            return self._read(raw)
+            request = self._read(raw)
         except DecodeError:
             message = "the request is not a valid message"
             raise ServiceError(Reason.MALFORMED_REQUEST, message) from None
+        if not self.method.client_streaming and b"\0" in raw:
+            check_texts(request)  # what comes in streams is checked as it is decoded
+        return request
 
 
 def _call(method: Method, context: Context, chain: Chain) -> Call:
@@ -224,7 +229,8 @@ def _call(method: Method, context: Context, chain: Chain) -> Call:
     maximum = STREAM_SECONDS if streaming else UNARY_SECONDS
     remaining = context.time_remaining()
     seconds = maximum if remaining is None else min(remaining, maximum)
-    metadata = {
-        key: value for key, value in context.invocation_metadata() or () if isinstance(value, str)
-    }
+    sent = context.invocation_metadata() or ()
+    metadata = {key: value for key, value in sent if isinstance(value, str)}
+    if len(metadata) < len(sent) and [key for key, _ in sent].count(_CREDENTIAL) > 1:
+        del metadata[_CREDENTIAL]  # of two credentials none is taken: nobody knows whose call it is
     return Call(method.full_name, metadata, time.monotonic() + seconds, chain.drain)

@@ -545,7 +545,8 @@ class BuildSpec(google.protobuf.message.Message):
     def variables(self) -> google.protobuf.internal.containers.ScalarMap[builtins.str, builtins.str]:
         """Optional. Environment variables of train and of the source's tests, not of
         the smoke prediction, which runs as a model server does; at most 256. Names are
-        `[A-Za-z_][A-Za-z0-9_]*`; those that begin with `MODELYARD_` are refused.
+        `[A-Za-z_][A-Za-z0-9_]*`; those that begin with `MODELYARD_` are refused, and those by
+        which other programs or modules would run, such as `PATH`, `LD_PRELOAD` and `PYTHONPATH`.
         """
 
     @property
