@@ -3,7 +3,7 @@
     uv run --group fuzzing python -m tests.fuzzing.parsers filter -max_total_time=120
 
 Each takes the bytes, or refuses them with an error of its own; anything else that is raised, and
-whatever takes five seconds, is a fault. What follows the parser's name goes to libFuzzer.
+whatever takes twenty seconds, is a fault. What follows the parser's name goes to libFuzzer.
 """
 
 from __future__ import annotations
@@ -157,7 +157,7 @@ def judged(parse: Callable[[bytes], object]) -> Callable[[bytes], None]:
 def main() -> None:
     """Fuzz the parser that the command line names."""
     program, parser, *options = sys.argv
-    atheris.Setup([program, "-timeout=5", *options], judged(PARSERS[parser]))
+    atheris.Setup([program, "-timeout=20", *options], judged(PARSERS[parser]))
     atheris.Fuzz()
 
 

@@ -10,7 +10,7 @@ import random
 import re
 import uuid
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from google.protobuf.descriptor import FieldDescriptor
@@ -90,6 +90,8 @@ class Shapes:
         right = self.dice.choice((1.0, 1.0, 0.97, 0.9, 0.5))
         self._share = self.dice.choice((0.15, 0.4, 0.8))
         self._fill(message, right=right, depth=0)
+        if right == 1.0 and self.dice.random() < 0.2:
+            self._poison(message)
         raw = message.SerializePartialToString()
         return self._spoilt(raw) if self.dice.random() < 0.05 else raw
 
@@ -102,6 +104,13 @@ class Shapes:
             kept.append(text)
             if len(kept) > KEPT:
                 kept.pop(self.dice.randrange(KEPT))
+
+    def _poison(self, message: Message) -> None:
+        """Make one text of a good request what no database holds."""
+        texts = list(_texts(message))
+        if texts:
+            holder, name = self.dice.choice(texts)
+            setattr(holder, name, self.dice.choice(("a\0b", getattr(holder, name) + "\0")))
 
     def _spoilt(self, raw: bytes) -> bytes:
         held = bytearray(raw or b"\x0a\x01")
@@ -206,6 +215,17 @@ class Shapes:
             return f"f{self.dice.randrange(40)}"
         known = self._known.get(_collection_of(name, about, self.dice)) or self._known.get(name)
         return self.dice.choice(known) if known else self.dice.choice(WORDS)
+
+
+def _texts(message: Message) -> Iterator[tuple[Message, str]]:
+    """Find all texts of a message that are single fields, with the messages that hold them."""
+    for field, value in message.ListFields():
+        is_map = field.message_type and field.message_type.GetOptions().map_entry
+        if field.message_type and not is_map:
+            for inner in value if field.is_repeated else [value]:
+                yield from _texts(inner)
+        elif field.type == FieldDescriptor.TYPE_STRING and not field.is_repeated:
+            yield message, field.name
 
 
 def _kind_of(name: str) -> str:
