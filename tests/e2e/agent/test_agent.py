@@ -163,6 +163,7 @@ def test_the_command_line_deploys_shows_and_takes_back(site: Site, tmp_path: Pat
     assert predict(site, "lined") == 1
     assert "lined/2" in run("deploy", "lined/2", *place, "--reason", "better", "--keep-warm")
     assert predict(site, "lined") == 2
+    carries_what_is_live(site, run)
     watched = run("deployments", "watch", "lined", *place, "--once")
     assert watched.splitlines()[0].startswith("lined  LIVE")
     assert "lined/2  100 %  ready  1/1" in watched
@@ -183,6 +184,25 @@ def test_the_command_line_deploys_shows_and_takes_back(site: Site, tmp_path: Pat
     assert "stop it?" in run("undeploy", "lined", *place, code=1)
     assert "STOPPED" in run("undeploy", "lined", *place, "--yes")
     assert run("rollback", "lined", *place, "--revision", "99", code=1)
+
+
+def carries_what_is_live(site: Site, run: Callable[..., str]) -> None:
+    """Take what is live to another environment: the very same bytes."""
+    with site.client() as client:
+        client.environments.create("next")
+    assert "live        lined/2" in run("deploy", "lined", "--from", ENVIRONMENT, "--env", "next")
+    both = [
+        json.loads(run("deployments", "show", "lined", "--env", name, "-o", "json"))
+        for name in (ENVIRONMENT, "next")
+    ]
+    pinned = {
+        revision["artifact"]
+        for deployment in both
+        for revision in deployment["revisions"]
+        if revision["number"] == deployment["live_revision"]
+    }
+    assert len(pinned) == 1
+    assert "STOPPED" in run("undeploy", "lined", "--env", "next", "--yes")
 
 
 @pytest.mark.slow
