@@ -84,7 +84,7 @@ HELD: dict[str, tuple[str, ...]] = {
         MUTUAL + "test_what_is_no_valid_certificate_does_not_connect",
         MUTUAL + "test_a_server_that_is_none_is_not_talked_to",
     ),
-    "Z01": (CALLS, CALLERS + "test_nobody_says_himself_who_he_is"),
+    "Z01": (CALLS, CALLERS + "test_nobody_speaks_for_somebody_else"),
     "Z02": (
         MATRIX + "test_who_is_nobody_is_let_in_nowhere",
         "rpc/common/test_pipeline.py::test_a_stream_ends_with_its_credential",
@@ -97,8 +97,8 @@ HELD: dict[str, tuple[str, ...]] = {
         CROSSINGS + "test_a_name_of_another_project_opens_nothing",
         CROSSINGS + "test_bytes_of_another_project_are_not_there",
     ),
-    "Z08": (CALLERS + "test_nobody_says_himself_who_he_is",),
-    "Z09": (CALLERS + "test_a_captured_call_is_worth_nothing_to_others",),
+    "Z08": (CALLERS + "test_nobody_speaks_for_somebody_else",),
+    "Z09": (CALLERS + "test_nobody_speaks_for_somebody_else",),
     "Z10": (CALLS, MUTUAL + "test_certificates_open_what_they_are_for_and_no_more"),
     "Z11": (
         CALLS,

@@ -48,7 +48,7 @@ from tests.contract.artifact.test_artifact_refusals import encoded, entry
 from tests.contract.artifact.yard import MIB, Content, Yard, noise, recipe, sha
 
 TREE = {"big": Content(noise(1, MIB + 5)), "small": Content(b"small")}
-BOMB = 64 * MIB
+BOMB = 16 * MIB
 UPLOADS = frozenset({"chunks", "packs", "files", "spaces", "duties"})
 """What a refused artifact leaves behind: bytes that nobody can see, and that are swept."""
 
@@ -275,11 +275,16 @@ def archives(outside: Path) -> dict[str, tuple[str, bytes]]:
         "A11.zip": ("A11", zipped(("a.npy", bytes(BOMB), 0o644), ("b.pkl", bytes(BOMB), 0o644))),
         "A11.gz": ("A11", gzip.compress(bytes(BOMB), 1)),
         "A12.zip": ("A12", nested(50)),
-        "A12-many.zip": ("A12", crowded(90_000)),
+        "A12-many.zip": ("A12", crowded(60_000)),
         "B12.pkl": ("B12", pickle.dumps(Marker(outside / "loaded"))),
     }
 
 
+@pytest.mark.parametrize(
+    "backend",
+    ["sqlite_disk", pytest.param("postgresql_s3", marks=pytest.mark.slow)],
+    indirect=True,
+)
 async def test_archives_are_kept_as_they_are_and_never_unpacked(
     place: Place, backend: Backend, tmp_path: Path
 ) -> None:
@@ -301,6 +306,7 @@ async def test_archives_are_kept_as_they_are_and_never_unpacked(
         assert await place.yard.read(stored.name, name) == data
 
 
+@pytest.mark.slow
 async def test_the_same_again_is_the_same_and_writers_do_not_mix(place: Place) -> None:
     """U05, U06, U10: whoever writes the same bytes, and however often, there is one copy."""
     data = noise(9, 64 * 1024)
