@@ -148,6 +148,22 @@ def test_a_folder_with_something_in_it_is_left_alone(client: Client, tmp_path: P
     assert read_tree(tmp_path / "empty") == {"a": b"a"}
 
 
+def test_nothing_is_written_through_a_link(client: Client, tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in/a").write_text("a")
+    artifact = client.artifacts.push(tmp_path / "in")
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    for name, target in (("link", outside), ("dangling", tmp_path / "absent")):
+        link = tmp_path / name
+        link.symlink_to(target)
+        with pytest.raises(AlreadyExistsError):
+            client.artifacts.pull(artifact, link)
+        assert link.is_symlink()
+    assert read_tree(outside) == {}
+    assert not (tmp_path / "absent").exists()
+
+
 def test_of_two_pulls_to_one_place_one_is_there_already(client: Client, tmp_path: Path) -> None:
     (tmp_path / "in").mkdir()
     (tmp_path / "in/a").write_text("a")

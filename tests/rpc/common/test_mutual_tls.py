@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import socket
 import ssl
 import subprocess
 import sys
@@ -176,6 +177,25 @@ async def test_what_is_no_valid_certificate_does_not_connect(address: str, case:
         "server": lambda: AUTHORITY.issue(name, usages=[SERVER]),
     }[case]()
     assert await verdicts(address, shown) == (AWAY, AWAY)
+
+
+@pytest.mark.filterwarnings("ignore:ssl.TLSVersion.TLSv1_1 is deprecated")
+async def test_old_versions_of_tls_are_refused(address: str, tmp_path: Path) -> None:
+    certificate, key = write(tmp_path / "worker", AUTHORITY.issue(f"{TRUST_DOMAIN}worker"))
+    host, _, port = address.partition(":")
+
+    def shake_hands(version: ssl.TLSVersion) -> None:
+        context = ssl.create_default_context(cafile=authority_file(tmp_path))
+        context.load_cert_chain(certificate, key)
+        context.set_alpn_protocols(["h2"])
+        context.set_ciphers("DEFAULT:@SECLEVEL=0")
+        context.minimum_version = context.maximum_version = version
+        with socket.create_connection((host, int(port)), timeout=20) as wire:
+            context.wrap_socket(wire, server_hostname=host).close()
+
+    await asyncio.to_thread(shake_hands, ssl.TLSVersion.TLSv1_2)
+    with pytest.raises((ssl.SSLError, ConnectionError)):
+        await asyncio.to_thread(shake_hands, ssl.TLSVersion.TLSv1_1)
 
 
 @pytest.mark.parametrize("case", ["good", "early", "late", "strange", "client", "elsewhere"])
