@@ -27,19 +27,17 @@ def check_texts(message: Message) -> None:
 
 def _spoilt(message: Message) -> Iterator[str]:
     """Name the fields that hold a text with NUL."""
-    for field in _fields(message.DESCRIPTOR):
+    for field, is_repeated, is_map in _fields(message.DESCRIPTOR):
         value = getattr(message, field.name)
         if field.message_type is None:
-            texts = value if field.is_repeated else (value,)
-            if any("\0" in text for text in texts):
+            if any("\0" in text for text in value) if is_repeated else "\0" in value:
                 yield field.name
-        elif not field.is_repeated:
-            if message.HasField(field.name):
-                yield from _within(field.name, (value,))
-        elif field.message_type.GetOptions().map_entry:
+        elif is_map:
             yield from _of_map(field, value)
-        else:
+        elif is_repeated:
             yield from _within(field.name, value)
+        elif message.HasField(field.name):
+            yield from _within(field.name, (value,))
 
 
 def _within(name: str, messages: Any) -> Iterator[str]:
@@ -59,9 +57,14 @@ def _of_map(field: FieldDescriptor, entries: Any) -> Iterator[str]:
 
 
 @cache
-def _fields(kind: Descriptor) -> tuple[FieldDescriptor, ...]:
-    """Return the fields of a message in which there may be texts."""
-    return tuple(field for field in kind.fields if _may_hold_text(field, frozenset()))
+def _fields(kind: Descriptor) -> tuple[tuple[FieldDescriptor, bool, bool], ...]:
+    """Return the fields of a message in which there may be texts; which are lists, and maps."""
+    found = [field for field in kind.fields if _may_hold_text(field, frozenset())]
+    return tuple((field, field.is_repeated, _is_map(field)) for field in found)
+
+
+def _is_map(field: FieldDescriptor) -> bool:
+    return bool(field.message_type and field.message_type.GetOptions().map_entry)
 
 
 def _may_hold_text(field: FieldDescriptor, seen: frozenset[str]) -> bool:
