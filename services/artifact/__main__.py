@@ -50,6 +50,7 @@ from services.common.audit.trail import Trail
 from services.common.auth import Authenticator, CachingAuthenticator
 from services.common.database import Database
 from services.common.peers import RemoteAuthenticator
+from services.common.safe_start import check_folder, check_secret
 from services.common.server import ServerSettings
 from services.common.service import Chassis, Service, SuiteSettings, run
 from services.common.settings import load_or_exit
@@ -67,6 +68,8 @@ async def compose(chassis: Chassis) -> Service:
 
 def build(chassis: Chassis, settings: ArtifactSettings) -> Service:
     """Put the service together."""
+    check_secret("the secret key of S3", settings.s3_secret_key)
+    check_folder(settings.folder)
     make_folder(settings.folder)
     folder = PackFolder(settings.folder / "unfinished", pack_bytes=settings.pack_bytes)
     folder.sweep(older_than_seconds=settings.temporary_seconds)

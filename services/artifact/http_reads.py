@@ -27,7 +27,7 @@ from services.common import status
 from services.common.auth import MAX_CREDENTIAL, Authenticator, Right, invalid_credential
 from services.common.errors import ServiceError
 from services.common.names import ArtifactName
-from services.common.server import is_loopback
+from services.common.safe_start import is_loopback
 from services.common.settings import SettingsError
 
 _STATUSES = {

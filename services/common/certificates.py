@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import logging
 import ssl
-import stat
 from pathlib import Path
 
 import grpc
 
+from services.common.safe_start import read_private
 from services.common.settings import SettingsError
 
 logger = logging.getLogger(__name__)
@@ -34,7 +34,7 @@ class ServerCertificate:
         Raises:
             SettingsError: one cannot be read, or they do not fit.
         """
-        pair = (read_key(self._key), read_certificates(self._certificate))
+        pair = (read_private(Path(self._key)), read_certificates(self._certificate))
         try:
             ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(self._certificate, self._key)
         except OSError:  # of TLS too
@@ -74,17 +74,3 @@ def read_certificates(path: str) -> bytes:
     if b"-----BEGIN CERTIFICATE-----" not in text:
         raise SettingsError(f"{path}: holds no certificate")
     return text
-
-
-def read_key(path: str) -> bytes:
-    """Read a private key that not everybody can read.
-
-    Raises:
-        SettingsError: it cannot be read, or by everybody.
-    """
-    try:
-        if Path(path).stat().st_mode & stat.S_IRWXO:
-            raise SettingsError(f"{path}: everybody may read this key; chmod o= it")
-        return Path(path).read_bytes()
-    except OSError as error:
-        raise SettingsError(f"{path}: {error.strerror}") from None

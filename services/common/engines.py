@@ -11,6 +11,8 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection, Engine
 
+from services.common.safe_start import check_folder
+
 READERS = 4
 IDLE_SECONDS = 1.0
 
@@ -73,6 +75,7 @@ def _lock(path: Path) -> None:
     lock = path.with_suffix(path.suffix + ".lock").resolve()
     if lock in _LOCKS:
         return
+    check_folder(path.parent)
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     path.touch(mode=0o600)  # what SQLite puts beside it has its mode
     descriptor = os.open(lock, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)

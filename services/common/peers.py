@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, TypeVar
 
 import grpc
@@ -11,8 +12,8 @@ from modelyard.metadata.v1 import project_service_pb2, project_service_pb2_grpc
 
 from services.common import status, telemetry
 from services.common.auth import Identity, Right, current_call
-from services.common.certificates import read_certificates, read_key
-from services.common.server import is_loopback
+from services.common.certificates import read_certificates
+from services.common.safe_start import is_loopback, read_private
 from services.common.settings import SettingsError
 
 Stub = TypeVar("Stub")
@@ -100,7 +101,9 @@ def _credentials(
     authority = read_certificates(root_certificates)
     if not certificate:
         return grpc.ssl_channel_credentials(authority)
-    return grpc.ssl_channel_credentials(authority, read_key(key), read_certificates(certificate))
+    return grpc.ssl_channel_credentials(
+        authority, read_private(Path(key)), read_certificates(certificate)
+    )
 
 
 def remaining() -> float:

@@ -6,6 +6,7 @@ mistake shows no secret, but a copy of the database does.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import hmac
 from collections.abc import Awaitable, Callable, Sequence
@@ -13,6 +14,7 @@ from pathlib import Path
 
 from cryptography.fernet import Fernet, InvalidToken, MultiFernet
 
+from services.common.safe_start import read_private
 from services.common.settings import SettingsError
 
 
@@ -55,18 +57,14 @@ async def make_seal(key_file: str, keep: Callable[[bytes], Awaitable[bytes]]) ->
         keep: is given a new key, to be kept unless there is one; returns the one that is kept.
 
     Raises:
-        SettingsError: the file cannot be read, or does not hold keys.
+        SettingsError: the file cannot be read, or by everybody, or does not hold keys.
     """
     return _from_file(Path(key_file)) if key_file else Seal([await keep(Fernet.generate_key())])
 
 
 def _from_file(path: Path) -> Seal:
-    try:
-        keys = path.read_bytes().split()
+    keys = read_private(path).split()
+    with contextlib.suppress(ValueError):
         if keys:
             return Seal(keys)
-    except OSError as error:
-        raise SettingsError(f"{path}: {error.strerror}") from None
-    except ValueError:
-        pass
     raise SettingsError(f"{path}: must hold a key a line, 32 bytes in base64")

@@ -9,7 +9,6 @@ the rest cut off.
 from __future__ import annotations
 
 import asyncio
-import ipaddress
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
@@ -26,6 +25,7 @@ from services.common.limiting import Limiter
 from services.common.methods import methods_of
 from services.common.pipeline import wrapped
 from services.common.refusing import Door
+from services.common.safe_start import is_loopback
 from services.common.settings import SettingsError
 from services.common.turns import Turns
 
@@ -202,17 +202,6 @@ def _credentials(settings: ServerSettings) -> grpc.ServerCredentials | None:
         own.changed,  # type: ignore[arg-type]  # None means unchanged, which the types forget
         require_client_authentication=bool(settings.peer_authority),
     )
-
-
-def is_loopback(address: str) -> bool:
-    """Say whether only this machine can reach an address (`host:port` or `unix:path`)."""
-    if address.startswith("unix:"):
-        return True
-    host = address.rpartition(":")[0].strip("[]")
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
 
 
 class _Health(health.aio.HealthServicer):

@@ -23,6 +23,7 @@ from services.common.events import EventBus
 from services.common.interceptors import Chain
 from services.common.memory import keep_freed_memory
 from services.common.peers import Peer, RemoteAuthenticator
+from services.common.safe_start import check_redis
 from services.common.server import Register, Server, ServerSettings
 from services.common.settings import exiting_when_bad
 from services.common.telemetry import Telemetry, configure
@@ -79,6 +80,7 @@ class Chassis:
 
     def database(self, url: str, service: str, migrations: Path) -> tuple[Database, EventBus]:
         """Open a service's database and the bus that carries its events."""
+        check_redis(self.settings.redis_url)
         database = Database.open(url, migrations=migrations)
         bus = EventBus(self.settings.redis_url or None, service=service)
         database.on_commit(bus.publish)

@@ -15,6 +15,7 @@ from services.builder.worker.settings import PREFIX, WorkerSettings
 from services.common import logs
 from services.common.environments import Environments
 from services.common.errors import ServiceError
+from services.common.safe_start import check_folder
 from services.common.service import SuiteSettings, connect
 from services.common.settings import exiting_when_bad, load_or_exit
 from services.common.telemetry import configure
@@ -38,6 +39,8 @@ async def run(settings: WorkerSettings, suite: SuiteSettings) -> None:
         otlp_endpoint=suite.otlp_endpoint or None,
         sample_ratio=suite.trace_ratio,
     )
+    with exiting_when_bad():
+        check_folder(settings.folder)
     cage = await _cage(settings)
     with exiting_when_bad():
         peer = connect(suite)

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from services.common import logs, telemetry
 from services.common.environments import Environments
+from services.common.safe_start import check_folder
 from services.common.service import SuiteSettings, connect
 from services.common.settings import exiting_when_bad, load_or_exit
 from services.deployer.agent.agent import Agent
@@ -23,6 +24,8 @@ from services.deployer.agent.state import KnownAssignments, Ports
 async def run(settings: AgentSettings, suite: SuiteSettings) -> None:
     """Work until SIGTERM or SIGINT; everything that was started ends with it."""
     folder = settings.folder
+    with exiting_when_bad():
+        check_folder(folder)
     bundles = folder / "bundles"
     await asyncio.to_thread(bundles.mkdir, mode=0o700, parents=True, exist_ok=True)
     with exiting_when_bad():

@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 import msgspec
 
 from services.common.auth import invalid_credential
-from services.common.server import is_loopback
+from services.common.safe_start import is_loopback
 from services.common.settings import SettingsError
 
 ALGORITHMS = ("RS256", "ES256", "EdDSA", "Ed25519")

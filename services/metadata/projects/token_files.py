@@ -12,7 +12,6 @@ import contextlib
 import os
 import re
 import secrets
-import stat
 from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
@@ -20,6 +19,7 @@ from pathlib import Path
 from services.common.auth import Right
 from services.common.database import Database, Transaction
 from services.common.names import WILDCARD
+from services.common.safe_start import check_folder, read_private
 from services.common.settings import SettingsError
 from services.metadata.projects import store
 from services.metadata.projects.domain import Grant, Role, TokenDraft, hash_secret, new_secret
@@ -40,7 +40,7 @@ async def register_token_files(
     """Make the missing token files, and make every file's secret valid.
 
     Raises:
-        SettingsError: a file does not hold a secret.
+        SettingsError: a file does not hold a secret, or is not kept from others.
     """
     secrets_by_file = await asyncio.to_thread(_read_all, folder)
     for name, draft in OWNERS.items():
@@ -50,6 +50,7 @@ async def register_token_files(
 
 
 def _read_all(folder: Path) -> dict[str, str]:
+    check_folder(folder)
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     return {f"{name}.token": _secret(folder / f"{name}.token") for name in OWNERS}
 
@@ -70,9 +71,7 @@ def _secret(path: Path) -> str:
     """Read a token file, made first if need be."""
     if not path.exists():
         _make(path)
-    if path.stat().st_mode & stat.S_IRWXO:
-        raise SettingsError(f"{path}: everybody may read this token; chmod o= it")
-    secret = path.read_text("ascii", errors="replace").strip()
+    secret = read_private(path).decode("ascii", errors="replace").strip()
     if not _SECRET.fullmatch(secret):
         raise SettingsError(f"{path}: must hold a token, `myd_` and 43 characters; delete it")
     return secret

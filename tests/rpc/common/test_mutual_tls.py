@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import socket
 import ssl
-import subprocess
-import sys
 from collections import Counter
 from collections.abc import AsyncIterator
 from dataclasses import replace
@@ -256,26 +253,6 @@ async def test_what_is_not_safe_does_not_start(tmp_path: Path) -> None:
     ):
         with pytest.raises(SettingsError):
             Peer(target, **more)
-
-
-def test_a_service_says_in_one_line_why_it_does_not_start(tmp_path: Path) -> None:
-    settings = {
-        "MODELYARD_ARTIFACT_DATA": str(tmp_path / "data"),
-        "MODELYARD_ARTIFACT_LISTEN": "0.0.0.0:0",
-        "MODELYARD_LOG_LEVEL": "WARNING",
-    }
-    ended = subprocess.run(
-        [sys.executable, "-m", "services.artifact"],
-        env={**os.environ, **settings},
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
-    assert ended.returncode == 2
-    assert ended.stderr.splitlines() == [
-        "modelyard: bad setting: 0.0.0.0:0 is a public address: it needs a TLS certificate"
-    ]
 
 
 async def test_certificates_are_renewed_while_calls_go_on(tmp_path: Path) -> None:
