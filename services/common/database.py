@@ -28,6 +28,7 @@ from sqlalchemy.engine import Connection, Dialect, Engine
 from services.common import outbox
 from services.common.audit.entries import add_entries
 from services.common.audit.noting import Note, take_note
+from services.common.disk_failure import note_disk_failure
 from services.common.engines import READERS, create_engine, driver_of, is_sqlite, migrate
 from services.common.errors import Reason, ServiceError
 from services.common.outbox import microseconds, moment
@@ -384,4 +385,6 @@ def _translated() -> Iterator[None]:
         if "disk is full" in str(origin):
             message = "the database's disk is full"
             raise ServiceError(Reason.LIMIT_EXCEEDED, message, limit="disk", maximum="") from error
+        if "disk I/O error" in str(origin):
+            note_disk_failure()
         raise ServiceError(Reason.SERVICE_UNAVAILABLE, "the database does not answer") from error

@@ -19,6 +19,7 @@ from services.common import logs
 from services.common.audit.trail import Trail
 from services.common.auth import Authenticator, CachingAuthenticator
 from services.common.database import Database
+from services.common.disk_failure import stop_serving_after
 from services.common.events import EventBus
 from services.common.interceptors import Chain
 from services.common.memory import keep_freed_memory
@@ -176,6 +177,7 @@ async def _serve(
             for service in services
             for background in service.background
         ]
+        running.append(tasks.create_task(stop_serving_after(server.set_serving)))
         if ready is not None:
             ready(port)
         await _stop_signal()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+import msgspec
 from sqlalchemy.engine import Connection
 
 from services.common.checks import Finding, check_common, rows
@@ -17,6 +18,7 @@ def check(connection: Connection) -> Iterator[Finding]:
     yield from _numbers(connection)
     yield from _aliases(connection)
     yield from _versions(connection)
+    yield from _told(connection)
 
 
 def visible(connection: Connection) -> dict[str, str]:
@@ -81,6 +83,23 @@ def _aliases(connection: Connection) -> Iterator[Finding]:
             yield Finding("aliases", str(name), "points to a version that cannot be used")
         elif not is_told:
             yield Finding("aliases", str(name), "does not point where its history says")
+
+
+def _told(connection: Connection) -> Iterator[Finding]:
+    """The ledger tells of every version that became READY since its oldest event."""
+    ready = rows(
+        connection,
+        f"SELECT {_NAME} || '/versions/' || v.number, v.ready_time, o.time_us FROM versions v"  # noqa: S608
+        " JOIN models m ON m.pk = v.model_pk LEFT JOIN (SELECT topic, min(time_us) AS time_us"
+        " FROM events GROUP BY topic) o ON o.topic = 'projects/' || m.project"
+        " WHERE v.state = 'READY' AND m.removed_id IS NULL",
+    )
+    told: set[str] = set()
+    for (payload,) in rows(connection, "SELECT payload FROM events WHERE kind = 'version.ready'"):
+        told.add(str(msgspec.msgpack.decode(bytes(payload))["name"]))
+    for name, ready_time, oldest in ready:
+        if name not in told and (oldest is None or ready_time >= oldest):
+            yield Finding("ledger", str(name), "became READY, and no event tells of it")
 
 
 def _versions(connection: Connection) -> Iterator[Finding]:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Protocol
 
 from services.artifact.blobs.signing import Signer
+from services.common.disk_failure import note_disk_failure
 from services.common.errors import Reason, ServiceError
 
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
@@ -70,5 +71,7 @@ def disk_errors() -> Iterator[None]:
                 limit="disk",
                 maximum="",
             ) from error
+        if error.errno == errno.EIO:
+            note_disk_failure()
         _log.exception("artifact storage failed")
         raise unavailable() from error

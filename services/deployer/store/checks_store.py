@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+import msgspec
 from sqlalchemy.engine import Connection
 
 from services.common.checks import Finding, check_common, rows
-from services.common.names import EnvironmentName
+from services.common.names import DeploymentName, EnvironmentName
+from services.deployer import journal
+from services.deployer.domain import JournalEntry
 from services.deployer.plans import EVERYTHING
 from services.deployer.store.deployments import list_assigned
 
@@ -25,7 +28,20 @@ def check(connection: Connection) -> Iterator[Finding]:
         if not max(desired, live) <= newest <= last:
             problem = f"wants {desired}, has {live}; its newest revision is {newest} of {last}"
             yield Finding("deployments", str(name), problem)
+    yield from _journal(connection)
     for deployment, assignment in list_assigned(connection, EnvironmentName("-", "-")):
         weights = assignment.weights
         if weights and sum(weights.values()) not in {0, EVERYTHING}:
             yield Finding("weights", str(deployment), f"{sum(weights.values())} % are assigned")
+
+
+def _journal(connection: Connection) -> Iterator[Finding]:
+    """The journal of a deployment, which is kept whole, says which revision went live."""
+    told: set[tuple[str, object]] = set()
+    for topic, payload in rows(connection, "SELECT topic, payload FROM events WHERE kind = 'LIVE'"):
+        entry = msgspec.msgpack.decode(payload, type=JournalEntry)
+        told.add((str(topic), entry.revision))
+    lives = rows(connection, "SELECT name, live_revision FROM deployments WHERE live_revision > 0")
+    for name, live in lives:
+        if (journal.topic(DeploymentName.parse(str(name))), live) not in told:
+            yield Finding("deployments", str(name), f"{live} is live, and its journal is silent")
