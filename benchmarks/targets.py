@@ -102,6 +102,16 @@ TARGETS: dict[str, dict[str, Target]] = {
         "rollback, cold, above the model's start": Target(Side.AT_MOST, 2, "s"),
         "200 deployments with nothing to do": Target(Side.AT_MOST, 1, "%"),
     },
+    "overload": {
+        "goodput, of the peak": Target(Side.AT_LEAST, 0.7, "x"),
+        "refusals, p99": Target(Side.AT_MOST, 100, "ms"),
+        "refusals that say when to come again": Target(Side.AT_LEAST, 1, "of all"),
+        "calls that ended otherwise": Target(Side.AT_MOST, 0, "calls"),
+        "health checks failed": Target(Side.AT_MOST, 0, "checks"),
+        "calm again, share answered": Target(Side.AT_LEAST, 1, "of all"),
+        "who calls rarely, share answered": Target(Side.AT_LEAST, 0.95, "of all"),
+        "who calls rarely, median": Target(Side.AT_MOST, 200, "ms"),
+    },
     "metadata": {
         f"{kind}: {bar}": target for kind in METADATA_DATABASES for bar, target in _METADATA.items()
     },

@@ -37,10 +37,6 @@ SECTIONS: dict[str, list[tuple[str, object]]] = {
         ("Seconds of a unary call, at most", interceptors.UNARY_SECONDS),
         ("Seconds of a stream, at most", interceptors.STREAM_SECONDS),
         ("Calls and streams of a process", server.MAX_CONCURRENT_CALLS),
-        (
-            "Calls not accepted yet; some, and at twice as many all, are dropped",
-            server.MAX_UNACCEPTED,
-        ),
         ("Unary calls that each service works on at once, `CALLS_AT_ONCE`", SERVER.calls_at_once),
         ("Unary calls that wait for it, `CALLS_WAITING`", SERVER.calls_waiting),
         ("Calls of a principal a second, `CALLS_PER_SECOND`", SERVER.calls_per_second),

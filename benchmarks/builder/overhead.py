@@ -60,15 +60,19 @@ def _queue(setting: Setting) -> Measurement:
 def _cold_environment(setting: Setting) -> Measurement:
     """Hold the environment phase against uv alone: no environment yet, packages in uv's cache.
 
-    Byte-compiling aside, on both sides: the suite does that apart, and says how long it took.
+    Both install the same packages, those that serving needs among them. Byte-compiling aside, on
+    both sides: the suite does that apart, and says how long it took.
     """
     ours, bare = [], []
+    kept = setting.folder / "suite" / "environments"
+    (wheel,) = kept.glob("wheels/*/*.whl")
+    packages = (REQUIREMENT, f"modelyard[serving] @ {wheel.as_uri()}")
     for number in range(setting.scale.repetitions + 1):
         source = setting.source("learn", f"{REQUIREMENT}\n")
-        shutil.rmtree(setting.folder / "suite" / "environments", ignore_errors=True)
+        shutil.rmtree(kept / "projects")
         build = setting.build(source)
         phase = phase_seconds(build, ENVIRONMENT) - _compiling(setting, build)
-        alone = seconds(lambda: _bare(setting.folder / "bare"))
+        alone = seconds(lambda: _bare(setting.folder / "bare", packages))
         if number:  # the first fills uv's cache for both
             ours.append(phase)
             bare.append(alone)
@@ -84,9 +88,9 @@ def _compiling(setting: Setting, build: build_pb2.Build) -> float:
     return float(found[1])
 
 
-def _bare(folder: Path) -> None:
+def _bare(folder: Path, packages: tuple[str, ...]) -> None:
     shutil.rmtree(folder, ignore_errors=True)
     # Without this project's own settings, one of which is to byte-compile.
     uv = (find_uv_bin(), "--no-config", "--quiet")
     subprocess.run([*uv, "venv", str(folder)], check=True)
-    subprocess.run([*uv, "pip", "install", "--python", str(folder), REQUIREMENT], check=True)
+    subprocess.run([*uv, "pip", "install", "--python", str(folder), *packages], check=True)

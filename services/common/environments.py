@@ -430,5 +430,12 @@ async def _compile_bytecode(python: Path, folder: Path) -> None:
         raise
 
 
-def _tree_bytes(folder: Path) -> int:
-    return sum(path.lstat().st_size for path in folder.rglob("*"))
+def _tree_bytes(folder: str | Path) -> int:
+    """Sum up what lies in a folder; many thousand files, so by the quickest way there is."""
+    found = 0
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            found += entry.stat(follow_symlinks=False).st_size
+            if entry.is_dir(follow_symlinks=False):
+                found += _tree_bytes(entry.path)
+    return found

@@ -34,7 +34,6 @@ Register = Callable[[Any, Any], None]
 MAX_REQUEST_BYTES = 4 * 1024 * 1024
 MAX_METADATA_BYTES = 16 * 1024
 MAX_CONCURRENT_CALLS = 2_000
-MAX_UNACCEPTED = 500
 
 OPTIONS = (
     ("grpc.max_receive_message_length", MAX_REQUEST_BYTES),
@@ -47,9 +46,6 @@ OPTIONS = (
     # The proxy asks every four seconds whether anybody is there, also where no data goes.
     ("grpc.http2.min_ping_interval_without_data_ms", 2_000),
     ("grpc.server_handshake_timeout_ms", 10_000),
-    # What gRPC holds until it is accepted, which it drops without a word when there is more.
-    ("grpc.server.max_pending_requests", MAX_UNACCEPTED),
-    ("grpc.server.max_pending_requests_hard_limit", 2 * MAX_UNACCEPTED),
 )
 
 

@@ -1,0 +1,1 @@
+"""How the services bear more than they can do."""
