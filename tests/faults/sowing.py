@@ -1,4 +1,4 @@
-"""A pytest plugin, `-p tests.faults.sowing`: the services in the tests' process have a bug."""
+"""A pytest plugin, `-p tests.faults.sowing`: the tests' process has the bug that is named, if any."""
 
 from __future__ import annotations
 
@@ -6,4 +6,5 @@ import os
 
 from tests.faults import bugs
 
-bugs.sow(os.environ["SEEDED_BUG"])
+if "SEEDED_BUG" in os.environ:
+    bugs.sow(os.environ["SEEDED_BUG"])
