@@ -1,4 +1,4 @@
-"""A pytest plugin, `-p tests.faults.sowing`: the tests' process has the bug that is named, if any."""
+"""A pytest plugin, `-p tests.faults.sowing`: the tests have the bug that is named, if any."""
 
 from __future__ import annotations
 
