@@ -38,6 +38,8 @@ from services.common.service import SuiteSettings
 logger = logging.getLogger(__name__)
 
 RETRY_SECONDS = 1.0
+ROOM_SECONDS = 2.0
+"""How long it takes at most until room that a build left is told."""
 REFUSED = {Reason.INVALID_CREDENTIAL, Reason.RIGHT_MISSING, Reason.INVALID_FIELD}
 """What no later try would change."""
 
@@ -113,9 +115,9 @@ class Worker:
             logger.exception("attempt broke off", extra={"build": answer.build.name})
 
     async def _lease(self, stop: asyncio.Event) -> worker_service_pb2.LeaseBuildResponse | None:
-        """Wait for a build, or until told to stop, or until there is more room than was told."""
+        """Wait for a build, or until told to stop."""
         asking = asyncio.create_task(self.builder.lease(self._request()))
-        await _first(stop.wait(), self.freed.wait(), asking)
+        await _first(stop.wait(), asking)
         if not asking.done():
             asking.cancel()
         try:
@@ -131,7 +133,10 @@ class Worker:
             return None
 
     def _request(self) -> worker_service_pb2.LeaseBuildRequest:
-        wait = duration_pb2.Duration(seconds=int(self.settings.wait_seconds))
+        # While builds run there may soon be more room than is told now. An ask is not taken back
+        # for that: it could have been answered, and the build would wait for its lease to end.
+        longest = ROOM_SECONDS if self.running else self.settings.wait_seconds
+        wait = duration_pb2.Duration(seconds=int(min(longest, self.settings.wait_seconds)))
         return worker_service_pb2.LeaseBuildRequest(
             worker=self.id,
             wait=wait,
