@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import uvloop
-
-from services.artifact.__main__ import compose as compose_artifact
+from services.artifact.wiring import compose as compose_artifact
 from services.builder.wiring import compose as compose_builder
-from services.common.server import ServerSettings
-from services.common.service import SuiteSettings, run
-from services.common.settings import load_or_exit
+from services.common.service import run_process
 from services.deployer.wiring import compose as compose_deployer
 from services.metadata.wiring import compose as compose_metadata
 
@@ -17,9 +13,7 @@ COMPOSES = (compose_metadata, compose_artifact, compose_builder, compose_deploye
 
 def main() -> None:
     """Serve all four services until SIGTERM."""
-    server = load_or_exit(ServerSettings, "MODELYARD_")
-    suite = load_or_exit(SuiteSettings, "MODELYARD_")
-    uvloop.run(run("suite", COMPOSES, server, suite))
+    run_process("suite", COMPOSES, "MODELYARD_")
 
 
 if __name__ == "__main__":

@@ -48,7 +48,6 @@ class Spread:
 
     median: float = math.nan
     p99: float = math.nan
-    most: float = math.nan
 
     @classmethod
     def of(cls, times: list[float]) -> Spread:
@@ -57,7 +56,7 @@ class Spread:
             return cls()
         times = sorted(times)
         last = len(times) - 1
-        return cls(times[last // 2], times[round(last * 0.99)], times[last])
+        return cls(times[last // 2], times[round(last * 0.99)])
 
 
 @dataclass(slots=True)

@@ -24,7 +24,14 @@ from services.artifact.domain import offset_out_of_range
 from services.artifact.links import Links
 from services.artifact.manifest import ManifestEntry
 from services.common import status
-from services.common.auth import MAX_CREDENTIAL, Authenticator, Right, invalid_credential
+from services.common.auth import (
+    CREDENTIAL,
+    MAX_CREDENTIAL,
+    Authenticator,
+    Right,
+    bearer,
+    invalid_credential,
+)
 from services.common.errors import ServiceError
 from services.common.names import ArtifactName
 from services.common.safe_start import is_loopback
@@ -135,10 +142,10 @@ class HttpReads:
     async def _admit(self, request: Request, name: ArtifactName, path: str) -> None:
         """Let in who has a link's token or the right to read."""
         token = request.query_params.get("token", "")
-        scheme, _, credential = request.headers.get("authorization", "").partition(" ")
+        credential = bearer(request.headers.get(CREDENTIAL, ""))
         if token and self._links is not None:
             await self._links.check(token[:MAX_CREDENTIAL], name, path)
-        elif scheme.lower() == "bearer" and 0 < len(credential) <= MAX_CREDENTIAL:
+        elif credential:
             identity = await self._authenticator.introspect(credential)
             identity.require(Right.READ, name.project)
         else:

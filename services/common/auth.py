@@ -25,6 +25,8 @@ from services.common.idempotency import Key
 EVERY_PROJECT = "-"
 CACHE_SECONDS = 4.0  # what is revoked ends within 5, calls and all
 CACHE_SIZE = 10_000
+CREDENTIAL = "authorization"
+"""The metadata, and header, that says who calls."""
 MAX_CREDENTIAL = 4_096
 MAX_REQUEST_ID = 64
 
@@ -126,6 +128,12 @@ class CachingAuthenticator:
 
 def _key(credential: str) -> bytes:
     return hashlib.sha256(credential.encode()).digest()
+
+
+def bearer(authorization: str) -> str:
+    """Return the bearer credential that a call shows; empty when there is none."""
+    scheme, _, credential = authorization.partition(" ")
+    return credential if scheme.lower() == "bearer" and len(credential) <= MAX_CREDENTIAL else ""
 
 
 @dataclass(slots=True)

@@ -23,11 +23,12 @@ from services.common.audit.entries import OK, Entry, new_entry
 from services.common.audit.noting import Note, leave_note
 from services.common.audit.trail import Trail
 from services.common.auth import (
-    MAX_CREDENTIAL,
+    CREDENTIAL,
     Authenticator,
     Call,
     Identity,
     Right,
+    bearer,
     invalid_credential,
     right_missing,
 )
@@ -200,8 +201,8 @@ class Authentication:
 
     async def enter(self, chain: Chain, incoming: Incoming) -> None:
         """Refuse a call without a valid credential."""
-        scheme, _, credential = incoming.call.metadata.get("authorization", "").partition(" ")
-        if scheme.lower() != "bearer" or not 0 < len(credential) <= MAX_CREDENTIAL:
+        credential = bearer(incoming.call.metadata.get(CREDENTIAL, ""))
+        if not credential:
             raise invalid_credential()
         incoming.call.identity = await chain.authenticator.introspect(credential)
 

@@ -48,7 +48,7 @@ class Limiter:
         """
         maximum = self._maximum_streams
         if is_stream and maximum and self._streams[principal] >= maximum:
-            raise exceeded("streams_of_a_principal", maximum, 1.0)
+            raise _exceeded("streams_of_a_principal", maximum, 1.0)
         if self._rate:
             self._spend(principal)
         if is_stream:
@@ -72,11 +72,10 @@ class Limiter:
         if len(self._buckets) > PRINCIPALS:
             self._buckets.popitem(last=False)
         if not allowed:
-            raise exceeded("calls_per_second", self._rate, (1 - tokens) / self._rate)
+            raise _exceeded("calls_per_second", self._rate, (1 - tokens) / self._rate)
 
 
-def exceeded(limit: str, maximum: float, seconds: float) -> ServiceError:
-    """Say that a limit is reached, and in how many seconds to come again."""
+def _exceeded(limit: str, maximum: float, seconds: float) -> ServiceError:
     return ServiceError(
         Reason.LIMIT_EXCEEDED,
         f"more than {maximum:g} {limit.replace('_', ' ')}; try again later",

@@ -11,7 +11,7 @@ from modelyard.common.v1 import access_pb2
 from modelyard.metadata.v1 import project_service_pb2, project_service_pb2_grpc
 
 from services.common import status, telemetry
-from services.common.auth import Identity, Right, current_call
+from services.common.auth import CREDENTIAL, Identity, Right, current_call
 from services.common.certificates import read_certificates
 from services.common.safe_start import is_loopback, read_private
 from services.common.settings import SettingsError
@@ -67,7 +67,7 @@ class Peer:
         self, method: Any, request: Any, *, credential: str, seconds: float = DEFAULT_SECONDS
     ) -> Any:
         """Call a stub's unary method; what it refuses is raised as the same ServiceError."""
-        metadata = telemetry.inject([("authorization", f"Bearer {credential}")])
+        metadata = telemetry.inject([(CREDENTIAL, f"Bearer {credential}")])
         try:
             return await method(
                 request,

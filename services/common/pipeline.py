@@ -16,7 +16,7 @@ import grpc
 from google.protobuf.message import DecodeError
 
 from services.common.audit.noting import Note
-from services.common.auth import Call, enter_call
+from services.common.auth import CREDENTIAL, Call, enter_call
 from services.common.draining import is_endless, stopping
 from services.common.errors import Reason, ServiceError
 from services.common.interceptors import (
@@ -31,7 +31,6 @@ from services.common.refusing import Door
 from services.common.telemetry import MeasuredCall
 from services.common.texts import check_texts
 
-_CREDENTIAL = "authorization"
 Context = grpc.aio.ServicerContext[Any, Any]
 _Handler = TypeVar("_Handler", bound=Callable[..., Any])
 _READ = "_read_by"
@@ -231,6 +230,6 @@ def _call(method: Method, context: Context, chain: Chain) -> Call:
     seconds = maximum if remaining is None else min(remaining, maximum)
     sent = context.invocation_metadata() or ()
     metadata = {key: value for key, value in sent if isinstance(value, str)}
-    if len(metadata) < len(sent) and [key for key, _ in sent].count(_CREDENTIAL) > 1:
-        del metadata[_CREDENTIAL]  # of two credentials none is taken: nobody knows whose call it is
+    if len(metadata) < len(sent) and [key for key, _ in sent].count(CREDENTIAL) > 1:
+        del metadata[CREDENTIAL]  # of two credentials none is taken: nobody knows whose call it is
     return Call(method.full_name, metadata, time.monotonic() + seconds, chain.drain)

@@ -14,7 +14,7 @@ import grpc
 
 from services.common import status
 from services.common.audit.entries import new_entry
-from services.common.auth import MAX_CREDENTIAL, Identity
+from services.common.auth import CREDENTIAL, Identity, bearer
 from services.common.errors import Reason
 from services.common.interceptors import Chain
 from services.common.methods import Method
@@ -78,8 +78,7 @@ class Door:
 
 
 def _caller(metadata: Metadata, known: Callable[[str], Identity | None]) -> Identity | None:
-    for key, value in metadata:
-        if key == "authorization" and isinstance(value, str):
-            credential = value.partition(" ")[2]
-            return known(credential) if len(credential) <= MAX_CREDENTIAL else None
-    return None
+    sent = [value for key, value in metadata if key == CREDENTIAL]
+    if len(sent) != 1 or not isinstance(sent[0], str):
+        return None
+    return known(bearer(sent[0]))

@@ -15,6 +15,8 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import uvloop
+
 from services.common import logs
 from services.common.audit.trail import Trail
 from services.common.auth import Authenticator, CachingAuthenticator
@@ -26,7 +28,7 @@ from services.common.memory import keep_freed_memory
 from services.common.peers import Peer, RemoteAuthenticator
 from services.common.safe_start import check_redis
 from services.common.server import Register, Server, ServerSettings
-from services.common.settings import exiting_when_bad
+from services.common.settings import exiting_when_bad, load_or_exit
 from services.common.telemetry import Telemetry, configure
 
 logger = logging.getLogger(__name__)
@@ -104,6 +106,19 @@ class Service:
 
 
 Compose = Callable[[Chassis], Awaitable[Service]]
+
+
+def run_process(name: str, composes: Sequence[Compose], prefix: str) -> None:
+    """Be a service's process, or that of several, until SIGTERM or SIGINT.
+
+    Args:
+        name: what it is called in traces.
+        composes: put its services together.
+        prefix: of the variables that say how it listens, such as `MODELYARD_METADATA_`.
+    """
+    server = load_or_exit(ServerSettings, prefix)
+    suite = load_or_exit(SuiteSettings, "MODELYARD_")
+    uvloop.run(run(name, composes, server, suite))
 
 
 async def run(

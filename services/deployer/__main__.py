@@ -2,20 +2,14 @@
 
 from __future__ import annotations
 
-import uvloop
-
-from services.common.server import ServerSettings
-from services.common.service import SuiteSettings, run
-from services.common.settings import load_or_exit
+from services.common.service import run_process
 from services.deployer.settings import PREFIX
 from services.deployer.wiring import compose
 
 
 def main() -> None:
     """Run the service in its own process."""
-    server = load_or_exit(ServerSettings, PREFIX)
-    suite = load_or_exit(SuiteSettings, "MODELYARD_")
-    uvloop.run(run("deployer", [compose], server, suite))
+    run_process("deployer", [compose], PREFIX)
 
 
 if __name__ == "__main__":

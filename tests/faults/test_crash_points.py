@@ -21,12 +21,6 @@ MOST = int(os.environ.get("MODELYARD_CRASH_POINTS", "12"))
 DISK_ONLY = {"artifact.pack.synced", "artifact.pack.renamed"}
 
 
-@pytest.fixture(scope="module")
-def on_disk(tmp_path_factory: pytest.TempPathFactory) -> OnDisk:
-    """Installations on SQLite and a folder."""
-    return OnDisk(tmp_path_factory.mktemp("disk"))
-
-
 @pytest.fixture(params=["disk", "servers"], scope="module")
 def places(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
@@ -37,16 +31,6 @@ def places(
         return OnDisk(folder)
     servers = [request.getfixturevalue(name) for name in ("postgres_server", "s3_server")]
     return OnServers(folder, *servers)
-
-
-@pytest.fixture
-def tree(tmp_path: Path) -> Path:
-    """Files to push."""
-    folder = tmp_path / "tree"
-    folder.mkdir()
-    (folder / "model.py").write_text("pass\n")
-    (folder / "weights.bin").write_bytes(os.urandom(300_000))
-    return folder
 
 
 class Count:

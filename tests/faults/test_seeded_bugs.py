@@ -43,22 +43,6 @@ FOUND_BY = {
 }
 
 
-@pytest.fixture(scope="module")
-def on_disk(tmp_path_factory: pytest.TempPathFactory) -> OnDisk:
-    """Installations on SQLite and a folder."""
-    return OnDisk(tmp_path_factory.mktemp("disk"))
-
-
-@pytest.fixture
-def tree(tmp_path: Path) -> Path:
-    """Files to push."""
-    folder = tmp_path / "tree"
-    folder.mkdir()
-    (folder / "model.py").write_text("pass\n")
-    (folder / "weights.bin").write_bytes(os.urandom(300_000))
-    return folder
-
-
 def test_there_is_a_suite_for_each_bug() -> None:
     assert {*KILLED_AT, *TRACED, *FOUND_BY} == {*BUGS}
     assert len(BUGS) == 12
@@ -68,14 +52,16 @@ def test_there_is_a_suite_for_each_bug() -> None:
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize("bug", KILLED_AT)
 def test_found_by_crash_points(bug: str, on_disk: OnDisk, tmp_path: Path, tree: Path) -> None:
-    for hit in range(1, MOST_FAULTS + 1):
+    found, hit = "", 0
+    while not found and hit < MOST_FAULTS:
+        hit += 1
         point = f"{KILLED_AT[bug]}:{hit}"
         try:
             Count().one(on_disk, tmp_path / str(hit), tree, bug=bug, CRASH_POINT=point)
-        except AssertionError as found:
-            print(f"{bug}: {KILLED_AT[bug]}, kill {hit}: {str(found).splitlines()[0]}")
-            return
-    raise AssertionError(f"{bug} was not found in {MOST_FAULTS} kills")
+        except AssertionError as problem:
+            found = str(problem).splitlines()[0]
+    print(f"{bug}: {KILLED_AT[bug]}, kill {hit}: {found}")
+    assert found, f"{bug} was not found in {MOST_FAULTS} kills"
 
 
 @pytest.mark.slow

@@ -135,11 +135,11 @@ class Worker:
     def _request(self) -> worker_service_pb2.LeaseBuildRequest:
         # While builds run there may soon be more room than is told now. An ask is not taken back
         # for that: it could have been answered, and the build would wait for its lease to end.
-        longest = ROOM_SECONDS if self.running else self.settings.wait_seconds
-        wait = duration_pb2.Duration(seconds=int(min(longest, self.settings.wait_seconds)))
+        longest = self.settings.wait_seconds
+        wait = min(longest, ROOM_SECONDS) if self.running else longest
         return worker_service_pb2.LeaseBuildRequest(
             worker=self.id,
-            wait=wait,
+            wait=duration_pb2.Duration(seconds=int(wait)),
             pool=self.settings.pool,
             max_builds=self.settings.concurrency,
             capacity=self.capacity.free,

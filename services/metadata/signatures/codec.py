@@ -35,13 +35,6 @@ def sha256(bundle: bytes) -> str:
     return hashlib.sha256(bundle).hexdigest()
 
 
-def wanted(request: pb.GetSignatureRequest) -> str:
-    """Return which signature is asked for, or refuse what cannot be one's name."""
-    if not _DIGEST.fullmatch(request.sha256):
-        raise invalid_field("sha256", "must be 64 lower case hexadecimal digits")
-    return request.sha256
-
-
 def key_hint(bundle: bytes) -> str:
     """Return what a bundle says of its key, or refuse what is no bundle."""
     if len(bundle) > BUNDLE_BYTES:

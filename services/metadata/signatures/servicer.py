@@ -10,6 +10,7 @@ from modelyard.metadata.v1 import signature_service_pb2_grpc
 
 from services.common.auth import current_call
 from services.common.names import VersionName
+from services.metadata import limits
 from services.metadata.signatures import codec
 from services.metadata.signatures.signing import Signing
 
@@ -47,5 +48,5 @@ class SignatureServicer(signature_service_pb2_grpc.SignatureServiceServicer):
     ) -> pb.GetSignatureResponse:
         """Return a signature with its bundle."""
         name = VersionName.parse(request.version, "version")
-        found, bundle = await self._signing.get(name, codec.wanted(request))
+        found, bundle = await self._signing.get(name, limits.digest(request.sha256, "sha256"))
         return pb.GetSignatureResponse(signature=codec.signature(found), bundle=bundle)

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from services.artifact.__main__ import MIGRATIONS
 from services.artifact.settings import ArtifactSettings
+from services.artifact.wiring import MIGRATIONS
 from services.common.engines import create_engine, migrate
 from tests.contract.artifact.serving import connected, serving
 from tests.contract.artifact.yard import Yard

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, cast
 import grpc
 from modelyard.artifact.v1 import artifact_service_pb2_grpc
 
-from services.artifact.__main__ import build
 from services.artifact.settings import PREFIX, ArtifactSettings
+from services.artifact.wiring import compose
 from services.common.auth import Identity, Right, invalid_credential
 from services.common.interceptors import Chain
 from services.common.peers import Peer
@@ -52,7 +52,7 @@ async def serving(settings: ArtifactSettings) -> AsyncIterator[int]:
     """Run the service; give its port."""
     suite = SuiteSettings()
     peer = Peer(suite.suite_address)
-    service = build(Chassis(suite, peer), settings)
+    service = await compose(Chassis(suite, peer), settings)
     quick = ServerSettings(listen="127.0.0.1:0", lame_duck_seconds=0, grace_seconds=0.5)
     server = Server(quick, Chain(FixedTokens(), Telemetry()))
     for register, servicer in service.servicers:

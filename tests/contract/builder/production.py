@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from services.artifact.__main__ import MIGRATIONS as ARTIFACT
 from services.artifact.settings import ArtifactSettings
+from services.artifact.wiring import MIGRATIONS as ARTIFACT
 from services.builder.wiring import MIGRATIONS as BUILDER
 from services.common.engines import create_engine, migrate
 from services.deployer.wiring import MIGRATIONS as DEPLOYER

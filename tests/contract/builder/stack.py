@@ -15,8 +15,8 @@ from types import MappingProxyType
 
 from modelyard import AsyncClient
 
-from services.artifact.__main__ import build as build_artifact
 from services.artifact.settings import ArtifactSettings
+from services.artifact.wiring import compose as compose_artifact
 from services.builder.settings import BuilderSettings
 from services.builder.wiring import compose as compose_builder
 from services.builder.worker.builder_client import BuilderClient
@@ -130,7 +130,7 @@ async def running(
     builder = replace(builder, token_file=str(data / "tokens" / "builder.token"))
     services = [
         await compose_metadata(chassis, settings),
-        build_artifact(chassis, artifact or ArtifactSettings(data=str(data / "artifact"))),
+        await compose_artifact(chassis, artifact or ArtifactSettings(data=str(data / "artifact"))),
         await compose_builder(chassis, builder, calendar=calendar),
     ]
     if calendar is not None:

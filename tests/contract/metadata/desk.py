@@ -29,8 +29,8 @@ from modelyard.metadata.v1 import model_service_pb2 as models_pb
 from modelyard.metadata.v1 import project_service_pb2 as projects_pb
 from modelyard.metadata.v1 import run_service_pb2 as runs_pb
 
-from services.artifact.__main__ import build
 from services.artifact.settings import ArtifactSettings
+from services.artifact.wiring import compose as compose_artifact
 from services.common.interceptors import Chain
 from services.common.peers import Peer, RemoteAuthenticator
 from services.common.server import Server, ServerSettings
@@ -84,7 +84,9 @@ async def metadata_running(settings: MetadataSettings, artifact_port: int) -> As
 async def artifacts_running(house: House, data: Path) -> AsyncIterator[None]:
     """Run the artifact service where the house's metadata service looks for it."""
     peer = Peer(f"127.0.0.1:{house.port}")
-    service = build(Chassis(SuiteSettings(), peer), ArtifactSettings(data=str(data)))
+    service = await compose_artifact(
+        Chassis(SuiteSettings(), peer), ArtifactSettings(data=str(data))
+    )
     chain = Chain(RemoteAuthenticator(peer), Telemetry())
     async with _serving(service, chain, port=house.artifact_port):
         yield
