@@ -19,6 +19,7 @@ from services.deployer.domain import (
     RevisionCause,
     RevisionOutcome,
     Step,
+    VariantReport,
     VariantState,
 )
 
@@ -84,11 +85,17 @@ def _next_step(deployment: Deployment, revision: Revision, now: datetime) -> Ste
         recorded = revision.version in deployment.uses and deployment.live is not None
         shares = deployment.assignment.weights
         return Step(assign(deployment, shares, now)) if recorded else None
+    status = broken(deployment, revision)
+    if status is None:
+        return None
+    unknown = Failure("CRASHED", "its controller did not say why")
+    return end(deployment, revision, now, failure=status.failure or unknown)
+
+
+def broken(deployment: Deployment, revision: Revision) -> VariantReport | None:
+    """Return what is reported of a variant that could not be started, or died; None of others."""
     status = deployment.report.variant(revision.key) if confirmed(deployment) else None
-    if status is not None and status.state is VariantState.FAILED:
-        unknown = Failure("CRASHED", "its controller did not say why")
-        return end(deployment, revision, now, failure=status.failure or unknown)
-    return None
+    return status if status is not None and status.state is VariantState.FAILED else None
 
 
 def _placed(deployment: Deployment, cause: RevisionCause, number: int) -> Deployment:

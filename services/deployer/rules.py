@@ -135,7 +135,7 @@ def is_settled(deployment: Deployment) -> bool:
     in_force = confirmed(deployment) and deployment.report.weights_applied
     return (
         (not deployment.desired_revision or not _unfinished(deployment))
-        and all(revision.running for revision in deployment.beside.values())
+        and all(r.running and not beside.broken(deployment, r) for r in deployment.beside.values())
         and (in_force or deployment.assignment.generation == 0)
         and not gone(deployment)
         and deployment.uses == versions_in_use(deployment)

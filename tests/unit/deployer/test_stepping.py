@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from datetime import datetime, timedelta
 
 import pytest
@@ -244,3 +245,17 @@ def test_a_shadow_gets_copies_beside_a_rollout() -> None:
     assert deployment.revision(2).failure == Failure("CRASHED", "boom")
     assert 2 not in shares(deployment)
     assert deployment.live_revision == 1
+
+
+@pytest.mark.parametrize("wished", [shadow, preview])
+def test_what_breaks_beside_a_settled_deployment_is_work_again(
+    wished: Callable[[Deployment, str], Deployment],
+) -> None:
+    deployment, _ = run(wished(live(), "v2"))
+    deployment = report(deployment, r1=READY, r2=READY)
+    assert rules.is_settled(deployment)
+    deployment = report(deployment, r1=READY, r2=FAILED)
+    assert not rules.is_settled(deployment)
+    deployment, _ = run(deployment)
+    assert not deployment.beside
+    assert shares(deployment) == {1: 100}
