@@ -80,12 +80,16 @@ class Yard:
         )
 
 
-def started_for(folder: Path) -> list[psutil.Process]:
-    """Find what runs for a folder; other tests' servers start processes whenever they like."""
+def started_for(folder: Path, *words: str) -> list[psutil.Process]:
+    """Find what runs for a folder, with such words in its command.
+
+    Other tests' servers start and end processes whenever they like.
+    """
     found = []
     for process in psutil.Process().children(recursive=True):
         with contextlib.suppress(psutil.NoSuchProcess):
-            if any(str(folder) in part for part in process.cmdline()):
+            command = process.cmdline()
+            if any(str(folder) in part for part in command) and {*words} <= {*command}:
                 found.append(process)
     return found
 

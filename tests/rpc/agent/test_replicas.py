@@ -26,8 +26,7 @@ THREE = ServingSpec(replica_count=3)
 
 def servers_of(yard: Yard) -> list[psutil.Process]:
     """Return the model servers of revision 1 that run."""
-    found = started_for(yard.folder / "bundle-1")
-    return [process for process in found if "modelyard.serving" in process.cmdline()]
+    return started_for(yard.folder / "bundle-1", "modelyard.serving")
 
 
 async def until_counted(yard: Yard, revision: int, requests: int) -> Traffic:

@@ -64,7 +64,7 @@ def push_large(parent: str, file: LocalFile, meter: Meter) -> Flow[list[Entry]]:
         try:
             return (yield from _push_unseen(parent, file, feed))
         except ModelyardError as error:
-            meter = Again(meter, feed.sent)
+            meter = Again(meter, feed.stop())
             if error.reason != "DIGEST_MISMATCH":  # what got there broken is sent again
                 yield Breaks().after(error, advanced=False)
     return (yield from _push_windows(parent, file, meter))

@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 import io
 import os
+import threading
 from collections.abc import Callable, Iterator
 from itertools import islice
 
@@ -59,14 +60,21 @@ class Feed:
     """A file, cut into a stream of chunks without digests as it is sent."""
 
     def __init__(self, parent: str, file: LocalFile, meter: Meter) -> None:
-        self.sent = 0
-        """How many of its bytes."""
         self.count = 0
         """How many chunks."""
         self.error: Exception | None = None
         self._parent = parent
         self._file = file
         self._meter = meter
+        self._sent = 0
+        self._is_stopped = False
+        self._lock = threading.Lock()
+
+    def stop(self) -> int:
+        """Count no more, and return how many bytes were: gRPC may still take a last message."""
+        with self._lock:
+            self._is_stopped = True
+            return self._sent
 
     def messages(self) -> Iterator[bytes]:
         """Return the requests; what goes wrong in between is kept in `error`."""
@@ -92,8 +100,10 @@ class Feed:
 
     def _message(self, chunks: list[_wire.Chunk], size: int) -> bytes:
         self.count += len(chunks)
-        self.sent += size
-        self._meter.add(size)
+        with self._lock:
+            if not self._is_stopped:
+                self._sent += size
+                self._meter.add(size)
         return _wire.write_chunks(self._parent, chunks)
 
 
