@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 __all__ = ["yard"]  # the fixture
 THREE = ServingSpec(replica_count=3)
+EJECTED_AFTER = 20
 
 
 def servers_of(yard: Yard) -> list[psutil.Process]:
@@ -57,6 +58,18 @@ async def test_a_replica_that_dies_fails_no_request_and_comes_back(yard: Yard) -
     print(f"{sum(answers.values())} requests: {dict(answers)}")
     # What the dead one had in hand is lost: a prediction is never made twice.
     assert sum(failed.values()) <= len(clients)
+
+
+async def test_a_replica_that_only_fails_is_left_out_for_a_while(yard: Yard) -> None:
+    await yard.plane.ensure(yard.variant(1, entry="Picky", serving=ServingSpec(replica_count=2)))
+    await yard.plane.set_weights(ENVIRONMENT, "sum", {1: 100})
+    failing = (await yard.post(INFER, 0, 0)).json()["outputs"][0]["data"][0]
+    codes: list[int] = []
+    async with asyncio.timeout(20):
+        while codes.count(500) < EJECTED_AFTER:
+            codes.append((await yard.post(INFER, failing, 0)).status_code)
+    assert 200 in codes  # the other one had its share
+    assert {(await yard.post(INFER, failing, 0)).status_code for _ in range(30)} == {200}
 
 
 async def test_replicas_come_and_those_that_go_answer_what_they_have(yard: Yard) -> None:
