@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from modelyard import bundle as bundles
+from modelyard import loaders
 from modelyard.tracking.batches import read_batches
 
 from tests.unit.bundle.conftest import run_python
@@ -55,7 +56,7 @@ def test_a_source_becomes_a_bundle_that_predicts(room: Path, source: Path) -> No
     tried = smoke(room)
     assert tried.returncode == 0, tried.stderr
     assert "output-0 FP64 [-1, 2]" in tried.stdout
-    answer = bundles.load(bundle).predict({"x": np.array([[1.0, 2.0]])})
+    answer = loaders.load(bundle).predict({"x": np.array([[1.0, 2.0]])})
     assert answer["output-0"].tolist() == [[6.0, 9.0]]
 
 

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 from modelyard import bundle as bundles
+from modelyard import loaders
 from modelyard.bundle import BundleError, Loader
 from modelyard.packing import requirements
 from modelyard.packing.examples import infer_request
@@ -73,7 +74,7 @@ def test_an_estimator_and_its_own_module_travel(tmp_path: Path) -> None:
     )
     assert bundle.example is not None
     assert bundle.example["inputs"][0]["name"] == "input-0"
-    predictor = bundles.load(bundle)
+    predictor = loaders.load(bundle)
     assert predictor.predict({"input-0": np.ones((2, 2))})["output-0"].tolist() == [4.0, 4.0]
     columns = {"b": np.array([1.0, 2.0]), "a": np.array([10.0, 20.0])}
     assert predictor.predict(columns)["output-0"].tolist() == [22.0, 44.0]
@@ -90,7 +91,7 @@ def test_a_model_class_of_a_script_can_be_loaded_elsewhere(script: Path) -> None
     assert bundles.read(out).entry == "my_train:Model"
     elsewhere = run_python("-m", "modelyard.building.smoke", "--bundle", str(out), cwd=Path("/"))
     assert elsewhere.returncode == 0, elsewhere.stderr
-    assert bundles.load(out).predict({"x": np.array([1.0])})["output-0"].tolist() == [6.0]
+    assert loaders.load(out).predict({"x": np.array([1.0])})["output-0"].tolist() == [6.0]
 
 
 def test_a_script_without_a_guard_is_refused(script: Path) -> None:
@@ -129,7 +130,7 @@ def test_folders(tmp_path: Path) -> None:
     again = write_bundle(tmp_path / "again", made, name="m")
     assert again.loader is Loader.SKLEARN
     plain = write_bundle(tmp_path / "plain", made / "model", name="m", requirements=["numpy"])
-    assert bundles.load(plain).predict({"x": np.ones((1, 2))})["output-0"].tolist() == [4.0]
+    assert loaders.load(plain).predict({"x": np.ones((1, 2))})["output-0"].tolist() == [4.0]
     with pytest.raises(BundleError, match=r"artifacts\.push"):
         write_bundle(tmp_path / "no", tmp_path / "made" / "environment", name="m")
 

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 from modelyard import bundle as bundles
+from modelyard import loaders
 from modelyard.bundle import FILES, Bundle, BundleError, Loader
 from modelyard.packing.publish import write_bundle
 from modelyard.serving.starting import LoadFailedError, Target, start_engine
@@ -26,7 +27,7 @@ def check(bundle: Bundle, loader: Loader, package: str, wanted: Any) -> None:
     assert bundle.loader is loader
     assert [path.name for path in bundle.model_directory.iterdir()] == [FILES[loader]]
     assert f"\n{package}==" in "\n" + (bundle.directory / bundles.LOCK_FILE).read_text()
-    (found,) = bundles.load(bundle).predict({"x": X}).values()
+    (found,) = loaders.load(bundle).predict({"x": X}).values()
     np.testing.assert_allclose(found, wanted, rtol=1e-5)
 
 
@@ -89,7 +90,7 @@ def test_onnx(tmp_path: Path) -> None:
         tmp_path / "of a folder", bundle.model_directory, name="m", requirements=[]
     )
     assert folder.loader is Loader.ONNX
-    assert list(bundles.load(folder).predict({"x": X})) == ["total"]
+    assert list(loaders.load(folder).predict({"x": X})) == ["total"]
 
 
 def test_a_server_that_refuses_pickles(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

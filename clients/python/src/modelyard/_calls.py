@@ -28,8 +28,6 @@ ResultT_co = TypeVar("ResultT_co", covariant=True)
 PAGE_SIZE = 200
 BYTES_TIMEOUT = 600.0
 """Seconds that a unary call about stored bytes may take."""
-STREAM_TIMEOUT = 6 * 3600.0
-"""Seconds that one stream may last; whoever follows one opens the next."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,6 +18,9 @@ from modelyard._config import ConnectionSettings, is_local
 DEFAULT_TIMEOUT = 10.0
 """Seconds that a unary call may take unless told otherwise."""
 
+STREAM_TIMEOUT = 6 * 3600.0
+"""Seconds that one stream may last; whoever follows one opens the next."""
+
 MAX_MESSAGE_BYTES = 4 * 1024 * 1024 + 64 * 1024
 """The server's limit for a message, and some slack for what frames it."""
 

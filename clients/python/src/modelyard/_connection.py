@@ -17,7 +17,6 @@ from google.protobuf.message import Message
 
 from modelyard import _channel
 from modelyard._calls import (
-    STREAM_TIMEOUT,
     Call,
     Command,
     Download,
@@ -133,7 +132,7 @@ class Connection:
                 answer: object = self.call(command)
                 return answer
             case Download():
-                for message in self._stream(command.request, command.read, STREAM_TIMEOUT):
+                for message in self._stream(command.request, command.read, _channel.STREAM_TIMEOUT):
                     command.sink(message)
             case Upload():
                 self._upload(command)
@@ -165,7 +164,7 @@ class Connection:
         method = self.channel.stream_stream(
             path_of(upload.request), _serialised, upload.response.FromString
         )
-        stream = method(self._ready(upload.requests), **self._options(STREAM_TIMEOUT))
+        stream = method(self._ready(upload.requests), **self._options(_channel.STREAM_TIMEOUT))
         try:
             with self._scope.ending(stream.cancel):
                 for message in stream:
@@ -271,7 +270,7 @@ class AsyncConnection:
                 answer: object = await self.call(command)
                 return answer
             case Download():
-                stream = self._stream(command.request, command.read, STREAM_TIMEOUT)
+                stream = self._stream(command.request, command.read, _channel.STREAM_TIMEOUT)
                 async with aclosing(stream):
                     async for message in stream:
                         await _in_thread(command.sink, message)
@@ -306,7 +305,7 @@ class AsyncConnection:
         method: Any = self.channel.stream_stream(
             path_of(upload.request), _serialised, upload.response.FromString
         )
-        stream = method(_ready(upload.requests), **self._options(STREAM_TIMEOUT))
+        stream = method(_ready(upload.requests), **self._options(_channel.STREAM_TIMEOUT))
         try:
             async for message in stream:
                 upload.sink(message)

@@ -12,7 +12,7 @@ from typing import Any, Generic, TypeVar
 
 from google.protobuf.message import Message
 
-from modelyard._calls import STREAM_TIMEOUT
+from modelyard._channel import STREAM_TIMEOUT
 from modelyard.errors import (
     CancelledError,
     DeadlineExceededError,

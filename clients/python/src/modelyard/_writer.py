@@ -18,7 +18,7 @@ from typing import Any, Self
 import grpc
 
 from modelyard import _channel
-from modelyard._calls import STREAM_TIMEOUT, call, path_of
+from modelyard._calls import call, path_of
 from modelyard._connection import AsyncConnection, Connection
 from modelyard._ingest import AHEAD, Outgoing
 from modelyard._status import error_from
@@ -162,7 +162,7 @@ class _Stream:
         method = connection.channel.stream_stream(*_METHOD)
         self._call: Any = method(
             iter(self._requests.get, None),
-            timeout=STREAM_TIMEOUT,
+            timeout=_channel.STREAM_TIMEOUT,
             metadata=_channel.call_metadata(connection.settings),
         )
 
@@ -292,7 +292,8 @@ class AsyncRunWriter:
         self._outgoing.resume(await self._connection.call(answer))
         method: Any = self._connection.channel.stream_stream(*_METHOD)
         self._stream = method(
-            timeout=STREAM_TIMEOUT, metadata=_channel.call_metadata(self._connection.settings)
+            timeout=_channel.STREAM_TIMEOUT,
+            metadata=_channel.call_metadata(self._connection.settings),
         )
         for request in self._outgoing.pending:
             await _write(self._stream, request)

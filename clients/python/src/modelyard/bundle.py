@@ -123,16 +123,6 @@ def read(directory: str | Path) -> Bundle:
     )
 
 
-def load(bundle: Bundle | str | Path) -> Predictor:
-    """Bring a bundle's model to life; what the model's own code raises passes through."""
-    found = bundle if isinstance(bundle, Bundle) else read(bundle)
-    if found.code_directory.is_dir():
-        _put_first(found.code_directory)
-    from modelyard import loaders  # noqa: PLC0415 - reading needs none
-
-    return loaders.load(found)
-
-
 def normalise_outputs(outputs: Any) -> Tensors:
     """Name a model's outputs: an array is `output-0`, a tuple `output-0`, `output-1` and so on."""
     import numpy as np  # noqa: PLC0415 - the tracking side runs without numpy
@@ -145,7 +135,7 @@ def normalise_outputs(outputs: Any) -> Tensors:
 
 def import_entry_module(name: str, folder: Path) -> ModuleType:
     """Import a module from a code folder, also when another one of its name is loaded."""
-    _put_first(folder)
+    make_importable(folder)
     top = name.partition(".")[0]
     loaded = sys.modules.get(top)
     origin = getattr(loaded, "__file__", None)
@@ -157,7 +147,8 @@ def import_entry_module(name: str, folder: Path) -> ModuleType:
     return importlib.import_module(name)
 
 
-def _put_first(folder: Path) -> None:
+def make_importable(folder: Path) -> None:
+    """Let imports look into a folder first."""
     text = str(folder.resolve())
     if text in sys.path:
         sys.path.remove(text)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import importlib
 import pickle
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from modelyard.bundle import (
@@ -19,7 +20,9 @@ from modelyard.bundle import (
     Loader,
     Predictor,
     import_entry_module,
+    make_importable,
     normalise_outputs,
+    read,
 )
 from modelyard.model import Model
 
@@ -40,9 +43,12 @@ XGBOOST_CLASSES = frozenset(
 )
 
 
-def load(bundle: Bundle) -> Predictor:
-    """Bring a bundle's model to life; its code must be importable already."""
-    return _LOADERS[bundle.loader](bundle)
+def load(bundle: Bundle | str | Path) -> Predictor:
+    """Bring a bundle's model to life; what the model's own code raises passes through."""
+    found = bundle if isinstance(bundle, Bundle) else read(bundle)
+    if found.code_directory.is_dir():
+        make_importable(found.code_directory)
+    return _LOADERS[found.loader](found)
 
 
 class _ModelPredictor:

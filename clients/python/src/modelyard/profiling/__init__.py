@@ -8,7 +8,8 @@ of all values).
 
 from __future__ import annotations
 
+from modelyard.profiling.describing import profile
 from modelyard.profiling.merging import merge
-from modelyard.profiling.profiles import DatasetProfile, profile
+from modelyard.profiling.profiles import DatasetProfile
 
 __all__ = ["DatasetProfile", "merge", "profile"]

@@ -10,12 +10,10 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-from google.protobuf.json_format import ParseDict
 
 from modelyard.metadata.v1 import dataset_pb2
 from modelyard.profiling.columns import NUMERIC, UNKNOWN, ColumnProfiler, kind_of, type_name
 from modelyard.profiling.reading import MixedColumnError, batches, data_files
-from modelyard.tracking import datasets
 
 MAX_COLUMNS = 1_000
 CHUNK = 65_536
@@ -34,20 +32,6 @@ class DatasetProfile:
     schema: list[dataset_pb2.Column]
     row_count: int | None
     digest: str
-
-
-def profile(data: Any) -> DatasetProfile:
-    """Sum data up: a pandas or polars frame, an Arrow table, arrays, or a CSV or Parquet path.
-
-    A path may be a folder of files of one schema. The digest is as `modelyard.log_dataset` says.
-
-    Raises:
-        TypeError: The data is of no kind that is known.
-        ValueError: Its columns do not have one length, or a file cannot be read.
-    """
-    facts = ParseDict(datasets.describe(data), dataset_pb2.DatasetVersion())
-    row_count = facts.row_count if facts.HasField("row_count") else None
-    return DatasetProfile(list(facts.schema), row_count, facts.digest)
 
 
 def profile_columns(columns: Iterable[tuple[str, str, Any]]) -> list[dataset_pb2.Column]:

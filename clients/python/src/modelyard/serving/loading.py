@@ -7,7 +7,7 @@ import json
 import logging
 from typing import Any
 
-from modelyard import bundle as bundles
+from modelyard import loaders
 from modelyard.bundle import LOCK_FILE, Bundle, BundleError, Predictor
 from modelyard.serving import http_codec
 from modelyard.serving.domain import (
@@ -30,7 +30,7 @@ def load_engine(bundle: Bundle, *, name: str, version: str) -> Engine:
         Exception: Whatever the model's own code raises.
     """
     verify_environment(bundle)
-    predictor = bundles.load(bundle)
+    predictor = loaders.load(bundle)
     plain = Description(name=name, version=version, platform=f"modelyard_{bundle.loader}")
     if bundle.example is None:
         return Engine(predictor, plain)
