@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
+
+import yaml
 
 from services.artifact import domain as artifact
 from services.builder import domain as builds
@@ -16,7 +19,8 @@ from services.deployer import gate_codec as gates
 from services.deployer import plan_codec, plans
 from services.metadata import limits
 
-TARGET = Path(__file__).resolve().parent.parent / "docs" / "limits.md"
+ROOT = Path(__file__).resolve().parent.parent
+TARGET = ROOT / "docs" / "limits.md"
 SERVER = server.ServerSettings()
 
 HEAD = """# Limits
@@ -27,6 +31,24 @@ or too long is INVALID_ARGUMENT and names the field; what is too much is RESOURC
 capitals are settings of a server (beside `MODELYARD_LISTEN`, or `MODELYARD_<SERVICE>_LISTEN`) and
 hold for each process: `n` replicas allow `n` times as much.
 """
+
+
+def _of_the_proxy() -> list[tuple[str, object]]:
+    """Read the limits out of the shipped proxy's configuration."""
+    proxy = yaml.safe_load((ROOT / "deploy" / "envoy.yaml").read_text())["static_resources"]
+    http: Any = proxy["listeners"][0]["filter_chains"][0]["filters"][0]["typed_config"]
+    rate, share = (part["typed_config"]["token_bucket"] for part in http["http_filters"][:2])
+    breakers = proxy["clusters"][0]["circuit_breakers"]["thresholds"]
+    at_once = {breaker["priority"]: breaker["max_requests"] for breaker in breakers}
+    return [
+        ("Calls of a credential a second, `rate`", rate["tokens_per_fill"]),
+        ("Calls of a credential at once after a rest, `rate`", rate["max_tokens"]),
+        ("Calls of a credential a second that are its share, `share`", share["tokens_per_fill"]),
+        ("Its share at once after a rest, `share`", share["max_tokens"]),
+        ("Unary calls within shares that a service has at once, `HIGH`", at_once["HIGH"]),
+        ("Unary calls beyond shares that a service has at once, `DEFAULT`", at_once["DEFAULT"]),
+    ]
+
 
 SECTIONS: dict[str, list[tuple[str, object]]] = {
     "Calls": [
@@ -46,6 +68,7 @@ SECTIONS: dict[str, list[tuple[str, object]]] = {
             SERVER.streams_of_a_principal,
         ),
     ],
+    "At the proxy (deploy/envoy.yaml, operations.md)": _of_the_proxy(),
     "Names, lists and filters": [
         ("Characters of an id (`[a-z]([a-z0-9-]*[a-z0-9])?`)", 63),
         ("Items of a page (more is cut; 0 asks for 50)", 1_000),

@@ -384,7 +384,7 @@ def _internal(method: Method, error: Exception) -> ServiceError:
 def _answer(context: grpc.aio.ServicerContext[Any, Any], error: ServiceError) -> None:
     context.set_code(status.code_of(error))
     context.set_details(error.message)
-    context.set_trailing_metadata(((status.DETAILS_KEY, status.encode(error)),))
+    context.set_trailing_metadata(status.trailers(error))
 
 
 def _code_name(context: grpc.aio.ServicerContext[Any, Any]) -> str:

@@ -72,7 +72,12 @@ class Limiter:
         if len(self._buckets) > PRINCIPALS:
             self._buckets.popitem(last=False)
         if not allowed:
-            raise _exceeded("calls_per_second", self._rate, (1 - tokens) / self._rate)
+            raise rate_exceeded(self._rate, (1 - tokens) / self._rate)
+
+
+def rate_exceeded(rate: float, seconds: float) -> ServiceError:
+    """Say that a principal begins more calls a second than he may, and when to come again."""
+    return _exceeded("calls_per_second", rate, seconds)
 
 
 def _exceeded(limit: str, maximum: float, seconds: float) -> ServiceError:

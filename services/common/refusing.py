@@ -38,8 +38,7 @@ class Door:
     def __post_init__(self) -> None:
         """Make the handler of those that are refused, once: to be cheap is its point."""
         error = no_turn()
-        code, details = status.code_of(error), error.message
-        trailers = ((status.DETAILS_KEY, status.encode(error)),)
+        code, details, trailers = status.code_of(error), error.message, status.trailers(error)
 
         async def refuse(_requests: object, context: Context) -> None:
             context.set_code(code)

@@ -17,6 +17,7 @@ from services.common.errors import Reason, ServiceError, Violation
 
 DOMAIN = "modelyard.dev"
 DETAILS_KEY = "grpc-status-details-bin"
+PUSHBACK_KEY = "grpc-retry-pushback-ms"
 RETRY_SECONDS = 1
 
 _C = grpc.StatusCode
@@ -86,6 +87,19 @@ def encode(error: ServiceError) -> bytes:
     return bytes(status.SerializeToString())
 
 
+def trailers(error: ServiceError) -> tuple[tuple[str, str | bytes], ...]:
+    """Return what goes with an error's status.
+
+    What passes a limit may also be tried again by gRPC's own retries: a header of theirs tells
+    them when to, or that no waiting will help.
+    """
+    details = (DETAILS_KEY, encode(error))
+    if code_of(error) is not grpc.StatusCode.RESOURCE_EXHAUSTED:
+        return (details,)
+    milliseconds = math.ceil(error.retry_seconds * 1_000) if error.retry_seconds else -1
+    return details, (PUSHBACK_KEY, str(milliseconds))
+
+
 def decode(error: grpc.aio.AioRpcError) -> ServiceError:
     """Turn what another service answered into the same error, to pass it on."""
     details = dict(error.trailing_metadata() or ()).get(DETAILS_KEY)
@@ -106,15 +120,19 @@ def unanswered() -> ServiceError:
 
 def _from_status(status: status_pb2.Status) -> ServiceError:
     info, bad = error_details_pb2.ErrorInfo(), error_details_pb2.BadRequest()
+    retry = error_details_pb2.RetryInfo()
     for detail in status.details:
         if detail.Is(error_details_pb2.ErrorInfo.DESCRIPTOR):
             detail.Unpack(info)
         if detail.Is(error_details_pb2.BadRequest.DESCRIPTOR):
             detail.Unpack(bad)
+        if detail.Is(error_details_pb2.RetryInfo.DESCRIPTOR):
+            detail.Unpack(retry)
     return ServiceError(
         Reason(info.reason) if info.reason in Reason.__members__ else Reason.INTERNAL,
         status.message,
         violations=[Violation(v.field, v.description) for v in bad.field_violations],
+        retry_seconds=retry.retry_delay.ToMilliseconds() / 1_000 or None,
         **dict(info.metadata),
     )
 

@@ -20,12 +20,12 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from services.suite.start import free_port
 from tests.e2e.suite import SHARED, Suite, until
+from tests.servers import proxy
 from tests.servers.postgres import PostgresServer
 from tests.servers.seaweedfs import S3Bucket
 
 DEPLOY = Path(__file__).resolve().parents[2] / "deploy"
-SERVICES = {"metadata": 7071, "artifact": 7072, "builder": 7073, "deployer": 7074}
-PROXY = 7070
+SERVICES, PROXY = proxy.SERVICES, proxy.LISTENS
 
 
 class ProductionSuite(Suite):
@@ -130,11 +130,8 @@ class ProductionSuite(Suite):
 
     def _proxy(self) -> Path:
         """Write the shipped proxy configuration with our ports in it."""
-        configuration = (DEPLOY / "envoy.yaml").read_text()
-        for shipped, own in self.ports.items():
-            configuration = configuration.replace(f"port_value: {shipped} ", f"port_value: {own} ")
         path = self.folder / "envoy.yaml"
-        path.write_text(configuration)
+        path.write_text(proxy.configuration(self.ports))
         return path
 
 

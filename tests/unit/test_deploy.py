@@ -2,26 +2,39 @@
 
 from __future__ import annotations
 
+import base64
 import dataclasses
 import re
 import tomllib
+from functools import cache
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
+from google.protobuf.descriptor import ServiceDescriptor
+from google.protobuf.json_format import MessageToDict
+from google.rpc import status_pb2
 
 from services.artifact.settings import ArtifactSettings
 from services.builder.settings import BuilderSettings
 from services.builder.worker.settings import WorkerSettings
+from services.common import status
+from services.common.limiting import rate_exceeded
 from services.common.server import ServerSettings
 from services.common.service import SuiteSettings
 from services.common.settings import load
+from services.common.turns import no_turn
 from services.deployer.agent.settings import AgentSettings
 from services.deployer.settings import DeployerSettings
 from services.metadata.settings import MetadataSettings
 
 ROOT = Path(__file__).resolve().parents[2]
 DEPLOY = ROOT / "deploy"
+SERVICES = ("metadata", "artifact", "builder", "deployer")
+PROCESSES = ("WorkerService", "ControllerService")
+"""What the suite's own processes call."""
 READERS: list[tuple[str, Any]] = [
     ("MODELYARD_", SuiteSettings),
     ("MODELYARD_METADATA_", MetadataSettings),
@@ -69,9 +82,83 @@ def test_every_module_that_is_started_exists(file: str) -> None:
         assert (ROOT / module.replace(".", "/") / "__main__.py").is_file(), module
 
 
+@cache
+def _proxy(file: str = "envoy.yaml") -> dict[str, Any]:
+    return dict(yaml.safe_load((DEPLOY / file).read_text())["static_resources"])
+
+
+def _http(file: str = "envoy.yaml") -> dict[str, Any]:
+    (listener,) = _proxy(file)["listeners"]
+    (chain,) = listener["filter_chains"]
+    return dict(chain["filters"][0]["typed_config"])
+
+
+def _route(path: str, *, beyond: bool) -> dict[str, Any]:
+    """Return where the proxy sends a call, as it finds it: the first route that matches."""
+    (host,) = _http()["route_config"]["virtual_hosts"]
+    for route in host["routes"]:
+        match = route["match"]
+        is_there = path == match.get("path") or path.startswith(match.get("prefix", path + "!"))
+        if is_there and (beyond or "headers" not in match):
+            return dict(route["route"])
+    raise AssertionError(path)
+
+
 def test_the_proxy_knows_every_service_and_its_port() -> None:
-    proxy = (DEPLOY / "envoy.yaml").read_text()
-    for service in ("metadata", "artifact", "builder", "deployer"):
+    clusters = {cluster["name"]: cluster["load_assignment"] for cluster in _proxy()["clusters"]}
+    for service in SERVICES:
         port = _shipped()[f"MODELYARD_{service.upper()}_LISTEN"].rpartition(":")[2]
-        assert f"prefix: /modelyard.{service}.v1. }}" in proxy
-        assert f"port_value: {port} " in proxy.partition(f"cluster_name: {service}\n")[2][:200]
+        assert f"'port_value': {port}}}" in str(clusters[service])
+        assert clusters[service] == clusters[f"{service}-lasting"]
+
+
+def test_the_proxy_limits_unary_calls_and_what_lasts_not() -> None:
+    for name in SERVICES:
+        for service in _services_of(name):
+            for method in service.methods:
+                path = f"/{service.full_name}/{method.name}"
+                lasts = method.client_streaming or method.server_streaming
+                lasts |= service.name in PROCESSES or method.name == "IntrospectCredential"
+                beyond, within = (_route(path, beyond=beyond) for beyond in (True, False))
+                if lasts:
+                    assert beyond["cluster"] == within["cluster"] == f"{name}-lasting", path
+                else:
+                    assert beyond["cluster"] == within["cluster"] == name, path
+                    assert (beyond["priority"], within["priority"]) == ("DEFAULT", "HIGH")
+
+
+def test_the_proxy_refuses_in_the_services_words() -> None:
+    settings = ServerSettings()
+    errors = (no_turn(), rate_exceeded(settings.calls_per_second, 1.0))
+    for mapper, error in zip(_http()["local_reply_config"]["mappers"], errors, strict=True):
+        text = mapper["body_format_override"]["text_format_source"]["inline_string"]
+        assert text == error.message
+        added = {h["header"]["key"]: h["header"]["value"] for h in mapper["headers_to_add"]}
+        trailers = dict(status.trailers(error))
+        details = base64.b64decode(str(added.pop(status.DETAILS_KEY)))
+        expected = status_pb2.Status.FromString(trailers.pop(status.DETAILS_KEY))
+        assert MessageToDict(status_pb2.Status.FromString(details)) == MessageToDict(expected)
+        assert added == trailers | {"grpc-status": "8"}
+    rate, share, *_ = _http()["http_filters"]
+    bucket = rate["typed_config"]["token_bucket"]
+    assert bucket["max_tokens"] == settings.burst
+    assert bucket["tokens_per_fill"] == settings.calls_per_second
+    assert share["typed_config"]["filter_enforced"]["default_value"]["numerator"] == 0
+
+
+def test_the_proxy_with_tls_does_the_same() -> None:
+    tls = _http("envoy-tls.yaml")
+    assert {key: tls[key] for key in _http()} == _http()
+    plain, secure = _proxy()["clusters"], _proxy("envoy-tls.yaml")["clusters"]
+    for one, other in zip(plain, secure, strict=True):
+        assert one["name"] == other["name"]
+        assert one["circuit_breakers"] == other["circuit_breakers"]
+
+
+def _services_of(name: str) -> list[ServiceDescriptor]:
+    package = f"modelyard.{name}.v1"
+    folder = Path(import_module(package).__path__[0])
+    modules = [import_module(f"{package}.{path.stem}") for path in folder.glob("*_service_pb2.py")]
+    return [
+        service for module in modules for service in module.DESCRIPTOR.services_by_name.values()
+    ]

