@@ -7,7 +7,7 @@ import json
 import statistics
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
 from benchmarks.targets import TARGETS
@@ -41,11 +41,25 @@ class Scale:
         return 100_000 if self.quick else 1_000_000
 
 
-def main(group: str, measure: Callable[[Scale], Iterator[Measurement]]) -> None:
-    """Measure a group's bars; exit with 0 only if every one was measured and holds."""
+Measure = Callable[[Scale], Iterator[Measurement]]
+
+
+def main(group: str, measure: Measure, variants: Mapping[str, Measure] | None = None) -> None:
+    """Measure a group's bars; exit with 0 only if every one was measured and holds.
+
+    Args:
+        group: whose targets hold.
+        measure: measures them.
+        variants: what else may be measured, by option; its targets are those of `group option`.
+    """
     parser = argparse.ArgumentParser(description=f"The {group} bars.")
     parser.add_argument("--quick", action="store_true", help="three repetitions, small data")
-    quick = parser.parse_args().quick
+    for variant in variants or {}:
+        parser.add_argument(f"--{variant}", dest="variant", action="store_const", const=variant)
+    chosen = parser.parse_args()
+    quick = chosen.quick
+    if variants and chosen.variant:
+        group, measure = f"{group} {chosen.variant}", variants[chosen.variant]
     missing = set(TARGETS[group])
     held = True
     for measurement in measure(Scale(3 if quick else 5, quick)):

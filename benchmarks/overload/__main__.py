@@ -1,7 +1,8 @@
-"""`python -m benchmarks.overload [--quick]`: four times as many calls as the services can answer.
+"""`python -m benchmarks.overload [--quick] [--bare]`: four times what the services can answer.
 
 A closed generator finds the peak; an open one then calls at four times its rate, whatever becomes
-of the calls before. Server and generators share the machine.
+of the calls before: as one principal, as ten, and with our own client's retries. Services,
+generators and the shipped proxy, which `--bare` leaves out, share the machine.
 """
 
 from __future__ import annotations
@@ -23,96 +24,165 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from benchmarks.metadata.ours import OurServer, running
 from benchmarks.runner import Measurement, Scale, main
+from tests.servers.proxy import Proxy, proxied
 
 CALLERS = 16
 OVERLOAD = 4.0
 CALM = 0.6
+GREEDY = 10
+SELDOM = 5.0
+"""Calls a second of who calls rarely."""
 RUNS = 1_000
 HEALTH_EVERY = 0.1
 MILLISECONDS = 1_000
+Bar = tuple[str, float, list[float]]
+"""What it is called, its value, and what it was made of."""
+ATTEMPTS = r"http\.suite\.downstream_rq_total"
+"""The proxy's counter of calls."""
+Seen = dict[str, Any]
+"""What a generator saw; see `generator.Seen`."""
 
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """A generator that calls as one principal."""
+    """A generator that calls as one principal or several."""
 
     process: subprocess.Popen[str]
     address: str
-    token: str
+    tokens: list[str]
 
-    def begin(self, **order: float) -> None:
-        """Begin to call; see `generator.Order`."""
+    def begin(self, *, principals: int = 1, **order: Any) -> None:
+        """Begin to call, as so many principals; see `generator.Order`."""
         assert self.process.stdin is not None
-        line = {"address": self.address, "token": self.token, **order}
+        line = {"address": self.address, "tokens": self.tokens[:principals], **order}
         self.process.stdin.write(json.dumps(line) + "\n")
         self.process.stdin.flush()
 
-    def seen(self) -> dict[str, Any]:
-        """Wait for the end; return `generator.Seen`."""
+    def seen(self) -> Seen:
+        """Wait for the end."""
         assert self.process.stdout is not None
         return dict(json.loads(self.process.stdout.readline()))
 
-    def call(self, **order: float) -> dict[str, Any]:
+    def call(self, **order: Any) -> Seen:
         """Call, and return what was seen."""
         self.begin(**order)
         return self.seen()
 
 
-def measure(scale: Scale) -> Iterator[Measurement]:
-    """Measure every bar of the group, in one server."""
-    seconds = 10.0 if scale.quick else 60.0
+@dataclass(frozen=True, slots=True)
+class Scene:
+    """Who calls whom."""
+
+    server: OurServer
+    many: Caller
+    few: Caller
+    seconds: float
+    """How long an overload lasts."""
+
+    def peaks(self) -> list[float]:
+        """Return how many calls a second are answered when callers wait for their answers."""
+        self.many.call(seconds=2, callers=CALLERS)
+        return [_goodput(self.many.call(seconds=4, callers=CALLERS)) for _ in range(3)]
+
+    def overload(self, greedy: str, principals: int, peaks: list[float]) -> Iterator[Measurement]:
+        """Overload the services, then let them be; yield the bars of either."""
+        peak = statistics.median(peaks)
+        with _health(self.server) as unhealthy:
+            self.many.begin(principals=principals, seconds=self.seconds, rate=OVERLOAD * peak)
+            beside = self.few.call(seconds=self.seconds, rate=SELDOM)
+            overload = self.many.seen()
+        after = self.many.call(seconds=4, rate=CALM * peak)
+        bars: list[Bar] = [
+            *_of_overload(overload, peak),
+            ("health checks failed", unhealthy.count(False), [len(unhealthy)]),
+            ("calm again, share answered", _share(after), [after["answered"]["p99"]]),
+            *_of_seldom(beside),
+        ]
+        for bar, value, ours in bars:
+            yield Measurement(f"{greedy}: {bar}", value, ours, peaks)
+
+    def amplification(self, proxy: Proxy, peak: float) -> Measurement:
+        """Overload the services with our own client, which tries again what is refused."""
+        before = proxy.counted(ATTEMPTS)
+        seen = self.many.call(seconds=self.seconds, rate=OVERLOAD * peak, retries=True)
+        attempts, calls = proxy.counted(ATTEMPTS) - before, sum(seen["codes"].values())
+        bar = "attempts of our client for each call"
+        return Measurement(bar, attempts / calls, [attempts, calls, seen["codes"].get("OK", 0)], [])
+
+
+def behind_proxy(scale: Scale) -> Iterator[Measurement]:
+    """Measure services with the shipped proxy in front."""
+    with tempfile.TemporaryDirectory() as folder, running(Path(folder), runs=RUNS) as server:
+        port = int(server.address.rpartition(":")[2])
+        with (
+            proxied(Path(folder), port) as proxy,
+            _scene(server, proxy.address, scale) as scene,
+        ):
+            peaks = scene.peaks()
+            yield from scene.overload("one greedy", 1, peaks)
+            yield from scene.overload("ten greedy", GREEDY, peaks)
+            yield scene.amplification(proxy, statistics.median(peaks))
+
+
+def bare(scale: Scale) -> Iterator[Measurement]:
+    """Measure services that are called directly."""
     with (
         tempfile.TemporaryDirectory() as folder,
         running(Path(folder), runs=RUNS) as server,
-        _calling(server, "user:many") as many,
-        _calling(server, "user:few") as few,
+        _scene(server, server.address, scale) as scene,
     ):
-        many.call(seconds=2, callers=CALLERS)
-        peaks = [_goodput(many.call(seconds=4, callers=CALLERS)) for _ in range(3)]
-        peak = statistics.median(peaks)
-        alone = few.call(seconds=4, callers=1)
-        with _health(server) as unhealthy:
-            many.begin(seconds=seconds, rate=OVERLOAD * peak)
-            beside = few.call(seconds=seconds, callers=1)
-            overload = many.seen()
-        after = many.call(seconds=4, rate=CALM * peak)
-    yield from _of_overload(overload, peaks)
-    yield Measurement("health checks failed", unhealthy.count(False), [len(unhealthy)], [])
-    yield Measurement("calm again, share answered", _share(after), [after["answered"]["p99"]], [])
-    yield Measurement("who calls rarely, share answered", _share(beside), [_goodput(beside)], [])
-    medians = [seen["answered"]["median"] * MILLISECONDS for seen in (beside, alone)]
-    yield Measurement("who calls rarely, median", medians[0], [medians[0]], [medians[1]])
+        peaks = scene.peaks()
+        yield from scene.overload("one greedy", 1, peaks)
+        yield from scene.overload("ten greedy", GREEDY, peaks)
 
 
-def _of_overload(seen: dict[str, Any], peaks: list[float]) -> Iterator[Measurement]:
-    goodput, peak = _goodput(seen), statistics.median(peaks)
-    yield Measurement("goodput, of the peak", goodput / peak, [goodput], peaks)
+def _of_overload(seen: Seen, peak: float) -> Iterator[Bar]:
+    goodput, calls = _goodput(seen), sum(seen["codes"].values())
     refused = seen["codes"].get("RESOURCE_EXHAUSTED", 0)
-    p99 = seen["refused"]["p99"] * MILLISECONDS
-    yield Measurement("refusals, p99", p99, [seen["refused"]["median"] * MILLISECONDS], [])
-    told = seen["told_when"] / refused if refused else 0.0
-    yield Measurement("refusals that say when to come again", told, [refused], [seen["late"]])
-    other = sum(seen["codes"].values()) - refused - seen["codes"].get("OK", 0)
-    yield Measurement("calls that ended otherwise", other, [sum(seen["codes"].values())], [])
+    other = calls - refused - seen["codes"].get("OK", 0)
+    yield "goodput, of the peak", goodput / peak, [goodput, calls]
+    times = [seen["refused"][part] * MILLISECONDS for part in ("p99", "median")]
+    yield "refusals, p99", times[0], [times[1], seen["late"] * MILLISECONDS]
+    yield "refusals that say when", seen["told_when"] / refused if refused else 0, [refused]
+    yield "calls that ended otherwise", other, [calls]
 
 
-def _goodput(seen: dict[str, Any]) -> float:
+def _of_seldom(seen: Seen) -> Iterator[Bar]:
+    yield "who calls rarely, share answered", _share(seen), [sum(seen["codes"].values())]
+    times = [seen["answered"][part] * MILLISECONDS for part in ("median", "p99")]
+    yield "who calls rarely, median", times[0], [times[1]]
+
+
+def _goodput(seen: Seen) -> float:
     return float(seen["codes"].get("OK", 0) / seen["elapsed"])
 
 
-def _share(seen: dict[str, Any]) -> float:
+def _share(seen: Seen) -> float:
     return float(seen["codes"].get("OK", 0) / sum(seen["codes"].values()))
 
 
 @contextmanager
-def _calling(server: OurServer, principal: str) -> Iterator[Caller]:
+def _scene(server: OurServer, address: str, scale: Scale) -> Iterator[Scene]:
+    greedy = [f"user:greedy-{number}" for number in range(GREEDY)]
+    with (
+        _calling(server, address, greedy) as many,
+        _calling(server, address, ["user:few"]) as few,
+    ):
+        yield Scene(server, many, few, seconds=10.0 if scale.quick else 60.0)
+
+
+@contextmanager
+def _calling(server: OurServer, address: str, principals: list[str]) -> Iterator[Caller]:
     with server.client() as client:
-        token = client.tokens.create(principal, roles={"default": "contributor"}).secret
+        tokens = [
+            client.tokens.create(principal, roles={"default": "contributor"}).secret
+            for principal in principals
+        ]
     command = (sys.executable, "-m", "benchmarks.overload.generator")
     with subprocess.Popen(
         command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     ) as process:
-        yield Caller(process, server.address, token)
+        yield Caller(process, address, tokens)
         assert process.stdin is not None
         process.stdin.close()
 
@@ -144,4 +214,4 @@ def _health(server: OurServer) -> Iterator[list[bool]]:
 
 
 if __name__ == "__main__":
-    main("overload", measure)
+    main("overload", behind_proxy, {"bare": bare})

@@ -1,8 +1,9 @@
 """A generator of calls in a process of its own: closed, or open to overload a server.
 
 An open one begins calls at a constant rate whatever becomes of those before; a closed one has
-some callers, each of whom calls again when he was answered. Nothing is ever called twice. One
-JSON order a line on standard input, one answer each on standard output.
+some callers, each of whom calls again when he was answered. Nothing is ever called twice, but by
+the channels of our own client when an order asks for them. One JSON order a line on standard input,
+one answer each on standard output.
 """
 
 from __future__ import annotations
@@ -20,6 +21,8 @@ from typing import Any
 import grpc
 import uvloop
 from google.rpc import error_details_pb2, status_pb2
+from modelyard._channel import open_async_channel
+from modelyard._config import ConnectionSettings
 from modelyard.metadata.v1 import model_service_pb2, run_service_pb2
 
 CONNECTIONS = 4
@@ -34,12 +37,15 @@ class Order:
     """What to do."""
 
     address: str
-    token: str
+    tokens: list[str]
+    """Of those who call, one after the other."""
     seconds: float
     callers: int = 0
     """Of a closed generator; else 0."""
     rate: float = 0.0
     """Calls a second of an open generator."""
+    retries: bool = False
+    """Whether our client's channels make the calls, which try again what is refused."""
 
 
 @dataclass(slots=True)
@@ -61,7 +67,7 @@ class Spread:
 
 @dataclass(slots=True)
 class Seen:
-    """What became of the calls; times in seconds, from when each was due."""
+    """What became of the calls; times in seconds, from when each was begun."""
 
     elapsed: float = 0.0
     codes: dict[str, int] = field(default_factory=dict)
@@ -70,7 +76,7 @@ class Seen:
     answered: Spread = field(default_factory=Spread)
     refused: Spread = field(default_factory=Spread)
     late: float = 0.0
-    """By how much the generator itself was late, at most: it must be able to keep up."""
+    """By how much the generator itself began a call late, at most: it must be able to keep up."""
 
 
 class Generator:
@@ -78,10 +84,8 @@ class Generator:
 
     def __init__(self, order: Order) -> None:
         self._order = order
-        self._metadata = (("authorization", f"Bearer {order.token}"),)
-        self._channels = [
-            grpc.aio.insecure_channel(order.address, _OPTIONS) for _ in range(CONNECTIONS)
-        ]
+        self._metadata = [(("authorization", f"Bearer {token}"),) for token in order.tokens]
+        self._channels = [_channel(order) for _ in range(CONNECTIONS)]
         self._kinds = [self._methods(channel) for channel in self._channels]
         self._seen = Seen()
         self._answered: list[float] = []
@@ -103,8 +107,8 @@ class Generator:
 
     async def _closed(self, end: float) -> None:
         async def caller(number: int) -> None:
-            while (now := time.perf_counter()) < end:
-                await self._call(number, now)
+            while time.perf_counter() < end:
+                await self._call(number)
                 number += self._order.callers
 
         await asyncio.gather(*(caller(number) for number in range(self._order.callers)))
@@ -115,23 +119,24 @@ class Generator:
             while number < passed * self._order.rate:
                 due = started + number / self._order.rate
                 self._seen.late = max(self._seen.late, time.perf_counter() - due)
-                task = asyncio.create_task(self._call(number, due))
+                task = asyncio.create_task(self._call(number))
                 calls.add(task)
                 task.add_done_callback(calls.discard)
                 number += 1
             await asyncio.sleep(0.001)
         await asyncio.gather(*calls)
 
-    async def _call(self, number: int, due: float) -> None:
-        kinds = self._kinds[number % CONNECTIONS]
-        method, request = next(kinds)
+    async def _call(self, number: int) -> None:
+        method, request = next(self._kinds[number % CONNECTIONS])
+        metadata = self._metadata[number % len(self._metadata)]
+        begun = time.perf_counter()
         try:
-            await method(request, metadata=self._metadata, timeout=CALL_SECONDS)
+            await method(request, metadata=metadata, timeout=CALL_SECONDS)
         except grpc.aio.AioRpcError as error:
-            self._note(error, time.perf_counter() - due)
+            self._note(error, time.perf_counter() - begun)
         else:
             self._count("OK")
-            self._answered.append(time.perf_counter() - due)
+            self._answered.append(time.perf_counter() - begun)
 
     def _note(self, error: grpc.aio.AioRpcError, seconds: float) -> None:
         self._count(error.code().name)
@@ -157,6 +162,12 @@ class Generator:
             yield create, _new_run()
             yield get, model
             yield found, page
+
+
+def _channel(order: Order) -> grpc.aio.Channel:
+    if order.retries:
+        return open_async_channel(ConnectionSettings(order.address))
+    return grpc.aio.insecure_channel(order.address, _OPTIONS)
 
 
 def _new_run() -> bytes:
