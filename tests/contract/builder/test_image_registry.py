@@ -5,19 +5,22 @@ from __future__ import annotations
 import hashlib
 import json
 import subprocess
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from modelyard import AsyncClient, UnavailableError, images
+from modelyard import AsyncClient, UnavailableError, images, registries
 from modelyard.builder.v1 import build_pb2
+from modelyard.registries import RegistryError
 
 from tests.contract.builder.stack import Stack
 from tests.contract.builder.test_worker import ended, events
 from tests.contract.builder.yard import write_source
 from tests.servers.processes import free_port
 from tests.servers.registry import PASSWORD, USER, RegistryServer
-from tests.unit.client.test_images import a_base
+from tests.servers.registry_tokens import giving_tokens
+from tests.unit.client.test_images import a_base, facts, own_layers
 
 MODEL = """
 import modelyard
@@ -104,6 +107,47 @@ async def test_without_a_registry_a_build_says_why_it_failed(
         assert build.failure.reason == "IMAGE_PUSH_FAILED"
         assert f"{host} cannot be reached" in build.failure.message
         assert not build.version
+
+
+def test_a_push_outlives_its_tokens(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As large images on slow lines do: here, between any two parts a token's life ends."""
+    monkeypatch.setattr(registries, "ATTEMPTS", 1)
+    held = tmp_path / "held"
+    images.write_image(
+        held, facts(), own_layers(tmp_path), images.read_base(a_base(tmp_path / "base"), "amd64")
+    )
+    with giving_tokens(tmp_path, USER, PASSWORD) as tokens:
+        registry = RegistryServer(tmp_path / "registry", tokens)
+        registry.start()
+        parts = images.parts(held)
+
+        def slowly(_: Path) -> Iterator[tuple[str, int]]:
+            yield from parts[:2]
+            outlived = tokens.last
+            deadline = time.monotonic() + 60
+            while registry.takes(outlived):
+                assert time.monotonic() < deadline
+                time.sleep(0.1)
+            yield from parts[2:]
+
+        try:
+            target = registries.Target(registry.host, "team/churn", "7")
+            wrong, right = (
+                registry.login(tmp_path / "wrong", "wrong"),
+                registry.login(tmp_path / "right"),
+            )
+            with pytest.raises(RegistryError, match="asks for credentials"):
+                registries.push(held, target)
+            with pytest.raises(RegistryError, match="refuses to have"):
+                registries.push(held, target, auth_file=wrong)
+            monkeypatch.setattr(images, "parts", slowly)
+            reference = registries.push(held, target, auth_file=right)
+            monkeypatch.undo()
+            assert reference == f"{registry.host}/team/churn@{images.manifest_digest(held)}"
+            assert set(tokens.scopes) == {"repository:team/churn:pull,push"}
+            _check_pulled(str(target), tmp_path / "pulled", held)
+        finally:
+            registry.stop()
 
 
 async def _built(client: AsyncClient, source: Path) -> build_pb2.Build:
