@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
-from tests.e2e.suite import TINY, EmbeddedSuite, until
+from tests.e2e.suite import SHARED, TINY, EmbeddedSuite, copy_source, until
 
 MODELYARD = str(Path(sys.executable).with_name("modelyard"))
 
@@ -55,16 +58,17 @@ def test_bad_usage_is_status_two(modelyard: Runner) -> None:
     assert modelyard("no-such-command", status=2).stderr
 
 
-def test_login_build_and_look_around(modelyard: Runner) -> None:
+def test_login_build_and_look_around(modelyard: Runner, tmp_path: Path) -> None:
     suite = modelyard.suite
     assert "token" in modelyard("login", suite.address, "--token", "wrong", status=1).stderr
     modelyard("login", suite.address, "--token", suite.token)
 
     assert "4711" not in modelyard("secrets", "set", "token", stdin="4711-4711\n").stdout
     assert "4711" not in modelyard("secrets", "show", "token", "-o", "json").stdout
+    source, commit = changed_work_tree(tmp_path / "lines")
     options = ["--secret", "TOKEN=token", "--env", "COLOUR=red", "--label", "team=risk"]
     options += ["--timeout", "train=10m", "--memory", "1G"]
-    built = modelyard("build", str(TINY), "--model", "lines", "--param", "level=4", *options)
+    built = modelyard("build", str(source), "--param", "level=4", *options)
     for words in ("✓ train", "✓ test", "✓ register", "lines/1", "training"):
         assert words in built.stdout
     (build,) = json.loads(modelyard("builds", "list", "-o", "json").stdout)[:1]
@@ -74,7 +78,8 @@ def test_login_build_and_look_around(modelyard: Runner) -> None:
         {"COLOUR": "red"},
     )
     shown = modelyard("builds", "show", build["name"]).stdout
-    for words in ("level=4", "TOKEN=token", "COLOUR=red", "team=risk"):
+    recorded = ("https://git.example/team/lines.git", f"{commit} (changed) main")
+    for words in ("level=4", "TOKEN=token", "COLOUR=red", "team=risk", *recorded):
         assert words in shown
     assert "a warning" in modelyard("logs", build["name"]).stdout
     narrowed = ("--grep", "^a warn", "--stream", "stderr", "--phase", "train", "--tail", "5")
@@ -86,20 +91,63 @@ def test_login_build_and_look_around(modelyard: Runner) -> None:
     assert shown["params"]["level"] == {"int_value": "4"}
     run = json.loads(modelyard("--output", "json", "runs", "show", shown["run"]).stdout)
     assert run["state"] == "RUN_STATE_SUCCEEDED"
+    assert run["code"]["commit"] == commit
+    assert "+# not committed yet" in run["code"]["diff"]
     modelyard("promote", "lines/1", "champion", "--reason", "the only one")
     assert "the only one" in modelyard("aliases", "history", "lines").stdout
     assert "lines/1" in modelyard("versions", "show", "lines@champion").stdout
+
+
+def changed_work_tree(folder: Path) -> tuple[Path, str]:
+    """Return the tiny model's folder as a git work tree with a change, and its commit."""
+    copy_source(folder)
+
+    def git(*arguments: str) -> str:
+        who = ["-c", "user.name=t", "-c", "user.email=t@example.com"]
+        command = ["git", *who, *arguments]
+        done = subprocess.run(command, cwd=folder, check=True, capture_output=True, text=True)
+        return done.stdout.strip()
+
+    git("init", "-q", "-b", "main")
+    git("remote", "add", "origin", "https://u:4711-4711@git.example/team/lines.git")
+    git("add", ".")
+    git("commit", "-q", "-m", "first")
+    with (folder / "model.py").open("a") as file:
+        file.write("# not committed yet\n")
+    return folder, git("rev-parse", "HEAD")
+
+
+@contextmanager
+def worker(modelyard: Runner, pool: str, folder: Path) -> Iterator[None]:
+    """Have another worker, as on another machine, of a pool of its own."""
+    tokens, address = modelyard.suite.layout.data / "tokens", modelyard.suite.address
+    command = [MODELYARD, "worker", "--server", address, "--pool", pool, "--max", "4"]
+    command += ["--token-file", str(tokens / "worker.token"), "--data", str(folder)]
+    with (folder.parent / f"{pool}.log").open("wb") as log:
+        process = subprocess.Popen(command, env={**os.environ, **SHARED}, stdout=log, stderr=log)
+    try:
+        yield
+    finally:
+        process.terminate()
+        assert process.wait(60) == 0
 
 
 def test_how_a_version_came_to_be_is_shown_and_repeated(modelyard: Runner, tmp_path: Path) -> None:
     modelyard("login", modelyard.suite.address, "--token", modelyard.suite.token)
     file = tmp_path / "build.yaml"
     file.write_text(f"model: again\nsource: {TINY}\nparams: {{level: 3}}\nlabels: {{team: risk}}\n")
-    modelyard("build", "--file", str(file), "--param", "level=4", "--wait")
+    with worker(modelyard, "far", tmp_path / "far"):
+        modelyard("build", "-f", str(file), "--param", "level=4", "--pool", "far", "--wait")
+        (told,) = json.loads(modelyard("workers", "list", "--pool", "far", "-o", "json").stdout)
+        assert told["max_builds"] == 4
+        repeated = modelyard("reproduce", "again/1").stdout
+    assert "again/1 is reproduced; every byte is the same" in repeated
+    assert "again/2" not in modelyard("versions", "list", "again").stdout
     assert "team" in modelyard("versions", "show", "again").stdout
     listed = modelyard("builds", "list", "--filter", 'model = "again"').stdout
     for words in ("SUCCEEDED", "again/1", "level=4", "score=0.9", " passed"):
         assert words in listed
+    assert re.search(r" passed +\d+(\.\d+)? m?s ", listed)  # how long it took
     shown = modelyard("versions", "show", "again").stdout
     for words in ("x FP64 [-1, 1]", "level FP64 [-1]", " passed", "sha256:"):
         assert words in shown
@@ -113,18 +161,19 @@ def test_how_a_version_came_to_be_is_shown_and_repeated(modelyard: Runner, tmp_p
     assert "index.json" in modelyard(*based, status=1).stderr
     assert not (tmp_path / "based").exists()
 
-    repeated = modelyard("reproduce", "again/1").stdout
-    assert "again/1 is reproduced; every byte is the same" in repeated
-    assert "again/2" not in modelyard("versions", "list", "again").stdout
-
 
 def test_the_queue_is_seen_and_steered(modelyard: Runner) -> None:
     modelyard("login", modelyard.suite.address, "--token", modelyard.suite.token)
     assert "at most    0" in modelyard("builds", "limits", "held", "--max-running", "0").stdout
-    order = ("build", str(TINY), "--model", "held", "--no-follow")
+    pushed = json.loads(modelyard("push", str(TINY), "-o", "json").stdout)["name"]
+    digest = pushed.rpartition("/")[2]
+    assert "is not a folder" in modelyard("build", digest[1:], "--model", "held", status=1).stderr
+    order = ("build", digest, "--model", "held", "--no-follow")
     build = json.loads(modelyard(*order, "-o", "json").stdout)["name"]
     waits = "0 builds of projects/default/models/held run, of at most 0"
-    assert waits in modelyard("builds", "show", build).stdout
+    shown = modelyard("builds", "show", build).stdout
+    assert waits in shown
+    assert pushed in shown
     assert "model limit" in modelyard("builds", "list", "--filter", 'model = "held"').stdout
     modelyard("builds", "cancel", build)
     assert "any" in modelyard("builds", "limits", "held", "--default").stdout

@@ -13,7 +13,7 @@ from typing import Any
 import grpc
 from modelyard import AsyncClient
 from modelyard.builder.v1 import automation_pb2, build_pb2, execution_pb2
-from modelyard.deployer.v1 import environment_pb2
+from modelyard.deployer.v1 import environment_pb2, rollout_pb2
 from modelyard.metadata.v1 import model_pb2
 
 from services.builder.settings import BuilderSettings
@@ -197,7 +197,7 @@ def metric(source: Any, *, below: float, name: str = "f1") -> Trigger:
 
 
 def live_if_better() -> automation_pb2.DeployAction:
-    """Go live only if F1 > 0.7 and better than live."""
+    """Go live only if F1 > 0.7 and better than live, with half of the requests first."""
     up = model_pb2.METRIC_GOAL_MAXIMIZE
     floor = environment_pb2.MetricThreshold(metric="f1", threshold=0.7, goal=up, strict=True)
     better = environment_pb2.BetterThanLive(metric="f1", goal=up, strict=True)
@@ -205,7 +205,9 @@ def live_if_better() -> automation_pb2.DeployAction:
         environment_pb2.Gate(gate_id="f1-floor", metric_threshold=floor),
         environment_pb2.Gate(gate_id="f1-better", better_than_live=better),
     ]
-    return automation_pb2.DeployAction(environment=ENVIRONMENT, conditions=conditions)
+    steps = [rollout_pb2.RolloutStep(weight=50), rollout_pb2.RolloutStep(weight=100)]
+    plan = rollout_pb2.RolloutPlan(steps=steps)
+    return automation_pb2.DeployAction(environment=ENVIRONMENT, conditions=conditions, plan=plan)
 
 
 def moments(executions: list[Execution]) -> list[datetime]:

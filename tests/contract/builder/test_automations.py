@@ -44,6 +44,7 @@ from tests.contract.builder.automating import (
     moments,
 )
 from tests.contract.builder.production import Production
+from tests.contract.builder.test_sweeps import modelyard
 from tests.contract.builder.yard import until
 from tests.receiver import receiving
 
@@ -158,6 +159,7 @@ async def test_live_only_if_good_and_better(opening: Opening) -> None:
             ]
             assert [r.version for r in history] == [build.version]
             assert history[0].reason.startswith("automation daily: ")
+            assert [step.weight for step in history[0].plan.steps] == [50, 100]
 
             third = await client.automations.run("daily")
             await plant.work(f1=0.8)
@@ -182,7 +184,7 @@ async def test_live_only_if_good_and_better(opening: Opening) -> None:
 async def test_a_build_that_fails_fails_the_execution(small: Opening) -> None:
     async with small() as plant:
         await plant.automate()
-        started = await plant.client.automations.run("daily")
+        started = await plant.client.automations.run("daily", key="monday")
         taken = await plant.yard.take(wait=20)
         assert taken.build.spec.labels["automation"] == "daily"
         again = await plant.client.automations.run("daily")  # by hand: it waits its turn
@@ -191,6 +193,11 @@ async def test_a_build_that_fails_fails_the_execution(small: Opening) -> None:
         failed = await plant.ended(started.name)
         assert (failed.state, failed.failure.reason) == (FAILED, "BUILD_FAILED")
         assert "TRAIN_FAILED: so it is" in failed.explanation
+        # An outside scheduler that asks again for the same day is told so by the exit status.
+        asked = ("automations", "run", "daily", "--key", "monday", "--wait")
+        command = await modelyard(plant.yard.stack, *asked)
+        printed = (await asyncio.wait_for(command.communicate(), 60))[0].decode()
+        assert (command.returncode, "TRAIN_FAILED: so it is" in printed) == (1, True), printed
 
         building = await plant.reach(again.name, BUILDING)
         assert (await plant.client.automations.cancel(again.name)).state == CANCELLED

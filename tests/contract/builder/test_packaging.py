@@ -110,14 +110,22 @@ async def test_a_version_has_an_image_evidence_and_comes_again(
 async def test_what_differs_is_told_and_secrets_stay_out_of_reports(
     stack: Stack, environments: Path
 ) -> None:
-    source = write_source(stack.data / "source", model=MODEL, test_churn=TESTS)
-    async with stack.client() as client, stack.worker(environments=environments):
+    source = write_source(stack.data / "source", models=MODEL, test_churn=TESTS)
+    (source / "pyproject.toml").write_text('[project]\nname = "x"\ndependencies = ["six"]\n')
+    settings = {"MODELYARD_WORKER_SANDBOX": "off"}  # as where there can be none
+    async with stack.client() as client, stack.worker(environments=environments, **settings):
         order = await client.builds.create(
-            source, model="churn", params={"lucky": True}, skip_image=True
+            source,
+            model="churn",
+            entry="models:Churn",
+            params={"lucky": True},
+            skip_image=True,
         )
         build = await ended(client, order.name)
         assert build.state == build_pb2.BUILD_STATE_SUCCEEDED, build
         assert not build.image
+        lock = await client.artifacts.read(build.version, "environment/requirements.lock")
+        assert "six==" in lock.decode()
         with pytest.raises(FailedPreconditionError, match="has no image"):
             await client.images.export("churn/1", stack.data / "image")
         with pytest.raises(FailedPreconditionError, match="is not signed"):
@@ -128,7 +136,9 @@ async def test_what_differs_is_told_and_secrets_stay_out_of_reports(
         assert all(pair.agrees for pair in found.digests)
 
         await client.secrets.set("token", "s3cret<&>value")
-        order = await client.builds.create(source, model="churn", secrets={"TOKEN": "token"})
+        order = await client.builds.create(
+            source, model="churn", entry="models:Churn", secrets={"TOKEN": "token"}
+        )
         failed = await ended(client, order.name)
         assert failed.failure.reason == "TEST_FAILED"
         counts = build_pb2.TestCounts(passed_count=1, failed_count=1, skipped_count=1)

@@ -244,6 +244,8 @@ async def test_a_cancelled_training_is_gone(stack: Stack, environments: Path) ->
         build = await ended(client, name)
         assert build.state == build_pb2.BUILD_STATE_CANCELLED
         assert gone(children)
+        await no_work_is_left(stack)
+        assert not list((stack.data / "worker").rglob("rows.csv"))
 
 
 async def test_a_killed_worker_leaves_nothing_and_its_build_is_tried_again(

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import pytest
-from modelyard._names import Names
+from modelyard._names import Names, is_artifact
 from modelyard.errors import InvalidArgumentError
 from modelyard.metadata.v1 import version_pb2
 
@@ -62,9 +62,9 @@ def test_what_names_no_version(text: str) -> None:
 
 
 def test_what_is_an_artifact() -> None:
-    assert NAMES.is_artifact(DIGEST)
-    assert NAMES.is_artifact(f"projects/p/artifacts/{DIGEST}")
-    assert not NAMES.is_artifact("churn/7")
+    assert is_artifact(DIGEST)
+    assert is_artifact(f"projects/p/artifacts/{DIGEST}")
+    assert not is_artifact("churn/7")
 
 
 def test_a_deployment_needs_its_environment() -> None:

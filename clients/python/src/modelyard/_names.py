@@ -176,11 +176,6 @@ class Names:
         """Return a token's name: its id in short."""
         return _full(text_of(ref), "tokens", short=_SEGMENT)
 
-    def is_artifact(self, ref: Ref) -> bool:
-        """Say whether a reference is to an artifact rather than to a version."""
-        text = text_of(ref)
-        return bool(_DIGEST.fullmatch(text)) or _is_full(text, "artifacts")
-
     def _in_project(self, text: str, collection: str, *, short: re.Pattern[str]) -> str:
         if _is_full(text, collection):
             return text
@@ -209,6 +204,12 @@ def _full(text: str, collection: str, *, short: re.Pattern[str]) -> str:
         return text
     _check(text, short, f"a name in {collection}", wildcard=False)
     return f"{collection}/{text}"
+
+
+def is_artifact(ref: Ref) -> bool:
+    """Say whether a reference is to an artifact rather than to a version."""
+    text = text_of(ref)
+    return bool(_DIGEST.fullmatch(text)) or _is_full(text, "artifacts")
 
 
 def _is_full(text: str, *collections: str) -> bool:

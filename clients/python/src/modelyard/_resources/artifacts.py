@@ -11,7 +11,7 @@ from modelyard import _fetching, _opening, _pull, _push
 from modelyard._binding import AsyncGroup, Group, SyncGroup, flow, paged, unary
 from modelyard._cache import Cache
 from modelyard._calls import BYTES_TIMEOUT, Call, Flow, Pages, ask, call, pages
-from modelyard._names import Names, Ref
+from modelyard._names import Names, Ref, is_artifact
 from modelyard._progress import OnProgress
 from modelyard._resources.resolving import resolve_version
 from modelyard._resources.signatures import verify_version
@@ -166,6 +166,6 @@ class AsyncArtifacts(_Artifacts, AsyncGroup):
 
 def artifact_of(names: Names, source: Ref) -> Flow[str]:
     """Return the name of an artifact that is named itself or by its version."""
-    if names.is_artifact(source):
+    if is_artifact(source):
         return names.artifact(source)
     return (yield from ask(resolve_version(names, source))).artifact

@@ -14,7 +14,7 @@ from modelyard._binding import AsyncGroup, Group, SyncGroup, flow, followed, pag
 from modelyard._build_spec import BuildOptions, GitSource, build_spec, model_of
 from modelyard._calls import Call, Flow, Pages, ask, call, new_request_id, pages
 from modelyard._event_filter import narrow
-from modelyard._names import Names, Ref, project_of, text_of
+from modelyard._names import Names, Ref, is_artifact, project_of, text_of
 from modelyard._progress import OnProgress
 from modelyard._resources import reproducing, sweeping
 from modelyard._resources.comparisons import compare
@@ -97,7 +97,7 @@ class _Builds(Group):
         parent = project_of(name)
         if isinstance(source, GitSource):
             spec = build_spec(self._names, source, options)
-        elif self._names.is_artifact(_text(source)):
+        elif is_artifact(_text(source)):
             spec = build_spec(self._names, self._names.artifact(_text(source)), options)
         else:
             folder = Path(_text(source))
@@ -232,7 +232,7 @@ def _model_name(names: Names, source: Ref | Path | GitSource, model: Ref | None)
         return names.model(model)
     if isinstance(source, GitSource):
         return names.model(model_of(source))
-    if names.is_artifact(_text(source)):
+    if is_artifact(_text(source)):
         raise InvalidArgumentError(
             "a build of an artifact needs its `model`", reason="INVALID_FIELD"
         )

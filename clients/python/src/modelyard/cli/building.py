@@ -1,4 +1,4 @@
-"""`modelyard build`: from a folder or a repository to a version, watched live."""
+"""`modelyard build`: from a folder, an artifact or a repository to a version, watched live."""
 
 from __future__ import annotations
 
@@ -30,7 +30,9 @@ def register(app: typer.Typer) -> None:
 
 
 def build(
-    folder: Annotated[Path | None, typer.Argument(help="A folder with model.py.")] = None,
+    source: Annotated[
+        str, typer.Argument(help="A folder with model.py, or the digest of an artifact.")
+    ] = "",
     *,
     file: Annotated[
         Path | None,
@@ -69,19 +71,19 @@ def build(
     follow: Annotated[bool, typer.Option(help="Watch it and end with its outcome.")] = True,
     wait: Annotated[bool, typer.Option(help="Wait silently and end with its outcome.")] = False,
 ) -> int:
-    """Build a folder, or a repository, into a tested, registered version.
+    """Build a folder, an artifact or a repository into a tested, registered version.
 
     With --file what the command line says as well wins; its parameters are added.
     """
     given, connection = locals(), client()
-    model, source, options = _ordered(given) if file is None else _from_file(given, connection)
+    model, place, options = _ordered(given) if file is None else _from_file(given, connection)
     if sweep:
         wanted = sweeping.Sweep(sweeping.grid(sweep), max_parallel, best)
         return sweeping.run(
-            connection, source, wanted, model=model, ignored=include_ignored, options=options
+            connection, place, wanted, model=model, ignored=include_ignored, options=options
         )
     made = connection.builds.create(
-        source, model=model or None, include_ignored=include_ignored, **options
+        place, model=model or None, include_ignored=include_ignored, **options
     )
     return watch(connection, made, follow=follow, wait=wait)
 
@@ -113,7 +115,7 @@ def _options(given: Mapping[str, Any]) -> BuildOptions:
 def _ordered(given: Mapping[str, Any]) -> tuple[str, Source, BuildOptions]:
     """Return the model, the source and how to build it, from the command's own options."""
     git = (given["git"], given["ref"], given["subdirectory"], given["git_secret"])
-    return given["model"], _source(given["folder"], *git), _options(given)
+    return given["model"], _source(given["source"], *git), _options(given)
 
 
 def _from_file(given: Mapping[str, Any], connection: Client) -> tuple[str, Source, BuildOptions]:
@@ -121,8 +123,8 @@ def _from_file(given: Mapping[str, Any], connection: Client) -> tuple[str, Sourc
     from modelyard._names import Names  # noqa: PLC0415 - `--help` waits not
     from modelyard.cli.automating.orders import read_build_file  # noqa: PLC0415
 
-    if given["folder"] is not None or given["git"]:
-        message = "the file names what to build: leave the folder and --git out"
+    if given["source"] or given["git"]:
+        message = "the file names what to build: leave the source and --git out"
         raise InvalidArgumentError(message, reason="INVALID_FIELD")
     model, order = read_build_file(given["file"], Names(connection.settings.project))
     options = _options(given)
@@ -132,21 +134,22 @@ def _from_file(given: Mapping[str, Any], connection: Client) -> tuple[str, Sourc
     return given["model"] or model, order.source, merged
 
 
-def _source(
-    folder: Path | None, git: str, ref: str, subdirectory: str, secret: str
-) -> Path | GitSource:
+def _source(source: str, git: str, ref: str, subdirectory: str, secret: str) -> Source:
     from modelyard import GitSource  # noqa: PLC0415 - `--help` waits not
+    from modelyard._names import is_artifact  # noqa: PLC0415
 
-    if (folder is None) == (not git):
+    if bool(source) == bool(git):
         raise InvalidArgumentError("name a folder, or --git", reason="INVALID_FIELD")
-    if folder is None:
+    if git:
         return GitSource(git, ref, subdirectory, secret or None)
     if ref or subdirectory or secret:
         message = "--ref, --subdirectory and --git-secret go with --git"
         raise InvalidArgumentError(message, reason="INVALID_FIELD")
-    if not folder.is_dir():
-        raise InvalidArgumentError(f"{folder} is not a folder", reason="INVALID_FIELD")
-    return folder
+    if is_artifact(source):
+        return source
+    if not Path(source).is_dir():
+        raise InvalidArgumentError(f"{source} is not a folder", reason="INVALID_FIELD")
+    return Path(source)
 
 
 def _resources(

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from modelyard._build_spec import BuildOptions, GitSource
+from modelyard._names import is_artifact
 from modelyard._values import encode_value
 from modelyard.builder.v1 import build_pb2
 from modelyard.cli.automating.document import Section, Value, entries, parse, text_of
@@ -96,7 +97,7 @@ def _source(section: Section, names: Names, folder: Path) -> Path | GitSource | 
         return found
     assert source is not None  # noqa: S101 - one of the two is there
     text = source.read(str)
-    if names.is_artifact(text):
+    if is_artifact(text):
         return names.artifact(text)
     path = folder / text
     if not path.is_dir():
