@@ -7,7 +7,7 @@ lock, and counts only once its marker is written; so any number of processes may
 share one folder, and a killed one leaves nothing that is taken for whole. Whoever
 uses one holds its lock, so that no other removes it as an old one.
 
-Only the installer's own variables (index, certificates, proxies) reach `uv`, and
+Only the installer's own variables (index, certificates, proxies) reach it, and
 nothing else that runs for a model gets them. Nothing of a package runs while it is
 installed: none is built from source unless `MODELYARD_SOURCE_PACKAGES=allow` says so,
 and the environment's own interpreter, which obeys the packages' `.pth` files, is asked for
@@ -30,25 +30,18 @@ from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import uv
-
+from services.common import installer
 from services.common.environment_lock import HASH, EnvironmentFailedError, check_lock, pin, vouched
+from services.common.installer import OnLine
 from services.common.lifelines import dies_with_us
-
-OnLine = Callable[[str], None]
 
 MARKER = ".complete"
 PROJECTS = "projects"
 CLIENT_SOURCE = Path(__file__).resolve().parents[2] / "clients" / "python"
 LOCK_POLL_SECONDS = 0.1
 STOP_SECONDS = 5.0
-LAST_LINES = 20
 COMPILED_AS = "/opt/modelyard/env"
 """Where compiled code says that it came from; Python corrects it when it loads it."""
-
-_PASSED_PREFIXES = ("UV_", "PIP_", "SSL_")
-_PASSED_SUFFIXES = ("_PROXY", "_CA_BUNDLE")
-_PASSED = ("HOME", "PATH", "TMPDIR", "XDG_CACHE_HOME", "XDG_CONFIG_HOME", "XDG_DATA_HOME")
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,17 +57,6 @@ class Environment:
     def python(self) -> Path:
         """Return its interpreter."""
         return self.folder / "bin" / "python"
-
-
-def installer_variables(environ: Mapping[str, str] = os.environ) -> dict[str, str]:
-    """Pick what the installer needs to know: index, certificates, proxies, its cache."""
-    return {
-        name: value
-        for name, value in environ.items()
-        if name in _PASSED
-        or name.startswith(_PASSED_PREFIXES)
-        or name.upper().endswith(_PASSED_SUFFIXES)
-    }
 
 
 def own_python() -> str:
@@ -279,6 +261,7 @@ class Environments:
                 *("--python", _interpreter(python or own_python())),
                 *(*options, "--constraints", str(bounds), str(wanted)),
                 on_line=on_line,
+                unless_set=installer.RESOLVING,
             )
             text = result.read_text().replace(" \\\n   ", "")
             lines = sorted(line for line in text.splitlines() if line.strip())
@@ -292,39 +275,12 @@ class Environments:
             self._held[place] = await _held(place, make)
         await asyncio.to_thread((place / MARKER).touch)  # when it was used last
 
-    async def _uv(self, *arguments: str, on_line: OnLine) -> None:
-        """Run the installer; a cancelled caller takes it along."""
-        # An empty file of settings keeps it from those of a project around the folder.
-        self.folder.mkdir(parents=True, exist_ok=True)
-        settings = self.folder / "uv.toml"
-        settings.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        settings.touch()
-        process = await asyncio.create_subprocess_exec(
-            *dies_with_us(),
-            uv.find_uv_bin(),
-            *arguments,
-            cwd=self.folder,
-            env=installer_variables(),
-            stdin=asyncio.subprocess.DEVNULL,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.STDOUT,
-            start_new_session=True,
+    async def _uv(
+        self, *arguments: str, on_line: OnLine, unless_set: Mapping[str, str] | None = None
+    ) -> None:
+        await installer.run(
+            *arguments, folder=self.folder, on_line=on_line, unless_set=unless_set or {}
         )
-        last: list[str] = []
-        try:
-            assert process.stdout is not None  # noqa: S101 - asked for above
-            async for line in process.stdout:
-                text = line.decode(errors="replace").rstrip("\r\n")
-                on_line(text)
-                last = [*last[-LAST_LINES:], text]
-            status = await process.wait()
-        except BaseException:
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGKILL)
-            await process.wait()
-            raise
-        if status != 0:
-            raise EnvironmentFailedError("\n".join(last) or f"uv ended with status {status}")
 
 
 def _given_wheel(text: str) -> Path:

@@ -13,7 +13,8 @@ import pytest
 
 from services.common.environment_lock import EnvironmentFailedError, check_lock
 from services.common.environment_removal import remove_old
-from services.common.environments import MARKER, Environments, installer_variables
+from services.common.environments import MARKER, Environments
+from services.common.installer import installer_variables
 
 
 @pytest.fixture(scope="module")
