@@ -88,6 +88,11 @@ class Storm:
     def states(self) -> list[build_pb2.Build]:
         return patient(lambda: [self.client.builds.get(name) for name in self.builds])
 
+    def lines(self) -> int:
+        """Count the lines of the builds' own that were seen."""
+        events = (event for seen in self.seen.values() for event in seen)
+        return sum(event.log.text.startswith("line ") for event in events)
+
     def start_worker(self, number: int) -> None:
         data = self.folder / f"worker-{number}"
         settings = {"NAME": f"storm-{number}", "CONCURRENCY": "2"}

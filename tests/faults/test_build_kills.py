@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -23,7 +24,10 @@ SETTINGS = {
     ("builds", "kills"),
     [
         (6, {"worker": 10, "services": 3, "valkey": 1}),
-        pytest.param(60, {"worker": 100, "services": 20, "valkey": 10}, marks=pytest.mark.slow),
+        pytest.param(
+            *(60, {"worker": 100, "services": 20, "valkey": 10}),
+            marks=[pytest.mark.slow, pytest.mark.timeout(5_400)],
+        ),
     ],
 )
 def test_whatever_is_killed_each_build_ends_once_and_no_line_is_lost(
@@ -54,6 +58,10 @@ def test_whatever_is_killed_each_build_ends_once_and_no_line_is_lost(
             assert sorted(v.name for v in versions) == sorted(b.version for b in succeeded)
             assert sorted(v.build for v in versions) == sorted(b.name for b in succeeded)
             until(lambda: not suite.find("modelyard.building"), seconds=5, what="no orphans")
+            outcomes = Counter(build.failure.reason or "registered" for build in ended)
+            attempts, lines = sum(build.attempt for build in ended), it.lines()
+            print(f"{it.hits} of {it.kills} kills hit a build; {attempts} attempts, {lines} lines")
+            print(f"{len(ended)} builds: {dict(outcomes)}")
             assert it.hits >= 0.2 * it.kills, f"{it.hits} of {it.kills} kills hit a build"
     finally:
         suite.stop()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from typing import Any
 
 import psutil
@@ -34,6 +35,7 @@ class Follower:
         self.build = build
         self.cursor = ""
         self.count = 0
+        self.breaks = 0
 
     async def follow(self, *, most: int = 1 << 40) -> None:
         """Read to the end, or so many messages; each line must follow the one before."""
@@ -54,6 +56,7 @@ class Follower:
         """Read a little, break off, go on from the last cursor."""
         while self.count < total:
             await self.follow(most=7)
+            self.breaks += 1
 
 
 @pytest.mark.timeout(1_500)
@@ -72,6 +75,8 @@ async def test_good_followers_get_every_line_whatever_bad_ones_do(
     followers = [Follower(yard, build) for _ in range(healthy)]
     restless = Follower(yard, build)
     before = psutil.Process().memory_info().rss
+    waits: list[float] = []
+    started = time.monotonic()
     async with asyncio.timeout(1_200), asyncio.TaskGroup() as tasks:
         for follower in followers:
             tasks.create_task(follower.follow())
@@ -81,10 +86,17 @@ async def test_good_followers_get_every_line_whatever_bad_ones_do(
             batch = lines(
                 *(f"{n} a line as training prints them" for n in range(first, first + BATCH))
             )
+            began = time.monotonic()
             assert await yard.send(lease, (number + 1, batch)) == [number + 1]
+            waits.append(time.monotonic() - began)
         await yard.end(lease, "TRAIN_FAILED")
     assert {follower.count for follower in (*followers, restless)} == {total}
+    took = time.monotonic() - started
     grown = psutil.Process().memory_info().rss - before
+    waits.sort()
+    median, worst = waits[len(waits) // 2], waits[-1]
+    print(f"{total:,} lines to {healthy + 1} in {took:.0f} s; {restless.breaks} times anew")
+    print(f"acknowledged after {median:.3f} s, {worst:.3f} s at most; {grown / MIB:.0f} MiB more")
     assert grown < 150 * MIB, f"{grown / MIB:.0f} MiB more, client and service together"
     for stream in deaf:
         stream.cancel()
