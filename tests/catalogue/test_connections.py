@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import h2.connection
 import h2.errors
@@ -17,6 +18,7 @@ import pytest
 from modelyard import Client, ModelyardError
 
 from tests.rpc.metadata.conftest import Services, running
+from tests.servers.proxy import proxied
 
 pytestmark = pytest.mark.slow
 
@@ -57,11 +59,14 @@ class Neighbour:
 
 
 @contextmanager
-def neighbour(services: Services, *, may_fail: float = 0.01) -> Iterator[Neighbour]:
+def neighbour(
+    services: Services, *, may_fail: float = 0.01, address: str = ""
+) -> Iterator[Neighbour]:
     """Have somebody well-behaved call while something is done, and afterwards without a failure."""
     resident = psutil.Process(services.process.pid).memory_info().rss
     over = threading.Event()
-    with services.client() as client:
+    address = address or services.layout.address
+    with Client(address, token=services.token(), project="default") as client:
         found = Neighbour(client)
 
         def go_on() -> None:
@@ -86,30 +91,30 @@ def neighbour(services: Services, *, may_fail: float = 0.01) -> Iterator[Neighbo
     assert more < MORE_BYTES
 
 
-def connected(services: Services) -> socket.socket:
-    host, _, port = services.layout.address.partition(":")
+def connected(address: str) -> socket.socket:
+    host, _, port = address.partition(":")
     found = socket.create_connection((host, int(port)), timeout=60)
     found.settimeout(60)
     return found
 
 
-def greeted(services: Services) -> tuple[socket.socket, h2.connection.H2Connection]:
+def greeted(address: str) -> tuple[socket.socket, h2.connection.H2Connection]:
     """Open a connection as HTTP/2 wants it."""
-    wire, protocol = connected(services), h2.connection.H2Connection()
+    wire, protocol = connected(address), h2.connection.H2Connection()
     protocol.initiate_connection()
     wire.sendall(protocol.data_to_send())
     return wire, protocol
 
 
-def headers(services: Services, path: str = PATH) -> list[tuple[str, str]]:
+def headers(address: str, token: str) -> list[tuple[str, str]]:
     return [
         (":method", "POST"),
         (":scheme", "http"),
-        (":path", path),
-        (":authority", services.layout.address),
+        (":path", PATH),
+        (":authority", address),
         ("content-type", "application/grpc"),
         ("te", "trailers"),
-        ("authorization", f"Bearer {services.token()}"),
+        ("authorization", f"Bearer {token}"),
     ]
 
 
@@ -128,8 +133,8 @@ def is_closed(wire: socket.socket) -> bool:
 def test_who_says_nothing_is_sent_away(services: Services) -> None:
     """T06: 500 connections without a word, and 500 with half a greeting."""
     with neighbour(services):
-        silent = [connected(services) for _ in range(500)]
-        half = [connected(services) for _ in range(500)]
+        silent = [connected(services.layout.address) for _ in range(500)]
+        half = [connected(services.layout.address) for _ in range(500)]
         for wire in half:
             wire.sendall(PREFACE[:12])
         started = time.monotonic()
@@ -141,12 +146,11 @@ def test_who_says_nothing_is_sent_away(services: Services) -> None:
 
 def test_streams_that_drip_harm_nobody(services: Services) -> None:
     """T07: 100 uploads that announce a message and send a byte of it now and then."""
-    wire, protocol = greeted(services)
+    wire, protocol = greeted(services.layout.address)
     with neighbour(services) as found:
-        streams = [protocol.get_next_available_stream_id()]
-        for number in range(100):
-            stream = streams[0] + 2 * number
-            protocol.send_headers(stream, headers(services))
+        first = protocol.get_next_available_stream_id()
+        for stream in range(first, first + 200, 2):
+            protocol.send_headers(stream, headers(services.layout.address, services.token()))
             protocol.send_data(stream, b"\0" + (4 * MIB).to_bytes(4, "big") + b"\x0a")
         wire.sendall(protocol.data_to_send())
         until_asked(found, 200)
@@ -164,25 +168,43 @@ def until_asked(found: Neighbour, times: int) -> None:
 def test_streams_that_are_reset_at_once(services: Services, count: int) -> None:
     """T08: streams opened and reset, as fast as can be, on one connection after another.
 
-    gRPC itself answers CANCELLED to some of what waits meanwhile; the shipped proxy, which ends
-    such connections, is what stands before users.
+    gRPC itself answers CANCELLED to some of what waits meanwhile; the shipped proxy is what stands
+    before users.
     """
-    done = 0
     with neighbour(services, may_fail=0.5):
-        started = time.monotonic()
-        while done < count:
-            done += reset_streams(services, min(500, count - done))
-        print(f"{done} streams reset in {time.monotonic() - started:.1f} s")
+        reset_many(services.layout.address, services.token(), count, at_a_time=500)
 
 
-def reset_streams(services: Services, count: int) -> int:
+@pytest.mark.parametrize("at_a_time", [100, 500])
+def test_streams_that_are_reset_at_once_behind_the_proxy(
+    services: Services, tmp_path: Path, at_a_time: int
+) -> None:
+    """T08 as it is met: nobody else's call fails."""
+    with services.client() as client:
+        token = client.tokens.create("user:attacker", roles={"default": "contributor"}).secret
+    with (
+        proxied(tmp_path, services.layout.port) as proxy,
+        neighbour(services, may_fail=0, address=proxy.address),
+    ):
+        reset_many(proxy.address, token, 40_000, at_a_time=at_a_time)
+
+
+def reset_many(address: str, token: str, count: int, *, at_a_time: int) -> None:
+    """Open and reset so many streams, so many of them on a connection."""
+    done, started = 0, time.monotonic()
+    while done < count:
+        done += reset_streams(address, token, min(at_a_time, count - done))
+    print(f"{done} streams reset in {time.monotonic() - started:.1f} s")
+
+
+def reset_streams(address: str, token: str, count: int) -> int:
     """Open and reset streams until so many are, or the server closes the connection."""
-    wire, protocol = greeted(services)
+    wire, protocol = greeted(address)
     sent = 0
     try:
         for _ in range(count):
             stream = protocol.get_next_available_stream_id()
-            protocol.send_headers(stream, headers(services))
+            protocol.send_headers(stream, headers(address, token))
             protocol.reset_stream(stream, h2.errors.ErrorCodes.CANCEL)
             wire.sendall(protocol.data_to_send())
             sent += 1
@@ -195,7 +217,7 @@ def reset_streams(services: Services, count: int) -> int:
 
 def test_who_only_pings_is_told_to_calm_down(services: Services) -> None:
     """T10."""
-    wire, protocol = greeted(services)
+    wire, protocol = greeted(services.layout.address)
     with neighbour(services):
         try:
             for _ in range(1_000):

@@ -83,8 +83,12 @@ def test_every_module_that_is_started_exists(file: str) -> None:
 
 
 @cache
+def _read(file: str) -> dict[str, Any]:
+    return dict(yaml.safe_load((DEPLOY / file).read_text()))
+
+
 def _proxy(file: str = "envoy.yaml") -> dict[str, Any]:
-    return dict(yaml.safe_load((DEPLOY / file).read_text())["static_resources"])
+    return dict(_read(file)["static_resources"])
 
 
 def _http(file: str = "envoy.yaml") -> dict[str, Any]:
@@ -147,6 +151,7 @@ def test_the_proxy_refuses_in_the_services_words() -> None:
 
 
 def test_the_proxy_with_tls_does_the_same() -> None:
+    assert _read("envoy.yaml")["layered_runtime"] == _read("envoy-tls.yaml")["layered_runtime"]
     tls = _http("envoy-tls.yaml")
     assert {key: tls[key] for key in _http()} == _http()
     plain, secure = _proxy()["clusters"], _proxy("envoy-tls.yaml")["clusters"]
