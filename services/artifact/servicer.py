@@ -19,7 +19,7 @@ from services.artifact.uploads import Uploads
 from services.common import pagination
 from services.common.auth import current_call
 from services.common.names import ArtifactName, ProjectName
-from services.common.pipeline import read_by
+from services.common.pipeline import read_by, steady
 
 Context = grpc.aio.ServicerContext[Any, Any]
 
@@ -53,6 +53,7 @@ class ArtifactServicer(artifact_service_pb2_grpc.ArtifactServiceServicer):
         )
         return codec.missing(missing, direct=self._uploads.direct)
 
+    @steady
     @read_by(read_chunks)
     async def WriteChunks(
         self, requests: AsyncIterator[codec.WriteChunksRequest], context: Context

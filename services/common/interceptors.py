@@ -76,6 +76,8 @@ class Chain:
     telemetry: Telemetry
     recheck_seconds: float = RECHECK_SECONDS
     """For how long an open stream relies on rights that its caller was seen to hold."""
+    message_seconds: float | None = None
+    """How long a message of an upload may take to come; None: any time."""
     demands_certificates: bool = False
     """Whether who connects shows a certificate of the suite."""
     trail: Trail | None = None

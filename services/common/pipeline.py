@@ -35,6 +35,7 @@ Context = grpc.aio.ServicerContext[Any, Any]
 _Handler = TypeVar("_Handler", bound=Callable[..., Any])
 _READ = "_read_by"
 _NO_TURN = "_without_turn"
+_STEADY = "_steady"
 if TYPE_CHECKING:  # grpc's own class takes no parameters at run time
     Handler = grpc.RpcMethodHandler[Any, Any]
 
@@ -55,15 +56,23 @@ def without_turn(handler: _Handler) -> _Handler:
     return handler
 
 
+def steady(handler: _Handler) -> _Handler:
+    """Mark a servicer's method whose caller sends without a rest: one who does not is sent away."""
+    setattr(handler, _STEADY, True)
+    return handler
+
+
 def wrapped(handler: Handler, method: Method, chain: Chain) -> Door:
     """Return a method's handler with the interceptors around it, and the door before it."""
     serialise = handler.response_serializer
     answer, answers = _unary_handler(handler), _stream_handler(handler)
-    read = getattr(answers if method.server_streaming else answer, _READ, None)
-    read = read or method.request_class.FromString
+    handles = answers if method.server_streaming else answer
+    read = getattr(handles, _READ, None) or method.request_class.FromString
     if method.is_stream or getattr(answer, _NO_TURN, False):
         chain = replace(chain, turns=None)
     endless = method.server_streaming and is_endless(answers)
+    if not getattr(handles, _STEADY, False):
+        chain = replace(chain, message_seconds=None)
 
     async def unary(raw: Any, context: Context) -> Any:
         incoming = _Incoming(method, context, raw, read, chain)
@@ -198,19 +207,26 @@ class _Incoming:
     async def first_request(self) -> Any:
         """Return the first request message, parsed; an empty one when there is none."""
         if self.first is None:
-            if self.method.client_streaming:
-                raw = await anext(aiter(self._raw), b"")
-            else:
-                raw = self._raw
+            raw = (await self._next() or b"") if self.method.client_streaming else self._raw
             self.first = self._parse(raw)
         return self.first
 
     async def _stream(self) -> AsyncIterator[Any]:
         if self.first is not None:
             yield self.first
-        async for raw in self._raw:
+        while (raw := await self._next()) is not None:
             await self.check_again()
             yield self._parse(raw)
+
+    async def _next(self) -> Any:
+        """Return the bytes of a stream's next message; None after the last."""
+        seconds = self._chain.message_seconds
+        try:
+            async with asyncio.timeout(seconds):
+                return await anext(aiter(self._raw), None)
+        except TimeoutError:
+            message = f"the upload brought no message for {seconds or 0:g} seconds"
+            raise ServiceError(Reason.DEADLINE_EXCEEDED, message) from None
 
     def _parse(self, raw: bytes) -> Any:
         try:

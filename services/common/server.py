@@ -20,6 +20,7 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from services.common.audit.trail import Trail
 from services.common.certificates import ServerCertificate
 from services.common.draining import Drain
+from services.common.errors import Reason, ServiceError
 from services.common.interceptors import Chain
 from services.common.limiting import Limiter
 from services.common.methods import methods_of
@@ -74,6 +75,8 @@ class ServerSettings:
     """How many at once, after a rest."""
     streams_of_a_principal: int = 1_000
     """How many streams, uploads among them, a principal may have open; 0: any number."""
+    message_seconds: float = 60.0
+    """How long a message of an upload may take to come; 0: any time."""
     calls_at_once: int = 32
     """How many unary calls each service works on at once; 0: any number."""
     calls_waiting: int = 512
@@ -91,7 +94,12 @@ class Server:
             streams=settings.streams_of_a_principal,
         )
         self._drain = Drain()
-        self._chain = replace(chain, limiter=limiter, drain=self._drain)
+        self._chain = replace(
+            chain,
+            limiter=limiter,
+            drain=self._drain,
+            message_seconds=settings.message_seconds or None,
+        )
         self._names: list[str] = []
         self._handlers = _Handlers()
         self._server = grpc.aio.server(
@@ -197,6 +205,16 @@ def _credentials(settings: ServerSettings) -> grpc.ServerCredentials | None:
         own.read(),
         own.changed,  # type: ignore[arg-type]  # None means unchanged, which the types forget
         require_client_authentication=bool(settings.peer_authority),
+    )
+
+
+def too_long() -> ServiceError:
+    """Say that a request is longer than any may be, as the proxy does; gRPC has its own words."""
+    return ServiceError(
+        Reason.LIMIT_EXCEEDED,
+        f"the request is longer than {MAX_REQUEST_BYTES} bytes",
+        limit="request_bytes",
+        maximum=str(MAX_REQUEST_BYTES),
     )
 
 

@@ -22,7 +22,7 @@ from services.builder.settings import BuilderSettings
 from services.builder.worker.settings import WorkerSettings
 from services.common import status
 from services.common.limiting import rate_exceeded
-from services.common.server import ServerSettings
+from services.common.server import MAX_REQUEST_BYTES, ServerSettings, too_long
 from services.common.service import SuiteSettings
 from services.common.settings import load
 from services.common.turns import no_turn
@@ -33,6 +33,8 @@ from services.metadata.settings import MetadataSettings
 ROOT = Path(__file__).resolve().parents[2]
 DEPLOY = ROOT / "deploy"
 SERVICES = ("metadata", "artifact", "builder", "deployer")
+FRAME = 5
+"""Bytes before each message."""
 PROCESSES = ("WorkerService", "ControllerService")
 """What the suite's own processes call."""
 READERS: list[tuple[str, Any]] = [
@@ -98,13 +100,23 @@ def _http(file: str = "envoy.yaml") -> dict[str, Any]:
 
 
 def _route(path: str, *, beyond: bool) -> dict[str, Any]:
-    """Return where the proxy sends a call, as it finds it: the first route that matches."""
+    """Return where the proxy sends a call."""
+    return dict(_entry(path, beyond=beyond)["route"])
+
+
+def _filters(path: str) -> dict[str, Any]:
+    """Return which filters a call passes that others do not."""
+    return dict(_entry(path, beyond=False).get("typed_per_filter_config", {}))
+
+
+def _entry(path: str, *, beyond: bool) -> dict[str, Any]:
+    """Return the first route that matches, as the proxy does."""
     (host,) = _http()["route_config"]["virtual_hosts"]
     for route in host["routes"]:
         match = route["match"]
         is_there = path == match.get("path") or path.startswith(match.get("prefix", path + "!"))
         if is_there and (beyond or "headers" not in match):
-            return dict(route["route"])
+            return dict(route)
     raise AssertionError(path)
 
 
@@ -129,11 +141,13 @@ def test_the_proxy_limits_unary_calls_and_what_lasts_not() -> None:
                 else:
                     assert beyond["cluster"] == within["cluster"] == name, path
                     assert (beyond["priority"], within["priority"]) == ("DEFAULT", "HIGH")
+                    assert "max_stream_duration" in beyond, path
+                assert ("buffer" in _filters(path)) != lasts, path
 
 
 def test_the_proxy_refuses_in_the_services_words() -> None:
     settings = ServerSettings()
-    errors = (no_turn(), rate_exceeded(settings.calls_per_second, 1.0))
+    errors = (no_turn(), rate_exceeded(settings.calls_per_second, 1.0), too_long())
     for mapper, error in zip(_http()["local_reply_config"]["mappers"], errors, strict=True):
         text = mapper["body_format_override"]["text_format_source"]["inline_string"]
         assert text == error.message
@@ -143,7 +157,8 @@ def test_the_proxy_refuses_in_the_services_words() -> None:
         expected = status_pb2.Status.FromString(trailers.pop(status.DETAILS_KEY))
         assert MessageToDict(status_pb2.Status.FromString(details)) == MessageToDict(expected)
         assert added == trailers | {"grpc-status": "8"}
-    rate, share, *_ = _http()["http_filters"]
+    rate, share, _, whole, _ = _http()["http_filters"]
+    assert whole["typed_config"]["max_request_bytes"] == MAX_REQUEST_BYTES + FRAME
     bucket = rate["typed_config"]["token_bucket"]
     assert bucket["max_tokens"] == settings.burst
     assert bucket["tokens_per_fill"] == settings.calls_per_second

@@ -12,6 +12,7 @@ import grpc
 import pytest
 from google.rpc import error_details_pb2, status_pb2
 from grpc_health.v1 import health_pb2, health_pb2_grpc
+from modelyard.artifact.v1 import artifact_service_pb2, artifact_service_pb2_grpc
 from modelyard.builder.v1 import build_service_pb2, build_service_pb2_grpc
 from modelyard.metadata.v1 import run_service_pb2, run_service_pb2_grpc
 
@@ -25,6 +26,7 @@ from services.common.auth import (
 )
 from services.common.errors import Reason, ServiceError
 from services.common.interceptors import Chain
+from services.common.pipeline import steady
 from services.common.server import Server, ServerSettings
 from services.common.settings import SettingsError
 from services.common.telemetry import Telemetry
@@ -78,6 +80,13 @@ class Runs(run_service_pb2_grpc.RunServiceServicer):
     async def IngestRunData(self, requests: Any, context: Any) -> AsyncIterator[Any]:
         async for request in requests:
             yield run_service_pb2.IngestRunDataResponse(acknowledged_sequence=request.end_sequence)
+
+
+class Uploads(artifact_service_pb2_grpc.ArtifactServiceServicer):
+    @steady
+    async def WriteChunks(self, requests: Any, context: Any) -> AsyncIterator[Any]:
+        async for _ in requests:
+            yield artifact_service_pb2.WriteChunksResponse()
 
 
 @pytest.fixture
@@ -248,6 +257,33 @@ async def endless() -> AsyncIterator[run_service_pb2.IngestRunDataRequest]:
     for number in itertools.count(1):
         yield run_service_pb2.IngestRunDataRequest(run=RUN, end_sequence=number)
         await asyncio.sleep(0.01)
+
+
+async def test_an_upload_that_rests_is_sent_away_and_what_may_rest_is_not() -> None:
+    settings = ServerSettings(
+        listen="127.0.0.1:0", lame_duck_seconds=0, grace_seconds=0.2, message_seconds=0.05
+    )
+    server = Server(settings, Chain(Tokens(), Telemetry()))
+    server.add(artifact_service_pb2_grpc.add_ArtifactServiceServicer_to_server, Uploads())
+    server.add(run_service_pb2_grpc.add_RunServiceServicer_to_server, Runs())
+    port = await server.start()
+    async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
+        uploads: Any = artifact_service_pb2_grpc.ArtifactServiceStub(channel)
+        runs: Any = run_service_pb2_grpc.RunServiceStub(channel)
+        resting = runs.IngestRunData(metadata=bearer("writer"))
+        await resting.write(run_service_pb2.IngestRunDataRequest(run=RUN, end_sequence=1))
+        for messages in range(3):
+            upload = uploads.WriteChunks(metadata=bearer("writer"))
+            for _ in range(messages):
+                await upload.write(artifact_service_pb2.WriteChunksRequest(parent="projects/p"))
+            with pytest.raises(grpc.aio.AioRpcError) as caught:
+                while await upload.read() is not grpc.aio.EOF:
+                    pass
+            assert caught.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
+            assert reason_of(caught.value) == "DEADLINE_EXCEEDED"
+        await resting.write(run_service_pb2.IngestRunDataRequest(run=RUN, end_sequence=2))
+        assert [(await resting.read()).acknowledged_sequence for _ in range(2)] == [1, 2]
+    await server.stop()
 
 
 async def test_what_is_over_a_limit_is_refused_at_once_and_told_when_to_come_again() -> None:

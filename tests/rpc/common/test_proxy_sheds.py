@@ -19,7 +19,7 @@ from services.common import status
 from services.common.auth import current_call
 from services.common.interceptors import Chain
 from services.common.limiting import rate_exceeded
-from services.common.server import Server, ServerSettings
+from services.common.server import MAX_REQUEST_BYTES, Server, ServerSettings, too_long
 from services.common.telemetry import Telemetry
 from services.common.turns import no_turn
 from tests.rpc.common.test_pipeline import BUILD, Builds, Tokens, bearer
@@ -117,7 +117,7 @@ async def test_what_a_service_cannot_do_is_refused_before_it(tmp_path: Path) -> 
         assert {answer.build.name for answer in await asyncio.gather(*held)} == {HELD}
 
 
-async def test_a_credential_begins_so_many_calls_a_second(tmp_path: Path) -> None:
+async def test_a_credential_begins_so_many_calls_a_second_and_none_too_long(tmp_path: Path) -> None:
     few = {RATE: "max_tokens: 3, tokens_per_fill: 1, fill_interval: 3600s"}
     async with proxied(tmp_path / "proxy", few) as behind:
         for _ in range(3):
@@ -129,3 +129,8 @@ async def test_a_credential_begins_so_many_calls_a_second(tmp_path: Path) -> Non
         expected = status_pb2.Status.FromString(status.encode(error))
         assert answer_of(refused.value) == (MessageToDict(expected), error.message, "1000")
         assert (await behind.call("writer")).build.name == BUILD
+        with pytest.raises(grpc.aio.AioRpcError) as long:
+            await behind.call("writer", "x" * MAX_REQUEST_BYTES)
+        assert long.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+        expected = status_pb2.Status.FromString(status.encode(too_long()))
+        assert answer_of(long.value) == (MessageToDict(expected), too_long().message, "-1")
