@@ -132,10 +132,10 @@ async def recipe_parts(
 
 
 def recipe_messages(
-    entry: ManifestEntry, stored: StoredFile, *, direct: bool
+    entry: ManifestEntry, stored: StoredFile
 ) -> Iterator[artifact_service_pb2.ReadRecipeResponse]:
     """Write a file and of which chunks it is made."""
-    yield artifact_service_pb2.ReadRecipeResponse(file=file(entry), direct=direct)
+    yield artifact_service_pb2.ReadRecipeResponse(file=file(entry))
     for at in range(0, len(stored.chunks), CHUNKS_PER_RECIPE_MESSAGE):
         yield artifact_service_pb2.ReadRecipeResponse(
             chunk_digests=stored.chunks[at : at + CHUNKS_PER_RECIPE_MESSAGE],

@@ -1,4 +1,4 @@
-"""Grants: bytes that go straight between clients and object storage.
+"""Grants: bytes that go straight between clients and storage.
 
 What a client puts there itself, the service has not seen. Storage made sure that
 the pack is what its sender announced; that its chunks are what the sender says is
@@ -17,8 +17,7 @@ from datetime import datetime
 from itertools import accumulate
 
 from services.artifact import grant_store, store
-from services.artifact.blobs import BlobStore
-from services.artifact.blobs.signing import Grant
+from services.artifact.blobs import BlobStore, Grant
 from services.artifact.depot import Depot
 from services.artifact.domain import (
     CHUNKS_PER_CALL,
@@ -67,12 +66,12 @@ class Granting:
     async def grant_pack(
         self, project: str, *, size: int, sha256: bytes, sender: str
     ) -> tuple[str, Grant] | None:
-        """Grant the putting of a pack; None when there is no object storage.
+        """Grant the putting of a pack; None where storage takes none.
 
         Raises:
             ServiceError: LIMIT_EXCEEDED.
         """
-        signer = self._blobs.signer
+        signer = self._blobs.puts
         if signer is None:
             return None
         name = uuid.uuid4().hex
@@ -90,7 +89,7 @@ class Granting:
         quota = await self._database.write(begin)
         if quota is not None:
             raise quota_exceeded(project, quota)
-        return name, signer.put(self._blobs.key(name), size, sha256)
+        return name, await signer.put(name, size, sha256)
 
     async def add_pack(
         self, project: str, name: str, chunks: Sequence[tuple[bytes, int]], *, sender: str
@@ -129,12 +128,12 @@ class Granting:
             raise not_found(f"projects/{project}/packs/{name}")
 
     async def grant_reads(self, name: ArtifactName, digests: Sequence[bytes]) -> Placed | None:
-        """Say where the chunks of files lie and grant reading there; None without storage.
+        """Say where the chunks of files lie and grant reading there; None where none can be.
 
         Raises:
             ServiceError: RESOURCE_NOT_FOUND, CORRUPT_BYTES, LIMIT_EXCEEDED.
         """
-        signer = self._blobs.signer
+        signer = self._blobs.reads
         if signer is None:
             return None
         listed = {entry.digest for entry in (await self._depot.manifest(name)).entries}
@@ -143,7 +142,7 @@ class Granting:
                 raise not_found(f"{name}: file {digest.hex()}")
         files = await self._database.read(lambda tx: _places(tx, name.project, digests))
         packs = {ref.pack for _, refs in files for ref in refs}
-        grants = {pack: signer.get(self._blobs.key(pack)) for pack in sorted(packs)}
+        grants = {pack: await signer.get(pack) for pack in sorted(packs)}
         return Placed(files, grants)
 
 

@@ -133,7 +133,7 @@ class ArtifactServicer(artifact_service_pb2_grpc.ArtifactServiceServicer):
         """Send of which chunks a file is made."""
         name = ArtifactName.parse(request.artifact, "artifact")
         entry, stored = await self._batches.recipe(name, request.path)
-        for message in codec.recipe_messages(entry, stored, direct=self._uploads.direct):
+        for message in codec.recipe_messages(entry, stored):
             yield message
 
     async def HoldArtifact(

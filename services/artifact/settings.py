@@ -46,9 +46,10 @@ class ArtifactSettings:
     scrub_days: float = 30.0
     """How often every pack is read over, if the rate allows."""
     http_listen: str = ""
-    """`host:port` where files are read over HTTP; empty: nowhere."""
+    """`host:port` where files, and packs in `data`, are read over HTTP; empty: nowhere."""
     http_url: str = ""
-    """What links begin with, when that is not where it listens: `https://files.example.com`."""
+    """What links and grants begin with, when that is not where it listens:
+    `https://files.example.com`."""
     http_tls_certificate: str = ""
     """A PEM file; required off loopback."""
     http_tls_key: str = ""

@@ -6,7 +6,7 @@ import re
 
 from modelyard.artifact.v1 import transfer_service_pb2 as pb
 
-from services.artifact.blobs.signing import Grant
+from services.artifact.blobs import Grant
 from services.artifact.codec import timestamp
 from services.artifact.domain import (
     CHUNK_BYTES,

@@ -74,8 +74,8 @@ class Uploads:
 
     @property
     def direct(self) -> bool:
-        """Whether clients may move bytes to and from storage themselves."""
-        return self._blobs.signer is not None
+        """Whether clients may put bytes into storage themselves."""
+        return self._blobs.puts is not None
 
     async def find_missing(
         self, project: str, *, files: Sequence[bytes], chunks: Sequence[bytes], caller: str

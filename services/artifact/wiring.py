@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
 from typing import TypedDict
 
+from aiohttp import web
 from modelyard.artifact.v1 import (
     artifact_service_pb2_grpc,
     audit_service_pb2,
@@ -21,8 +22,9 @@ from modelyard.artifact.v1 import (
 
 from services.artifact import scrubbing, sweeping
 from services.artifact.batches import Batches
+from services.artifact.blobs import BlobStore
 from services.artifact.blobs.disk import make_folder
-from services.artifact.blobs.opening import open_blobs
+from services.artifact.blobs.opening import open_disk, open_s3
 from services.artifact.committing import FileCommitter
 from services.artifact.compaction import Compaction
 from services.artifact.depot import Depot
@@ -31,9 +33,11 @@ from services.artifact.formats.reporting import Reporting
 from services.artifact.formats.servicer import FormatServicer
 from services.artifact.granting import Granting
 from services.artifact.holds import Holds
-from services.artifact.http_reads import HttpReads, HttpSettings
+from services.artifact.http_reads import HttpReads
+from services.artifact.http_server import HttpServer, HttpSettings
 from services.artifact.link_servicer import LinkServicer
 from services.artifact.links import Links
+from services.artifact.pack_grants import PackGrants, PackReads
 from services.artifact.packs import PackFolder
 from services.artifact.reading import ContentReader
 from services.artifact.scrubbing import Scrubbing
@@ -42,6 +46,7 @@ from services.artifact.settings import PREFIX, ArtifactSettings
 from services.artifact.spaces import Spaces
 from services.artifact.storage_servicer import StorageServicer
 from services.artifact.sweeping import Sweeping
+from services.artifact.tokens import Tokens
 from services.artifact.transfer_servicer import TransferServicer
 from services.artifact.uploads import Uploads
 from services.common.audit.servicer import AuditServicer
@@ -67,10 +72,12 @@ async def compose(chassis: Chassis, settings: ArtifactSettings | None = None) ->
     make_folder(settings.folder)
     folder = PackFolder(settings.folder / "unfinished", pack_bytes=settings.pack_bytes)
     folder.sweep(older_than_seconds=settings.temporary_seconds)
-    blobs = open_blobs(settings)
     database, _ = chassis.database(settings.url, "artifact", MIGRATIONS)
     trail = Trail(database=database, service="artifact")
     threads = ThreadPoolExecutor(THREADS, thread_name_prefix="artifact")
+    server = HttpServer(_http(settings))
+    tokens = Tokens(database=database, clock=now)
+    blobs, routes = _open(settings, server, tokens)
     lease = Lease(timedelta(seconds=settings.lease_seconds))
     store: _Store = {"database": database, "threads": threads, "clock": now}
     content = ContentReader(database=database, blobs=blobs, threads=threads)
@@ -91,9 +98,8 @@ async def compose(chassis: Chassis, settings: ArtifactSettings | None = None) ->
     storage = StorageServicer(sweeping=sweep, scrubbing=scrub, spaces=Spaces(database=database))
     reporting = Reporting(database=database, blobs=blobs, depot=depot, threads=threads)
     granting = Granting(**store, blobs=blobs, depot=depot, lease=lease)
-    http = HttpReads(_http(settings), depot=depot, authenticator=_authenticator(chassis))
-    base = settings.http_url or http.address
-    links = Links(database=database, depot=depot, clock=now, base=base)
+    links = Links(tokens=tokens, depot=depot, clock=now, base=server.url)
+    files = HttpReads(server, depot=depot, links=links, authenticator=_authenticator(chassis))
     return Service(
         name="artifact",
         servicers=[
@@ -111,11 +117,24 @@ async def compose(chassis: Chassis, settings: ArtifactSettings | None = None) ->
             trail.run,
             sweep.run_forever,
             scrub.run_forever,
-            partial(http.run_forever, links),
+            partial(server.run_forever, [*files.routes(), *routes]),
         ],
         trail=trail,
         close=[database.close, threads.shutdown],
     )
+
+
+def _open(
+    settings: ArtifactSettings, server: HttpServer, tokens: Tokens
+) -> tuple[BlobStore, Sequence[web.RouteDef]]:
+    """Open where packs lie; and what is served over HTTP for others to reach single ones."""
+    if settings.s3_endpoint:
+        return open_s3(settings), ()
+    if not server.url:
+        return open_disk(settings), ()
+    grants = PackGrants(tokens=tokens, clock=now, base=server.url)
+    blobs = open_disk(settings, grants)
+    return blobs, PackReads(server, grants=grants, blobs=blobs).routes()
 
 
 class _Store(TypedDict):
@@ -127,7 +146,12 @@ class _Store(TypedDict):
 
 
 def _http(settings: ArtifactSettings) -> HttpSettings:
-    return HttpSettings(settings.http_listen, settings.http_tls_certificate, settings.http_tls_key)
+    return HttpSettings(
+        settings.http_listen,
+        settings.http_tls_certificate,
+        settings.http_tls_key,
+        settings.http_url,
+    )
 
 
 def _authenticator(chassis: Chassis) -> Authenticator:

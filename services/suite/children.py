@@ -100,6 +100,7 @@ def _defaults(layout: Layout) -> dict[str, str]:
         "GRPC_ENABLE_FORK_SUPPORT": "0",
         "MODELYARD_REDIS_URL": f"unix://{layout.socket}",
         "MODELYARD_REFLECTION": "true",
+        "MODELYARD_ARTIFACT_HTTP_LISTEN": "127.0.0.1:0",
         "MODELYARD_WORKER_ENVIRONMENTS": environments,
         "MODELYARD_WORKER_GRACE_SECONDS": "1",
         "MODELYARD_WORKER_CONCURRENCY": str(min(4, os.cpu_count() or 1)),

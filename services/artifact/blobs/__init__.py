@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import errno
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Protocol
 
-from services.artifact.blobs.signing import Signer
 from services.common.disk_failure import note_disk_failure
 from services.common.errors import Reason, ServiceError
 
@@ -21,6 +22,34 @@ class BlobMissingError(Exception):
     """There is no blob of that name, or it is shorter than what was asked for."""
 
 
+VALID = timedelta(minutes=15)
+"""How long a grant is good for, at most."""
+
+
+@dataclass(frozen=True, slots=True)
+class Grant:
+    """One signed HTTP request for one blob."""
+
+    method: str
+    url: str
+    headers: Mapping[str, str]
+    expire_time: datetime
+
+
+class ReadSigner(Protocol):
+    """Lets others read single blobs over HTTP."""
+
+    async def get(self, name: str) -> Grant:
+        """Let a blob be read, whole or by ranges."""
+
+
+class PutSigner(Protocol):
+    """Lets others put single blobs over HTTP."""
+
+    async def put(self, name: str, size: int, sha256: bytes) -> Grant:
+        """Let a blob be put that has a size and a SHA-256, once."""
+
+
 class BlobStore(Protocol):
     """Keep finished blobs under names of lowercase hex digits.
 
@@ -29,11 +58,12 @@ class BlobStore(Protocol):
     """
 
     @property
-    def signer(self) -> Signer | None:
-        """What lets others reach single blobs; None when only this service can."""
+    def reads(self) -> ReadSigner | None:
+        """What lets others read single blobs; None when only this service can."""
 
-    def key(self, name: str) -> str:
-        """Return what a blob is called where its signer's grants reach."""
+    @property
+    def puts(self) -> PutSigner | None:
+        """What lets others put single blobs; None when only this service can."""
 
     def checksum(self, name: str) -> tuple[int, bytes] | None:
         """Return the size and SHA-256 of a blob as the storage found them; None without one."""

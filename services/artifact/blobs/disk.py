@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from services.artifact.blobs import BlobMissingError, disk_errors
+from services.artifact.blobs import BlobMissingError, ReadSigner, disk_errors
 
 _FAN_OUT = 2
 
@@ -13,24 +13,18 @@ _FAN_OUT = 2
 class DiskBlobs:
     """Keep blobs as files under a folder; the files put must lie in its file system."""
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, reads: ReadSigner | None = None) -> None:
+        self.reads = reads
+        self.puts = None
         self._root = root
         make_folder(root)
-
-    @property
-    def signer(self) -> None:
-        """Return nothing: nobody else reaches the folder."""
-
-    def key(self, name: str) -> str:
-        """Return a blob's own name."""
-        return name
 
     def checksum(self, name: str) -> None:
         """Return nothing: a folder keeps no checksums."""
 
     def put(self, name: str, source: Path) -> None:
         """Take over a file: its bytes reach the disk before its name does."""
-        target = self._path(name)
+        target = self.path(name)
         with disk_errors():
             _sync(source)
             if not target.parent.is_dir():
@@ -43,7 +37,7 @@ class DiskBlobs:
         """Return exactly a range of a blob, or raise `BlobMissingError`."""
         with disk_errors():
             try:
-                descriptor = os.open(self._path(name), os.O_RDONLY | os.O_CLOEXEC)
+                descriptor = os.open(self.path(name), os.O_RDONLY | os.O_CLOEXEC)
             except FileNotFoundError:
                 raise BlobMissingError(name) from None
             try:
@@ -58,16 +52,17 @@ class DiskBlobs:
         """Return the size of a blob in bytes, or None when there is none."""
         with disk_errors():
             try:
-                return self._path(name).stat().st_size
+                return self.path(name).stat().st_size
             except FileNotFoundError:
                 return None
 
     def delete(self, name: str) -> None:
         """Remove a blob; there may be none."""
         with disk_errors():
-            self._path(name).unlink(missing_ok=True)
+            self.path(name).unlink(missing_ok=True)
 
-    def _path(self, name: str) -> Path:
+    def path(self, name: str) -> Path:
+        """Return where a blob lies, if there is one."""
         return self._root / name[:_FAN_OUT] / name
 
 

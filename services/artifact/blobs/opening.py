@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from urllib.parse import urlsplit
 
-from services.artifact.blobs import BlobStore
+from services.artifact.blobs import BlobStore, ReadSigner
 from services.artifact.blobs.disk import DiskBlobs
 from services.artifact.settings import PREFIX, ArtifactSettings
 from services.common.settings import SettingsError
@@ -13,8 +13,16 @@ from services.common.settings import SettingsError
 
 def open_blobs(settings: ArtifactSettings) -> BlobStore:
     """Open the place that packs lie in."""
-    if not settings.s3_endpoint:
-        return DiskBlobs(settings.folder / "packs")
+    return open_s3(settings) if settings.s3_endpoint else open_disk(settings)
+
+
+def open_disk(settings: ArtifactSettings, reads: ReadSigner | None = None) -> DiskBlobs:
+    """Open the folder that packs lie in."""
+    return DiskBlobs(settings.folder / "packs", reads)
+
+
+def open_s3(settings: ArtifactSettings) -> BlobStore:
+    """Open the bucket that packs lie in."""
     endpoint = urlsplit(settings.s3_endpoint)
     if endpoint.scheme not in {"http", "https"} or not endpoint.netloc:
         raise SettingsError(f"{PREFIX}S3_ENDPOINT: must be http://host:port or https://host")

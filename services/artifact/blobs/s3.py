@@ -14,7 +14,7 @@ from minio import Minio
 from minio.error import MinioException, S3Error
 
 from services.artifact.blobs import BlobMissingError, disk_errors, unavailable
-from services.artifact.blobs.signing import Signer
+from services.artifact.blobs.signing import S3Signer
 from services.artifact.domain import PACK_BYTES
 
 _log = logging.getLogger(__name__)
@@ -22,6 +22,7 @@ _log = logging.getLogger(__name__)
 _MISSING = frozenset({"NoSuchKey", "NotFound", "InvalidRange"})
 _TIMEOUT_SECONDS = 60
 _CONNECTIONS = 32
+_FOLDER = "packs"
 
 
 class S3Blobs:
@@ -38,9 +39,8 @@ class S3Blobs:
         secure: bool = True,
     ) -> None:
         self._bucket = bucket
-        self.signer = Signer(
-            base=f"{'https' if secure else 'http'}://{endpoint}",
-            bucket=bucket,
+        self.reads = self.puts = S3Signer(
+            base=f"{'https' if secure else 'http'}://{endpoint}/{bucket}/{_FOLDER}",
             access_key=access_key,
             secret_key=secret_key,
             region=region,
@@ -58,16 +58,12 @@ class S3Blobs:
             ),
         )
 
-    def key(self, name: str) -> str:
-        """Return the key of a blob's object."""
-        return f"packs/{name}"
-
     def checksum(self, name: str) -> tuple[int, bytes] | None:
         """Return the size and SHA-256 of a blob as S3 found them; None without one."""
         try:
             with _s3_errors(name):
                 found = self._client.stat_object(
-                    self._bucket, self.key(name), extra_headers={"x-amz-checksum-mode": "ENABLED"}
+                    self._bucket, _key(name), extra_headers={"x-amz-checksum-mode": "ENABLED"}
                 )
         except BlobMissingError:
             return None
@@ -85,7 +81,7 @@ class S3Blobs:
             with _s3_errors(name):
                 self._client.put_object(
                     self._bucket,
-                    self.key(name),
+                    _key(name),
                     file,
                     size,
                     metadata=dict(checksum),
@@ -97,7 +93,7 @@ class S3Blobs:
     def read(self, name: str, offset: int, length: int) -> bytes:
         """Return exactly a range of a blob, or raise `BlobMissingError`."""
         with _s3_errors(name):
-            response = self._client.get_object(self._bucket, self.key(name), offset, length)
+            response = self._client.get_object(self._bucket, _key(name), offset, length)
             try:
                 data: bytes = response.read()
             finally:
@@ -111,14 +107,18 @@ class S3Blobs:
         """Return the size of a blob in bytes, or None when there is none."""
         try:
             with _s3_errors(name):
-                return self._client.stat_object(self._bucket, self.key(name)).size
+                return self._client.stat_object(self._bucket, _key(name)).size
         except BlobMissingError:
             return None
 
     def delete(self, name: str) -> None:
         """Remove a blob; there may be none."""
         with _s3_errors(name):
-            self._client.remove_object(self._bucket, self.key(name))
+            self._client.remove_object(self._bucket, _key(name))
+
+
+def _key(name: str) -> str:
+    return f"{_FOLDER}/{name}"
 
 
 @contextmanager

@@ -9,27 +9,16 @@ object yet (`If-None-Match: *`).
 from __future__ import annotations
 
 import base64
-from collections.abc import Mapping
-from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from urllib.parse import quote, urlsplit
 
 from minio import time as signing_time
 from minio.credentials.credentials import Credentials
 from minio.signer import sign_v4_s3
 
-VALID = timedelta(minutes=15)
+from services.artifact.blobs import VALID, Grant
+
 _EMPTY = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
-
-
-@dataclass(frozen=True, slots=True)
-class Grant:
-    """One signed request."""
-
-    method: str
-    url: str
-    headers: Mapping[str, str]
-    expire_time: datetime
 
 
 def now() -> datetime:
@@ -37,37 +26,30 @@ def now() -> datetime:
     return datetime.now(UTC)
 
 
-class Signer:
-    """Signs requests for objects of one bucket."""
+class S3Signer:
+    """Signs requests for objects under one URL, that of a bucket's folder."""
 
-    def __init__(
-        self, *, base: str, bucket: str, access_key: str, secret_key: str, region: str
-    ) -> None:
+    def __init__(self, *, base: str, access_key: str, secret_key: str, region: str) -> None:
         self._base = base
-        self._bucket = bucket
         self._credentials = Credentials(access_key, secret_key)
         self._region = region
 
-    def put(self, key: str, size: int, sha256: bytes) -> Grant:
+    async def put(self, name: str, size: int, sha256: bytes) -> Grant:
         """Let an object be put that has a size and a SHA-256, once."""
         headers = {
             "Content-Length": str(size),
             "If-None-Match": "*",
             "x-amz-checksum-sha256": base64.b64encode(sha256).decode(),
         }
-        return self._sign("PUT", key, headers, sha256.hex())
+        return self._sign("PUT", name, headers, sha256.hex())
 
-    def get(self, key: str) -> Grant:
+    async def get(self, name: str) -> Grant:
         """Let an object be read, whole or by ranges."""
-        return self._sign("GET", key, {}, _EMPTY)
+        return self._sign("GET", name, {}, _EMPTY)
 
-    def head(self, key: str) -> Grant:
-        """Let an object be asked for its size and checksum."""
-        return self._sign("HEAD", key, {"x-amz-checksum-mode": "ENABLED"}, _EMPTY)
-
-    def _sign(self, method: str, key: str, headers: dict[str, str], content: str) -> Grant:
+    def _sign(self, method: str, name: str, headers: dict[str, str], content: str) -> Grant:
         made = now()
-        url = urlsplit(f"{self._base}/{self._bucket}/{quote(key)}")
+        url = urlsplit(f"{self._base}/{quote(name)}")
         signed = sign_v4_s3(
             method=method,
             url=url,

@@ -1,4 +1,4 @@
-"""Bytes straight to and from object storage: what a grant lets do, and what nobody believes."""
+"""Bytes straight to and from storage: what a grant lets do, and what nobody believes."""
 
 from __future__ import annotations
 

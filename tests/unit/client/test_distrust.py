@@ -10,19 +10,30 @@ import grpc
 import pytest
 from modelyard import Client, DataLossError, InvalidArgumentError
 from modelyard._tree import Entry, tree_digest
-from modelyard.artifact.v1 import artifact_pb2, artifact_service_pb2, artifact_service_pb2_grpc
+from modelyard.artifact.v1 import (
+    artifact_pb2,
+    artifact_service_pb2,
+    artifact_service_pb2_grpc,
+    transfer_service_pb2_grpc,
+)
+from modelyard.artifact.v1 import transfer_service_pb2 as transfer
 
 Connect = Callable[[Callable[[grpc.Server], None]], Client]
 DATA = b"the bytes that were stored"
+NOWHERE = transfer.Grant(method="GET", url="http://127.0.0.1:9/packs/0")
 
 
-class Liar(artifact_service_pb2_grpc.ArtifactServiceServicer):
+class Liar(
+    artifact_service_pb2_grpc.ArtifactServiceServicer,
+    transfer_service_pb2_grpc.TransferServiceServicer,
+):
     """Lists one file and sends other bytes than it says."""
 
     is_endless = False
 
     def __init__(self, path: str, sent: bytes, *, true: bytes = DATA) -> None:
         self._sent = sent
+        self.places = transfer.GrantReadsResponse()
         sha256 = hashlib.sha256(true).hexdigest()
         self._file = artifact_pb2.File(path=path, size_bytes=len(true), sha256=sha256)
         self.digest = tree_digest([Entry(path, False, len(true), sha256)])
@@ -56,6 +67,11 @@ class Liar(artifact_service_pb2_grpc.ArtifactServiceServicer):
         content = artifact_service_pb2.FileContent(path=self._file.path, data=self._sent)
         yield artifact_service_pb2.ReadFilesResponse(files=[content])
 
+    def GrantReads(
+        self, request: transfer.GrantReadsRequest, context: grpc.ServicerContext
+    ) -> transfer.GrantReadsResponse:
+        return self.places
+
     def ReadRecipe(
         self,
         request: artifact_service_pb2.ReadRecipeRequest,
@@ -74,9 +90,11 @@ class Liar(artifact_service_pb2_grpc.ArtifactServiceServicer):
 
 
 def serve(connect: Connect, liar: Liar) -> Client:
-    return connect(
-        lambda server: artifact_service_pb2_grpc.add_ArtifactServiceServicer_to_server(liar, server)
-    )
+    def add(server: grpc.Server) -> None:
+        artifact_service_pb2_grpc.add_ArtifactServiceServicer_to_server(liar, server)
+        transfer_service_pb2_grpc.add_TransferServiceServicer_to_server(liar, server)
+
+    return connect(add)
 
 
 def test_the_truth_is_taken(connect: Connect, tmp_path: Path) -> None:
@@ -111,11 +129,30 @@ def test_the_list_must_have_the_artifacts_digest(connect: Connect, tmp_path: Pat
     assert list(tmp_path.iterdir()) == []
 
 
+def places(*chunks: transfer.ChunkPlace) -> transfer.GrantReadsResponse:
+    return transfer.GrantReadsResponse(files=[transfer.FileChunks(chunks=chunks)], grants=[NOWHERE])
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        transfer.GrantReadsResponse(),
+        transfer.GrantReadsResponse(files=[transfer.FileChunks()]),
+        places(transfer.ChunkPlace(length_bytes=5)),
+        places(*[transfer.ChunkPlace(length_bytes=2**20, offset_bytes=7)] * 5),
+        places(transfer.ChunkPlace(length_bytes=5 * 2**20)),
+        places(transfer.ChunkPlace(length_bytes=-5)),
+        places(transfer.ChunkPlace(length_bytes=5, offset_bytes=-1)),
+        places(transfer.ChunkPlace(length_bytes=5, grant_index=1)),
+        places(transfer.ChunkPlace(length_bytes=5, grant_index=-1)),
+    ],
+)
 def test_a_large_file_must_have_its_digest_whatever_its_chunks_have(
-    connect: Connect, tmp_path: Path
+    said: transfer.GrantReadsResponse, connect: Connect, tmp_path: Path
 ) -> None:
     true = bytes(5 * 2**20)
     liar = Liar("a", b"x" + true[1:], true=true)
+    liar.places = said
     client = serve(connect, liar)
     with pytest.raises(DataLossError):
         client.artifacts.pull(liar.digest, tmp_path / "out")

@@ -7,16 +7,24 @@ reads a chunk checks the chunk's.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass
+from itertools import cycle
 
 from modelyard import _storage
 from modelyard._calls import BYTES_TIMEOUT, Flow, ask, call
+from modelyard._chunking import MAX_CHUNK_BYTES
+from modelyard.artifact.v1 import artifact_pb2
 from modelyard.artifact.v1 import transfer_service_pb2 as service
+from modelyard.errors import ResourceExhaustedError
 
 PACK_BYTES = 32 * 1024 * 1024
 """How much of an upload is held in memory at a time, by each of its streams."""
-SPAN_BYTES = 8 * 1024 * 1024
+REQUEST_BYTES = 64 * 1024 * 1024
+"""How much one request reads, if so much lies together."""
+PIECE_BYTES = 1024 * 1024
+"""How much is read before it is written: what a processor's cache holds costs half."""
 
 
 def send(
@@ -71,53 +79,81 @@ class Places:
     chunks: Sequence[service.ChunkPlace]
     grants: Sequence[service.Grant]
 
+    def are_sound(self) -> bool:
+        """Say whether each chunk can lie where it is said to."""
+        count = len(self.grants)
+        return all(
+            0 <= chunk.grant_index < count
+            and chunk.offset_bytes >= 0
+            and 0 < chunk.length_bytes <= MAX_CHUNK_BYTES
+            for chunk in self.chunks
+        )
 
-def find(artifact: str, sha256: str, chunks: Sequence[bytes]) -> Flow[Places | None]:
+
+def find(artifact: str, file: artifact_pb2.File) -> Flow[Places | None]:
     """Ask where a file's chunks lie; None when they go through the service."""
-    request = service.GrantReadsRequest(artifact=artifact, file_digests=[bytes.fromhex(sha256)])
-    wanted = call(request, service.GrantReadsResponse, lambda r: r, timeout=BYTES_TIMEOUT)
-    answer = yield from ask(wanted)
-    if not answer.files or [chunk.digest for chunk in answer.files[0].chunks] != list(chunks):
+    if not _storage.usable():
         return None
-    return Places(answer.files[0].chunks, answer.grants)
+    request = service.GrantReadsRequest(
+        artifact=artifact, file_digests=[bytes.fromhex(file.sha256)]
+    )
+    wanted = call(request, service.GrantReadsResponse, lambda r: r, timeout=BYTES_TIMEOUT)
+    try:
+        answer = yield from ask(wanted)
+    except ResourceExhaustedError:  # of more chunks than one answer tells of
+        return None
+    if not answer.files:
+        return None
+    places = Places(answer.files[0].chunks, answer.grants)
+    return places if places.are_sound() else None
 
 
-def receive(places: Places, first: int, last: int, take: Callable[[int, memoryview], None]) -> int:
-    """Read chunks from storage, unverified; return before which it ended.
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """Bytes of some chunks, from the first to before the last number."""
 
-    What cannot be read is left to the service, which knows why.
+    first: int
+    last: int
+    data: memoryview
+
+
+def read(
+    places: Places, first: int, last: int, *, buffers: int = 1
+) -> Generator[Piece, None, None]:
+    """Yield chunks as they come from storage, in order and unverified; fewer where that fails.
+
+    What cannot be read is left to the service, which knows why. The data of a piece is good until
+    as many more as there are buffers were asked for.
     """
-    for start, end in _spans(places.chunks, first, last):
-        chunks = places.chunks[start:end]
-        begin, final = chunks[0], chunks[-1]
-        length = final.offset_bytes + final.length_bytes - begin.offset_bytes
-        grant = places.grants[begin.grant_index]
-        data = _storage.get(grant, begin.offset_bytes, length)
-        if data is None:
-            return start
-        view = memoryview(data)
-        for number, chunk in enumerate(chunks, start):
-            at = chunk.offset_bytes - begin.offset_bytes
-            take(number, view[at : at + chunk.length_bytes])
-    return last
+    ring = cycle([memoryview(bytearray(PIECE_BYTES)) for _ in range(buffers)])
+    for start, end in _runs(places.chunks, first, last, maximum=REQUEST_BYTES):
+        begin = places.chunks[start]
+        pieces = list(_runs(places.chunks, start, end, maximum=PIECE_BYTES))
+        lengths = [sum(c.length_bytes for c in places.chunks[one:after]) for one, after in pieces]
+        grant, done = places.grants[begin.grant_index], start
+        with closing(_storage.get(grant, begin.offset_bytes, lengths, ring)) as found:
+            for data, (one, after) in zip(found, pieces, strict=False):
+                yield Piece(one, after, data)
+                done = after
+        if done < end:
+            return
 
 
-def _spans(
-    chunks: Sequence[service.ChunkPlace], first: int, last: int
+def _runs(
+    chunks: Sequence[service.ChunkPlace], first: int, last: int, *, maximum: int
 ) -> Iterator[tuple[int, int]]:
-    """Yield runs of chunks that lie one after the other and are read together."""
+    """Yield runs of chunks that lie together, each from its first to before its last number."""
     start = first
     while start < last:
-        end, begin = start + 1, chunks[start]
-        while end < last:
-            before, chunk = chunks[end - 1], chunks[end]
-            follows = (
-                chunk.grant_index == begin.grant_index
-                and chunk.offset_bytes == before.offset_bytes + before.length_bytes
-                and chunk.offset_bytes + chunk.length_bytes - begin.offset_bytes <= SPAN_BYTES
-            )
-            if not follows:
+        begin = chunks[start]
+        end, length = start + 1, begin.length_bytes
+        while end < last and length + chunks[end].length_bytes <= maximum:
+            chunk = chunks[end]
+            if (chunk.grant_index, chunk.offset_bytes) != (
+                begin.grant_index,
+                begin.offset_bytes + length,
+            ):
                 break
-            end += 1
+            end, length = end + 1, length + chunk.length_bytes
         yield start, end
         start = end

@@ -11,28 +11,30 @@ from __future__ import annotations
 
 import hashlib
 import os
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from itertools import accumulate
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
+from dataclasses import dataclass
 from pathlib import Path
 
-from modelyard import _direct, _storage, _wire
+from modelyard import _direct, _wire
 from modelyard._calls import Download, Flow, Pause, side_by_side
-from modelyard._chunking import MAX_CHUNK_BYTES
 from modelyard._progress import Meter
+from modelyard._recipes import Recipe, damaged, read_chunks, read_recipe
 from modelyard._sending import Breaks
 from modelyard.artifact.v1 import artifact_pb2
 from modelyard.artifact.v1 import artifact_service_pb2 as service
-from modelyard.errors import DataLossError, UnavailableError
+from modelyard.errors import UnavailableError
 
 SMALL_BYTES = 1024 * 1024
 """A file that is not larger is fetched whole, together with others."""
 RANGE_BYTES = 32 * 1024 * 1024
 PARTS_AT_ONCE = 3
-CHUNKS_PER_FILE = 400_000
-"""More than any server keeps: one that goes on is not listened to."""
 _BREATH_BYTES = 32 * 1024 * 1024
 _WAIT_SECONDS = 0.02
+_BUFFERS = 8
+"""So far may hashing be behind, in pieces of 1 MiB."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,62 +43,6 @@ class Wanted:
 
     file: artifact_pb2.File
     place: Path
-
-
-@dataclass(slots=True)
-class Recipe:
-    """Of which chunks a file is made."""
-
-    file: artifact_pb2.File = field(default_factory=artifact_pb2.File)
-    direct: bool = False
-    """Whether its chunks may be read straight from storage."""
-    digests: list[bytes] = field(default_factory=list)
-    sizes: list[int] = field(default_factory=list)
-    offsets: list[int] = field(default_factory=list)
-    """Where each chunk begins, and where the last one ends."""
-
-    def take(self, message: service.ReadRecipeResponse) -> None:
-        """Take one message of the stream."""
-        if message.HasField("file"):
-            self.file = message.file
-            self.direct = message.direct and _storage.usable()
-        self.digests += message.chunk_digests
-        self.sizes += message.chunk_sizes
-        if len(self.digests) > CHUNKS_PER_FILE or len(self.sizes) > CHUNKS_PER_FILE:
-            raise damaged(self.file.path, self.file.sha256)
-
-    def check(self, path: str) -> None:
-        """Refuse what does not add up to the file."""
-        self.offsets = list(accumulate(self.sizes, initial=0))
-        sound = len(self.digests) == len(self.sizes) and all(
-            0 < size <= MAX_CHUNK_BYTES for size in self.sizes
-        )
-        if not sound or self.offsets[-1] != self.file.size_bytes:
-            raise damaged(path, self.file.sha256)
-
-
-def damaged(path: str, sha256: str) -> DataLossError:
-    """Say that a file did not arrive as it was stored."""
-    return DataLossError(
-        f"{path} did not arrive as it was stored",
-        reason="CORRUPT_BYTES",
-        metadata={"digest": sha256, "path": path},
-    )
-
-
-def read_recipe(artifact: str, path: str) -> Flow[Recipe]:
-    """Ask of which chunks a file is made."""
-    breaks = Breaks()
-    request = service.ReadRecipeRequest(artifact=artifact, path=path)
-    while True:
-        recipe = Recipe()
-        try:
-            yield Download(request, service.ReadRecipeResponse.FromString, recipe.take)
-        except UnavailableError as error:
-            yield breaks.after(error, advanced=False)
-        else:
-            recipe.check(path)
-            return recipe
 
 
 def fetch_small(artifact: str, wanted: Sequence[Wanted], meter: Meter) -> Flow[None]:
@@ -225,10 +171,10 @@ class _Assembly:
             yield start, end
             start = end
 
-    def take(self, number: int, data: memoryview) -> None:
-        """Write a chunk."""
-        _write_at(self.descriptor, data, self.recipe.offsets[number])
-        self._there[number] = 1
+    def take(self, first: int, last: int, data: memoryview) -> None:
+        """Write chunks, from the first to before the last number."""
+        _write_at(self.descriptor, data, self.recipe.offsets[first])
+        self._there[first:last] = b"\1" * (last - first)
         self.meter.add(len(data))
 
     def hash(self) -> Flow[str]:
@@ -251,26 +197,71 @@ class _Assembly:
 def fetch_large(artifact: str, wanted: Wanted, meter: Meter) -> Flow[None]:
     """Fetch what is missing of a large file."""
     with _Opened(wanted.place, os.O_RDWR | os.O_CREAT) as file:
-        # Only a process that may reach storage itself asks whether it should.
-        recipe = (yield from read_recipe(artifact, wanted.file.path)) if _storage.usable() else None
-        if os.fstat(file.number).st_size == 0 and not (recipe and recipe.direct):
-            if (yield from _stream(artifact, wanted, file.number, meter)):
+        places = yield from _direct.find(artifact, wanted.file)
+        if os.fstat(file.number).st_size == 0:
+            whole = (
+                _stream(artifact, wanted, file.number, meter)
+                if places is None
+                else _copy(wanted, file.number, places, meter)
+            )
+            if (yield from whole):
                 return
-            meter = Meter(0, None)
-        recipe = recipe or (yield from read_recipe(artifact, wanted.file.path))
-        if recipe.file.size_bytes != wanted.file.size_bytes:
-            raise damaged(wanted.file.path, wanted.file.sha256)
-        places = None
-        if recipe.direct:
-            places = yield from _direct.find(artifact, wanted.file.sha256, recipe.digests)
+            # What is not what it is called is found now, and asked of the service.
+            meter, places = Meter(0, None), None
+        recipe = yield from _recipe(artifact, wanted.file, places)
         digest = yield from _assemble(artifact, _Assembly(recipe, file.number, meter), places)
         if places is not None and digest != wanted.file.sha256:
-            # What is not what it is called is found now, and asked of the service.
             again = _Assembly(recipe, file.number, Meter(0, None))
             digest = yield from _assemble(artifact, again, None)
         if digest != wanted.file.sha256:
             os.ftruncate(file.number, 0)
             raise damaged(wanted.file.path, wanted.file.sha256)
+
+
+def _recipe(artifact: str, file: artifact_pb2.File, places: _direct.Places | None) -> Flow[Recipe]:
+    """Find of which chunks a file is made: those that have places, or ask."""
+    if places is None:
+        recipe = yield from read_recipe(artifact, file.path)
+        if recipe.file.size_bytes != file.size_bytes:
+            raise damaged(file.path, file.sha256)
+        return recipe
+    chunks = places.chunks
+    recipe = Recipe(file, [c.digest for c in chunks], [c.length_bytes for c in chunks])
+    recipe.check(file.path)
+    return recipe
+
+
+def _copy(wanted: Wanted, descriptor: int, places: _direct.Places, meter: Meter) -> Flow[bool]:
+    """Copy a whole file from storage in order; say whether it arrived as it was stored.
+
+    One thread receives, one writes and one hashes what is in memory still.
+    """
+    size, state, received = wanted.file.size_bytes, hashlib.sha256(), 0
+    busy: deque[tuple[Future[None], Future[None]]] = deque()
+    pieces = _direct.read(places, 0, len(places.chunks), buffers=_BUFFERS)
+    with _thread("write") as writer, _thread("hash") as hasher, closing(pieces):
+        for piece in pieces:
+            if received + len(piece.data) > size:
+                break
+            busy.append(
+                (
+                    writer.submit(_write_at, descriptor, piece.data, received),
+                    hasher.submit(state.update, piece.data),
+                )
+            )
+            received += len(piece.data)
+            meter.add(len(piece.data))
+            if len(busy) == _BUFFERS:
+                for one in busy.popleft():
+                    one.result()
+            yield Pause(0)
+        for written, _ in busy:
+            written.result()
+    return received == size and state.hexdigest() == wanted.file.sha256
+
+
+def _thread(name: str) -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(1, f"modelyard-{name}")
 
 
 def _assemble(
@@ -328,85 +319,9 @@ def _read_part(
     """Read a run of chunks, from storage as far as that gets."""
     start, end = run
     if places is not None:
-        start = _direct.receive(places, start, end, assembly.take)
+        with closing(_direct.read(places, start, end)) as pieces:
+            for piece in pieces:
+                assembly.take(piece.first, piece.last, piece.data)
+                start = piece.last
     if start < end:
         yield from read_chunks(artifact, assembly.recipe, (start, end), assembly.take)
-
-
-class _Cutter:
-    """Cuts what arrives into chunks, verifies each and hands it on."""
-
-    def __init__(
-        self, recipe: Recipe, first: int, last: int, take: Callable[[int, memoryview], None]
-    ) -> None:
-        self.next = first
-        self._recipe = recipe
-        self._last = last
-        self._take = take
-        self._buffer = bytearray()
-
-    def restart(self) -> None:
-        """Forget the beginning of a chunk whose end did not come."""
-        self._buffer.clear()
-
-    def feed(self, data: _wire.Data) -> None:
-        """Take the data of one message of the stream."""
-        self._buffer += data
-        at = 0
-        with memoryview(self._buffer) as view:
-            while self.next < self._last:
-                end = at + self._recipe.sizes[self.next]
-                if end > len(view):
-                    break
-                with view[at:end] as chunk:
-                    if hashlib.sha256(chunk).digest() != self._recipe.digests[self.next]:
-                        raise damaged(self._recipe.file.path, self._recipe.file.sha256)
-                    self._take(self.next, chunk)
-                self.next += 1
-                at = end
-        del self._buffer[:at]
-
-    @property
-    def complete(self) -> bool:
-        """Whether all chunks came, and nothing else."""
-        return self.next == self._last and not self._buffer
-
-
-def read_chunks(
-    artifact: str,
-    recipe: Recipe,
-    run: tuple[int, int],
-    take: Callable[[int, memoryview], None],
-) -> Flow[None]:
-    """Read a run of chunks, each verified before it is handed on."""
-    first, last = run
-    cutter, breaks = _Cutter(recipe, first, last, take), Breaks()
-    while not cutter.complete:
-        before, offset = cutter.next, recipe.offsets[cutter.next]
-        request = service.ReadFileRequest(
-            artifact=artifact,
-            path=recipe.file.path,
-            offset_bytes=offset,
-            limit_bytes=recipe.offsets[last] - offset,
-        )
-        try:
-            yield Download(request, _wire.read_file_data, cutter.feed)
-        except UnavailableError as error:
-            cutter.restart()
-            yield breaks.after(error, advanced=cutter.next > before)
-        else:
-            if not cutter.complete:
-                raise damaged(recipe.file.path, recipe.file.sha256)
-
-
-def read_whole(artifact: str, path: str) -> Flow[bytes]:
-    """Return one file's bytes, verified."""
-    recipe = yield from read_recipe(artifact, path)
-    parts: list[bytes] = []
-    if recipe.digests:
-        run = (0, len(recipe.digests))
-        yield from read_chunks(artifact, recipe, run, lambda _, data: parts.append(bytes(data)))
-    data = b"".join(parts)
-    if hashlib.sha256(data).hexdigest() != recipe.file.sha256:
-        raise damaged(path, recipe.file.sha256)
-    return data

@@ -10,7 +10,7 @@ from typing import Self
 
 from modelyard._calls import Flow
 from modelyard._connection import AsyncConnection, Connection
-from modelyard._fetching import Recipe, read_chunks
+from modelyard._recipes import Recipe, read_chunks
 
 _READ_BYTES = 8 * 1024 * 1024
 _BUFFER_BYTES = 1024 * 1024
@@ -40,9 +40,11 @@ class Window:
         first = bisect_right(offsets, position) - 1
         last = bisect_right(offsets, min(position + count, self.size) - 1)
         parts: list[bytes] = []
-        yield from read_chunks(
-            self._artifact, self._recipe, (first, last), lambda _, data: parts.append(bytes(data))
-        )
+
+        def take(_first: int, _last: int, data: memoryview) -> None:
+            parts.append(bytes(data))
+
+        yield from read_chunks(self._artifact, self._recipe, (first, last), take)
         self._start, self._data = offsets[first], b"".join(parts)
 
 

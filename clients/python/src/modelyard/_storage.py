@@ -1,76 +1,139 @@
-"""Object storage as a grant lets it be reached: one signed request at a time.
+"""Storage as a grant lets it be reached: one signed HTTP request at a time.
 
-Needs urllib3, which comes with `modelyard[transfer]`; without it, or where the storage cannot be
-reached from here, bytes go through the artifact service. MODELYARD_DIRECT=off chooses that.
+Where it cannot be reached from here, bytes go through the artifact service. MODELYARD_DIRECT=off
+chooses that. Connections are kept; what is received goes from the socket to where it is wanted.
 """
 
 from __future__ import annotations
 
-import functools
-import importlib.util
 import os
+import ssl
 import time
-from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
+from collections import defaultdict
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from http.client import (
+    OK,
+    PARTIAL_CONTENT,
+    PRECONDITION_FAILED,
+    HTTPConnection,
+    HTTPException,
+    HTTPResponse,
+    HTTPSConnection,
+)
+from urllib.parse import SplitResult, urlsplit
 
 from modelyard.artifact.v1 import transfer_service_pb2 as service
 
-if TYPE_CHECKING:
-    import urllib3
-
-_CONNECTIONS = 16
 _CONNECT_SECONDS = 5.0
 _READ_SECONDS = 60.0
 _AVOID_SECONDS = 60.0
+_KEPT = 16
+_SHORT_BYTES = 64 * 1024
 
 _avoided: dict[str, float] = {}
+_idle: defaultdict[tuple[str, str], list[HTTPConnection]] = defaultdict(list)
+if hasattr(os, "register_at_fork"):  # no two processes may use one connection
+    os.register_at_fork(after_in_child=_idle.clear)
 
 
 def usable() -> bool:
     """Say whether bytes may go straight to storage as far as this process is concerned."""
-    off = os.environ.get("MODELYARD_DIRECT", "").lower() in ("off", "0", "false")
-    return not off and importlib.util.find_spec("urllib3") is not None
+    return os.environ.get("MODELYARD_DIRECT", "").lower() not in ("off", "0", "false")
 
 
 def put(grant: service.Grant, data: bytes | bytearray) -> bool:
     """Put an object; False when it did not get there, for whatever reason."""
-    return _request(grant, {}, body=data) is not None
+    with _asked(grant, {}, data) as answer:
+        # One that is repeated because its answer was lost finds its own object there.
+        return answer is not None and answer.status in (OK, PRECONDITION_FAILED)
 
 
-def get(grant: service.Grant, offset: int, length: int) -> bytes | None:
-    """Return a range of an object; None when it did not get here, for whatever reason."""
-    data = _request(grant, {"Range": f"bytes={offset}-{offset + length - 1}"})
-    return data if data is not None and len(data) == length else None
+def get(
+    grant: service.Grant, offset: int, lengths: Sequence[int], buffers: Iterator[memoryview]
+) -> Generator[memoryview, None, None]:
+    """Yield pieces of an object, one after the other; fewer when they did not all get here.
 
-
-def _request(
-    grant: service.Grant, more: dict[str, str], body: bytes | bytearray = b""
-) -> bytes | None:
-    """Make a granted request; None when it fails, after which its host is left alone for a while.
-
-    A put that is repeated because its answer was lost finds its own object there (412).
+    Each is the beginning of the next buffer.
     """
-    import urllib3  # noqa: PLC0415
+    size = sum(lengths)
+    with _asked(grant, {"Range": f"bytes={offset}-{offset + size - 1}"}, None) as answer:
+        if answer is None or answer.status != PARTIAL_CONTENT or answer.length != size:
+            return
+        for length, buffer in zip(lengths, buffers, strict=False):
+            piece = buffer[:length]
+            try:
+                count = answer.readinto(piece)
+            except (OSError, HTTPException):
+                return
+            if count < length:
+                return
+            yield piece
 
-    host = urlsplit(grant.url).netloc
-    if _avoided.get(host, 0.0) > time.monotonic():
-        return None
-    headers = {**grant.headers, **more}
-    content: Any = body or None  # a bytearray too, of which its annotations do not know
+
+@contextmanager
+def _asked(
+    grant: service.Grant, more: dict[str, str], body: bytes | bytearray | None
+) -> Iterator[HTTPResponse | None]:
+    """Make a granted request; a host that does not answer is left alone for a while."""
+    url = urlsplit(grant.url)
+    kept = _idle[url.scheme, url.netloc]
+    connection = response = None
+    while _avoided.get(url.netloc, 0.0) < time.monotonic() and response is None:
+        connection = _take(kept)
+        is_new = connection is None
+        connection = connection or _connection(url)
+        try:
+            connection.request(grant.method, url.path, body, {**grant.headers, **more})
+            response = connection.getresponse()
+        except (OSError, HTTPException) as error:
+            connection.close()
+            if is_new or isinstance(error, TimeoutError):  # a kept one may have been closed
+                _avoided[url.netloc] = time.monotonic() + _AVOID_SECONDS
     try:
-        answer = _pool().request(grant.method, grant.url, headers=headers, body=content)
-    except urllib3.exceptions.HTTPError:
-        _avoided[host] = time.monotonic() + _AVOID_SECONDS
+        yield response
+    finally:
+        if connection is not None and response is not None:
+            _finish(connection, response, kept)
+
+
+def _take(kept: list[HTTPConnection]) -> HTTPConnection | None:
+    try:
+        return kept.pop()
+    except IndexError:  # another thread may take the last one at any moment
         return None
-    return answer.data if answer.status in (200, 206, 412) else None
 
 
-@functools.cache
-def _pool() -> urllib3.PoolManager:
-    import urllib3  # noqa: PLC0415
+def _finish(connection: HTTPConnection, response: HTTPResponse, kept: list[HTTPConnection]) -> None:
+    """Keep a connection whose answer was read; what is short is read for that."""
+    with suppress(OSError, HTTPException):
+        if (response.length or 0) <= _SHORT_BYTES:
+            response.read(_SHORT_BYTES)
+    if response.isclosed() and len(kept) < _KEPT:
+        kept.append(connection)
+    else:
+        response.close()
+        connection.close()
 
-    return urllib3.PoolManager(
-        maxsize=_CONNECTIONS,
-        timeout=urllib3.Timeout(connect=_CONNECT_SECONDS, read=_READ_SECONDS),
-        retries=urllib3.Retry(total=2, backoff_factor=0.2, status=0, redirect=0),
-    )
+
+def _connection(url: SplitResult) -> HTTPConnection:
+    if url.scheme == "https":
+        context = ssl.create_default_context()
+        return _Https(url.netloc, timeout=_CONNECT_SECONDS, context=context)
+    return _Http(url.netloc, timeout=_CONNECT_SECONDS)
+
+
+class _Http(HTTPConnection):
+    """A connection that is slower to be given up than to be made."""
+
+    def connect(self) -> None:
+        super().connect()
+        self.sock.settimeout(_READ_SECONDS)
+
+
+class _Https(HTTPSConnection):
+    """The same with TLS."""
+
+    def connect(self) -> None:
+        super().connect()
+        self.sock.settimeout(_READ_SECONDS)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from alembic import op
 
-from services.artifact import grant_store, links_store
+from services.artifact import grant_store, tokens_store
 from services.artifact.formats import store as formats
 from services.artifact.schema import METADATA
 
@@ -17,7 +17,7 @@ down_revision = None
 branch_labels = None
 depends_on = None
 
-OTHERS = (grant_store, links_store, formats)
+OTHERS = (grant_store, tokens_store, formats)
 """Stores with tables of their own, which hang on the schema once they are imported."""
 
 

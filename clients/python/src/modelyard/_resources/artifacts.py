@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from pathlib import Path
 
-from modelyard import _fetching, _opening, _pull, _push
+from modelyard import _opening, _pull, _push, _recipes
 from modelyard._binding import AsyncGroup, Group, SyncGroup, flow, paged, unary
 from modelyard._cache import Cache
 from modelyard._calls import BYTES_TIMEOUT, Call, Flow, Pages, ask, call, pages
@@ -103,12 +103,12 @@ class _Artifacts(Group):
         right one, only `pull` and `files` make sure of, by the artifact's digest.
         """
         artifact = yield from artifact_of(self._names, source)
-        return (yield from _fetching.read_whole(artifact, path))
+        return (yield from _recipes.read_whole(artifact, path))
 
     @flow
     def _window(self, source: Ref, path: str) -> Flow[_opening.Window]:
         artifact = yield from artifact_of(self._names, source)
-        return _opening.Window(artifact, (yield from _fetching.read_recipe(artifact, path)))
+        return _opening.Window(artifact, (yield from _recipes.read_recipe(artifact, path)))
 
     @flow
     def formats(self, source: Ref) -> Flow[format_service_pb2.GetFormatReportResponse]:

@@ -13,9 +13,9 @@ from google.protobuf.field_mask_pb2 import FieldMask
 from modelyard import _envelope, _pull, images, registries
 from modelyard._binding import AsyncGroup, Group, SyncGroup, flow
 from modelyard._calls import Flow, ask, call, new_request_id
-from modelyard._fetching import read_whole
 from modelyard._names import Names, Ref
 from modelyard._progress import OnProgress
+from modelyard._recipes import read_whole
 from modelyard._resources.resolving import resolve_version
 from modelyard.builder.v1 import build_pb2
 from modelyard.builder.v1 import build_service_pb2 as service

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from modelyard import _bom, _pull
 from modelyard._calls import Flow, ask, call
-from modelyard._fetching import read_whole
 from modelyard._names import Names, Ref
+from modelyard._recipes import read_whole
 from modelyard._resources.resolving import resolve_version
 from modelyard.errors import NotFoundError
 from modelyard.metadata.v1 import (

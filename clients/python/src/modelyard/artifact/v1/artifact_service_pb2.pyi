@@ -571,11 +571,6 @@ class ReadRecipeResponse(google.protobuf.message.Message):
     FILE_FIELD_NUMBER: builtins.int
     CHUNK_DIGESTS_FIELD_NUMBER: builtins.int
     CHUNK_SIZES_FIELD_NUMBER: builtins.int
-    DIRECT_FIELD_NUMBER: builtins.int
-    direct: builtins.bool
-    """In the first message: whether they may be read straight from object storage,
-    see TransferService.
-    """
     @property
     def file(self) -> modelyard.artifact.v1.artifact_pb2.File:
         """In the first message: the file."""
@@ -594,10 +589,9 @@ class ReadRecipeResponse(google.protobuf.message.Message):
         file: modelyard.artifact.v1.artifact_pb2.File | None = ...,
         chunk_digests: collections.abc.Iterable[builtins.bytes] | None = ...,
         chunk_sizes: collections.abc.Iterable[builtins.int] | None = ...,
-        direct: builtins.bool = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["file", b"file"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["chunk_digests", b"chunk_digests", "chunk_sizes", b"chunk_sizes", "direct", b"direct", "file", b"file"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["chunk_digests", b"chunk_digests", "chunk_sizes", b"chunk_sizes", "file", b"file"]) -> None: ...
 
 global___ReadRecipeResponse = ReadRecipeResponse
 

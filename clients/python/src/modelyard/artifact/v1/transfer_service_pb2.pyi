@@ -104,7 +104,7 @@ class GrantPackResponse(google.protobuf.message.Message):
     """The pack, to be named in AddPack."""
     @property
     def grant(self) -> global___Grant:
-        """The grant; unset when bytes go through ArtifactService."""
+        """The grant; unset without object storage: bytes go through ArtifactService."""
 
     def __init__(
         self,

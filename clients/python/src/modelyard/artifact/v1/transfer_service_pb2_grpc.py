@@ -26,9 +26,10 @@ if _version_not_supported:
 
 
 class TransferServiceStub(object):
-    """TransferService lets clients move bytes straight to and from object storage,
-    where there is one: the service signs single requests, and no byte passes
-    through it. Wherever an answer has no grant, ArtifactService moves the bytes.
+    """TransferService lets clients move bytes by plain HTTP: straight to and from
+    object storage, where there is one; and out of packs that lie on the service's
+    disk, which it serves itself. It signs single requests for either. Wherever an
+    answer has no grant, ArtifactService moves the bytes.
     """
 
     def __init__(self, channel):
@@ -55,9 +56,10 @@ class TransferServiceStub(object):
 
 
 class TransferServiceServicer(object):
-    """TransferService lets clients move bytes straight to and from object storage,
-    where there is one: the service signs single requests, and no byte passes
-    through it. Wherever an answer has no grant, ArtifactService moves the bytes.
+    """TransferService lets clients move bytes by plain HTTP: straight to and from
+    object storage, where there is one; and out of packs that lie on the service's
+    disk, which it serves itself. It signs single requests for either. Wherever an
+    answer has no grant, ArtifactService moves the bytes.
     """
 
     def GrantPack(self, request, context):
@@ -126,9 +128,10 @@ def add_TransferServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class TransferService(object):
-    """TransferService lets clients move bytes straight to and from object storage,
-    where there is one: the service signs single requests, and no byte passes
-    through it. Wherever an answer has no grant, ArtifactService moves the bytes.
+    """TransferService lets clients move bytes by plain HTTP: straight to and from
+    object storage, where there is one; and out of packs that lie on the service's
+    disk, which it serves itself. It signs single requests for either. Wherever an
+    answer has no grant, ArtifactService moves the bytes.
     """
 
     @staticmethod

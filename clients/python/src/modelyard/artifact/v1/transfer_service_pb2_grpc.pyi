@@ -18,9 +18,10 @@ class _ServicerContext(grpc.ServicerContext, grpc.aio.ServicerContext):  # type:
     ...
 
 class TransferServiceStub:
-    """TransferService lets clients move bytes straight to and from object storage,
-    where there is one: the service signs single requests, and no byte passes
-    through it. Wherever an answer has no grant, ArtifactService moves the bytes.
+    """TransferService lets clients move bytes by plain HTTP: straight to and from
+    object storage, where there is one; and out of packs that lie on the service's
+    disk, which it serves itself. It signs single requests for either. Wherever an
+    answer has no grant, ArtifactService moves the bytes.
     """
 
     def __init__(self, channel: typing.Union[grpc.Channel, grpc.aio.Channel]) -> None: ...
@@ -64,9 +65,10 @@ class TransferServiceStub:
     """
 
 class TransferServiceAsyncStub:
-    """TransferService lets clients move bytes straight to and from object storage,
-    where there is one: the service signs single requests, and no byte passes
-    through it. Wherever an answer has no grant, ArtifactService moves the bytes.
+    """TransferService lets clients move bytes by plain HTTP: straight to and from
+    object storage, where there is one; and out of packs that lie on the service's
+    disk, which it serves itself. It signs single requests for either. Wherever an
+    answer has no grant, ArtifactService moves the bytes.
     """
 
     GrantPack: grpc.aio.UnaryUnaryMultiCallable[
@@ -109,9 +111,10 @@ class TransferServiceAsyncStub:
     """
 
 class TransferServiceServicer(metaclass=abc.ABCMeta):
-    """TransferService lets clients move bytes straight to and from object storage,
-    where there is one: the service signs single requests, and no byte passes
-    through it. Wherever an answer has no grant, ArtifactService moves the bytes.
+    """TransferService lets clients move bytes by plain HTTP: straight to and from
+    object storage, where there is one; and out of packs that lie on the service's
+    disk, which it serves itself. It signs single requests for either. Wherever an
+    answer has no grant, ArtifactService moves the bytes.
     """
 
     @abc.abstractmethod
