@@ -41,6 +41,7 @@ class Capacity:
             or int(psutil.disk_usage(str(settings.folder)).free * USABLE),
             process_count=settings.process_count or PROCESSES * settings.concurrency,
             cores=cores,
+            log_bytes=settings.log_bytes,
         )
         return cls(total, builds=settings.concurrency)
 
@@ -78,6 +79,7 @@ class Capacity:
             or min(free.process_count, total.process_count // builds),
             # Whoever does not say may use what others leave idle.
             cores=self._cores(cores) if wanted.cpu_cores else (),
+            log_bytes=total.log_bytes,
         )
         self._given.append(given)
         return given

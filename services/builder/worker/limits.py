@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from services.common.process_limits import bound_to, limited_to, thread_variables
+from services.common.process_limits import MIB, bound_to, limited_to, thread_variables
 
 OPEN_FILES = 4_096
+LOG_BYTES = 256 * MIB
 _SUPERVISORS = 1
 """The processes of ours among a build's own: the first of its namespace."""
 
@@ -23,6 +24,8 @@ class Limits:
     """Processes and threads at a time."""
     cores: tuple[int, ...] = ()
     """The cores that they are bound to; empty: none."""
+    log_bytes: int = LOG_BYTES
+    """How much one command may print."""
 
     def variables(self) -> Mapping[str, str]:
         """Return the variables by which libraries learn how many threads to use."""

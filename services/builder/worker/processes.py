@@ -199,7 +199,7 @@ class _Output:
 
     async def _read(self, stream: asyncio.StreamReader, on_output: OnOutput) -> None:
         async def take(line: Line) -> None:
-            self.watch.last.append(line.text)
+            self.watch.hear(line.text)
             await on_output(line)
 
         await read_lines(self.mask.over(stream), take)

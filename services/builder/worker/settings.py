@@ -9,6 +9,8 @@ from typing import Literal
 from modelyard import _envelope, registries
 from modelyard.errors import ModelyardError
 
+from services.builder.worker.limits import LOG_BYTES
+
 PREFIX = "MODELYARD_WORKER_"
 
 
@@ -59,6 +61,8 @@ class WorkerSettings:
     """How much its builds may write together; 0: 80 % of what is free when it starts."""
     process_count: int = 0
     """How many processes and threads its builds may have together; 0: 1,024 for each build."""
+    log_bytes: int = LOG_BYTES
+    """How much training may print, and the tests, and the smoke prediction."""
     grace_seconds: float = 8.0
     """How long builds may go on after SIGTERM before they are handed back."""
 

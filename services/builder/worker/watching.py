@@ -24,11 +24,14 @@ REST = 10
 RESERVE_BYTES = 256 * MIB
 """What must stay free of the machine's memory and disk, whoever uses it."""
 LAST_LINES = 30
+LINE_BYTES = 64
+"""What a line counts beside its text: empty ones are kept as well."""
 KILLED = 9
 
 OUT_OF_MEMORY = "OUT_OF_MEMORY"
 DISK_FULL = "DISK_FULL"
 TOO_MANY_PROCESSES = "TOO_MANY_PROCESSES"
+LOG_TOO_LARGE = "LOG_TOO_LARGE"
 
 _SIGNS = {
     OUT_OF_MEMORY: ("MemoryError", "std::bad_alloc", "Cannot allocate memory"),
@@ -63,18 +66,29 @@ class Watch:
     processes: int = 0
     last: deque[str] = field(default_factory=lambda: deque(maxlen=LAST_LINES))
     """What they printed last."""
+    printed: int = 0
+    """How many bytes they printed."""
+    flooded: asyncio.Event = field(default_factory=asyncio.Event)
+    """Set once that is too much."""
     kills: int = field(default_factory=usage.kernel_kills)
+
+    def hear(self, text: str) -> None:
+        """Take note of a line that they printed."""
+        self.last.append(text)
+        self.printed += LINE_BYTES + (len(text) if text.isascii() else len(text.encode()))
+        if self.printed > self.limits.log_bytes:
+            self.flooded.set()
 
     async def breach(self, process: int) -> Breach:
         """Wait until the descendants of a process pass a limit, and say which."""
-        memory = asyncio.create_task(self._until_memory(process))
-        disk = asyncio.create_task(self._until_disk(process))
+        looks = (self._until_memory(process), self._until_disk(process), self._until_flooded())
+        tasks = [asyncio.create_task(look) for look in looks]
         try:
-            done, _ = await asyncio.wait([memory, disk], return_when=asyncio.FIRST_COMPLETED)
+            done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
             return done.pop().result()
         finally:
-            memory.cancel()
-            disk.cancel()
+            for task in tasks:
+                task.cancel()
 
     def refusal(self, status: int) -> Breach | None:
         """Say which limit made a command fail, if it was one that the kernel held by itself."""
@@ -121,6 +135,11 @@ class Watch:
                 return Breach(OUT_OF_MEMORY, told)
             took = time.monotonic() - began
             rest = max(CLOSE_SECONDS if near else LOOK_SECONDS, took * REST)
+
+    async def _until_flooded(self) -> Breach:
+        await self.flooded.wait()
+        limit = f"its limit of {size(self.limits.log_bytes)}"
+        return Breach(LOG_TOO_LARGE, f"it printed more than {limit}")
 
     def _many(self, count: int) -> Breach:
         limit = f"its limit of {self.limits.process_count}"

@@ -188,15 +188,20 @@ async def test_sources_and_requirements_that_cannot_be_built(
     greedy = write_source(
         stack.data / "greedy", model=MODEL.replace('print("x" * 20_000)', hoarding)
     )
+    chatty = write_source(
+        stack.data / "chatty", model=MODEL.replace("20_000)", "20_000, *range(10**6), sep='\\n')")
+    )
     wanted = {
         empty: "SOURCE_INVALID",
+        chatty: "LOG_TOO_LARGE",
         raising: "TRAIN_FAILED",
         mute: "SOURCE_INVALID",
         demanding: "ENVIRONMENT_FAILED",
         greedy: "OUT_OF_MEMORY",
     }
     limits = {"memory": 400 * 1024**2, "disk": 1024**3, "processes": 100, "cpu": 1}
-    async with stack.client() as client, stack.worker(environments=environments):
+    settings = {"MODELYARD_WORKER_LOG_BYTES": str(1024**2)}
+    async with stack.client() as client, stack.worker(environments=environments, **settings):
         orders = [
             await client.builds.create(source, model="churn", resources=limits) for source in wanted
         ]

@@ -26,7 +26,9 @@ from services.common.process_limits import MIB
 ATTACKS = Path(__file__).with_name("attacks.py")
 ORDINARY = 12_345
 PYTHON = str(Path(sys.executable).resolve())
-LIMITS = Limits(1, 300 * MIB, 50 * MIB, 20, cores=(min(os.sched_getaffinity(0)),))
+LIMITS = Limits(
+    *(1, 300 * MIB, 50 * MIB, 20), cores=(min(os.sched_getaffinity(0)),), log_bytes=2 * MIB
+)
 
 HOARD = """
 held = []
@@ -156,6 +158,8 @@ async def test_nothing_is_reached_from_inside(yard: Yard, tmp_path: Path) -> Non
         (DELETED, "DISK_FULL", "more than its limit of 50.0 MiB"),
         (LITTER, "DISK_FULL", "more than its limit of 50.0 MiB"),
         (BOMB, "TOO_MANY_PROCESSES", "limit of 20"),
+        ("while True: print('x' * 1_000)", "LOG_TOO_LARGE", "more than its limit of 2.0 MiB"),
+        ("while True: print()", "LOG_TOO_LARGE", "more than its limit of 2.0 MiB"),
     ],
 )
 async def test_a_passed_limit_ends_it_and_is_named(

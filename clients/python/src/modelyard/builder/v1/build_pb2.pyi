@@ -263,9 +263,9 @@ class Build(google.protobuf.message.Message):
         `TEST_FAILED`, `SMOKE_FAILED`, `PACKAGE_FAILED`, `REGISTER_FAILED`,
         `IMAGE_PUSH_FAILED` (the registry that the worker is to push images to),
         `SOURCE_INVALID`, `DATA_MISSING`, `SECRET_MISSING`, `TIMEOUT`,
-        `OUT_OF_MEMORY`, `DISK_FULL`, `TOO_MANY_PROCESSES` (a limit of the spec's or
-        the worker's: the message names it and the figure reached), `WORKER_LOST`,
-        `RIGHT_LOST`.
+        `OUT_OF_MEMORY`, `DISK_FULL`, `TOO_MANY_PROCESSES`, `LOG_TOO_LARGE` (a limit
+        of the spec's or the worker's: the message names it and the figure reached),
+        `WORKER_LOST`, `RIGHT_LOST`.
         """
 
     @property
