@@ -122,12 +122,8 @@ def _from_status(status: status_pb2.Status) -> ServiceError:
     info, bad = error_details_pb2.ErrorInfo(), error_details_pb2.BadRequest()
     retry = error_details_pb2.RetryInfo()
     for detail in status.details:
-        if detail.Is(error_details_pb2.ErrorInfo.DESCRIPTOR):
-            detail.Unpack(info)
-        if detail.Is(error_details_pb2.BadRequest.DESCRIPTOR):
-            detail.Unpack(bad)
-        if detail.Is(error_details_pb2.RetryInfo.DESCRIPTOR):
-            detail.Unpack(retry)
+        for kind in (info, bad, retry):
+            detail.Unpack(kind)  # nothing, if it is of another
     return ServiceError(
         Reason(info.reason) if info.reason in Reason.__members__ else Reason.INTERNAL,
         status.message,
