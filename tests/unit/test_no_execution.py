@@ -1,4 +1,7 @@
-"""No service runs what it was sent: nothing there evaluates, unpickles, unpacks, calls a shell."""
+"""Nothing runs what it was sent: no code evaluates, unpickles, unpacks or calls a shell.
+
+The one thing that does is the client's loading of a model that somebody asked to be loaded.
+"""
 
 from __future__ import annotations
 
@@ -15,6 +18,14 @@ CALLS = {
     *("subprocess.getoutput", "subprocess.getstatusoutput", "asyncio.create_subprocess_shell"),
 }
 METHODS = {"extractall", "unpack_archive"}
+ALLOWED = {
+    # `modelyard.load(…)` and model servers load a model: in the process of who asked for it,
+    # after the digest of each file was verified; docs/security.md says what that means, and
+    # how pickles are refused.
+    "clients/python/src/modelyard/loaders.py: pickle.load",
+    "clients/python/src/modelyard/model.py: pickle.load",
+}
+"""By file and call: what is here for a reason."""
 
 
 def found_in(tree: ast.AST) -> Iterator[tuple[int, str]]:
@@ -30,15 +41,24 @@ def found_in(tree: ast.AST) -> Iterator[tuple[int, str]]:
                 yield node.lineno, f"{called}(shell=True)"
 
 
-def test_services_execute_nothing_that_they_were_sent() -> None:
-    files = sorted((ROOT / "services").rglob("*.py"))
+def calls_below(folder: str) -> list[str]:
+    files = sorted((ROOT / folder).rglob("*.py"))
     assert len(files) > 100
-    found = [
-        f"{path.relative_to(ROOT)}:{line} {what}"
+    return [
+        f"{path.relative_to(ROOT)}: {what}"
         for path in files
-        for line, what in found_in(ast.parse(path.read_text()))
+        for _, what in found_in(ast.parse(path.read_text()))
     ]
-    assert found == []
+
+
+def test_services_execute_nothing_that_they_were_sent() -> None:
+    assert calls_below("services") == []
+
+
+def test_the_client_executes_only_models_that_are_to_be_loaded() -> None:
+    found = calls_below("clients/python/src")
+    assert set(found) == ALLOWED
+    assert len(found) == len(ALLOWED)
 
 
 def test_it_would_be_found() -> None:
