@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 
 PREFIX = "MODELYARD_BUILDER_"
 
@@ -34,7 +33,3 @@ class BuilderSettings:
 
     watch_seconds: float = 5.0
     """How often automations look for new runs, evaluations and dataset versions."""
-
-    def own_token(self) -> str:
-        """Read the builder's own token, which may be replaced while it runs."""
-        return Path(self.token_file).read_text().strip()

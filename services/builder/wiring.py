@@ -38,6 +38,7 @@ from services.builder.worker_servicer import WorkerServicer
 from services.common.audit.servicer import AuditServicer
 from services.common.audit.trail import Trail
 from services.common.database import Database
+from services.common.own_token import OwnToken
 from services.common.service import Background, Chassis, Service
 from services.common.settings import load_or_exit
 
@@ -53,9 +54,10 @@ async def compose(
 ) -> Service:
     """Put the service together; `calendar` is the clock of triggers, the real one by default."""
     settings = settings or load_or_exit(BuilderSettings, PREFIX)
+    token = OwnToken(settings.token_file)
     database, bus = chassis.database(settings.database_url, "builder", MIGRATIONS)
     trail = Trail(database=database, service="builder")
-    downstream = Downstream(chassis.peer, own_token=settings.own_token, clock=now)
+    downstream = Downstream(chassis.peer, own_token=token.read, clock=now)
     delegations = Delegations(database=database, downstream=downstream, clock=now)
     ledger = Ledger(database=database, bus=bus)
     vault = await open_vault(settings.secret_key_file, database=database, clock=now)

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
 from modelyard.common.v1 import access_pb2
@@ -29,6 +27,7 @@ from modelyard.tracking.datasets import default_id
 from services.common.auth import Right
 from services.common.errors import wrong_state
 from services.common.names import DeploymentName, ProjectName
+from services.common.own_token import OwnToken
 from services.common.peers import Peer
 from services.deployer import codec
 from services.deployer.domain import Candidate, Evaluation, Goal, Revision, Sample
@@ -47,9 +46,9 @@ class Grant:
 class Metadata:
     """The metadata service, as the deployer sees it."""
 
-    def __init__(self, peer: Peer, token_file: Path) -> None:
+    def __init__(self, peer: Peer, own_token: OwnToken) -> None:
         self._peer = peer
-        self._token_file = token_file
+        self._own_token = own_token
 
     async def check_project(self, name: ProjectName, *, credential: str) -> None:
         """Refuse a project that does not exist, or that the caller may not read."""
@@ -145,8 +144,9 @@ class Metadata:
         request = project_service_pb2.RenewDelegationRequest(
             delegation=delegation, rights=_rights(*rights)
         )
-        token = (await asyncio.to_thread(self._token_file.read_text)).strip()
-        answer = await self._peer.call(self._projects.RenewDelegation, request, credential=token)
+        answer = await self._peer.call(
+            self._projects.RenewDelegation, request, credential=self._own_token.read()
+        )
         return Grant(answer.delegation, answer.expire_time.ToDatetime(tzinfo=UTC))
 
     @property

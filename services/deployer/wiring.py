@@ -14,6 +14,7 @@ from modelyard.deployer.v1 import (
 
 from services.common.audit.servicer import AuditServicer
 from services.common.audit.trail import Trail
+from services.common.own_token import OwnToken
 from services.common.service import Chassis, Service
 from services.common.settings import load_or_exit
 from services.deployer.approvals import Approvals
@@ -39,9 +40,10 @@ MIGRATIONS = Path(__file__).parent / "migrations"
 async def compose(chassis: Chassis, settings: DeployerSettings | None = None) -> Service:
     """Put the service together; settings are read from the environment unless given."""
     settings = settings or load_or_exit(DeployerSettings, PREFIX)
+    token = OwnToken(settings.token_file)
     database, bus = chassis.database(settings.database_url, "deployer", MIGRATIONS)
     trail = Trail(database=database, service="deployer")
-    metadata = Metadata(chassis.peer, Path(settings.token_file))
+    metadata = Metadata(chassis.peer, token)
     delegations = Delegations(database, metadata, renew_hours=settings.renew_hours)
     reconciler = Reconciler(
         database, bus, metadata=metadata, delegations=delegations, settings=settings

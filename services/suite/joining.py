@@ -7,6 +7,9 @@ import socket
 from collections.abc import Mapping
 from pathlib import Path
 
+from services.common.safe_start import read_private
+from services.common.settings import SettingsError
+
 _ID = re.compile(r"[a-z]([a-z0-9-]{0,61}[a-z0-9])?")
 _ADDRESS = re.compile(r"[^\s/]+:[0-9]{1,5}")
 
@@ -61,7 +64,10 @@ def _check(variables: Mapping[str, str]) -> None:
         raise JoinError(
             "a worker needs its token: --token-file names the suite's worker.token, or a copy of it"
         )
-    _readable(token, "--token-file")
+    try:
+        read_private(Path(token))
+    except SettingsError as error:
+        raise JoinError(f"--token-file: {error}") from None
     if variables.get("MODELYARD_ROOT_CERTIFICATES"):
         _readable(variables["MODELYARD_ROOT_CERTIFICATES"], "--root-certificates")
     pool = variables.get("MODELYARD_WORKER_POOL", "default")

@@ -210,10 +210,14 @@ def test_the_audit_trail_is_read_kept_and_verified(modelyard: Runner, tmp_path: 
 def test_a_worker_that_cannot_join_says_why(modelyard: Runner, tmp_path: Path) -> None:
     token = tmp_path / "worker.token"
     token.write_text("wrong")
+    token.chmod(0o644)
     asked = ("worker", "--server", modelyard.suite.address)
     assert "--token-file" in modelyard(*asked, status=2).stderr
     missing = str(tmp_path / "missing")
-    assert "cannot be read" in modelyard(*asked, "--token-file", missing, status=2).stderr
+    assert "No such file" in modelyard(*asked, "--token-file", missing, status=2).stderr
+    readable = modelyard(*asked, "--token-file", str(token), status=2).stderr
+    assert "everybody may read this secret" in readable
+    token.chmod(0o600)
     own = (*asked, "--token-file", str(token), "--data", str(tmp_path / "data"))
     assert "no pool" in modelyard(*own, "--pool", "No Pool", status=2).stderr
     assert "refused the worker" in modelyard(*own, "--max", "2", status=1).stderr

@@ -38,6 +38,7 @@ def make_keys(folder: Path) -> Keys:
     key = ec.generate_private_key(ec.SECP256R1())
     private, public = folder / "key.pem", folder / "pub.pem"
     encoding, plain = serialization.Encoding.PEM, serialization.NoEncryption()
+    private.touch(mode=0o600)
     private.write_bytes(key.private_bytes(encoding, serialization.PrivateFormat.PKCS8, plain))
     spki = serialization.PublicFormat.SubjectPublicKeyInfo
     public.write_bytes(key.public_key().public_bytes(encoding, spki))

@@ -65,6 +65,7 @@ class RegistryServer:
     def login(self, file: Path, password: str = PASSWORD) -> Path:
         """Write credentials as `docker login` does."""
         auth = base64.b64encode(f"{USER}:{password}".encode()).decode()
+        file.touch(mode=0o600)
         file.write_text(json.dumps({"auths": {self.host: {"auth": auth}}}))
         return file
 

@@ -15,6 +15,7 @@ from services.builder.worker.settings import PREFIX, WorkerSettings
 from services.common import logs
 from services.common.environments import Environments
 from services.common.errors import ServiceError
+from services.common.own_token import OwnToken
 from services.common.safe_start import check_folder
 from services.common.service import SuiteSettings, connect
 from services.common.settings import exiting_when_bad, load_or_exit
@@ -41,6 +42,7 @@ async def run(settings: WorkerSettings, suite: SuiteSettings) -> None:
     )
     with exiting_when_bad():
         check_folder(settings.folder)
+        token = OwnToken(settings.token_file)
     cage = await _cage(settings)
     with exiting_when_bad():
         peer = connect(suite)
@@ -49,7 +51,7 @@ async def run(settings: WorkerSettings, suite: SuiteSettings) -> None:
     worker = Worker(
         settings=settings,
         suite=suite,
-        builder=BuilderClient(peer, own_token=settings.own_token),
+        builder=BuilderClient(peer, own_token=token.read),
         environments=Environments(settings.environments_folder),
         folders=folders,
         cage=cage,

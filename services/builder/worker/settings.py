@@ -10,6 +10,8 @@ from modelyard import _envelope, registries
 from modelyard.errors import ModelyardError
 
 from services.builder.worker.limits import LOG_BYTES
+from services.common.safe_start import read_private
+from services.common.settings import SettingsError
 
 PREFIX = "MODELYARD_WORKER_"
 
@@ -71,8 +73,9 @@ class WorkerSettings:
         if self.signing_key_file:
             try:
                 _envelope.signer(self.signing_key_file)
-            except ModelyardError as error:
-                raise ValueError(f"signing_key_file: {error.message}") from None
+                read_private(Path(self.signing_key_file))
+            except (SettingsError, ModelyardError) as error:
+                raise ValueError(f"signing_key_file: {error}") from None
         if not self.image_repository:
             return
         try:
@@ -80,8 +83,11 @@ class WorkerSettings:
         except ModelyardError as error:
             raise ValueError(f"image_repository: {error.message}") from None
         registries.Target.parse(f"{self.image_repository}/project/model")
-        if self.image_auth_file and not Path(self.image_auth_file).is_file():
-            raise ValueError(f"image_auth_file: there is no {self.image_auth_file}")
+        if self.image_auth_file:
+            try:
+                read_private(Path(self.image_auth_file))
+            except SettingsError as error:
+                raise ValueError(f"image_auth_file: {error}") from None
 
     @property
     def folder(self) -> Path:
@@ -97,7 +103,3 @@ class WorkerSettings:
     def sandbox_patterns(self) -> tuple[str, ...]:
         """Return what else is seen in the sandbox."""
         return tuple(filter(None, self.sandbox_paths.split(":")))
-
-    def own_token(self) -> str:
-        """Read the worker's own token, which may be replaced while it runs."""
-        return Path(self.token_file).read_text().strip()

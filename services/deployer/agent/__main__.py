@@ -5,10 +5,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import signal
-from pathlib import Path
 
 from services.common import logs, telemetry
 from services.common.environments import Environments
+from services.common.own_token import OwnToken
 from services.common.safe_start import check_folder
 from services.common.service import SuiteSettings, connect
 from services.common.settings import exiting_when_bad, load_or_exit
@@ -26,13 +26,14 @@ async def run(settings: AgentSettings, suite: SuiteSettings) -> None:
     folder = settings.folder
     with exiting_when_bad():
         check_folder(folder)
+        token = OwnToken(settings.token_file)
     bundles = folder / "bundles"
     await asyncio.to_thread(bundles.mkdir, mode=0o700, parents=True, exist_ok=True)
     with exiting_when_bad():
         peer = connect(suite)
     control_plane = ControlPlane(
         peer,
-        token_file=Path(settings.token_file),
+        own_token=token,
         controller=settings.id,
         environment=settings.environment,
     )

@@ -74,7 +74,7 @@ class Agent:
                 async for told in self._control_plane.watch():
                     attempt = 0
                     await self._take(tasks, told)
-            except (ServiceError, OSError) as error:  # OSError: the token's file is not there yet
+            except (ServiceError, OSError) as error:  # OSError: it cannot be written down
                 level = logging.WARNING if attempt == 0 else logging.DEBUG
                 logger.log(level, "deployer away", extra={"error": str(error)})
             await asyncio.sleep(RECONNECT_SECONDS[min(attempt, len(RECONNECT_SECONDS) - 1)])

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import grpc
@@ -21,6 +20,7 @@ from modelyard.metadata.v1 import dataset_pb2
 from services.common import status
 from services.common.errors import Reason, ServiceError
 from services.common.names import DeploymentName
+from services.common.own_token import OwnToken
 from services.common.peers import Peer
 from services.deployer import plan_codec
 from services.deployer.domain import AssignedVariant, Assignment, Report, Sample, VariantReport
@@ -42,9 +42,11 @@ class Told:
 class ControlPlane:
     """The deployer's ControllerService."""
 
-    def __init__(self, peer: Peer, *, token_file: Path, controller: str, environment: str) -> None:
+    def __init__(
+        self, peer: Peer, *, own_token: OwnToken, controller: str, environment: str
+    ) -> None:
         self._peer = peer
-        self._token_file = token_file
+        self._own_token = own_token
         self._controller = controller
         self._environment = environment
         self._cursor = ""
@@ -73,13 +75,13 @@ class ControlPlane:
             status=_encode_report(name, report),
             address=address,
         )
-        await self._peer.call(self._stub.ReportStatus, request, credential=await self._token())
+        await self._peer.call(self._stub.ReportStatus, request, credential=self._own_token.read())
 
     async def grant(self, name: DeploymentName, artifact: str) -> str:
         """Return a credential that reads an assigned artifact, for a while."""
         request = controller_service_pb2.CreateGrantRequest(deployment=str(name), artifact=artifact)
         answer = await self._peer.call(
-            self._stub.CreateGrant, request, credential=await self._token()
+            self._stub.CreateGrant, request, credential=self._own_token.read()
         )
         return str(answer.grant)
 
@@ -92,13 +94,13 @@ class ControlPlane:
         request = controller_service_pb2.RecordSampleRequest(
             controller=self._controller, deployment=str(name), revision=revision, sample=version
         )
-        await self._peer.call(self._stub.RecordSample, request, credential=await self._token())
+        await self._peer.call(self._stub.RecordSample, request, credential=self._own_token.read())
 
     async def _watch(self) -> AsyncIterator[Told]:
         request = controller_service_pb2.WatchAssignmentsRequest(
             environment=self._environment, cursor=self._cursor, controller=self._controller
         )
-        metadata = [("authorization", f"Bearer {await self._token()}")]
+        metadata = [("authorization", f"Bearer {self._own_token.read()}")]
         stream = self._stub.WatchAssignments(request, metadata=metadata)
         gathered: dict[DeploymentName, Assignment] | None = None if self._cursor else {}
         try:
@@ -119,9 +121,6 @@ class ControlPlane:
                     self._cursor, gathered = message.cursor, None
         finally:
             stream.cancel()
-
-    async def _token(self) -> str:
-        return (await asyncio.to_thread(self._token_file.read_text)).strip()
 
     @property
     def _stub(self) -> Any:

@@ -59,6 +59,7 @@ async def metadata_port(registry: Registry) -> AsyncIterator[int]:
 def start(database_url: str, metadata_port: int, tmp_path: Path) -> Start:
     """Start a replica on the test's database."""
     token_file = tmp_path / "deployer.token"
+    token_file.touch(mode=0o600)
     token_file.write_text("deployer\n")
 
     @asynccontextmanager

@@ -1,7 +1,7 @@
 """Start services with bad settings and say how each ended: a program of its own.
 
 It imports everything once and forks a child a case, which is ten times as fast as a program a
-case. One JSON object on standard input, service and environment by case; one on standard output,
+case. One JSON object on standard input, program and environment by case; one on standard output,
 status and what was written to standard error.
 """
 
@@ -13,14 +13,14 @@ import sys
 import tempfile
 from importlib import import_module
 
-SERVICES = ("metadata", "artifact")
+PROGRAMS = ("metadata", "artifact", "builder", "deployer", "builder.worker", "deployer.agent")
 
 
 def main() -> None:
     cases = json.load(sys.stdin)
-    mains = {name: import_module(f"services.{name}.__main__").main for name in SERVICES}
+    mains = {name: import_module(f"services.{name}.__main__").main for name in PROGRAMS}
     children = {}
-    for case, (service, environment) in cases.items():
+    for case, (program, environment) in cases.items():
         errors = tempfile.TemporaryFile()  # noqa: SIM115 - read when the child has ended
         child = os.fork()
         if not child:
@@ -28,7 +28,7 @@ def main() -> None:
             os.dup2(errors.fileno(), 2)
             status = 70
             try:
-                mains[service]()
+                mains[program]()
                 status = 0
             except SystemExit as left:
                 status = int(left.code or 0)

@@ -23,6 +23,10 @@ LINES = {
     "peers without TLS": "the peers' authority needs a TLS certificate of the server's own",
     "readable TLS key": "key.pem: everybody may read this secret; chmod o= it",
     "readable token": "admin.token: everybody may read this secret; chmod o= it",
+    **{
+        f"readable token of {program}": "own.token: everybody may read this secret; chmod o= it"
+        for program in ("builder", "deployer", "builder.worker", "deployer.agent")
+    },
     "short token": "admin.token: must hold a token, `myd_` and 43 characters; delete it",
     "readable secret key": "fernet: everybody may read this secret; chmod o= it",
     "short secret key": "fernet: must hold a key a line, 32 bytes in base64",
@@ -51,14 +55,15 @@ def folder(path: Path, mode: int) -> str:
 
 
 def arranged(root: Path) -> dict[str, Case]:
-    """Arrange a folder a case; return the service and its environment."""
+    """Arrange a folder a case; return the program and its environment."""
     own = {name: root / name.replace(" ", "-") for name in LINES}
     artifact = {**on_the_network(root / "pair"), **of_storage(own)}
     cases = {case: ("artifact", variables) for case, variables in artifact.items()}
     cases |= {case: ("metadata", variables) for case, variables in of_secrets(own).items()}
+    cases |= of_own_tokens(own)
     return {
-        case: (service, {**places(own[case]), **variables})
-        for case, (service, variables) in cases.items()
+        case: (program, {**places(own[case]), **variables})
+        for case, (program, variables) in cases.items()
     }
 
 
@@ -109,6 +114,26 @@ def of_secrets(own: Mapping[str, Path]) -> dict[str, dict[str, str]]:
         "open redis": {"MODELYARD_REDIS_URL": "redis://192.0.2.1:6379/0"},
         "shipped redis": {"MODELYARD_REDIS_URL": shipped},
     }
+
+
+def of_own_tokens(own: Mapping[str, Path]) -> dict[str, Case]:
+    """Whoever has a token of its own, with one that everybody may read."""
+    cases: dict[str, Case] = {}
+    for case, place in own.items():
+        _, is_one, program = case.partition("readable token of ")
+        if is_one:
+            token = file(place / "own.token", f"myd_{'x' * 43}".encode(), 0o644)
+            prefix = f"MODELYARD_{program.rpartition('.')[2].upper()}_"
+            cases[case] = (
+                program,
+                {
+                    f"{prefix}TOKEN_FILE": token,
+                    f"{prefix}DATA": f"{place}/data",
+                    f"{prefix}DATABASE_URL": f"sqlite:///{place}/own.db",
+                    f"{prefix}LISTEN": "127.0.0.1:0",
+                },
+            )
+    return cases
 
 
 def s3(secret: str) -> dict[str, str]:
