@@ -104,6 +104,7 @@ class Database:
         self._readers = ThreadPoolExecutor(READERS, thread_name_prefix="database-read")
         self._writer = _CoalescingWriter(engine) if self._is_local else _PooledWriter(engine)
         self._listeners: list[Listener] = []
+        self._recorded: list[Callable[[], None]] = []
 
     @classmethod
     def open(cls, url: str, *, migrations: Path) -> Database:
@@ -123,6 +124,10 @@ class Database:
         It is called before whoever wrote gets its answer.
         """
         self._listeners.append(listener)
+
+    def on_record(self, listener: Callable[[], None]) -> None:
+        """Call a function, in the event loop, when a write has recorded the call that made it."""
+        self._recorded.append(listener)
 
     async def read(self, work: Callable[[Transaction], T]) -> T:
         """Run a function in a read transaction and return its answer."""
@@ -147,7 +152,8 @@ class Database:
         """
         loop = asyncio.get_running_loop()
         future = loop.create_future()
-        write = Write(work, loop, future, self._listeners, locks, take_note())
+        note = take_note()
+        write = Write(work, loop, future, self._listeners, locks, note, self._recorded)
         self._writer.submit(write)
         return await write.future  # type: ignore[no-any-return]  # what work returned
 
@@ -176,6 +182,7 @@ class Write:
     listeners: Sequence[Listener]
     locks: str
     note: Note | None
+    recorded: Sequence[Callable[[], None]]
     answer: Any = None
     told: list[tuple[str, str, bytes]] = field(default_factory=list)
     events: list[outbox.Event] = field(default_factory=list)
@@ -188,8 +195,8 @@ class Write:
 
     def deliver(self) -> None:
         """Tell the listeners and whoever waits; in the event loop."""
-        if self.note is not None and self.error is not None:
-            self.note.give_back()
+        if self.note is not None:
+            self._account_for(self.note)
         if self.events and self.error is None:
             for listener in self.listeners:
                 listener(self.events)
@@ -199,6 +206,13 @@ class Write:
             self.future.set_exception(self.error)
         else:
             self.future.set_result(self.answer)
+
+    def _account_for(self, note: Note) -> None:
+        if self.error is not None:
+            note.give_back()
+            return
+        for listener in self.recorded:
+            listener()
 
 
 def _deliver(writes: Sequence[Write]) -> None:

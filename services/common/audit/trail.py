@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from dataclasses import dataclass, replace
 
@@ -16,6 +17,9 @@ from services.common.errors import ServiceError
 logger = logging.getLogger(__name__)
 
 SEAL_SECONDS = 0.4
+"""How long what was recorded waits for more, to be sealed with it."""
+LOOK_SECONDS = 10.0
+"""How often is looked for what another replica recorded and, being killed, did not seal."""
 GATHERED = 1_000
 """So many different entries are gathered in a moment; more are counted by method."""
 
@@ -38,6 +42,8 @@ class Trail:
         self._database = database
         self.service = service
         self._gathered: dict[_Kind, Entry] = {}
+        self._recorded = asyncio.Event()
+        database.on_record(self._recorded.set)
 
     def gather(self, entry: Entry) -> None:
         """Record what no write of the service does; it is written within a moment.
@@ -50,13 +56,14 @@ class Trail:
             kind = ("", "", entry.method, "", entry.outcome)
         before = self._gathered.get(kind)
         self._gathered[kind] = replace(before, count=before.count + 1) if before else entry
+        self._recorded.set()
 
     async def run(self) -> None:
         """Write what was gathered and seal what was written, until cancelled."""
         try:
             while True:
                 await self._settle_if_possible()
-                await asyncio.sleep(SEAL_SECONDS)
+                await self._wait()
         finally:
             await self._settle_if_possible()
 
@@ -90,8 +97,16 @@ class Trail:
 
         return await self._database.read(read)
 
+    async def _wait(self) -> None:
+        """Wait until something is recorded here, and a little for more; or for the next look."""
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._recorded.wait(), LOOK_SECONDS)
+            await asyncio.sleep(SEAL_SECONDS)
+
     async def _settle_if_possible(self) -> None:
+        self._recorded.clear()
         try:
             await self.settle()
         except ServiceError as error:  # the database is away: it is all there the next time
+            self._recorded.set()
             logger.warning("audit entries wait", extra={"error": error.message})

@@ -12,7 +12,9 @@ from modelyard.auditing import Chain, Head
 
 from services.common.audit import entries as audit
 from services.common.audit import store
+from services.common.audit import trail as trailing
 from services.common.audit.entries import Entry, Sealed, add_entries, new_entry
+from services.common.audit.noting import Note, leave_note
 from services.common.audit.trail import GATHERED, Trail
 from services.common.database import Database
 from services.common.errors import ServiceError
@@ -95,6 +97,50 @@ async def test_refusals_are_counted_so_that_they_fill_nothing(database: Database
     assert chain.head.sequence <= GATHERED + 2
     page = await trail.list_entries(where="", order="", size=2 * GATHERED, token="")
     assert sum(sealed.entry.count for sealed in page.entries) == 6 * GATHERED
+
+
+async def test_what_is_recorded_is_sealed_at_once_and_nothing_is_asked_at_rest(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looks = asyncio.Queue[None]()
+    monkeypatch.setattr(trailing, "SEAL_SECONDS", 0.01)
+    monkeypatch.setattr(store, "is_waiting", _telling(store.is_waiting, looks))
+    trail = Trail(database=database, service="metadata")
+    running = asyncio.create_task(trail.run())
+    await looks.get()  # what was there before
+    leave_note(Note(lambda made, outcome: entry(1, outcome)))
+    await database.write(lambda tx: None)
+    leave_note(None)
+    await looks.get()
+    await looks.get()  # there is no more
+    trail.gather(entry(2, "RIGHT_MISSING"))
+    await looks.get()
+    await looks.get()
+    chain = await database.read(lambda tx: verified(tx.connection))
+    assert (chain.problems, chain.head.sequence) == ([], 2)
+    with pytest.raises(TimeoutError):
+        await asyncio.wait_for(looks.get(), 10 * trailing.SEAL_SECONDS)
+    # What another process left is found without being told, but not so soon.
+    monkeypatch.setattr(trailing, "LOOK_SECONDS", 0.01)
+    trail.gather(entry(3, "RIGHT_MISSING"))
+    await write(database, entry(4))
+    while (await database.read(lambda tx: verified(tx.connection))).head.sequence < 4:
+        await looks.get()
+    running.cancel()
+    await asyncio.gather(running, return_exceptions=True)
+
+
+def _telling(
+    is_waiting: Callable[[sa.Connection], bool], looks: asyncio.Queue[None]
+) -> Callable[[sa.Connection], bool]:
+    loop = asyncio.get_running_loop()
+
+    def told(connection: sa.Connection) -> bool:
+        found = is_waiting(connection)
+        loop.call_soon_threadsafe(looks.put_nowait, None)
+        return found
+
+    return told
 
 
 async def test_a_hundred_random_tamperings_are_found(database: Database, engine: sa.Engine) -> None:
