@@ -24,9 +24,9 @@ def make_certificate(*names: str) -> tuple[bytes, bytes]:
 class Authority:
     """A throw-away authority, whose own certificate is for 127.0.0.1, too."""
 
-    def __init__(self, *names: str) -> None:
+    def __init__(self, *names: str, title: str = "modelyard test") -> None:
         self._key = ec.generate_private_key(ec.SECP256R1())
-        self._name = _name("modelyard test")
+        self._name = _name(title)
         ca = x509.BasicConstraints(ca=True, path_length=None)
         builder = _builder(self._key, self._name, _known("127.0.0.1", names), -HOUR / 12, HOUR)
         builder = builder.add_extension(ca, critical=True).issuer_name(self._name)
@@ -50,6 +50,26 @@ class Authority:
         usage = x509.ExtendedKeyUsage(usages)
         builder = builder.add_extension(usage, critical=False).issuer_name(self._name)
         return _key_pem(key), _pem(builder.sign(self._key, hashes.SHA256()))
+
+    def revoke(
+        self,
+        *certificates: bytes,
+        begins: dt.timedelta = -HOUR / 12,
+        ends: dt.timedelta = HOUR,
+        is_delta: bool = False,
+    ) -> bytes:
+        """Return the list of those that were revoked."""
+        now = dt.datetime.now(dt.UTC)
+        builder = x509.CertificateRevocationListBuilder().issuer_name(self._name)
+        builder = builder.last_update(now + begins).next_update(now + ends)
+        if is_delta:
+            builder = builder.add_extension(x509.DeltaCRLIndicator(1), critical=True)
+        for pem in certificates:
+            serial = x509.load_pem_x509_certificate(pem).serial_number
+            revoked = x509.RevokedCertificateBuilder(serial, now)
+            builder = builder.add_revoked_certificate(revoked.build())
+        made = builder.sign(self._key, hashes.SHA256())
+        return made.public_bytes(serialization.Encoding.PEM)
 
 
 def _builder(

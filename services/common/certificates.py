@@ -12,6 +12,7 @@ import ssl
 from pathlib import Path
 
 import grpc
+from modelyard._file_changes import FileChanges
 
 from services.common.safe_start import read_private
 from services.common.settings import SettingsError
@@ -26,7 +27,7 @@ class ServerCertificate:
         self._certificate = certificate
         self._key = key
         self._authority = authority
-        self._seen = self._look()
+        self._changes = FileChanges(filter(None, (certificate, key, authority)), seconds=0)
 
     def read(self) -> grpc.ServerCertificateConfiguration:
         """Read the files.
@@ -34,31 +35,33 @@ class ServerCertificate:
         Raises:
             SettingsError: one cannot be read, or they do not fit.
         """
-        pair = (read_private(Path(self._key)), read_certificates(self._certificate))
-        try:
-            ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(self._certificate, self._key)
-        except OSError:  # of TLS too
-            raise SettingsError(f"{self._certificate}: {self._key} is not its key") from None
+        pair = read_pair(self._certificate, self._key)
         authority = read_certificates(self._authority) if self._authority else None
         return grpc.ssl_server_certificate_configuration([pair], authority)
 
     def changed(self) -> grpc.ServerCertificateConfiguration | None:
         """Return what the files hold if they changed since it was last asked; else None."""
+        if not self._changes.found():
+            return None
         try:
-            seen = self._look()
-            if seen == self._seen:
-                return None
-            found = self.read()
-        except (OSError, SettingsError) as error:
+            return self.read()
+        except SettingsError as error:
             logger.warning("certificates not read anew", extra={"error": str(error)})
             return None
-        self._seen = seen
-        return found
 
-    def _look(self) -> list[tuple[int, int]]:
-        paths = [path for path in (self._certificate, self._key, self._authority) if path]
-        found = [Path(path).stat() for path in paths]
-        return [(file.st_mtime_ns, file.st_ino) for file in found]
+
+def read_pair(certificate: str, key: str) -> tuple[bytes, bytes]:
+    """Read a key and its certificate of PEM files.
+
+    Raises:
+        SettingsError: one cannot be read, everybody may read the key, or they do not fit.
+    """
+    pair = (read_private(Path(key)), read_certificates(certificate))
+    try:
+        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(certificate, key)
+    except OSError:  # of TLS too
+        raise SettingsError(f"{certificate}: {key} is not its key") from None
+    return pair
 
 
 def read_certificates(path: str) -> bytes:

@@ -32,7 +32,7 @@ from services.common.auth import (
     invalid_credential,
     right_missing,
 )
-from services.common.callers import may_call
+from services.common.callers import Callers
 from services.common.draining import Drain, stopping
 from services.common.errors import Reason, ServiceError
 from services.common.limiting import Limiter
@@ -78,8 +78,8 @@ class Chain:
     """For how long an open stream relies on rights that its caller was seen to hold."""
     message_seconds: float | None = None
     """How long a message of an upload may take to come; None: any time."""
-    demands_certificates: bool = False
-    """Whether who connects shows a certificate of the suite."""
+    callers: Callers | None = None
+    """Knows the suite's certificates, one of which whoever connects must show; None: need not."""
     trail: Trail | None = None
     """Where calls of the servicer are recorded."""
     limiter: Limiter | None = None
@@ -257,7 +257,7 @@ class Authorisation:
     async def enter(self, chain: Chain, incoming: Incoming) -> None:
         """Refuse a caller who lacks the right on the resource."""
         method, identity = incoming.method, incoming.call.caller
-        if chain.demands_certificates and not may_call(
+        if chain.callers is not None and not chain.callers.may_call(
             incoming.context, incoming.call.metadata, method.peers
         ):
             raise right_missing(method.right)

@@ -63,6 +63,9 @@ class ServerSettings:
     peer_authority: str = ""
     """A PEM file of the authority of the suite's own certificates. With it, whoever connects
     must show one: the suite's processes and the proxy, through which all others come."""
+    peer_revocations: str = ""
+    """A PEM file of that authority's list (CRL) of revoked certificates; of several one after
+    the other. Empty: none is looked at."""
     reflection: bool = False
     """Serve reflection: for the embedded profile and development."""
     lame_duck_seconds: float = 1.0
@@ -197,10 +200,7 @@ def _credentials(settings: ServerSettings) -> grpc.ServerCredentials | None:
                 f"{settings.listen} is a public address: it needs a TLS certificate"
             )
         return None
-    try:
-        own = ServerCertificate(settings.tls_certificate, settings.tls_key, settings.peer_authority)
-    except OSError as error:
-        raise SettingsError(f"{error.filename}: {error.strerror}") from None
+    own = ServerCertificate(settings.tls_certificate, settings.tls_key, settings.peer_authority)
     return grpc.dynamic_ssl_server_credentials(
         own.read(),
         own.changed,  # type: ignore[arg-type]  # None means unchanged, which the types forget

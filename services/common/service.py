@@ -20,15 +20,17 @@ import uvloop
 from services.common import logs
 from services.common.audit.trail import Trail
 from services.common.auth import Authenticator, CachingAuthenticator
+from services.common.callers import Callers
 from services.common.database import Database
 from services.common.disk_failure import stop_serving_after
 from services.common.events import EventBus
 from services.common.interceptors import Chain
 from services.common.memory import keep_freed_memory
 from services.common.peers import Peer, RemoteAuthenticator
+from services.common.revocation import Revocations
 from services.common.safe_start import check_redis
 from services.common.server import Register, Server, ServerSettings
-from services.common.settings import exiting_when_bad, load_or_exit
+from services.common.settings import SettingsError, exiting_when_bad, load_or_exit
 from services.common.telemetry import Telemetry, configure
 
 logger = logging.getLogger(__name__)
@@ -172,12 +174,9 @@ async def _serve(
     ready: Callable[[int], None] | None,
 ) -> None:
     caching = CachingAuthenticator(authenticator)
-    chain = Chain(
-        caching,
-        telemetry,
-        demands_certificates=bool(settings.peer_authority),
-        known=caching.known,
-    )
+    with exiting_when_bad():
+        callers = _callers(settings)
+    chain = Chain(caching, telemetry, callers=callers, known=caching.known)
     server = Server(settings, chain)
     for service in services:
         turns = server.turns()
@@ -200,6 +199,15 @@ async def _serve(
         await server.stop()
         for task in running:
             task.cancel()
+
+
+def _callers(settings: ServerSettings) -> Callers | None:
+    authority, lists = settings.peer_authority, settings.peer_revocations
+    if lists and not authority:
+        raise SettingsError("the peers' revocations need the peers' authority")
+    if not authority:
+        return None
+    return Callers(Revocations(lists, authority) if lists else None)
 
 
 async def _run_forever(background: Awaitable[None]) -> None:

@@ -13,7 +13,8 @@ import pytest
 from modelyard.builder.v1 import build_service_pb2_grpc, worker_service_pb2_grpc
 from modelyard.metadata.v1 import project_service_pb2, project_service_pb2_grpc
 
-from services.common.callers import TRUST_DOMAIN
+from services.common.callers import TRUST_DOMAIN, Callers
+from services.common.revocation import Revocations
 from services.suite.start import free_port
 from tests.rpc.common.test_mutual_tls import (
     AUTHORITY,
@@ -23,25 +24,22 @@ from tests.rpc.common.test_mutual_tls import (
     FORWARDED,
     LEASE,
     STRANGERS,
-    authority_file,
     code,
     make_server,
-    write,
 )
+from tests.rpc.common.test_revocation import BITES_SECONDS, put
 
-SHIPPED = Path(__file__).resolve().parents[3] / "deploy" / "envoy-tls.yaml"
+SHIPPED = Path(__file__).resolve().parents[3] / "deploy"
+FOLDER = "/etc/modelyard"
 SECONDS = 30.0
 
 
 def configuration(folder: Path, port: int, upstream: int) -> str:
     """Put this test's ports and files in the place of the shipped ones; all services are one."""
-    certificate, key = write(folder / "proxy", AUTHORITY.issue(f"{TRUST_DOMAIN}proxy"))
-    text = SHIPPED.read_text()
+    text = (SHIPPED / "envoy-tls.yaml").read_text()
     for shipped, own in (
         ("address: 0.0.0.0, port_value: 7070 ", f"address: 127.0.0.1, port_value: {port} "),
-        ("/etc/modelyard/tls/proxy.pem", certificate),
-        ("/etc/modelyard/tls/proxy.key", key),
-        ("/etc/modelyard/tls/authority.pem", authority_file(folder)),
+        (FOLDER, str(folder)),
     ):
         assert shipped in text
         text = text.replace(shipped, own)
@@ -52,13 +50,32 @@ def configuration(folder: Path, port: int, upstream: int) -> str:
     return text
 
 
+def put_secrets(folder: Path) -> None:
+    """Put the proxy's files where it looks for them."""
+    (folder / "tls").mkdir()
+    for name in ("envoy-tls-certificate.yaml", "envoy-tls-authority.yaml"):
+        text = (SHIPPED / name).read_text()
+        (folder / name).write_text(text.replace(FOLDER, str(folder)))
+    key, certificate = AUTHORITY.issue(f"{TRUST_DOMAIN}proxy")
+    put(folder / "tls" / "proxy.key", key)
+    put(folder / "tls" / "proxy.pem", certificate)
+    put(folder / "tls" / "authority.pem", AUTHORITY.pem)
+    put(folder / "tls" / "revoked.pem", AUTHORITY.revoke())
+
+
 @pytest.fixture
 async def proxy(tmp_path: Path) -> AsyncIterator[str]:
     """The proxy before a builder."""
-    server = make_server(tmp_path, AUTHORITY.issue(f"{TRUST_DOMAIN}builder"))
-    upstream, port = await server.start(), free_port()
-    file = tmp_path / "envoy.yaml"
-    file.write_text(configuration(tmp_path, port, upstream))
+    own, port, file = (
+        AUTHORITY.issue(f"{TRUST_DOMAIN}builder"),
+        free_port(),
+        tmp_path / "envoy.yaml",
+    )
+    put_secrets(tmp_path)
+    lists = tmp_path / "tls" / "revoked.pem"
+    revocations = Revocations(str(lists), str(tmp_path / "tls" / "authority.pem"))
+    server = make_server(tmp_path, own, callers=Callers(revocations))
+    file.write_text(configuration(tmp_path, port, await server.start()))
     envoy = str(Path(sys.executable).with_name("envoy"))
     log = (tmp_path / "envoy.log").open("wb")
     child = subprocess.Popen(  # noqa: ASYNC220 - it returns at once
@@ -91,6 +108,28 @@ async def through(address: str, shown: tuple[bytes, bytes] | None, **more: str) 
             await code(channel, builds, "GetBuild", BUILD, **more),
             await code(channel, workers, "LeaseBuild", LEASE, **more),
         )
+
+
+async def test_the_proxy_and_what_is_behind_it_know_revoked_certificates(
+    proxy: str, tmp_path: Path
+) -> None:
+    lost = AUTHORITY.issue(f"{TRUST_DOMAIN}worker")
+    workers, credentials = (
+        worker_service_pb2_grpc.WorkerServiceStub,
+        grpc.ssl_channel_credentials(AUTHORITY.pem, *lost),
+    )
+    async with grpc.aio.secure_channel(proxy, credentials) as opened:
+        assert await code(opened, workers, "LeaseBuild", LEASE) == "OK"
+        put(tmp_path / "tls" / "revoked.pem", AUTHORITY.revoke(lost[1]))
+        async with asyncio.timeout(BITES_SECONDS):
+            # The connection to the proxy was made before; who is behind it does not take that.
+            while await code(opened, workers, "LeaseBuild", LEASE) == "OK":
+                pass
+            while await through(proxy, lost) != (AWAY, AWAY):
+                pass
+        assert await code(opened, workers, "LeaseBuild", LEASE) == DENIED
+    assert await through(proxy, AUTHORITY.issue(f"{TRUST_DOMAIN}worker")) == ("OK", "OK")
+    assert await through(proxy, None) == ("OK", DENIED)
 
 
 async def test_the_proxy_tells_whom_it_saw(proxy: str) -> None:

@@ -21,6 +21,8 @@ LINES = {
     "plaintext to others": "suite.example.com:7070 needs root certificates",
     "reflection for all": "0.0.0.0:0 is a public address: no reflection there",
     "peers without TLS": "the peers' authority needs a TLS certificate of the server's own",
+    "a list without an authority": "the peers' revocations need the peers' authority",
+    "no list": "absent.pem: No such file or directory",
     "readable TLS key": "key.pem: everybody may read this secret; chmod o= it",
     "readable token": "admin.token: everybody may read this secret; chmod o= it",
     **{
@@ -76,6 +78,12 @@ def on_the_network(pair: Path) -> dict[str, dict[str, str]]:
         "plaintext for all": public,
         "reflection for all": {**public, **tls, "REFLECTION": "true"},
         "peers without TLS": {"PEER_AUTHORITY": authority},
+        "a list without an authority": {"PEER_REVOCATIONS": f"{pair}/absent.pem"},
+        "no list": {
+            **tls,
+            "PEER_AUTHORITY": authority,
+            "PEER_REVOCATIONS": f"{pair}/absent.pem",
+        },
         "readable TLS key": {**public, **tls, "TLS_KEY": file(pair / "key.pem", key, 0o644)},
     }
     prefixed = {
