@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any, TypeVar
 
 import grpc
+from modelyard._file_changes import FileChanges
 from modelyard.common.v1 import access_pb2
 from modelyard.metadata.v1 import project_service_pb2, project_service_pb2_grpc
 
 from services.common import status, telemetry
 from services.common.auth import CREDENTIAL, Identity, Right, current_call
-from services.common.certificates import read_certificates
-from services.common.safe_start import is_loopback, read_private
+from services.common.certificates import read_certificates, read_pair
+from services.common.safe_start import is_loopback
 from services.common.settings import SettingsError
 
 Stub = TypeVar("Stub")
+logger = logging.getLogger(__name__)
 
 DEFAULT_SECONDS = 10.0
 MARGIN_SECONDS = 0.05
@@ -49,12 +51,16 @@ class Peer:
             SettingsError: a file cannot be read, or plaintext would leave this machine.
         """
         self._target = target
-        self._credentials = _credentials(target, root_certificates, certificate, key)
+        self._files = (root_certificates, certificate, key)
+        self._credentials = _credentials(target, *self._files)
+        self._changes = FileChanges(filter(None, self._files))
         self._channel: grpc.aio.Channel | None = None
         self._stubs: dict[Any, Any] = {}
 
     def stub(self, make: Callable[[grpc.aio.Channel], Stub]) -> Stub:
-        """Make a generated stub on the peer's channel."""
+        """Make a generated stub on the peer's channel, to be used at once."""
+        if self._changes.found():
+            self._renew()
         if self._channel is None:
             self._channel = self._connect()
         # Making a stub costs as much as a call.
@@ -83,6 +89,19 @@ class Peer:
         if self._channel is not None:
             await self._channel.close()
 
+    def _renew(self) -> None:
+        """Show and trust what the files hold by now; what does not fit as yet changes nothing.
+
+        Calls that are under way go on: the channel that they use closes when the last of them ends.
+        """
+        try:
+            self._credentials = _credentials(self._target, *self._files)
+        except SettingsError as error:
+            logger.warning("certificates not read anew", extra={"error": str(error)})
+            return
+        self._channel = None
+        self._stubs = {}
+
     def _connect(self) -> grpc.aio.Channel:
         if self._credentials is None:
             return grpc.aio.insecure_channel(self._target, OPTIONS)
@@ -101,9 +120,7 @@ def _credentials(
     authority = read_certificates(root_certificates)
     if not certificate:
         return grpc.ssl_channel_credentials(authority)
-    return grpc.ssl_channel_credentials(
-        authority, read_private(Path(key)), read_certificates(certificate)
-    )
+    return grpc.ssl_channel_credentials(authority, *read_pair(certificate, key))
 
 
 def remaining() -> float:

@@ -15,7 +15,7 @@ from functools import lru_cache
 from pathlib import Path
 
 from cryptography import x509
-from modelyard._file_changes import LOOK_SECONDS, FileChanges
+from modelyard._file_changes import FileChanges
 
 from services.common.certificates import read_certificates
 from services.common.settings import SettingsError
@@ -30,13 +30,13 @@ _END = b"-----END X509 CRL-----"
 class Revocations:
     """Which certificates are revoked, as the file says right now."""
 
-    def __init__(self, lists: str, authority: str, *, seconds: float = LOOK_SECONDS) -> None:
+    def __init__(self, lists: str, authority: str, *, seconds: float | None = None) -> None:
         """Read the lists, PEM one after the other, and the authorities whose they are.
 
         Args:
             lists: the path of their file.
             authority: that of the authorities' certificates.
-            seconds: how often to look whether either was replaced.
+            seconds: how often to look whether either was replaced; None: every second.
 
         Raises:
             SettingsError: they cannot be read; one is of no such authority, not of this time, or

@@ -9,13 +9,19 @@ retries: a server with too much to do is not asked for more.
 from __future__ import annotations
 
 import json
+import logging
+import ssl
 import sys
+from collections.abc import Callable
+from dataclasses import replace
 from importlib import import_module
+from typing import Generic, TypeVar
 
 import grpc
 import grpc.aio
 
 from modelyard._config import ConnectionSettings, is_local
+from modelyard._file_changes import FileChanges
 
 DEFAULT_TIMEOUT = 10.0
 """Seconds that a unary call may take unless told otherwise."""
@@ -25,6 +31,9 @@ STREAM_TIMEOUT = 6 * 3600.0
 
 MAX_MESSAGE_BYTES = 4 * 1024 * 1024 + 64 * 1024
 """The server's limit for a message, and some slack for what frames it."""
+
+ChannelT = TypeVar("ChannelT")
+_log = logging.getLogger(__name__)
 
 Metadata = tuple[tuple[str, str], ...]
 
@@ -55,6 +64,41 @@ _SERVICE_CONFIG = {
     ],
     "retryThrottling": {"maxTokens": 100, "tokenRatio": 0.1},
 }
+
+
+class Line(Generic[ChannelT]):
+    """A connection's channel, opened anew when the file with the authorities it trusts changes.
+
+    Calls that are under way go on: the channel that they use closes when the last of them ends.
+    """
+
+    def __init__(
+        self, settings: ConnectionSettings, open_one: Callable[[ConnectionSettings], ChannelT]
+    ) -> None:
+        self._settings = settings
+        self._open = open_one
+        file = settings.certificates_file
+        self._changes = FileChanges([file] if file is not None and settings.secure else [])
+        self._channel = open_one(settings)
+
+    @property
+    def channel(self) -> ChannelT:
+        """Return the channel for the next call."""
+        if self._changes.found():
+            self._renew()
+        return self._channel
+
+    def _renew(self) -> None:
+        """Trust whom the file says by now; one that cannot be used, or not yet, changes nothing."""
+        assert self._settings.certificates_file is not None  # noqa: S101 - it has changed
+        try:
+            text = self._settings.certificates_file.read_bytes()
+            ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(cadata=text.decode())
+        except (OSError, ValueError) as problem:  # of TLS and of decoding, too
+            _log.warning("%s: not read anew: %s", self._settings.certificates_file, problem)
+            return
+        self._settings = replace(self._settings, root_certificates=text)
+        self._channel = self._open(self._settings)
 
 
 def open_channel(settings: ConnectionSettings) -> grpc.Channel:

@@ -31,6 +31,8 @@ class ConnectionSettings:
     token: str = field(default="", repr=False)
     project: str = DEFAULT_PROJECT
     root_certificates: bytes | None = field(default=None, repr=False)
+    certificates_file: Path | None = None
+    """The file that they were read from; it may be replaced while the connection is used."""
 
     @property
     def secure(self) -> bool:
@@ -87,6 +89,7 @@ def find_settings(
         token=_find_token(token, env, file if own else {}),
         project=project or env.get("MODELYARD_PROJECT") or file.get("project") or DEFAULT_PROJECT,
         root_certificates=_certificates(certificates),
+        certificates_file=_file(certificates),
     )
 
 
@@ -145,6 +148,10 @@ def _certificates(source: bytes | str | Path | None) -> bytes | None:
     if isinstance(source, bytes):
         return source or None
     return _read(source) if source else None
+
+
+def _file(source: bytes | str | Path | None) -> Path | None:
+    return None if isinstance(source, bytes) or not source else Path(source).expanduser().absolute()
 
 
 def _read(path: str | Path) -> bytes:

@@ -46,21 +46,26 @@ class Connection:
         settings: ConnectionSettings,
         *,
         timeout: float,
-        channel: grpc.Channel | None = None,
+        line: _channel.Line[grpc.Channel] | None = None,
         scope: Scope | None = None,
     ) -> None:
         self.settings = settings
         self.timeout = timeout
-        self.channel = channel or _channel.open_channel(settings)
+        self._line = line or _channel.Line(settings, _channel.open_channel)
         self._scope = scope or Scope()
 
     def with_timeout(self, timeout: float) -> Connection:
         """Return a connection over the same channel with another default deadline."""
-        return Connection(self.settings, timeout=timeout, channel=self.channel)
+        return Connection(self.settings, timeout=timeout, line=self._line)
 
     def _within(self, scope: Scope) -> Connection:
         """Return a connection over the same channel whose calls end with a scope."""
-        return Connection(self.settings, timeout=self.timeout, channel=self.channel, scope=scope)
+        return Connection(self.settings, timeout=self.timeout, line=self._line, scope=scope)
+
+    @property
+    def channel(self) -> grpc.Channel:
+        """The channel for the next call."""
+        return self._line.channel
 
     def close(self) -> None:
         """Close the channel."""
@@ -193,15 +198,20 @@ class AsyncConnection:
         settings: ConnectionSettings,
         *,
         timeout: float,
-        channel: grpc.aio.Channel | None = None,
+        line: _channel.Line[grpc.aio.Channel] | None = None,
     ) -> None:
         self.settings = settings
         self.timeout = timeout
-        self.channel = channel or _channel.open_async_channel(settings)
+        self._line = line or _channel.Line(settings, _channel.open_async_channel)
 
     def with_timeout(self, timeout: float) -> AsyncConnection:
         """Return a connection over the same channel with another default deadline."""
-        return AsyncConnection(self.settings, timeout=timeout, channel=self.channel)
+        return AsyncConnection(self.settings, timeout=timeout, line=self._line)
+
+    @property
+    def channel(self) -> grpc.aio.Channel:
+        """The channel for the next call."""
+        return self._line.channel
 
     async def close(self) -> None:
         """Close the channel."""

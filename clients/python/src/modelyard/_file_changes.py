@@ -13,11 +13,11 @@ LOOK_SECONDS = 1.0
 class FileChanges:
     """Looks at some files now and then."""
 
-    def __init__(self, files: Iterable[str | Path], *, seconds: float = LOOK_SECONDS) -> None:
+    def __init__(self, files: Iterable[str | Path], *, seconds: float | None = None) -> None:
         self._files = [Path(file) for file in files]
-        self._seconds = seconds
+        self._seconds = LOOK_SECONDS if seconds is None else seconds
         self._known = self._look()
-        self._next = time.monotonic() + seconds
+        self._next = time.monotonic() + self._seconds
 
     def found(self) -> bool:
         """Say whether anything happened to one of them since this was last said.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import tomllib
 from collections.abc import Mapping
@@ -32,6 +33,7 @@ class RunFacts:
     token: str = field(default="", repr=False)
     token_file: str = ""
     root_certificates: str = field(default="", repr=False)
+    certificates_file: str = ""
 
     def settings(self) -> ConnectionSettings:
         """Return how to reach the server now; a token file is read afresh each time.
@@ -49,8 +51,16 @@ class RunFacts:
             server=self.server,
             token=token,
             project=self.run.split("/")[1],
-            root_certificates=self.root_certificates.encode() or None,
+            root_certificates=self._certificates(),
+            certificates_file=Path(self.certificates_file) if self.certificates_file else None,
         )
+
+    def _certificates(self) -> bytes | None:
+        """Return those of the file, which may be newer; those of the run's start if it is gone."""
+        with contextlib.suppress(OSError):
+            if self.certificates_file:
+                return Path(self.certificates_file).read_bytes()
+        return self.root_certificates.encode() or None
 
 
 def dump_facts(facts: RunFacts) -> dict[str, object]:

@@ -72,7 +72,8 @@ class Sender:
         self.directory = directory
         self._facts = load_facts(directory)
         self._settings = self._facts.settings()
-        self._channel = _channel.open_channel(self._settings)
+        self._line = _channel.Line(self._settings, _channel.open_channel)
+        self._channel = self._line.channel
         self._created = (directory / POSITION_FILE).exists()
         self._contact = 0.0
         self._capturing = threading.Thread(target=self._capture, daemon=True)
@@ -171,7 +172,7 @@ class Sender:
         """Send the snapshot of the source, once; while the server is away it is kept."""
         if self._capturing.is_alive() or not (self.directory / SNAPSHOT_FOLDER).is_dir():
             return
-        connection = Connection(self._facts.settings(), timeout=TIMEOUT, channel=self._channel)
+        connection = Connection(self._facts.settings(), timeout=TIMEOUT, line=self._line)
         try:
             lines = send_source(self.directory, connection, self._facts.run)
         except (UnavailableError, DeadlineExceededError):

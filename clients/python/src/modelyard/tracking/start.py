@@ -128,7 +128,10 @@ def _build_run() -> ActiveRun | None:
 
 def _credential(settings: _config.ConnectionSettings) -> dict[str, str]:
     """Return what the sender needs to speak for the caller; a file's name rather than a secret."""
-    found = {"root_certificates": (settings.root_certificates or b"").decode()}
+    found = {
+        "root_certificates": (settings.root_certificates or b"").decode(),
+        "certificates_file": str(settings.certificates_file or ""),
+    }
     if token_file := find_token_file(settings.token, os.environ):
         return found | {"token_file": token_file}
     return found | {"token": settings.token}
