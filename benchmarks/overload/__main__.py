@@ -91,7 +91,7 @@ class Scene:
             self.many.begin(principals=principals, seconds=self.seconds, rate=OVERLOAD * peak)
             beside = self.few.call(seconds=self.seconds, rate=SELDOM)
             overload = self.many.seen()
-        after = self.many.call(seconds=4, rate=CALM * peak)
+        after = self.many.call(seconds=4, rate=CALM * peak, retries=True)
         bars: list[Bar] = [
             *_of_overload(overload, peak),
             ("health checks failed", unhealthy.count(False), [len(unhealthy)]),
