@@ -68,8 +68,11 @@ HELD: dict[str, tuple[str, ...]] = {
     ),
     **{f"T{number:02}": (CALLS,) for number in (1, 2, 3, 4, 5, 13)},
     "T06": (CONNECTIONS + "test_who_says_nothing_is_sent_away",),
-    "T07": (CONNECTIONS + "test_streams_that_drip_harm_nobody",),
-    "T08": (CONNECTIONS + "test_streams_that_are_reset_at_once",),
+    "T07": (CONNECTIONS + "test_streams_that_drip_harm_nobody_and_are_sent_away",),
+    "T08": (
+        CONNECTIONS + "test_streams_that_are_reset_at_once",
+        CONNECTIONS + "test_streams_that_are_reset_at_once_behind_the_proxy",
+    ),
     "T09": (
         "contract/builder/test_crowd.py::test_good_followers_get_every_line_whatever_bad_ones_do",
     ),
