@@ -19,6 +19,7 @@ from typing import Any, TypeVar
 from aiohttp import web
 from aiohttp.http import HttpProcessingError
 
+from services.common.certificates import server_context
 from services.common.safe_start import is_loopback
 from services.common.settings import SettingsError
 
@@ -47,6 +48,7 @@ class HttpServer:
 
     def __init__(self, settings: HttpSettings) -> None:
         self._settings = settings
+        self._tls = _tls(settings)
         self._listener = _listen(settings) if settings.listen else None
         self._home: asyncio.AbstractEventLoop | None = None
 
@@ -87,15 +89,8 @@ class HttpServer:
         app.on_response_prepare.append(_without_server_name)
         runner = web.AppRunner(app, access_log=None, logger=_log, shutdown_timeout=_DRAIN_SECONDS)
         await runner.setup()
-        await web.SockSite(runner, listener, ssl_context=self._tls()).start()
+        await web.SockSite(runner, listener, ssl_context=self._tls).start()
         return runner
-
-    def _tls(self) -> ssl.SSLContext | None:
-        if not self._settings.tls_certificate:
-            return None
-        context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-        context.load_cert_chain(self._settings.tls_certificate, self._settings.tls_key or None)
-        return context
 
 
 def _is_callers_fault(record: logging.LogRecord) -> bool:
@@ -123,6 +118,14 @@ def _loop_of_a_thread() -> Iterator[asyncio.AbstractEventLoop]:
         loop.call_soon_threadsafe(loop.stop)
         thread.join()
         loop.close()
+
+
+def _tls(settings: HttpSettings) -> ssl.SSLContext | None:
+    if bool(settings.tls_certificate) != bool(settings.tls_key):
+        raise SettingsError("a TLS certificate and its key go together, for HTTP too")
+    if not settings.tls_certificate:
+        return None
+    return server_context(settings.tls_certificate, settings.tls_key)
 
 
 def _listen(settings: HttpSettings) -> socket.socket:

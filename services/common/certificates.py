@@ -50,6 +50,35 @@ class ServerCertificate:
             return None
 
 
+def server_context(certificate: str, key: str) -> ssl.SSLContext:
+    """Make the TLS of a server that is not gRPC's, which looks at its files as often.
+
+    Raises:
+        SettingsError: one cannot be read, everybody may read the key, or they do not fit.
+    """
+    changes = FileChanges((certificate, key), seconds=0)
+    door = present = _context(certificate, key)
+
+    def renew(connection: ssl.SSLObject | ssl.SSLSocket, _name: str | None, _door: object) -> None:
+        nonlocal present
+        if changes.found():
+            try:
+                present = _context(certificate, key)
+            except SettingsError as error:
+                logger.warning("certificates not read anew", extra={"error": str(error)})
+        connection.context = present
+
+    door.sni_callback = renew  # called at each connection, whether or not it names whom it wants
+    return door
+
+
+def _context(certificate: str, key: str) -> ssl.SSLContext:
+    read_pair(certificate, key)
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.load_cert_chain(certificate, key)
+    return context
+
+
 def read_pair(certificate: str, key: str) -> tuple[bytes, bytes]:
     """Read a key and its certificate of PEM files.
 
