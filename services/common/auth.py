@@ -112,9 +112,10 @@ class CachingAuthenticator:
         kept = self.known(credential)
         if kept is not None:
             return kept
+        asked = time.monotonic()  # an answer that was long in coming may be as old
         identity = await self._authenticator.introspect(credential)
         key = _key(credential)
-        self._answers[key] = (time.monotonic() + self._seconds, identity)
+        self._answers[key] = (asked + self._seconds, identity)
         self._answers.move_to_end(key)
         if len(self._answers) > CACHE_SIZE:
             self._answers.popitem(last=False)

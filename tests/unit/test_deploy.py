@@ -182,3 +182,20 @@ def _services_of(name: str) -> list[ServiceDescriptor]:
     return [
         service for module in modules for service in module.DESCRIPTOR.services_by_name.values()
     ]
+
+
+def test_nothing_foreign_gets_into_the_image_but_by_its_hash() -> None:
+    docker = (DEPLOY / "Dockerfile").read_text().replace("\\\n", " ")
+    steps = [step for line in docker.splitlines() for step in line.split("&&")]
+    installs = [step for step in steps if "pip install" in step and not step.startswith("#")]
+    assert len(installs) == 3
+    for step in installs:
+        assert "--require-hashes" in step or "--offline --no-deps" in step, step
+    for lock in (ROOT / "requirements.lock", DEPLOY / "build.lock"):
+        text = lock.read_text().replace("\\\n", " ")
+        wanted = [line for line in text.splitlines() if line and not line.lstrip().startswith("#")]
+        assert wanted
+        for line in wanted:
+            assert re.match(
+                r"[a-z0-9._-]+(\[[a-z,]+\])?==\S+ .*--hash=sha256:[0-9a-f]{64}", line
+            ), line

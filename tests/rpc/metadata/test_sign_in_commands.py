@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+from modelyard import Client
+from modelyard.errors import ModelyardError
 
 from tests.issuer import AUDIENCE, Issuer, issuing
 from tests.rpc.metadata.conftest import Command, Services, running
@@ -85,3 +89,42 @@ def test_tokens_are_made_for_a_while_and_for_less(
         assert len(rights.rights) == 3
     assert "revoked" in command("tokens", "revoke", less["token"]["name"])
     command("members", "remove", "service:nightly")
+
+
+@pytest.mark.slow
+def test_a_revoked_token_ends_calls_and_streams_of_every_service(
+    services: Services, client: Client
+) -> None:
+    made = client.tokens.create("user:mallory", roles={"default": "viewer"})
+    with services.client(made.secret) as mallory, ThreadPoolExecutor() as threads:
+        calls: dict[str, Callable[[], object]] = {
+            "metadata": lambda: list(mallory.models.list()),
+            "artifact": mallory.storage.usage,
+            "builder": lambda: list(mallory.builds.list()),
+            "deployer": lambda: list(mallory.deployments.list()),
+            "stream": lambda: list(watched),
+        }
+        watched = mallory.watch()
+        first, number = threads.submit(next, watched), 0
+        while not first.done():
+            number += 1
+            client.models.create(f"watched-{number}")
+        for name in set(calls) - {"stream"}:
+            calls[name]()
+        ended = {name: threads.submit(_until_refused, one) for name, one in calls.items()}
+        client.tokens.revoke(made.token.name)
+        revoked = time.monotonic()
+        lasted = {name: max(end.result() - revoked, 0.0) for name, end in ended.items()}
+    print({name: f"{seconds:.1f} s" for name, seconds in lasted.items()})
+    assert lasted.pop("stream") < 60
+    assert max(lasted.values()) < 5
+
+
+def _until_refused(call: Callable[[], object]) -> float:
+    while True:
+        try:
+            call()
+        except ModelyardError as error:
+            if error.reason != "INVALID_CREDENTIAL":
+                raise
+            return time.monotonic()
