@@ -63,6 +63,8 @@ class Child:
     name: str
     command: tuple[str, ...]
     environment: dict[str, str]
+    address: str = ""
+    """Where it says whether it serves; empty: nowhere."""
 
 
 def children(layout: Layout) -> list[Child]:
@@ -71,7 +73,7 @@ def children(layout: Layout) -> list[Child]:
     python = (sys.executable, "-m")
     return [
         Child("valkey", _valkey(layout), {}),
-        Child(SERVICES, (*python, "services"), environment),
+        Child(SERVICES, (*python, "services"), environment, layout.address),
         Child("agent", (*python, "services.deployer.agent"), environment),
         Child("worker", (*python, "services.builder.worker"), environment),
     ]

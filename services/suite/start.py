@@ -14,6 +14,9 @@ from services.suite.children import Layout
 
 START_SECONDS = 90.0
 POLL_SECONDS = 0.02
+# The supervisor starts processes while it asks for their health: a child of a fork would be broken
+# by what gRPC does there.
+ENVIRONMENT = {"GRPC_ENABLE_FORK_SUPPORT": "0"}
 MARK = "# Written by `modelyard up`; yours once you remove this line.\n"
 
 
@@ -57,8 +60,8 @@ def write_config(layout: Layout, path: Path) -> bool:
 
 def exec_suite(layout: Layout) -> NoReturn:
     """Become the suite's keeper; small, because it stays as long as the suite does."""
-    command = _command(layout)
-    os.execv(command[0], command)  # noqa: S606 - our own interpreter, an argument list
+    command, environment = _command(layout), {**os.environ, **ENVIRONMENT}
+    os.execve(command[0], command, environment)  # noqa: S606 - our own interpreter, a list
 
 
 def start_suite(layout: Layout, *, environment: dict[str, str]) -> subprocess.Popen[bytes]:
@@ -68,9 +71,13 @@ def start_suite(layout: Layout, *, environment: dict[str, str]) -> subprocess.Po
         StartError: it ended or did not get ready in time.
     """
     layout.prepare()
+    layout.ready.unlink(missing_ok=True)  # a suite that was killed has left it
     with (layout.logs / "supervisor.log").open("ab") as log:
         process = subprocess.Popen(
-            _command(layout), env={**os.environ, **environment}, stdout=log, stderr=log
+            _command(layout),
+            env={**os.environ, **ENVIRONMENT, **environment},
+            stdout=log,
+            stderr=log,
         )
     try:
         _wait_ready(process, layout)

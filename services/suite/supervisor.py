@@ -1,5 +1,7 @@
 """The supervisor: starts the suite's processes in order, restarts what dies, stops all.
 
+A process that says it does not serve any more (its disk failed) is stopped, and so restarted.
+
 Run as `python -m services.suite.supervisor DATA PORT INFERENCE_PORT`, normally
 by `modelyard up`, inside the cage.
 """
@@ -15,11 +17,9 @@ import time
 from asyncio.subprocess import Process
 from pathlib import Path
 
-import grpc
-from grpc_health.v1 import health_pb2, health_pb2_grpc
-
 from services.suite.cage import LIFE_VARIABLE, die_with_parent
 from services.suite.children import SERVICES, Child, Layout, children
+from services.suite.health import until_not_serving, until_serving
 
 READY_SECONDS = 60.0
 STOP_SECONDS = 15.0
@@ -65,7 +65,9 @@ class Supervisor:
         while not self._stopping.is_set():
             started = time.monotonic()
             self._running[child.name] = process = await self._start(child)
+            watch = asyncio.create_task(self._stop_when_not_serving(child))
             status = await process.wait()
+            watch.cancel()
             if self._stopping.is_set():
                 return
             log = self._layout.logs / f"{child.name}.log"
@@ -73,6 +75,15 @@ class Supervisor:
             delay = FIRST_DELAY if time.monotonic() - started > SETTLED_SECONDS else delay * 2
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._stopping.wait(), min(delay, LONGEST_DELAY))
+
+    async def _stop_when_not_serving(self, child: Child) -> None:
+        if not child.address:
+            return
+        await until_not_serving(child.address)
+        if not self._stopping.is_set():
+            log = self._layout.logs / f"{child.name}.log"
+            _say(f"{child.name} says that it does not serve any more, see {log}; stopping it")
+            await self._stop(child.name)
 
     async def _start(self, child: Child) -> Process:
         path = self._layout.logs / f"{child.name}.log"
@@ -92,7 +103,7 @@ class Supervisor:
     async def _services_ready(self) -> bool:
         """Wait until the services answer; say where to look when they do not."""
         stopping = asyncio.create_task(self._stopping.wait())
-        ready = asyncio.create_task(_healthy(self._layout.address))
+        ready = asyncio.create_task(until_serving(self._layout.address))
         done, _ = await asyncio.wait(
             {stopping, ready}, timeout=READY_SECONDS, return_when=asyncio.FIRST_COMPLETED
         )
@@ -119,20 +130,6 @@ class Supervisor:
         except TimeoutError:
             _say(f"{name} does not stop; killing it")
             os.killpg(process.pid, signal.SIGKILL)
-
-
-async def _healthy(address: str) -> None:
-    """Return once the health service says SERVING."""
-    async with grpc.aio.insecure_channel(address) as channel:
-        stub = health_pb2_grpc.HealthStub(channel)
-        while True:
-            with contextlib.suppress(grpc.aio.AioRpcError):
-                answer = await stub.Check(  # type: ignore[attr-defined]  # the stubs lack it
-                    health_pb2.HealthCheckRequest(), timeout=1
-                )
-                if answer.status == health_pb2.HealthCheckResponse.SERVING:
-                    return
-            await asyncio.sleep(0.05)
 
 
 def _on_stop(stopping: asyncio.Event) -> None:

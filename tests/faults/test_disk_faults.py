@@ -19,7 +19,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from modelyard import Client
 from modelyard.errors import ModelyardError
 
-from tests.e2e.suite import until
+from tests.e2e.suite import EmbeddedSuite, until
 from tests.faults.installation import Installation, OnDisk
 from tests.faults.process import Process
 
@@ -40,12 +40,12 @@ def running(tmp_path: Path) -> Iterator[tuple[Installation, Process, Client]]:
 
 
 @contextmanager
-def failing(process: Process, calls: str, error: str) -> Iterator[None]:
+def failing(pid: int, calls: str, error: str) -> Iterator[None]:
     """Have system calls of a process fail meanwhile."""
-    command = ["strace", "-f", "-p", str(process.pid), "-o", "/dev/null"]
+    command = ["strace", "-f", "-p", str(pid), "-o", "/dev/null"]
     inject = ["-e", f"trace={calls}", "-e", "signal=none", "-e", f"inject={calls}:error={error}"]
     with subprocess.Popen([*command, *inject], stderr=subprocess.DEVNULL) as strace:
-        until(lambda: _is_traced(process.pid), what="strace to be attached")
+        until(lambda: _is_traced(pid), what="strace to be attached")
         yield
         strace.terminate()
 
@@ -86,7 +86,7 @@ def _health(it: Installation) -> int:
 @pytest.mark.slow
 def test_a_full_disk(running: tuple[Installation, Process, Client], tmp_path: Path) -> None:
     it, process, client = running
-    with failing(process, "pwrite64", "ENOSPC"):
+    with failing(process.pid, "pwrite64", "ENOSPC"):
         assert set(_refusals(client, tmp_path)) == {"LIMIT_EXCEEDED"}
         _reads(client, tmp_path / "read")
         assert _health(it) == SERVING
@@ -102,8 +102,34 @@ def test_a_disk_that_does_not_flush(
     running: tuple[Installation, Process, Client], tmp_path: Path
 ) -> None:
     it, process, client = running
-    with failing(process, "fsync,fdatasync", "EIO"):
+    with failing(process.pid, "fsync,fdatasync", "EIO"):
         assert set(_refusals(client, tmp_path)) == {"SERVICE_UNAVAILABLE"}
         _reads(client, tmp_path / "read")
         until(lambda: _health(it) == NOT_SERVING, seconds=10, what="health to say so")
     assert [m.name for m in client.models.list() if "lost" in m.name] == []
+
+
+def _creates(client: Client) -> bool:
+    try:
+        return bool(client.models.create(f"again-{time.monotonic_ns()}"))
+    except ModelyardError:
+        return False
+
+
+@pytest.mark.slow
+def test_the_embedded_suite_restarts_what_does_not_serve(tmp_path: Path) -> None:
+    suite = EmbeddedSuite(tmp_path / "suite")
+    suite.start()
+    try:
+        first = suite.services().pid
+        with suite.client() as client:
+            client.models.create("kept")
+            with failing(first, "fsync,fdatasync", "EIO"):
+                # The process whose disk fails takes no write ever again: another one does.
+                until(lambda: _creates(client), seconds=90, what="a write")
+            assert suite.services().pid != first
+            assert "kept" in [m.name.rpartition("/")[2] for m in client.models.list()]
+    finally:
+        suite.stop()
+    log = (suite.layout.logs / "supervisor.log").read_text()
+    assert log.count("does not serve any more") == 1

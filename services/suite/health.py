@@ -1,0 +1,40 @@
+"""What a supervised process says of itself, by the gRPC health protocol."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+
+import grpc
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+
+_SERVING = health_pb2.HealthCheckResponse.SERVING
+_NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
+
+
+async def until_serving(address: str) -> None:
+    """Return once the health service says SERVING."""
+    async with grpc.aio.insecure_channel(address) as channel:
+        stub = health_pb2_grpc.HealthStub(channel)
+        while True:
+            with contextlib.suppress(grpc.aio.AioRpcError):
+                answer = await stub.Check(  # type: ignore[attr-defined]  # the stubs lack it
+                    health_pb2.HealthCheckRequest(), timeout=1
+                )
+                if answer.status == _SERVING:
+                    return
+            await asyncio.sleep(0.05)
+
+
+async def until_not_serving(address: str) -> None:
+    """Return once the health service, which has said SERVING, says NOT_SERVING."""
+    await until_serving(address)
+    async with grpc.aio.insecure_channel(address) as channel:
+        stub = health_pb2_grpc.HealthStub(channel)
+        while True:
+            with contextlib.suppress(grpc.aio.AioRpcError):
+                watch = stub.Watch(health_pb2.HealthCheckRequest())  # type: ignore[attr-defined]
+                async for answer in watch:
+                    if answer.status == _NOT_SERVING:
+                        return
+            await asyncio.sleep(1)
