@@ -18,14 +18,15 @@ import grpc
 import psutil
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from services.suite.start import free_port
 from tests.e2e.suite import SHARED, Suite, until
 from tests.servers import proxy
 from tests.servers.postgres import PostgresServer
+from tests.servers.processes import free_port
 from tests.servers.seaweedfs import S3Bucket
 
 DEPLOY = Path(__file__).resolve().parents[2] / "deploy"
 SERVICES, PROXY = proxy.SERVICES, proxy.LISTENS
+CALLERS = {"agent": "services.deployer.agent", "worker": "services.builder.worker"}
 
 
 class ProductionSuite(Suite):
@@ -50,8 +51,8 @@ class ProductionSuite(Suite):
         for service in SERVICES:
             self.start_service(service)
         until(lambda: self._alive("proxy") and _connects(self.address), what="the proxy to listen")
-        self._start("agent", _python("-m", "services.deployer.agent"))
-        self._start("worker", _python("-m", "services.builder.worker"))
+        for caller in CALLERS:
+            self.start_caller(caller)
         self.token = (self.folder / "tokens" / "admin.token").read_text().strip()
 
     def start_service(self, service: str) -> None:
@@ -64,6 +65,18 @@ class ProductionSuite(Suite):
         listen = {f"MODELYARD_{service.upper()}_LISTEN": address}
         self._start(name, _python("-m", f"services.{service}"), listen)
         until(lambda: self._alive(name) and is_serving(address), what=f"{service} to serve")
+
+    def start_caller(self, caller: str) -> None:
+        """Start the agent or the worker."""
+        self._start(caller, _python("-m", CALLERS[caller]))
+
+    def kill(self, name: str) -> list[psutil.Process]:
+        """Kill a service, the agent or the worker by SIGKILL; return what ran under it."""
+        child = self._children[f"{name}-{self.ports[SERVICES[name]]}" if name in SERVICES else name]
+        under = psutil.Process(child.pid).children(recursive=True)
+        child.kill()
+        child.wait()
+        return under
 
     def stop(self) -> None:
         """Stop everything, the users of others first."""

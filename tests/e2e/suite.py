@@ -21,7 +21,8 @@ from modelyard import Client
 from modelyard.builder.v1 import build_pb2
 
 from services.suite.children import Layout, children
-from services.suite.start import free_port, start_suite
+from services.suite.start import start_suite
+from tests.servers.processes import free_port
 
 # Virtual environments are made once for all suites of a test run, as on one machine.
 ENVIRONMENTS = Path(tempfile.gettempdir()) / f"modelyard-test-environments-{os.getuid()}"

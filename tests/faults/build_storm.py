@@ -126,7 +126,7 @@ class Storm:
         until(
             lambda: gone(children),
             seconds=ORPHAN_SECONDS,
-            what=f"the end of the killed worker's {[_command(child) for child in children]}",
+            what=f"the end of the killed worker's {[command_of(child) for child in children]}",
         )
         self.start_worker(number)
 
@@ -138,9 +138,7 @@ class Storm:
 @contextmanager
 def storm(suite: EmbeddedSuite, folder: Path) -> Iterator[Storm]:
     """Start workers beside the suite's own, which takes no builds."""
-    source = folder / "source"
-    source.mkdir()
-    (source / "model.py").write_text(MODEL)
+    source = write_source(folder)
     with suite.client() as client:
         it = Storm(suite, client, source, folder)
         for number in range(2):
@@ -151,6 +149,14 @@ def storm(suite: EmbeddedSuite, folder: Path) -> Iterator[Storm]:
             for worker in it.workers:
                 worker.kill()
                 worker.wait()
+
+
+def write_source(folder: Path) -> Path:
+    """Write the model that prints its lines; return its folder."""
+    source = folder / "source"
+    source.mkdir()
+    (source / "model.py").write_text(MODEL)
+    return source
 
 
 def patient(call: Callable[[], T]) -> T:
@@ -178,7 +184,7 @@ def check_log(live: list[Event], stored: list[Event], build: build_pb2.Build) ->
         assert len(lines[build.attempt]) == LINES
 
 
-def _command(process: psutil.Process) -> str:
+def command_of(process: psutil.Process) -> str:
     """Say what a process runs; empty for one that has just ended."""
     try:
         return f"{process.pid} {' '.join(process.cmdline())[:300]}"
