@@ -23,6 +23,7 @@ from services.common.server import MAX_REQUEST_BYTES, Server, ServerSettings, to
 from services.common.telemetry import Telemetry
 from services.common.turns import no_turn
 from tests.rpc.common.test_pipeline import BUILD, Builds, Tokens, bearer
+from tests.servers.processes import free_port
 from tests.servers.proxy import Proxy, start_proxy
 
 HELD = "projects/p/builds/held"
@@ -134,3 +135,15 @@ async def test_a_credential_begins_so_many_calls_a_second_and_none_too_long(tmp_
         assert long.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
         expected = status_pb2.Status.FromString(status.encode(too_long()))
         assert answer_of(long.value) == (MessageToDict(expected), too_long().message, "-1")
+
+
+async def test_a_service_that_is_gone_is_away_and_not_too_busy(tmp_path: Path) -> None:
+    proxy = await asyncio.to_thread(start_proxy, tmp_path / "proxy", free_port())
+    try:
+        async with grpc.aio.insecure_channel(proxy.address) as channel:
+            behind = Proxied(Attempts(), channel, proxy)
+            calls = [behind.call("reader") for _ in range(BEYOND)]
+            ends: list[Any] = await asyncio.gather(*calls, return_exceptions=True)
+            assert {error.code() for error in ends} == {grpc.StatusCode.UNAVAILABLE}
+    finally:
+        proxy.close()
