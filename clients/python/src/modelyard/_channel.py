@@ -40,10 +40,17 @@ Metadata = tuple[tuple[str, str], ...]
 _NEVER_RETRIED = (
     # A second one would find nothing and say so: it takes no request id.
     ("modelyard.metadata.v1.ModelService", "DeleteAlias"),
-    # Whoever follows opens the stream again by himself. gRPC's own retry of a stream whose
-    # server was killed before it said anything may hang for minutes.
+    # Streams: whoever reads or sends one begins it again by himself. gRPC's own retry of a stream
+    # whose server was killed before it said anything may hang for hours.
     ("modelyard.metadata.v1.ModelService", "WatchModels"),
     ("modelyard.metadata.v1.RunService", "WatchRuns"),
+    ("modelyard.metadata.v1.RunService", "IngestRunData"),
+    ("modelyard.artifact.v1.ArtifactService", "WriteChunks"),
+    ("modelyard.artifact.v1.ArtifactService", "CommitFile"),
+    ("modelyard.artifact.v1.ArtifactService", "ReadFile"),
+    ("modelyard.artifact.v1.ArtifactService", "ReadFiles"),
+    ("modelyard.artifact.v1.ArtifactService", "ReadRecipe"),
+    ("modelyard.artifact.v1.StorageService", "VerifyArtifact"),
     ("modelyard.builder.v1.BuildService", "StreamBuildEvents"),
     ("modelyard.deployer.v1.DeploymentService", "StreamDeploymentEvents"),
 )
