@@ -238,8 +238,9 @@ class Sharing:
     """Let principals take turns, when their service has more to do than it can at once."""
 
     async def enter(self, chain: Chain, incoming: Incoming) -> None:
-        """Wait for a turn, or refuse the call."""
+        """Wait for a turn, or refuse the call; a request that is slow to come takes none."""
         if chain.turns is not None:
+            await incoming.first_request()
             await chain.turns.take(incoming.call.caller.principal)
 
     async def leave(

@@ -102,14 +102,14 @@ def wrapped(handler: Handler, method: Method, chain: Chain) -> Door:
             error = raised
         await incoming.leave(error)
 
-    make = {
-        (False, False): grpc.unary_unary_rpc_method_handler,
-        (False, True): grpc.unary_stream_rpc_method_handler,
-        (True, False): grpc.stream_unary_rpc_method_handler,
-        (True, True): grpc.stream_stream_rpc_method_handler,
-    }[method.client_streaming, method.server_streaming]
+    # Whatever kind of RPC it is: of these kinds grpcio calls the handler before it has a request.
+    # Of the others it waits for one, of whomever, until the caller's own deadline.
+    streaming = method.server_streaming
+    make = (
+        grpc.stream_stream_rpc_method_handler if streaming else grpc.stream_unary_rpc_method_handler
+    )
     complete: Handler = make(
-        stream if method.server_streaming else unary,
+        stream if streaming else unary,
         request_deserializer=None,
         response_serializer=lambda response: _serialised(response, serialise),
     )
@@ -207,8 +207,7 @@ class _Incoming:
     async def first_request(self) -> Any:
         """Return the first request message, parsed; an empty one when there is none."""
         if self.first is None:
-            raw = (await self._next() or b"") if self.method.client_streaming else self._raw
-            self.first = self._parse(raw)
+            self.first = self._parse(await self._next() or b"")
         return self.first
 
     async def _stream(self) -> AsyncIterator[Any]:

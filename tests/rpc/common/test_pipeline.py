@@ -286,6 +286,33 @@ async def test_an_upload_that_rests_is_sent_away_and_what_may_rest_is_not() -> N
     await server.stop()
 
 
+async def test_a_call_that_does_not_come_whole_takes_no_turn() -> None:
+    settings = ServerSettings(
+        listen="127.0.0.1:0", lame_duck_seconds=0, grace_seconds=0.2, calls_at_once=1
+    )
+    server = Server(settings, Chain(Tokens(), Telemetry()))
+    server.add(build_service_pb2_grpc.add_BuildServiceServicer_to_server, Builds())
+    port = await server.start()
+    async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
+        begin: Any = channel.stream_unary("/modelyard.builder.v1.BuildService/GetBuild")
+        begun = [begin(metadata=bearer("reader"), timeout=60) for _ in range(3)]
+        for call in begun:
+            await call.wait_for_connection()
+        # A stranger is refused before his request is there.
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await begin(metadata=bearer("nobody"), timeout=60)
+        assert caught.value.code() is grpc.StatusCode.UNAUTHENTICATED
+        stub: Any = build_service_pb2_grpc.BuildServiceStub(channel)
+        request = build_service_pb2.GetBuildRequest(name=BUILD)
+        assert (await stub.GetBuild(request, metadata=bearer("writer"))).build.name == BUILD
+        for call in begun:
+            await call.write(request.SerializeToString())
+            await call.done_writing()
+        answers = [build_service_pb2.GetBuildResponse.FromString(await call) for call in begun]
+        assert {answer.build.name for answer in answers} == {BUILD}
+    await server.stop()
+
+
 async def test_what_is_over_a_limit_is_refused_at_once_and_told_when_to_come_again() -> None:
     settings = ServerSettings(
         listen="127.0.0.1:0", lame_duck_seconds=0, grace_seconds=0.2, calls_per_second=0.5, burst=2
