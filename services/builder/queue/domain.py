@@ -163,8 +163,8 @@ def _shortage(pool: str, resource: str, asked: float, largest: float) -> Service
     elif resource == "cpu_cores":
         message = f"no worker of the pool {pool} has {asked:g} cores; the largest has {largest:g}"
     else:
-        most = f"the largest has {largest / GIB:.4g} GiB"
-        message = f"no worker of the pool {pool} has {asked / GIB:.4g} GiB of {resource}; {most}"
+        most = f"the largest has {_gib(largest)}"
+        message = f"no worker of the pool {pool} has {_gib(asked)} of {resource}; {most}"
     return ServiceError(
         Reason.CAPACITY_EXCEEDED,
         message,
@@ -173,3 +173,7 @@ def _shortage(pool: str, resource: str, asked: float, largest: float) -> Service
         asked=f"{asked:g}" if resource == "cpu_cores" else str(int(asked)),
         largest=f"{largest:g}" if resource == "cpu_cores" else str(int(largest)),
     )
+
+
+def _gib(count: float) -> str:
+    return f"{count / GIB:,.2f}".rstrip("0").rstrip(".") + " GiB"

@@ -33,10 +33,11 @@ DISK_FULL = "DISK_FULL"
 TOO_MANY_PROCESSES = "TOO_MANY_PROCESSES"
 LOG_TOO_LARGE = "LOG_TOO_LARGE"
 
+_NO_THREAD, _NO_PROCESS = "can't start new thread", "Resource temporarily unavailable"
 _SIGNS = {
     OUT_OF_MEMORY: ("MemoryError", "std::bad_alloc", "Cannot allocate memory"),
-    DISK_FULL: ("File too large", "No space left on device"),
-    TOO_MANY_PROCESSES: ("can't start new thread", "Resource temporarily unavailable"),
+    DISK_FULL: ("File too large", "No space left on device", "SIGXFSZ"),
+    TOO_MANY_PROCESSES: (_NO_THREAD, _NO_PROCESS),
 }
 """What a program prints when the kernel refused it something."""
 
@@ -66,6 +67,8 @@ class Watch:
     processes: int = 0
     last: deque[str] = field(default_factory=lambda: deque(maxlen=LAST_LINES))
     """What they printed last."""
+    crowded: bool = False
+    """Whether they ever said that they may not start another."""
     printed: int = 0
     """How many bytes they printed."""
     flooded: asyncio.Event = field(default_factory=asyncio.Event)
@@ -75,6 +78,7 @@ class Watch:
     def hear(self, text: str) -> None:
         """Take note of a line that they printed."""
         self.last.append(text)
+        self.crowded = self.crowded or _NO_PROCESS in text or _NO_THREAD in text
         self.printed += LINE_BYTES + (len(text) if text.isascii() else len(text.encode()))
         if self.printed > self.limits.log_bytes:
             self.flooded.set()
@@ -101,6 +105,9 @@ class Watch:
         for reason, signs in _SIGNS.items():
             if any(sign in text for sign in signs):
                 return Breach(reason, self._refused(reason))
+        # Of many that could start no more each may have printed a page since.
+        if self.crowded and self.processes > self.limits.process_count // 2:
+            return Breach(TOO_MANY_PROCESSES, self._refused(TOO_MANY_PROCESSES))
         return None
 
     def _refused(self, reason: str) -> str:

@@ -21,6 +21,7 @@ from services.builder.worker.limits import Limits
 from services.builder.worker.lines import Line
 from services.builder.worker.processes import Cage, Ended
 from services.builder.worker.room import Room, interpreter_folders
+from services.builder.worker.watching import Watch
 from services.common.process_limits import MIB
 
 ATTACKS = Path(__file__).with_name("attacks.py")
@@ -60,6 +61,10 @@ while True:
 LITTER = """
 for number in range(1_000_000):
     open(f"/tmp/{number}", "wb").write(b"x" * (1 << 20))
+"""
+LARGE = """
+import subprocess
+subprocess.run(["dd", "if=/dev/zero", "of=/tmp/large", "bs=1M", "count=10240"], check=True)
 """
 BOMB = """
 import os
@@ -157,6 +162,7 @@ async def test_nothing_is_reached_from_inside(yard: Yard, tmp_path: Path) -> Non
         (SHARED, "OUT_OF_MEMORY", "more than its limit of 300.0 MiB"),
         (DELETED, "DISK_FULL", "more than its limit of 50.0 MiB"),
         (LITTER, "DISK_FULL", "more than its limit of 50.0 MiB"),
+        (LARGE, "DISK_FULL", "more than its limit of 50.0 MiB"),
         (BOMB, "TOO_MANY_PROCESSES", "limit of 20"),
         ("while True: print('x' * 1_000)", "LOG_TOO_LARGE", "more than its limit of 2.0 MiB"),
         ("while True: print()", "LOG_TOO_LARGE", "more than its limit of 2.0 MiB"),
@@ -169,6 +175,16 @@ async def test_a_passed_limit_ends_it_and_is_named(
     assert ended.breach is not None, (ended, yard.lines)
     assert ended.breach.reason == reason
     assert told in ended.breach.message
+
+
+def test_a_crowd_that_printed_much_since_is_named_all_the_same() -> None:
+    for most, reason in ((19, "TOO_MANY_PROCESSES"), (3, "")):
+        watch = Watch(LIMITS, (), own_processes=1, processes=most)
+        watch.hear("BlockingIOError: [Errno 11] Resource temporarily unavailable")
+        for _ in range(100):
+            watch.hear("Traceback (most recent call last):")
+        breach = watch.refusal(1)
+        assert (breach.reason if breach else "") == reason
 
 
 async def test_a_cancelled_command_takes_everything_along(yard: Yard) -> None:
