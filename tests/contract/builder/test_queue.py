@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import Any
 
+import grpc
 import pytest
 from modelyard.builder.v1 import build_pb2
 from modelyard.errors import InvalidArgumentError
 
+from services.builder.settings import BuilderSettings
+from tests.contract.builder.stack import replica
 from tests.contract.builder.yard import RUNNING, Lease, Yard, refused
 
 GIB = 1024**3
@@ -79,7 +84,22 @@ async def test_priority_then_age_then_what_fits_and_whose_pool(yard: Yard) -> No
     ]
 
 
-async def test_limits_hold_whoever_takes_at_once(yard: Yard) -> None:
+@asynccontextmanager
+async def another(yard: Yard, backend: tuple[str, str]) -> AsyncIterator[Yard]:
+    """Run another replica where the database can have one; else it is the same again."""
+    url, redis_url = backend
+    if url.startswith("sqlite"):
+        yield yard
+        return
+    settings = BuilderSettings(database_url=url)
+    async with (
+        replica(yard.stack, builder=settings, redis_url=redis_url) as address,
+        grpc.aio.insecure_channel(address) as channel,
+    ):
+        yield yard.at(channel)
+
+
+async def test_limits_hold_whoever_takes_at_once(yard: Yard, backend: tuple[str, str]) -> None:
     queue = yard.client.queue
     assert not (await queue.limits()).HasField("effective_max_running_builds")
     await queue.set_limits(max_running=5)
@@ -87,7 +107,10 @@ async def test_limits_hold_whoever_takes_at_once(yard: Yard) -> None:
     for number in range(12):
         await order(yard, "small" if number % 2 else "large")
 
-    answers = await asyncio.gather(*(yard.take(f"w{n % 16}", wait=0) for n in range(32)))
+    async with another(yard, backend) as other:
+        places = (yard, other)
+        takes = (places[n % 2].take(f"w{n % 16}", wait=0) for n in range(32))
+        answers = await asyncio.gather(*takes)
     leases: dict[str, Lease] = {a.build.name: a.lease for a in answers if a.HasField("lease")}
     assert len(leases) == sum(a.HasField("lease") for a in answers) == 5
     models = [(await yard.get(name)).model.rpartition("/")[2] for name in leases]

@@ -139,7 +139,7 @@ def _source(source: str, git: str, ref: str, subdirectory: str, secret: str) -> 
     from modelyard._names import is_artifact  # noqa: PLC0415
 
     if bool(source) == bool(git):
-        raise InvalidArgumentError("name a folder, or --git", reason="INVALID_FIELD")
+        raise InvalidArgumentError("name a folder or an artifact, or --git", reason="INVALID_FIELD")
     if git:
         return GitSource(git, ref, subdirectory, secret or None)
     if ref or subdirectory or secret:
