@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from threading import Thread
 
 import pytest
 from modelyard import images, registries
@@ -49,3 +54,72 @@ def test_a_registry_that_is_not_there_is_asked_again_and_then_named(
     with pytest.raises(RegistryError, match=f"{target.registry} cannot be reached") as raised:
         registries.push(tmp_path / "image", target)
     assert raised.value.passing
+
+
+class Registry:
+    """Takes a token for one request only, and has blobs put on another server."""
+
+    def __init__(self) -> None:
+        self.tokens = self.uses = 0
+        self.blobs: list[str | None] = []
+        """With which credentials blobs came."""
+        self.home = self.store = ""
+
+    def answer(self, method: str, path: str, credentials: str | None) -> tuple[int, dict[str, str]]:
+        challenge = {"Www-Authenticate": f'Bearer realm="{self.home}/token",service="s"'}
+        if path.startswith("/store"):
+            self.blobs.append(credentials)
+            return 201, {}
+        if path.startswith("/token"):
+            self.tokens, self.uses = self.tokens + 1, 0
+            return 200, {}
+        self.uses += 1
+        if credentials != f"Bearer t{self.tokens}" or self.uses > 1:
+            return 401, challenge
+        place = {"Location": f"{self.store}/store"}
+        return {"HEAD": (404, {}), "POST": (202, place), "PUT": (201, {})}[method]
+
+
+@contextmanager
+def serving(registry: Registry) -> Iterator[str]:
+    """Serve it; yield the address."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def handle_any(self) -> None:
+            self.rfile.read(int(self.headers.get("Content-Length", "0")))
+            credentials = self.headers["Authorization"]
+            status, headers = registry.answer(self.command, self.path, credentials)
+            body = json.dumps({"token": f"t{registry.tokens}"}).encode()
+            self.send_response(status)
+            for name, text in (headers | {"Content-Length": str(len(body))}).items():
+                self.send_header(name, text)
+            self.end_headers()
+            if self.command != "HEAD":
+                self.wfile.write(body)
+
+        do_GET = do_HEAD = do_POST = do_PUT = handle_any  # noqa: N815 - the library's names
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    Thread(target=server.serve_forever, args=[0.01], daemon=True).start()
+    try:
+        yield f"127.0.0.1:{server.server_port}"
+    finally:
+        server.shutdown()
+        server.server_close()
+
+
+def test_a_refused_token_is_replaced_and_no_other_server_gets_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(registries, "ATTEMPTS", 1)
+    digest = images.write_image(tmp_path / "image", facts(), own_layers(tmp_path))
+    registry = Registry()
+    with serving(registry) as address, serving(registry) as elsewhere:
+        registry.home, registry.store = f"http://{address}", f"http://{elsewhere}"
+        reference = registries.push(tmp_path / "image", Target(address, "churn"))
+    assert reference == f"{address}/churn@{digest}"
+    assert registry.blobs == [None, None, None]
+    assert registry.tokens == 7  # at the start, and for each blob before its upload and its bytes
