@@ -81,6 +81,9 @@ async def test_a_tree_goes_there_and_comes_back(
     tree.mkdir()
     (tree / "big.bin").write_bytes(BIG)
     (tree / "small.txt").write_text("small")
+    small = {f"{n}.bin": noise(100 + n, 40_000) for n in range(30)}
+    for name, data in small.items():
+        (tree / name).write_bytes(data)
     artifact = await place.client.artifacts.push(tree)
     usage = await place.client.storage.usage()
     assert usage.stored_bytes >= len(BIG)
@@ -89,6 +92,7 @@ async def test_a_tree_goes_there_and_comes_back(
         target = await place.client.artifacts.pull(artifact.name, tmp_path / f"out{number}")
         assert (target / "big.bin").read_bytes() == BIG
         assert (target / "small.txt").read_text() == "small"
+        assert {name: (target / name).read_bytes() for name in small} == small
     again = await place.client.artifacts.push(tree)
     assert again == artifact
     assert (await place.client.storage.usage()).stored_bytes == usage.stored_bytes

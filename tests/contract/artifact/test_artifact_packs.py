@@ -24,6 +24,10 @@ from tests.servers.processes import free_port
 
 BIG = noise(11, 9 * MIB + 5)
 OTHER = noise(12, 2 * MIB)
+SMALL = {f"small/{n:02}": noise(100 + n, 30_000 + n) for n in range(30)}
+SMALL |= {"small/none": b"", "small/same": SMALL["small/07"], "far": b"beside no other of its kind"}
+TREE = {"big": BIG, "other": OTHER, **SMALL}
+SIZE = sum(map(len, TREE.values()))
 
 
 @dataclass(frozen=True)
@@ -59,7 +63,7 @@ async def place(sqlite_disk: Backend) -> AsyncIterator[Place]:
             grpc.aio.insecure_channel(f"127.0.0.1:{own}") as channel,
             AsyncClient(f"127.0.0.1:{own}", token="alpha-token", project="alpha") as client,
         ):
-            artifact = await Yard(stub).push({"big": Content(BIG), "other": Content(OTHER)})
+            artifact = await Yard(stub).push({path: Content(data) for path, data in TREE.items()})
             transfers: Any = transfer_service_pb2_grpc.TransferServiceStub(channel)  # type: ignore[no-untyped-call,unused-ignore]
             yield Place(client, artifact, relay, transfers)
 
@@ -91,13 +95,14 @@ async def test_what_is_pulled_comes_by_http_or_else_by_grpc(
     async def pulled(name: str) -> int:
         before = place.relay.received
         out = await place.client.artifacts.pull(place.artifact.name, tmp_path / name)
-        assert (out / "big").read_bytes() == BIG
-        assert (out / "other").read_bytes() == OTHER
+        assert {path: (out / path).read_bytes() for path in TREE} == TREE
         return place.relay.received - before
 
-    assert await pulled("whole") > len(BIG) + len(OTHER)
-    place.relay.cut_after = 3 * MIB  # what was left is fetched by the service
-    assert await pulled("cut") < len(BIG) + len(OTHER)
+    assert await pulled("whole") > SIZE - len(SMALL["small/07"]) - 100
+    for number, where in enumerate((100_000, 3 * MIB, 10 * MIB)):
+        place.relay.cut_after = where  # what was left is fetched by the service
+        await pulled(f"cut{number}")
+        assert place.relay.cut_after == -1
     place.relay.change = flipped
     await pulled("changed")
     place.relay.change = bytes
@@ -117,7 +122,7 @@ async def test_a_pull_that_was_cut_off_goes_on(place: Place, tmp_path: Path) -> 
     (partial / "big").write_bytes(BIG[: 6 * MIB])
     out = await place.client.artifacts.pull(place.artifact.name, tmp_path / "out")
     assert (out / "big").read_bytes() == BIG
-    assert place.relay.received < len(BIG) - 5 * MIB + len(OTHER)
+    assert place.relay.received < SIZE - 5 * MIB
 
 
 async def test_a_grant_reads_one_pack(place: Place) -> None:

@@ -7,7 +7,7 @@ reads a chunk checks the chunk's.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from itertools import cycle
@@ -23,6 +23,8 @@ PACK_BYTES = 32 * 1024 * 1024
 """How much of an upload is held in memory at a time, by each of its streams."""
 REQUEST_BYTES = 64 * 1024 * 1024
 """How much one request reads, if so much lies together."""
+TOGETHER_BYTES = 512 * 1024
+"""Where less lies together the service collects it: a request costs more."""
 PIECE_BYTES = 1024 * 1024
 """How much is read before it is written: what a processor's cache holds costs half."""
 
@@ -92,20 +94,71 @@ class Places:
 
 def find(artifact: str, file: artifact_pb2.File) -> Flow[Places | None]:
     """Ask where a file's chunks lie; None when they go through the service."""
+    answer = yield from _ask(artifact, [bytes.fromhex(file.sha256)])
+    if answer is None:
+        return None
+    places = Places(answer.files[0].chunks, answer.grants)
+    return places if places.are_sound() else None
+
+
+@dataclass(frozen=True, slots=True)
+class Together:
+    """Small files that lie beside one another, each in one piece: where, and which."""
+
+    places: Places
+    files: Sequence[artifact_pb2.File]
+
+
+def find_together(artifact: str, files: Sequence[artifact_pb2.File]) -> Flow[Together | None]:
+    """Ask which of some small files are worth a request to storage; None: the service has them."""
+    wanted = {bytes.fromhex(file.sha256): file for file in files if file.size_bytes}
+    if sum(file.size_bytes for file in wanted.values()) < TOGETHER_BYTES:
+        return None
+    answer = yield from _ask(artifact, list(wanted))
+    if answer is None:
+        return None
+    found = sorted(
+        _joined(answer, wanted), key=lambda one: (one[0].grant_index, one[0].offset_bytes)
+    )
+    places = [place for place, _ in found]
+    kept: list[tuple[service.ChunkPlace, artifact_pb2.File]] = []
+    for start, end in _runs(places, 0, len(places), maximum=REQUEST_BYTES):
+        if sum(place.length_bytes for place in places[start:end]) >= TOGETHER_BYTES:
+            kept += found[start:end]
+    together = Together(
+        Places([place for place, _ in kept], answer.grants), [file for _, file in kept]
+    )
+    return together if kept and together.places.are_sound() else None
+
+
+def _joined(
+    answer: service.GrantReadsResponse, wanted: Mapping[bytes, artifact_pb2.File]
+) -> Iterator[tuple[service.ChunkPlace, artifact_pb2.File]]:
+    """Yield the files whose chunks lie in their order, one after the other, as one place each."""
+    for one in answer.files:
+        file, chunks = wanted.get(one.digest), one.chunks
+        length = sum(chunk.length_bytes for chunk in chunks)
+        if file is None or length != file.size_bytes or length > PIECE_BYTES:
+            continue
+        if len(list(_runs(chunks, 0, len(chunks), maximum=length))) == 1:
+            first = chunks[0]
+            place = service.ChunkPlace(
+                length_bytes=length, grant_index=first.grant_index, offset_bytes=first.offset_bytes
+            )
+            yield place, file
+
+
+def _ask(artifact: str, digests: Sequence[bytes]) -> Flow[service.GrantReadsResponse | None]:
+    """Ask where files lie; None when they go through the service."""
     if not _storage.usable():
         return None
-    request = service.GrantReadsRequest(
-        artifact=artifact, file_digests=[bytes.fromhex(file.sha256)]
-    )
+    request = service.GrantReadsRequest(artifact=artifact, file_digests=digests)
     wanted = call(request, service.GrantReadsResponse, lambda r: r, timeout=BYTES_TIMEOUT)
     try:
         answer = yield from ask(wanted)
     except ResourceExhaustedError:  # of more chunks than one answer tells of
         return None
-    if not answer.files:
-        return None
-    places = Places(answer.files[0].chunks, answer.grants)
-    return places if places.are_sound() else None
+    return answer if answer.files else None
 
 
 @dataclass(frozen=True, slots=True)

@@ -212,15 +212,16 @@ def _is_still(folder: Path, found: os.stat_result) -> bool:
 def _make_room(folder: Path, wanted: Sequence[Wanted]) -> None:
     """Make the folders, and remove what does not belong to the tree."""
     places = {one.place for one in wanted}
-    folders = {parent for place in places for parent in place.parents}
+    homes = {place.parent for place in places}
+    folders = homes.union(*(home.parents for home in homes))
     for found in sorted(folder.rglob("*"), reverse=True):
         is_folder = found.is_dir() and not found.is_symlink()
         if is_folder and found not in folders:
             found.rmdir()
         elif not is_folder and (found not in places or _is_linked(found)):
             found.unlink()
-    for place in {one.place.parent for one in wanted}:
-        place.mkdir(parents=True, exist_ok=True)
+    for home in homes:
+        home.mkdir(parents=True, exist_ok=True)
 
 
 def _is_linked(place: Path) -> bool:
