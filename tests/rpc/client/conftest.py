@@ -14,6 +14,8 @@ from pathlib import Path
 import pytest
 from modelyard import Client
 
+from services.artifact.settings import PREFIX
+
 
 class CuttingProxy:
     """Passes a TCP connection on until so many bytes went through it, then breaks it.
@@ -27,6 +29,7 @@ class CuttingProxy:
         """Bytes that went through, in both directions."""
         self.target = port
         self._budgets = budgets
+        self._ends: list[socket.socket] = []
         self._lock = threading.Lock()
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.port: int = self._listener.getsockname()[1]
@@ -35,6 +38,14 @@ class CuttingProxy:
     def close(self) -> None:
         self._listener.shutdown(socket.SHUT_RDWR)
         self._listener.close()
+
+    def break_all(self, budgets: list[int]) -> None:
+        """Break what is connected, and the next connections after so many bytes."""
+        ends, self._ends = self._ends, []
+        for end in ends:
+            with contextlib.suppress(OSError):
+                end.shutdown(socket.SHUT_RDWR)
+        self._budgets = budgets
 
     def _accept(self) -> None:
         with contextlib.suppress(OSError):
@@ -47,6 +58,7 @@ class CuttingProxy:
                     continue
                 for end in (near, far):
                     end.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+                self._ends += near, far
                 budget = [self._budgets.pop(0) if self._budgets else 2**62]
                 for pair in ((near, far), (far, near)):
                     threading.Thread(target=self._pass, args=(*pair, budget), daemon=True).start()
@@ -67,17 +79,17 @@ class CuttingProxy:
 class ArtifactServer:
     """An artifact service in a process of its own; `start` and `kill` may be repeated."""
 
-    def __init__(self, data: Path) -> None:
+    def __init__(self, data: Path, **settings: str) -> None:
         self.port = 0
         self.pid = 0
-        self._data = data
+        self._settings = {"DATA": str(data), **settings}
         self._process: subprocess.Popen[str] | None = None
 
     def start(self) -> int:
         """Start it and return its port."""
         self._process = subprocess.Popen(
             [sys.executable, "-m", "tests.contract.artifact.serving"],
-            env={**os.environ, "MODELYARD_ARTIFACT_DATA": str(self._data)},
+            env=os.environ | {PREFIX + name: value for name, value in self._settings.items()},
             cwd=Path(__file__).parents[3],
             stdout=subprocess.PIPE,
             text=True,
@@ -97,8 +109,8 @@ class ArtifactServer:
 
 
 @contextlib.contextmanager
-def serving(data: Path, *, start: bool = True) -> Iterator[ArtifactServer]:
-    server = ArtifactServer(data)
+def serving(data: Path, *, start: bool = True, **settings: str) -> Iterator[ArtifactServer]:
+    server = ArtifactServer(data, **settings)
     try:
         if start:
             server.start()

@@ -21,7 +21,7 @@ from pathlib import Path
 
 from modelyard import _direct, _wire
 from modelyard._calls import Download, Flow, Pause, side_by_side
-from modelyard._progress import Meter
+from modelyard._progress import Again, Meter
 from modelyard._recipes import Recipe, damaged, read_chunks, read_recipe
 from modelyard._sending import Breaks
 from modelyard.artifact.v1 import artifact_pb2
@@ -228,8 +228,11 @@ def fetch_large(artifact: str, wanted: Wanted, meter: Meter) -> Flow[None]:
             )
             if (yield from whole):
                 return
-            # What is not what it is called is found now, and asked of the service.
-            meter, places = Meter(0, None), None
+            came = os.fstat(file.number).st_size
+            meter = Again(meter, came)
+            if came == wanted.file.size_bytes:
+                # What is not what it is called is found now, and asked of the service.
+                places = None
         recipe = yield from _recipe(artifact, wanted.file, places)
         digest = yield from _assemble(artifact, _Assembly(recipe, file.number, meter), places)
         if places is not None and digest != wanted.file.sha256:
