@@ -15,7 +15,7 @@ from typing import Any
 
 import grpc
 from google.protobuf import duration_pb2
-from modelyard import _channel
+from modelyard._channel import Line, open_channel
 from modelyard._config import ConnectionSettings
 from modelyard.builder.v1 import build_pb2, worker_service_pb2
 
@@ -148,7 +148,7 @@ class Worker:
 
     async def _work(self, answer: worker_service_pb2.LeaseBuildResponse, limits: Limits) -> None:
         logger.info("build leased", extra={"build": answer.build.name})
-        channel = _channel.open_channel(self._connection(answer.build))
+        line = Line(self._connection(answer.build), open_channel)
         environments = self.environments.within(_project(answer.build))
         try:
             with self.folders.build(f"{answer.build.name}-{answer.lease.fence}") as folder:
@@ -156,7 +156,7 @@ class Worker:
                 reporter = EventReporter(self.builder, answer.lease)
                 spool = RunSpool(
                     folder / "spool",
-                    channel,
+                    line,
                     run=answer.build.run,
                     writer=f"attempt-{answer.lease.attempt}",
                     credential=lambda: credential.value,
@@ -178,11 +178,11 @@ class Worker:
                 await self._attempt(work, seconds=lease_seconds(answer))
         finally:
             environments.close()
-            await asyncio.to_thread(self._tidy, channel)
+            await asyncio.to_thread(self._tidy, line)
 
-    def _tidy(self, channel: grpc.Channel) -> None:
+    def _tidy(self, line: Line[grpc.Channel]) -> None:
         """Close what a build used, and remove environments that nobody used for long."""
-        channel.close()
+        line.channel.close()
         remove_old(
             self.environments.folder,
             max_bytes=self.settings.environments_max_bytes,
@@ -203,6 +203,7 @@ class Worker:
             server=self.suite.suite_address,
             project=_project(build),
             root_certificates=Path(certificates).read_bytes() if certificates else None,
+            certificates_file=Path(certificates) if certificates else None,
         )
 
 

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import grpc
+from modelyard._channel import Line
 from modelyard.errors import DeadlineExceededError, ModelyardError, UnavailableError
 from modelyard.tracking import records
 from modelyard.tracking.shipper import SpoolShipper
@@ -29,7 +30,7 @@ class RunSpool:
     def __init__(
         self,
         folder: Path,
-        channel: grpc.Channel,
+        line: Line[grpc.Channel],
         *,
         run: str,
         writer: str,
@@ -44,7 +45,7 @@ class RunSpool:
         self._shipping = asyncio.Lock()
         self._shipper = SpoolShipper(
             folder,
-            channel,
+            line,
             run=run,
             writer=writer,
             metadata=lambda: (("authorization", f"Bearer {credential()}"),),

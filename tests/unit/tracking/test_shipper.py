@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-import grpc
 import pytest
+from modelyard._channel import Line, open_channel
+from modelyard._config import ConnectionSettings
 from modelyard.errors import UnavailableError
 from modelyard.metadata.v1 import run_pb2
 from modelyard.tracking.run import ActiveRun
@@ -26,14 +27,15 @@ def spool(tmp_path: Path, server: Server) -> Path:
 
 @pytest.fixture
 def shipper(spool: Path, server: Server) -> Iterator[SpoolShipper]:
-    with grpc.insecure_channel(server.address) as channel:
-        yield SpoolShipper(
-            spool,
-            channel,
-            run=RUN,
-            writer="worker-1",
-            metadata=lambda: (("authorization", "Bearer w"),),
-        )
+    line = Line(ConnectionSettings(server.address), open_channel)
+    yield SpoolShipper(
+        spool,
+        line,
+        run=RUN,
+        writer="worker-1",
+        metadata=lambda: (("authorization", "Bearer w"),),
+    )
+    line.channel.close()
 
 
 def test_it_says_what_it_shipped_once(spool: Path, shipper: SpoolShipper, server: Server) -> None:

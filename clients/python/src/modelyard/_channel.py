@@ -15,7 +15,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import replace
 from importlib import import_module
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 import grpc
 import grpc.aio
@@ -33,6 +33,7 @@ MAX_MESSAGE_BYTES = 4 * 1024 * 1024 + 64 * 1024
 """The server's limit for a message, and some slack for what frames it."""
 
 ChannelT = TypeVar("ChannelT")
+StubT = TypeVar("StubT")
 _log = logging.getLogger(__name__)
 
 Metadata = tuple[tuple[str, str], ...]
@@ -87,6 +88,7 @@ class Line(Generic[ChannelT]):
         file = settings.certificates_file
         self._changes = FileChanges([file] if file is not None and settings.secure else [])
         self._channel = open_one(settings)
+        self._stubs: dict[object, Any] = {}
 
     @property
     def channel(self) -> ChannelT:
@@ -94,6 +96,14 @@ class Line(Generic[ChannelT]):
         if self._changes.found():
             self._renew()
         return self._channel
+
+    def stub(self, make: Callable[[ChannelT], StubT]) -> StubT:
+        """Return a generated stub for the next call."""
+        channel = self.channel
+        if make not in self._stubs:
+            self._stubs[make] = make(channel)
+        found: StubT = self._stubs[make]
+        return found
 
     def _renew(self) -> None:
         """Trust whom the file says by now; one that cannot be used, or not yet, changes nothing."""
@@ -106,6 +116,7 @@ class Line(Generic[ChannelT]):
             return
         self._settings = replace(self._settings, root_certificates=text)
         self._channel = self._open(self._settings)
+        self._stubs = {}
 
 
 def open_channel(settings: ConnectionSettings) -> grpc.Channel:

@@ -73,13 +73,12 @@ class Sender:
         self._facts = load_facts(directory)
         self._settings = self._facts.settings()
         self._line = _channel.Line(self._settings, _channel.open_channel)
-        self._channel = self._line.channel
         self._created = (directory / POSITION_FILE).exists()
         self._contact = 0.0
         self._capturing = threading.Thread(target=self._capture, daemon=True)
         self._shipper = SpoolShipper(
             directory,
-            self._channel,
+            self._line,
             run=self._facts.run,
             writer=self._facts.writer,
             metadata=self._metadata,
@@ -136,7 +135,7 @@ class Sender:
             return False
         self._shipper.heartbeat()  # the last word on how many points were dropped
         finish_run(
-            self._channel,
+            self._line,
             self._facts.run,
             finish,
             metadata=self._metadata(),
@@ -147,7 +146,7 @@ class Sender:
 
     def close(self) -> None:
         """Close the connection."""
-        self._channel.close()
+        self._line.channel.close()
 
     def _capture(self) -> None:
         """Find out what the run runs in, once."""
@@ -199,7 +198,7 @@ class Sender:
             ),
             request_id=facts.request_id,
         )
-        stub = run_service_pb2_grpc.RunServiceStub(self._channel)
+        stub = self._line.stub(run_service_pb2_grpc.RunServiceStub)
         try:
             stub.CreateRun(request, timeout=TIMEOUT, metadata=self._metadata())
         except grpc.RpcError as failure:

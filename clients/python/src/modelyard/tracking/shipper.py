@@ -20,7 +20,7 @@ from pathlib import Path
 import grpc
 from google.protobuf.json_format import ParseDict
 
-from modelyard._channel import Metadata
+from modelyard._channel import Line, Metadata
 from modelyard._names import project_of
 from modelyard._status import error_from
 from modelyard.errors import (
@@ -57,6 +57,10 @@ _KEEP_SIZE_AND_PUNCH_HOLE = 0x01 | 0x02
 _log = logging.getLogger(__name__)
 
 
+_Runs = run_service_pb2_grpc.RunServiceStub
+_Datasets = dataset_service_pb2_grpc.DatasetServiceStub
+
+
 @dataclass(frozen=True, slots=True)
 class Shipped:
     """What one call of `ship_available` brought to the server."""
@@ -71,7 +75,7 @@ class SpoolShipper:
     def __init__(
         self,
         directory: Path,
-        channel: grpc.Channel,
+        line: Line[grpc.Channel],
         *,
         run: str,
         writer: str,
@@ -87,8 +91,7 @@ class SpoolShipper:
         self._writer = writer
         self._metadata = metadata
         self._server = server
-        self._runs = run_service_pb2_grpc.RunServiceStub(channel)
-        self._datasets = dataset_service_pb2_grpc.DatasetServiceStub(channel)
+        self._line = line
         self._doubtful: list[Batch] = []
         self._careful_until = 0
         self._punched = 0
@@ -183,7 +186,7 @@ class SpoolShipper:
             request_id=str(uuid.uuid5(uuid.NAMESPACE_URL, f"{self.run}/{self._writer}/{offset}")),
         )
         try:
-            response = self._datasets.CreateDatasetVersion(
+            response = self._line.stub(_Datasets).CreateDatasetVersion(
                 request, timeout=TIMEOUT, metadata=self._metadata()
             )
         except grpc.RpcError as failure:
@@ -196,7 +199,7 @@ class SpoolShipper:
         While the server works on some, the next ones are read.
         """
         requests = queue.SimpleQueue[run_service_pb2.IngestRunDataRequest | None]()
-        answers = self._runs.IngestRunData(
+        answers = self._line.stub(_Runs).IngestRunData(
             iter(requests.get, None), timeout=TIMEOUT, metadata=self._metadata()
         )
         try:
@@ -218,7 +221,7 @@ class SpoolShipper:
         if self.position is None:
             request = run_service_pb2.GetIngestPositionRequest(run=self.run, writer=self._writer)
             try:
-                answer = self._runs.GetIngestPosition(
+                answer = self._line.stub(_Runs).GetIngestPosition(
                     request, timeout=TIMEOUT, metadata=self._metadata()
                 )
             except grpc.RpcError as failure:
@@ -237,16 +240,15 @@ class SpoolShipper:
 
 
 def finish_run(
-    channel: grpc.Channel, run: str, finish: Finish, *, metadata: Metadata, server: str = ""
+    line: Line[grpc.Channel], run: str, finish: Finish, *, metadata: Metadata, server: str = ""
 ) -> None:
     """End a run; one that has ended already stays as it is."""
     state = run_pb2.RunState.Value(f"RUN_STATE_{finish.state}")
     request = run_service_pb2.FinishRunRequest(name=run, state=state)
     if finish.reason:
         request.failure.reason, request.failure.message = finish.reason, finish.message
-    stub = run_service_pb2_grpc.RunServiceStub(channel)
     try:
-        stub.FinishRun(request, timeout=TIMEOUT, metadata=metadata)
+        line.stub(_Runs).FinishRun(request, timeout=TIMEOUT, metadata=metadata)
     except grpc.RpcError as failure:
         error = error_from(failure, server=server)
         if error.reason != "WRONG_STATE":
