@@ -259,6 +259,12 @@ async def endless() -> AsyncIterator[run_service_pb2.IngestRunDataRequest]:
         await asyncio.sleep(0.01)
 
 
+async def rested_after(count: int) -> AsyncIterator[artifact_service_pb2.WriteChunksRequest]:
+    for _ in range(count):
+        yield artifact_service_pb2.WriteChunksRequest(parent="projects/p")
+    await asyncio.Event().wait()
+
+
 async def test_an_upload_that_rests_is_sent_away_and_what_may_rest_is_not() -> None:
     settings = ServerSettings(
         listen="127.0.0.1:0", lame_duck_seconds=0, grace_seconds=0.2, message_seconds=0.05
@@ -273,11 +279,9 @@ async def test_an_upload_that_rests_is_sent_away_and_what_may_rest_is_not() -> N
         resting = runs.IngestRunData(metadata=bearer("writer"))
         await resting.write(run_service_pb2.IngestRunDataRequest(run=RUN, end_sequence=1))
         for messages in range(3):
-            upload = uploads.WriteChunks(metadata=bearer("writer"))
-            for _ in range(messages):
-                await upload.write(artifact_service_pb2.WriteChunksRequest(parent="projects/p"))
+            upload = uploads.WriteChunks(rested_after(messages), metadata=bearer("writer"))
             with pytest.raises(grpc.aio.AioRpcError) as caught:
-                while await upload.read() is not grpc.aio.EOF:
+                async for _ in upload:
                     pass
             assert caught.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
             assert reason_of(caught.value) == "DEADLINE_EXCEEDED"

@@ -28,7 +28,7 @@ from tests.servers.proxy import Proxy, start_proxy
 
 HELD = "projects/p/builds/held"
 SECONDS = 60.0
-SHARE, BEYOND = 40, 64
+SHARE, BEYOND = 40, 128
 RATE = "max_tokens: 10000, tokens_per_fill: 5000, fill_interval: 1s"
 FILL = f"max_tokens: {SHARE}, tokens_per_fill: 20, fill_interval: 1s"
 OVERFLOW = r"cluster\.builder\.upstream_rq_active_overflow"
