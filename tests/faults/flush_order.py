@@ -12,11 +12,11 @@ from modelyard import Client
 
 from tests.faults.installation import Installation
 
-_CALLS = "fsync,fdatasync,rename,renameat,renameat2,sendmsg"
+CALLS = "fsync,fdatasync,rename,renameat,renameat2,sendmsg"
 _WHOLE = re.compile(r"^(\d+) +(\w+)\((.*)\) += \d+$")
 _BEGUN = re.compile(r"^(\d+) +(\w+)\((.*) <unfinished \.\.\.>$")
-_ENDED = re.compile(r"^(\d+) +<\.\.\. (\w+) resumed>.* = \d+$")
-_OPEN = re.compile(r"^\d+<(.*?)>")
+_ENDED = re.compile(r"^(\d+) +<\.\.\. (\w+) resumed>(.*) = \d+$")
+_OPEN = re.compile(r"^\d+<(TCP:\[.*?\]|.*?)>")
 _RENAMED = re.compile(r'"([^"]*)".*"([^"]*)"')
 
 
@@ -29,23 +29,24 @@ class Call:
     began: int
     ended: int
 
-    def of(self, path: str) -> bool:
-        """Say whether it is about an open file."""
-        opened = _OPEN.match(self.arguments)
-        return opened is not None and opened[1] == path
+    @property
+    def open(self) -> str:
+        """The open file or connection that it is about; empty if there is none."""
+        found = _OPEN.match(self.arguments)
+        return found[1] if found else ""
 
 
-def publish_traced(it: Installation, folder: Path, count: int) -> list[str]:
-    """Register versions of new bytes, one after the other; return what was out of order."""
+def publish_traced(it: Installation, folder: Path, count: int, calls: str = CALLS) -> list[Call]:
+    """Register versions of new bytes, one after the other; return the calls that were made."""
     log = folder / "trace"
     strace = ("strace", "-f", "--seccomp-bpf", "-qq", "-yy", "-s", "4096", "-o", str(log))
-    with it.services(*strace, "-e", f"trace={_CALLS}", "-e", "signal=none") as process:
+    with it.services(*strace, "-e", f"trace={calls}", "-e", "signal=none") as process:
         assert it.comes_up(process), it.log()
         with it.client(timeout=30) as client:
             client.models.create("order")
             for number in range(count):
                 _publish(client, folder / f"tree-{number}")
-    return _problems(list(_read(log)), it, count)
+    return list(_read(log))
 
 
 def _publish(client: Client, tree: Path) -> None:
@@ -64,18 +65,24 @@ def _read(log: Path) -> Iterator[Call]:
                 begun[half[1]] = Call(half[2], half[3], number, number)
             elif (rest := _ENDED.match(line)) and rest[1] in begun:
                 call = begun.pop(rest[1])
-                call.ended = number
+                call.ended, call.arguments = number, call.arguments + rest[3]
                 yield call
 
 
-def _problems(calls: Sequence[Call], it: Installation, count: int) -> list[str]:
-    """Hold each publish against the order: bytes, name, folder, chunks, version, answer."""
-    metadata, artifact = it.data / "metadata.db-wal", it.data / "artifact/artifact.db-wal"
-    problems, last = [], -1
+def by_publish(calls: Sequence[Call], it: Installation, count: int) -> Iterator[list[Call]]:
+    """Return what was done for each publish, until its answer was sent."""
+    last = -1
     for number in range(1, count + 1):
         answer = next(call for call in calls if _answers(call, it, number))
-        own = [call for call in calls if last < call.began < answer.began]
+        yield [call for call in calls if last < call.began and call.ended < answer.began]
         last = answer.began
+
+
+def flushed_out_of_order(calls: Sequence[Call], it: Installation, count: int) -> list[str]:
+    """Hold each publish against the order: bytes, name, folder, chunks, version, answer."""
+    metadata, artifact = it.data / "metadata.db-wal", it.data / "artifact/artifact.db-wal"
+    problems = []
+    for number, own in enumerate(by_publish(calls, it, count), start=1):
         packs = [call for call in own if call.kind.startswith("rename")]
         if not packs:
             problems.append(f"{number}: no pack was renamed")
@@ -90,11 +97,11 @@ def _problems(calls: Sequence[Call], it: Installation, count: int) -> list[str]:
 
 
 def _out_of_order(calls: Sequence[Call], pack: Call, source: str, then: Sequence[Path]) -> str:
-    if not any(call.of(source) and call.ended < pack.began for call in calls):
+    if not any(call.open == source and call.ended < pack.began for call in calls):
         return f"{source} was renamed before its bytes were flushed"
     last = pack
     for path in then:
-        following = (call for call in calls if call.of(str(path)) and call.began > last.ended)
+        following = (call for call in calls if call.open == str(path) and call.began > last.ended)
         flushed = next(following, None)
         if flushed is None:
             return (

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.faults.bugs import BUGS
-from tests.faults.flush_order import publish_traced
+from tests.faults.flush_order import flushed_out_of_order, publish_traced
 from tests.faults.installation import OnDisk
 from tests.faults.test_crash_points import Count
 
@@ -69,7 +69,7 @@ def test_found_by_crash_points(bug: str, on_disk: OnDisk, tmp_path: Path, tree: 
 @pytest.mark.parametrize("bug", TRACED)
 def test_found_by_the_order_of_flushes(bug: str, on_disk: OnDisk, tmp_path: Path) -> None:
     with on_disk.fresh(tmp_path / "traced", SEEDED_BUG=bug) as it:
-        problems = publish_traced(it, tmp_path, 3)
+        problems = flushed_out_of_order(publish_traced(it, tmp_path, 3), it, 3)
     print(f"{bug}: {len(problems)} of 3 publishes: {problems[:1]}")
     assert len(problems) >= 3
 
