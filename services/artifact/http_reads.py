@@ -8,7 +8,8 @@ SHA-256 is its entity tag for ever.
 from __future__ import annotations
 
 import re
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator
+from contextlib import contextmanager
 
 from aiohttp import web
 
@@ -87,9 +88,10 @@ class HttpReads:
             # The first piece is verified before the answer says that all is well.
             piece = await self._server.ask(_next(pieces))
             await response.prepare(request)
-            while piece is not None:
-                await response.write(piece)
-                piece = await self._server.ask(_next(pieces))
+            with _begun():
+                while piece is not None:
+                    await response.write(piece)
+                    piece = await self._server.ask(_next(pieces))
         finally:
             await self._server.ask(_closed(pieces))
         return response
@@ -156,6 +158,18 @@ def _headers(entry: ManifestEntry, tag: str, wanted: range) -> dict[str, str]:
         "X-Content-Type-Options": "nosniff",
         "ETag": tag,
     }
+
+
+@contextmanager
+def _begun() -> Iterator[None]:
+    """Let errors close the connection: an answer that began cannot be refused, only end short.
+
+    A second answer would be taken for the rest of the file.
+    """
+    try:
+        yield
+    except ServiceError as error:
+        raise ConnectionAbortedError(error.reason.value) from error
 
 
 async def _next(pieces: AsyncIterator[memoryview]) -> memoryview | None:

@@ -140,6 +140,21 @@ async def test_damage_is_not_delivered(place: Place, backend: Backend) -> None:
         assert (await http.get(url)).status_code == 500
 
 
+async def test_an_answer_that_began_ends_short_at_damage(place: Place, backend: Backend) -> None:
+    large = noise(6, 9 * MIB)
+    artifact = await place.yard.push({"large": Content(large)})
+    url = await place.client.artifacts.url(artifact.name, "large")
+    backend.damage(lambda data: data.replace(large[-9:], bytes(9)))
+    received = bytearray()
+    async with httpx.AsyncClient() as http, http.stream("GET", url) as answer:
+        assert answer.status_code == 200
+        with pytest.raises(httpx.TransportError):
+            async for piece in answer.aiter_raw():
+                received += piece
+    assert len(received) < len(large)
+    assert large.startswith(received)
+
+
 async def test_without_http_there_are_no_links(sqlite_disk: Backend) -> None:
     async with (
         serving(sqlite_disk.settings) as port,
