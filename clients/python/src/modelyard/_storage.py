@@ -64,6 +64,9 @@ def get(
             piece = buffer[:length]
             try:
                 count = answer.readinto(piece)
+            except TimeoutError:  # one that stands still would be waited for at every request
+                _avoid(urlsplit(grant.url).netloc)
+                return
             except (OSError, HTTPException):
                 return
             if count < length:
@@ -75,26 +78,38 @@ def get(
 def _asked(
     grant: service.Grant, more: dict[str, str], body: bytes | bytearray | None
 ) -> Iterator[HTTPResponse | None]:
-    """Make a granted request; a host that does not answer is left alone for a while."""
-    url = urlsplit(grant.url)
+    """Make a granted request; a host that does not answer is left alone for a while.
+
+    One that cannot be named or asked at all is a host that does not answer.
+    """
+    try:
+        url = urlsplit(grant.url)
+    except ValueError:
+        yield None
+        return
     kept = _idle[url.scheme, url.netloc]
     connection = response = None
     while _avoided.get(url.netloc, 0.0) < time.monotonic() and response is None:
         connection = _take(kept)
         is_new = connection is None
-        connection = connection or _connection(url)
         try:
+            connection = connection or _connection(url)
             connection.request(grant.method, url.path, body, {**grant.headers, **more})
             response = connection.getresponse()
-        except (OSError, HTTPException) as error:
-            connection.close()
+        except (OSError, HTTPException, ValueError) as error:
+            if connection is not None:
+                connection.close()
             if is_new or isinstance(error, TimeoutError):  # a kept one may have been closed
-                _avoided[url.netloc] = time.monotonic() + _AVOID_SECONDS
+                _avoid(url.netloc)
     try:
         yield response
     finally:
         if connection is not None and response is not None:
             _finish(connection, response, kept)
+
+
+def _avoid(host: str) -> None:
+    _avoided[host] = time.monotonic() + _AVOID_SECONDS
 
 
 def _take(kept: list[HTTPConnection]) -> HTTPConnection | None:
