@@ -15,6 +15,7 @@ from collections.abc import Coroutine, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any, TypeVar
+from urllib.parse import urlsplit
 
 from aiohttp import web
 from aiohttp.http import HttpProcessingError
@@ -40,13 +41,14 @@ class HttpSettings:
     tls_certificate: str
     tls_key: str
     url: str
-    """By which URL it is reached; empty: by where it listens."""
+    """By which URL it is reached where it listens; empty: by its address."""
 
 
 class HttpServer:
     """Serves routes for as long as the service runs."""
 
     def __init__(self, settings: HttpSettings) -> None:
+        _check_url(settings.url)
         self._settings = settings
         self._tls = _tls(settings)
         self._listener = _listen(settings) if settings.listen else None
@@ -55,7 +57,9 @@ class HttpServer:
     @property
     def url(self) -> str:
         """Return the URL by which it is reached, without a slash; empty when none is known."""
-        if self._settings.url or self._listener is None:
+        if self._listener is None:
+            return ""
+        if self._settings.url:
             return self._settings.url.rstrip("/")
         host = self._settings.listen.rpartition(":")[0]
         if host.strip("[]") in _ANYWHERE:
@@ -118,6 +122,19 @@ def _loop_of_a_thread() -> Iterator[asyncio.AbstractEventLoop]:
         loop.call_soon_threadsafe(loop.stop)
         thread.join()
         loop.close()
+
+
+def _check_url(url: str) -> None:
+    """Refuse a URL by which bytes, and tokens that let read them, cross a network in clear."""
+    try:
+        parts = urlsplit(url)
+        host = parts.hostname or ""
+    except ValueError:
+        raise SettingsError(f"{url} is no URL") from None
+    if url and (parts.scheme not in ("http", "https") or not host or parts.query or parts.fragment):
+        raise SettingsError(f"{url} is no URL as https://files.example.com is")
+    if parts.scheme == "http" and not is_loopback(f"{host}:"):
+        raise SettingsError(f"{url} is reached over a network: it must begin with https://")
 
 
 def _tls(settings: HttpSettings) -> ssl.SSLContext | None:

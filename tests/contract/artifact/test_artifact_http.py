@@ -156,8 +156,9 @@ async def test_an_answer_that_began_ends_short_at_damage(place: Place, backend: 
 
 
 async def test_without_http_there_are_no_links(sqlite_disk: Backend) -> None:
+    nowhere = replace(sqlite_disk.settings, http_url="https://files.example.com")
     async with (
-        serving(sqlite_disk.settings) as port,
+        serving(nowhere) as port,
         connected(port) as stub,
         AsyncClient(f"127.0.0.1:{port}", token="alpha-token", project="alpha") as client,
     ):

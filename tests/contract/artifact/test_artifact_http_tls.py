@@ -53,3 +53,18 @@ async def test_a_certificate_is_replaced_while_requests_go_on(tmp_path: Path) ->
     ):
         with pytest.raises(SettingsError, match=problem):
             HttpServer(settings)
+
+
+def test_a_url_keeps_what_passes_secret() -> None:
+    def served(url: str, listen: str = "127.0.0.1:0") -> str:
+        return HttpServer(HttpSettings(listen, "", "", url)).url
+
+    for url in ("https://files.example.com", "http://127.0.0.1:7081", "http://[::1]/modelyard"):
+        assert served(url + "/") == url
+        assert served(url, listen="") == ""
+    for url in ("http://files.example.com", "http://10.0.0.7:7081", "http://0.0.0.0"):
+        with pytest.raises(SettingsError, match="https://"):
+            served(url)
+    for url in ("files.example.com", "ftp://localhost", "https:///x", "https://[x", "https://x?y"):
+        with pytest.raises(SettingsError, match="is no URL"):
+            served(url)
