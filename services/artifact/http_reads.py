@@ -39,6 +39,13 @@ _STATUSES = {
     "RESOURCE_EXHAUSTED": 429,
     "UNAVAILABLE": 503,
 }
+STORED_BYTES = {
+    "Content-Type": "application/octet-stream",
+    # Stored bytes are anyone's: no browser may take them for a page of ours.
+    "Content-Security-Policy": "sandbox",
+    "X-Content-Type-Options": "nosniff",
+}
+"""Headers of an answer that carries what somebody stored."""
 _RANGE = re.compile(r"bytes=(\d{0,19})-(\d{0,19})")
 
 
@@ -148,14 +155,10 @@ def _range(request: web.Request, entry: ManifestEntry, tag: str) -> range | None
 
 
 def _headers(entry: ManifestEntry, tag: str, wanted: range) -> dict[str, str]:
-    return {
+    return STORED_BYTES | {
         "Accept-Ranges": "bytes",
         "Cache-Control": "private, immutable",
         "Content-Length": str(len(wanted)),
-        "Content-Type": "application/octet-stream",
-        # Stored bytes are anyone's: no browser may take them for a page of ours.
-        "Content-Security-Policy": "sandbox",
-        "X-Content-Type-Options": "nosniff",
         "ETag": tag,
     }
 

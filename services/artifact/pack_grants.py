@@ -12,20 +12,14 @@ from aiohttp import web
 
 from services.artifact.blobs import VALID, Grant
 from services.artifact.blobs.disk import DiskBlobs
-from services.artifact.http_reads import credential_of, refusal
+from services.artifact.http_reads import STORED_BYTES, credential_of, refusal
 from services.artifact.http_server import HttpServer
 from services.artifact.tokens import Tokens
 from services.common.auth import invalid_credential
 from services.common.errors import ServiceError
 
 _KIND = "modelyard-pack+jwt"
-_HEADERS = {
-    "Cache-Control": "private",
-    "Content-Type": "application/octet-stream",
-    # Stored bytes are anyone's: no browser may take them for a page of ours.
-    "Content-Security-Policy": "sandbox",
-    "X-Content-Type-Options": "nosniff",
-}
+_HEADERS = STORED_BYTES | {"Cache-Control": "private"}
 
 
 class PackGrants:
