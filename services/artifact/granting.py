@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from itertools import accumulate
 
-from services.artifact import grant_store, store
+from services.artifact import artifact_store, grant_store, store
 from services.artifact.blobs import BlobStore, Grant
 from services.artifact.depot import Depot
 from services.artifact.domain import (
@@ -140,15 +140,19 @@ class Granting:
         for digest in digests:
             if digest not in listed:
                 raise not_found(f"{name}: file {digest.hex()}")
-        files = await self._database.read(lambda tx: _places(tx, name.project, digests))
+        files = await self._database.read(lambda tx: _places(tx, name, digests))
         packs = {ref.pack for _, refs in files for ref in refs}
         grants = {pack: await signer.get(pack) for pack in sorted(packs)}
         return Placed(files, grants)
 
 
 def _places(
-    tx: Transaction, project: str, digests: Sequence[bytes]
+    tx: Transaction, name: ArtifactName, digests: Sequence[bytes]
 ) -> tuple[tuple[bytes, tuple[ChunkRef, ...]], ...]:
+    # Asked again, since the manifest may have been remembered for long.
+    if artifact_store.find_artifact(tx.connection, name) is None:
+        raise not_found(name)
+    project = name.project
     files = store.find_files(tx.connection, project, digests)
     for digest in digests:
         if digest not in files:
