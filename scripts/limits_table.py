@@ -37,7 +37,8 @@ def _of_the_proxy() -> list[tuple[str, object]]:
     """Read the limits out of the shipped proxy's configuration."""
     proxy = yaml.safe_load((ROOT / "deploy" / "envoy.yaml").read_text())["static_resources"]
     http: Any = proxy["listeners"][0]["filter_chains"][0]["filters"][0]["typed_config"]
-    rate, share = (part["typed_config"]["token_bucket"] for part in http["http_filters"][:2])
+    filters = {part["name"]: part["typed_config"] for part in http["http_filters"]}
+    rate, share = (filters[name]["token_bucket"] for name in ("rate", "share"))
     breakers = proxy["clusters"][0]["circuit_breakers"]["thresholds"]
     at_once = {breaker["priority"]: breaker["max_requests"] for breaker in breakers}
     return [

@@ -21,6 +21,7 @@ from services.artifact.settings import ArtifactSettings
 from services.builder.settings import BuilderSettings
 from services.builder.worker.settings import WorkerSettings
 from services.common import status
+from services.common.auth import MAX_CREDENTIAL
 from services.common.limiting import rate_exceeded
 from services.common.server import MAX_REQUEST_BYTES, ServerSettings, too_long
 from services.common.service import SuiteSettings
@@ -157,12 +158,13 @@ def test_the_proxy_refuses_in_the_services_words() -> None:
         expected = status_pb2.Status.FromString(trailers.pop(status.DETAILS_KEY))
         assert MessageToDict(status_pb2.Status.FromString(details)) == MessageToDict(expected)
         assert added == trailers | {"grpc-status": "8"}
-    rate, share, _, whole, _ = _http()["http_filters"]
-    assert whole["typed_config"]["max_request_bytes"] == MAX_REQUEST_BYTES + FRAME
-    bucket = rate["typed_config"]["token_bucket"]
-    assert bucket["max_tokens"] == settings.burst
-    assert bucket["tokens_per_fill"] == settings.calls_per_second
-    assert share["typed_config"]["filter_enforced"]["default_value"]["numerator"] == 0
+    filters = {part["name"]: part["typed_config"] for part in _http()["http_filters"]}
+    assert filters["buffer"]["max_request_bytes"] == MAX_REQUEST_BYTES + FRAME
+    assert filters["rate"]["token_bucket"]["max_tokens"] == settings.burst
+    assert filters["rate"]["token_bucket"]["tokens_per_fill"] == settings.calls_per_second
+    assert filters["share"]["filter_enforced"]["default_value"]["numerator"] == 0
+    script = filters["credential"]["default_source_code"]["inline_string"]
+    assert f"#token > {MAX_CREDENTIAL}" in script
 
 
 def test_the_proxy_with_tls_does_the_same() -> None:

@@ -32,6 +32,7 @@ SHARE, BEYOND = 40, 128
 RATE = "max_tokens: 10000, tokens_per_fill: 5000, fill_interval: 1s"
 FILL = f"max_tokens: {SHARE}, tokens_per_fill: 20, fill_interval: 1s"
 OVERFLOW = r"cluster\.builder\.upstream_rq_active_overflow"
+OVER_SHARE = r"share\.http_local_rate_limit\.rate_limited"
 
 
 class Attempts(Builds):
@@ -54,10 +55,11 @@ class Proxied:
         self.builds, self.proxy = builds, proxy
         self._stub: Any = build_service_pb2_grpc.BuildServiceStub(channel)
 
-    def call(self, token: str, name: str = BUILD) -> asyncio.Future[Any]:
+    def call(self, token: str, name: str = BUILD, *, scheme: str = "Bearer") -> asyncio.Future[Any]:
         """Begin a call."""
         request = build_service_pb2.GetBuildRequest(name=name)
-        call = self._stub.GetBuild(request, metadata=bearer(token), timeout=SECONDS)
+        shown = [("authorization", f"{scheme} {token}")]
+        call = self._stub.GetBuild(request, metadata=shown, timeout=SECONDS)
         begun: asyncio.Future[Any] = asyncio.ensure_future(call)
         return begun
 
@@ -94,7 +96,9 @@ def answer_of(error: grpc.aio.AioRpcError) -> tuple[dict[str, Any], str, str]:
 async def test_what_a_service_cannot_do_is_refused_before_it(tmp_path: Path) -> None:
     once = {FILL: f"max_tokens: {SHARE}, tokens_per_fill: 1, fill_interval: 3600s"}
     async with proxied(tmp_path / "proxy", once) as behind:
-        held = {behind.call("reader", HELD) for _ in range(SHARE + BEYOND + 10)}
+        for known in ("reader", "writer"):
+            await behind.call(known)
+        held = {behind.call("reader", HELD) for _ in range(SHARE - 1 + BEYOND + 10)}
         refused = set[Any]()
         while len(refused) < 10:
             done, held = await asyncio.wait(held, return_when=asyncio.FIRST_COMPLETED)
@@ -116,6 +120,23 @@ async def test_what_a_service_cannot_do_is_refused_before_it(tmp_path: Path) -> 
             assert (await asked).name == BUILD
         assert behind.builds.attempts == ["1"]
         assert {answer.build.name for answer in await asyncio.gather(*held)} == {HELD}
+
+
+async def test_a_share_is_neither_multiplied_by_spelling_nor_by_inventing(tmp_path: Path) -> None:
+    two = {FILL: "max_tokens: 2, tokens_per_fill: 1, fill_interval: 3600s"}
+    async with proxied(tmp_path / "proxy", two) as behind:
+        await behind.call("writer")  # is let in, and so no new credential any more
+        for scheme in ("Bearer", "bearer", "BEARER", "BeareR"):
+            assert (await behind.call("writer", scheme=scheme)).build.name == BUILD
+        assert behind.proxy.counted(OVER_SHARE) == 3
+        for invented in ("one", "two", "three"):  # the address has one left
+            with pytest.raises(grpc.aio.AioRpcError) as refused:
+                await behind.call(invented)
+            assert refused.value.code() is grpc.StatusCode.UNAUTHENTICATED
+        assert behind.proxy.counted(OVER_SHARE) == 5
+        for _ in range(2):  # beyond as long as it is new, then within its own
+            assert (await behind.call("reader")).build.name == BUILD
+        assert behind.proxy.counted(OVER_SHARE) == 6
 
 
 async def test_a_credential_begins_so_many_calls_a_second_and_none_too_long(tmp_path: Path) -> None:
