@@ -36,6 +36,8 @@ _Handler = TypeVar("_Handler", bound=Callable[..., Any])
 _READ = "_read_by"
 _NO_TURN = "_without_turn"
 _STEADY = "_steady"
+_CANCEL_SECONDS = 0.1
+"""How long after the end of a call's messages it may be told that the call was given up."""
 if TYPE_CHECKING:  # grpc's own class takes no parameters at run time
     Handler = grpc.RpcMethodHandler[Any, Any]
 
@@ -205,10 +207,18 @@ class _Incoming:
             raise stopping()
 
     async def first_request(self) -> Any:
-        """Return the first request message, parsed; an empty one when there is none."""
+        """Return the first request message, parsed; a call that ends without one is refused."""
         if self.first is None:
-            self.first = self._parse(await self._next() or b"")
+            raw = await self._next()
+            if raw is None:  # which is not b"", a message with nothing set
+                raise await self._nothing_came()
+            self.first = self._parse(raw)
         return self.first
+
+    async def _nothing_came(self) -> ServiceError:
+        """Say so; but to one that its caller gave up, which grpcio cancels a moment later."""
+        await asyncio.sleep(_CANCEL_SECONDS)
+        return ServiceError(Reason.MALFORMED_REQUEST, "the call ended without a request message")
 
     async def _stream(self) -> AsyncIterator[Any]:
         if self.first is not None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import logging
+from collections import Counter
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from typing import Any
@@ -177,6 +179,35 @@ async def test_malformed_bytes_are_invalid_arguments(channel: grpc.aio.Channel) 
         await call(b"\xff\xff\xff", metadata=bearer("reader"))
     assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
     assert reason_of(caught.value) == "MALFORMED_REQUEST"
+
+
+async def test_a_call_whose_request_never_comes_is_not_carried_out(
+    channel: grpc.aio.Channel, caplog: pytest.LogCaptureFixture
+) -> None:
+    begin: Any = channel.stream_unary("/modelyard.builder.v1.BuildService/GetBuild")
+    ended = begin(metadata=bearer("reader"), timeout=60)
+    await ended.done_writing()
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await ended
+    assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+    assert reason_of(caught.value) == "MALFORMED_REQUEST"
+    # One who gives up has sent nothing malformed.
+    caplog.set_level(logging.INFO, "services.common.interceptors")
+    given_up = [begin(metadata=bearer("reader"), timeout=60) for _ in range(50)]
+    for call in given_up:
+        await call.wait_for_connection()
+    stub: Any = build_service_pb2_grpc.BuildServiceStub(channel)
+    request = build_service_pb2.GetBuildRequest(name=BUILD)
+    # Once that is answered the server awaits the requests of those before it.
+    await stub.GetBuild(request, metadata=bearer("reader"))
+    caplog.clear()
+    for call in given_up:
+        call.cancel()
+    codes: Counter[str] = Counter()
+    while codes.total() - codes["OK"] < len(given_up):
+        await stub.GetBuild(request, metadata=bearer("reader"))
+        codes = Counter(record.__dict__["code"] for record in caplog.records)
+    assert set(codes) == {"OK", "CANCELLED"}
 
 
 async def test_deadlines_end_the_work(channel: grpc.aio.Channel) -> None:
