@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import logging
 import time
-from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 
 from cryptography import x509
+from cryptography.exceptions import InvalidSignature
 from modelyard._file_changes import FileChanges
 
 from services.common.certificates import read_certificates
@@ -24,6 +24,8 @@ logger = logging.getLogger(__name__)
 
 REMIND_SECONDS = 60.0
 """How often is told of a list that should have been replaced long since."""
+REMEMBERED = 1_024
+"""So many certificates are not looked up again until the lists change."""
 _END = b"-----END X509 CRL-----"
 
 
@@ -45,7 +47,7 @@ class Revocations:
         self._lists = lists
         self._authority = authority
         self._changes = FileChanges((lists, authority), seconds=seconds)
-        self._revoked, self._end = self._read()
+        self._is_revoked, self._end = self._read()
         self._remind_at = 0.0
         if self._end < datetime.now(UTC):
             raise SettingsError(f"{lists}: is outdated: a newer one was due at {self._end}")
@@ -53,16 +55,13 @@ class Revocations:
     def holds(self, certificates: Iterable[bytes]) -> bool:
         """Say whether any of these, each as PEM, is revoked, or of whom there is no list."""
         self._renew()
-        return any(self._holds(*_identity(pem)) for pem in certificates)
-
-    def _holds(self, issuer: bytes, serial: int) -> bool:
-        return issuer not in self._revoked or serial in self._revoked[issuer]
+        return any(self._is_revoked(pem) for pem in certificates)
 
     def _renew(self) -> None:
         """Read the lists again if they changed; those that are no good change nothing."""
         if self._changes.found():
             try:
-                self._revoked, self._end = self._read()
+                self._is_revoked, self._end = self._read()
                 logger.info("lists of revoked certificates read anew")
             except SettingsError as error:
                 extra = {"error": str(error)}
@@ -74,26 +73,33 @@ class Revocations:
             extra = {"file": self._lists, "due": self._end.isoformat()}
             logger.error("a list of revoked certificates is outdated", extra=extra)
 
-    def _read(self) -> tuple[dict[bytes, frozenset[int]], datetime]:
-        """Return the serial numbers by authority, and when the first list is due to be replaced."""
+    def _read(self) -> tuple[Callable[[bytes], bool], datetime]:
+        """Return what looks a certificate up, and when the first list is due to be replaced."""
         try:
             return self._parsed()
         except ValueError:
             raise SettingsError(f"{self._lists}: holds no list of revoked certificates") from None
 
-    def _parsed(self) -> tuple[dict[bytes, frozenset[int]], datetime]:
+    def _parsed(self) -> tuple[Callable[[bytes], bool], datetime]:
         authorities = x509.load_pem_x509_certificates(read_certificates(self._authority))
-        revoked: dict[bytes, frozenset[int]] = defaultdict(frozenset)
-        end = datetime.max.replace(tzinfo=UTC)
-        for one in _parse(self._lists):
+        lists = _parse(self._lists)
+        for one in lists:
             self._check(one, authorities)
-            revoked[one.issuer.public_bytes()] |= {entry.serial_number for entry in one}
-            end = min(end, one.next_update_utc or end)
-        for authority in authorities:
-            if authority.subject.public_bytes() not in revoked:
-                name = authority.subject.rfc4514_string()
-                raise SettingsError(f"{self._lists}: has no list of {name}")
-        return dict(revoked), end
+        revoked = [(authority, self._of(authority, lists)) for authority in authorities]
+        ends = [one.next_update_utc for one in lists if one.next_update_utc is not None]
+        end = min(ends, default=datetime.max.replace(tzinfo=UTC))
+        return lru_cache(maxsize=REMEMBERED)(partial(_looked_up, revoked)), end
+
+    def _of(
+        self, authority: x509.Certificate, lists: list[x509.CertificateRevocationList]
+    ) -> frozenset[int]:
+        """Return the serial numbers that an authority took back."""
+        own = [one for one in lists if _is_of(one, authority)]
+        if not own:
+            name = authority.subject.rfc4514_string()
+            serial = f"{authority.serial_number:x}"
+            raise SettingsError(f"{self._lists}: has no list of {name} (serial {serial})")
+        return frozenset(entry.serial_number for one in own for entry in one)
 
     def _check(
         self, one: x509.CertificateRevocationList, authorities: list[x509.Certificate]
@@ -120,10 +126,19 @@ def _is_of(one: x509.CertificateRevocationList, authority: x509.Certificate) -> 
     return one.issuer == authority.subject and one.is_signature_valid(key)  # type: ignore[arg-type]
 
 
-@lru_cache(maxsize=1_024)
-def _identity(pem: bytes) -> tuple[bytes, int]:
-    """Return whose a certificate is, and its number there; of what is none: nobody's."""
+def _looked_up(revoked: list[tuple[x509.Certificate, frozenset[int]]], pem: bytes) -> bool:
+    """Say whether a certificate is revoked, or of no authority; of what is none: it is."""
     if not pem:
-        return b"", 0
+        return True
     certificate = x509.load_pem_x509_certificate(pem)
-    return certificate.issuer.public_bytes(), certificate.serial_number
+    own = [serials for authority, serials in revoked if _is_signed_by(certificate, authority)]
+    return not own or any(certificate.serial_number in serials for serials in own)
+
+
+def _is_signed_by(certificate: x509.Certificate, authority: x509.Certificate) -> bool:
+    """Say so by the authority's key: two, an old one and its successor, may have one name."""
+    try:
+        certificate.verify_directly_issued_by(authority)
+    except (InvalidSignature, TypeError, ValueError):
+        return False
+    return True

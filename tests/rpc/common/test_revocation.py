@@ -27,6 +27,7 @@ from tests.rpc.common.test_mutual_tls import (
     authority_file,
     code,
     make_server,
+    verdicts,
 )
 
 BITES_SECONDS = 60.0
@@ -40,6 +41,33 @@ def put(file: Path, content: bytes) -> str:
     draft.write_bytes(content)
     os.replace(draft, file)  # noqa: PTH105 - nothing of a few bytes blocks
     return str(file)
+
+
+def test_authorities_of_one_name_have_a_list_each(tmp_path: Path) -> None:
+    old, new, file = AUTHORITY, STRANGERS, tmp_path / "revoked.pem"
+    both = put(tmp_path / "authorities.pem", old.pem + new.pem)
+    with pytest.raises(SettingsError, match="has no list of CN=modelyard test"):
+        Revocations(put(file, new.revoke()), both)
+    lost, kept = old.issue("lost")[1], old.issue("kept")[1]
+    # What one says of a number is not said of the other's.
+    revocations = Revocations(put(file, new.revoke(kept) + old.revoke(lost)), both)
+    assert [revocations.holds([pem]) for pem in (lost, kept)] == [True, False]
+    assert not revocations.holds([old.pem, new.pem])
+
+
+async def test_users_through_the_proxy_are_not_told_to_be_revoked(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    revocations = Revocations(
+        put(tmp_path / "revoked.pem", AUTHORITY.revoke()), authority_file(tmp_path)
+    )
+    own = AUTHORITY.issue(f"{TRUST_DOMAIN}builder")
+    server = make_server(tmp_path, own, callers=Callers(revocations))
+    address = f"127.0.0.1:{await server.start()}"
+    proxy = AUTHORITY.issue(f"{TRUST_DOMAIN}proxy")
+    assert await verdicts(address, proxy) == ("OK", DENIED)
+    assert "revoked" not in caplog.text
+    await server.stop()
 
 
 async def test_a_revoked_certificate_opens_nothing(tmp_path: Path) -> None:
