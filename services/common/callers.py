@@ -60,7 +60,8 @@ class Callers:
     def _forwarded(self, header: str) -> str:
         """Return the process that the proxy saw, whose connection to it is as old as may be."""
         name, certificate = _read(header)
-        return name if self._stands(name, [certificate]) else ""
+        # Nobody is named where a user calls, who shows no certificate.
+        return name if name and self._stands(name, [certificate]) else ""
 
     def _stands(self, name: str, certificates: Iterable[bytes]) -> bool:
         if self._revocations is None or not self._revocations.holds(certificates):
