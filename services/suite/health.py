@@ -27,8 +27,7 @@ async def until_serving(address: str) -> None:
 
 
 async def until_not_serving(address: str) -> None:
-    """Return once the health service, which has said SERVING, says NOT_SERVING."""
-    await until_serving(address)
+    """Return once the health service says NOT_SERVING, which it never does while it starts."""
     async with grpc.aio.insecure_channel(address) as channel:
         stub = health_pb2_grpc.HealthStub(channel)
         while True:

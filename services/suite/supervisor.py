@@ -1,6 +1,7 @@
 """The supervisor: starts the suite's processes in order, restarts what dies, stops all.
 
-A process that says it does not serve any more (its disk failed) is stopped, and so restarted.
+A process that says it does not serve any more (its disk failed) is stopped, and so restarted:
+at once, then after ever longer rests in which it goes on reading.
 
 Run as `python -m services.suite.supervisor DATA PORT INFERENCE_PORT`, normally
 by `modelyard up`, inside the cage.
@@ -20,6 +21,7 @@ from pathlib import Path
 from services.suite.cage import LIFE_VARIABLE, die_with_parent
 from services.suite.children import SERVICES, Child, Layout, children
 from services.suite.health import until_not_serving, until_serving
+from services.suite.resting import Rests
 
 READY_SECONDS = 60.0
 STOP_SECONDS = 15.0
@@ -61,11 +63,11 @@ class Supervisor:
 
     async def _keep(self, child: Child) -> None:
         """Start a process again whenever it ends, ever more slowly while it keeps failing."""
-        delay = FIRST_DELAY
+        delay, rests = FIRST_DELAY, Rests()
         while not self._stopping.is_set():
             started = time.monotonic()
             self._running[child.name] = process = await self._start(child)
-            watch = asyncio.create_task(self._stop_when_not_serving(child))
+            watch = asyncio.create_task(self._watch(child, rests))
             status = await process.wait()
             watch.cancel()
             if self._stopping.is_set():
@@ -76,13 +78,25 @@ class Supervisor:
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._stopping.wait(), min(delay, LONGEST_DELAY))
 
-    async def _stop_when_not_serving(self, child: Child) -> None:
+    async def _watch(self, child: Child, rests: Rests) -> None:
+        """Stop a process that says it does not serve any more; nobody awaits the outcome."""
         if not child.address:
             return
+        try:
+            await self._stop_when_not_serving(child, rests)
+        except Exception as error:
+            _say(f"{child.name} is not watched any more: {error!r}")
+
+    async def _stop_when_not_serving(self, child: Child, rests: Rests) -> None:
+        started = time.monotonic()
         await until_not_serving(child.address)
+        rest = rests.after(time.monotonic() - started)
+        log = self._layout.logs / f"{child.name}.log"
+        told = f"{child.name} says that it does not serve any more, see {log}"
+        _say(f"{told}; stopping it in {rest:g} s" if rest else f"{told}; stopping it")
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._stopping.wait(), rest)
         if not self._stopping.is_set():
-            log = self._layout.logs / f"{child.name}.log"
-            _say(f"{child.name} says that it does not serve any more, see {log}; stopping it")
             await self._stop(child.name)
 
     async def _start(self, child: Child) -> Process:
@@ -124,12 +138,13 @@ class Supervisor:
         process = self._running.get(name)
         if process is None or process.returncode is not None:
             return
-        process.terminate()
-        try:
-            await asyncio.wait_for(process.wait(), STOP_SECONDS)
-        except TimeoutError:
-            _say(f"{name} does not stop; killing it")
-            os.killpg(process.pid, signal.SIGKILL)
+        with contextlib.suppress(ProcessLookupError):  # it may end just now, by itself
+            process.terminate()
+            try:
+                await asyncio.wait_for(process.wait(), STOP_SECONDS)
+            except TimeoutError:
+                _say(f"{name} does not stop; killing it")
+                os.killpg(process.pid, signal.SIGKILL)
 
 
 def _on_stop(stopping: asyncio.Event) -> None:
