@@ -29,10 +29,14 @@ class OwnToken:
         """Return the token.
 
         Raises:
-            ServiceError: SERVICE_UNAVAILABLE while it cannot be read, or everybody may.
+            ServiceError: SERVICE_UNAVAILABLE while it cannot be read, everybody may, or there is none
+                in it, as while somebody writes it anew.
         """
         try:
-            return read_private(self._path).decode("ascii", "replace").strip()
+            token = read_private(self._path).decode("ascii", "replace").strip()
+            if not (token.isascii() and token.isprintable() and token):
+                raise SettingsError(f"{self._path}: holds no token")
+            return token
         except SettingsError as error:
             logger.error("own token not read", extra={"error": str(error)})
             message = "a service of the suite has no token of its own at present"

@@ -20,6 +20,11 @@ def test_a_token_may_come_later_change_and_go(tmp_path: Path) -> None:
     for secret in ("first", "second"):
         file.write_text(f"{secret}\n")
         assert token.read() == secret
+    for nothing in (b"", b"\n", b"t\xc3\xb6ken", b"two\nlines"):
+        file.write_bytes(nothing)
+        with pytest.raises(ServiceError) as away:
+            token.read()
+        assert away.value.reason is Reason.SERVICE_UNAVAILABLE
     file.chmod(0o604)
     with pytest.raises(ServiceError, match="no token of its own"):
         token.read()
