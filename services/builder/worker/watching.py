@@ -69,6 +69,10 @@ class Watch:
     """What they printed last."""
     crowded: bool = False
     """Whether they ever said that they may not start another."""
+    wondering: bool = False
+    """Whether they said what may mean that, which the counts before and after it tell."""
+    present: int = 0
+    """How many they were when they were last counted."""
     printed: int = 0
     """How many bytes they printed."""
     flooded: asyncio.Event = field(default_factory=asyncio.Event)
@@ -78,7 +82,10 @@ class Watch:
     def hear(self, text: str) -> None:
         """Take note of a line that they printed."""
         self.last.append(text)
-        self.crowded = self.crowded or _NO_PROCESS in text or _NO_THREAD in text
+        if _NO_THREAD in text or ("fork" in text and _NO_PROCESS in text):
+            self.crowded = True
+        elif _NO_PROCESS in text:  # of a socket it means nothing
+            self.crowded, self.wondering = self.crowded or self._are_many(self.present), True
         self.printed += LINE_BYTES + (len(text) if text.isascii() else len(text.encode()))
         if self.printed > self.limits.log_bytes:
             self.flooded.set()
@@ -106,9 +113,18 @@ class Watch:
             if any(sign in text for sign in signs):
                 return Breach(reason, self._refused(reason))
         # Of many that could start no more each may have printed a page since.
-        if self.crowded and self.processes > self.limits.process_count // 2:
+        if self.crowded and self._are_many(self.processes):
             return Breach(TOO_MANY_PROCESSES, self._refused(TOO_MANY_PROCESSES))
         return None
+
+    def count(self, processes: int) -> None:
+        """Take note of how many they are now."""
+        if self.wondering:
+            self.crowded, self.wondering = self.crowded or self._are_many(processes), False
+        self.present, self.processes = processes, max(self.processes, processes)
+
+    def _are_many(self, processes: int) -> bool:
+        return processes > self.limits.process_count // 2
 
     def _refused(self, reason: str) -> str:
         limits = self.limits
@@ -128,7 +144,7 @@ class Watch:
             began = time.monotonic()
             family = usage.family(process)
             count = max(0, usage.threads(family) - self.own_processes)
-            self.processes = max(self.processes, count)
+            self.count(count)
             if count > self.limits.process_count:
                 return self._many(count)
             used = self._memory(family)

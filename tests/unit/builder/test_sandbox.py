@@ -179,12 +179,29 @@ async def test_a_passed_limit_ends_it_and_is_named(
 
 def test_a_crowd_that_printed_much_since_is_named_all_the_same() -> None:
     for most, reason in ((19, "TOO_MANY_PROCESSES"), (3, "")):
-        watch = Watch(LIMITS, (), own_processes=1, processes=most)
+        watch = Watch(LIMITS, (), own_processes=1)
         watch.hear("BlockingIOError: [Errno 11] Resource temporarily unavailable")
+        watch.count(most)
         for _ in range(100):
             watch.hear("Traceback (most recent call last):")
         breach = watch.refusal(1)
         assert (breach.reason if breach else "") == reason
+
+
+def test_what_was_not_to_be_had_while_they_were_few_says_nothing_once_they_are_many() -> None:
+    watch = Watch(LIMITS, (), own_processes=1)
+    watch.hear("recv: [Errno 11] Resource temporarily unavailable")
+    for count in (3, 19, 3):
+        watch.count(count)
+    watch.hear("recv: [Errno 11] Resource temporarily unavailable")
+    watch.count(3)
+    for _ in range(100):
+        watch.hear("Traceback (most recent call last):")
+    assert watch.refusal(1) is None
+    watch.hear("sh: fork: retry: Resource temporarily unavailable")
+    for _ in range(100):
+        watch.hear("Traceback (most recent call last):")
+    assert watch.refusal(1)
 
 
 async def test_a_cancelled_command_takes_everything_along(yard: Yard) -> None:
