@@ -29,8 +29,8 @@ class OwnToken:
         """Return the token.
 
         Raises:
-            ServiceError: SERVICE_UNAVAILABLE while it cannot be read, everybody may, or there is none
-                in it, as while somebody writes it anew.
+            ServiceError: SERVICE_UNAVAILABLE while it cannot be read, everybody may, or it holds
+                none, as while somebody writes it anew.
         """
         try:
             token = read_private(self._path).decode("ascii", "replace").strip()
