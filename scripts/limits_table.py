@@ -8,6 +8,7 @@ from typing import Any
 import yaml
 
 from services.artifact import domain as artifact
+from services.artifact.http_door import HttpBounds
 from services.builder import domain as builds
 from services.builder import event_codec as events
 from services.builder import spec
@@ -22,6 +23,7 @@ from services.metadata import limits
 ROOT = Path(__file__).resolve().parent.parent
 TARGET = ROOT / "docs" / "limits.md"
 SERVER = server.ServerSettings()
+HTTP = HttpBounds()
 
 HEAD = """# Limits
 
@@ -71,6 +73,12 @@ SECTIONS: dict[str, list[tuple[str, object]]] = {
         ("Seconds for the next chunks of an upload, `MESSAGE_SECONDS`", SERVER.message_seconds),
     ],
     "At the proxy (deploy/envoy.yaml, operations.md)": _of_the_proxy(),
+    "Files over HTTP (operations.md)": [
+        ("Connections of a process", HTTP.connections),
+        ("Seconds of a connection between requests, or before the first", HTTP.idle_seconds),
+        ("Seconds in which a reader takes nothing of an answer", HTTP.still_seconds),
+        ("Seconds for TLS to begin", HTTP.handshake_seconds),
+    ],
     "Names, lists and filters": [
         ("Characters of an id (`[a-z]([a-z0-9-]*[a-z0-9])?`)", 63),
         ("Items of a page (more is cut; 0 asks for 50)", 1_000),

@@ -12,14 +12,16 @@ import socket
 import ssl
 import threading
 from collections.abc import Coroutine, Iterator, Sequence
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from contextlib import AsyncExitStack, contextmanager, suppress
+from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
-from aiohttp import web
+from aiohttp import ClientConnectionError, web
 from aiohttp.http import HttpProcessingError
 
+from services.artifact.http_door import HttpBounds, HttpDoor, bound_stillness
 from services.common.certificates import server_context
 from services.common.safe_start import is_loopback
 from services.common.settings import SettingsError
@@ -42,6 +44,7 @@ class HttpSettings:
     tls_key: str
     url: str
     """By which URL it is reached where it listens; empty: by its address."""
+    bounds: HttpBounds = field(default_factory=HttpBounds)
 
 
 class HttpServer:
@@ -79,28 +82,50 @@ class HttpServer:
             return
         self._home = asyncio.get_running_loop()
         with _loop_of_a_thread() as loop:
-            runner = await _elsewhere(loop, self._start(self._listener, routes))
+            ends = await _elsewhere(loop, self._start(self._listener, routes))
             try:
                 await self._home.create_future()
             finally:
-                await _elsewhere(loop, runner.cleanup())
+                await _elsewhere(loop, ends.aclose())
 
     async def _start(
         self, listener: socket.socket, routes: Sequence[web.RouteDef]
-    ) -> web.AppRunner:
-        app = web.Application()
+    ) -> AsyncExitStack:
+        """Serve from now on; return what ends it."""
+        bounds = self._settings.bounds
+        door = HttpDoor(bounds)
+        app = web.Application(middlewares=[door.note])
         app.add_routes(routes)
         app.on_response_prepare.append(_without_server_name)
-        runner = web.AppRunner(app, access_log=None, logger=_log, shutdown_timeout=_DRAIN_SECONDS)
+        runner = web.AppRunner(
+            app,
+            access_log=None,
+            logger=_log,
+            shutdown_timeout=_DRAIN_SECONDS,
+            keepalive_timeout=bounds.idle_seconds,
+        )
         await runner.setup()
-        await web.SockSite(runner, listener, ssl_context=self._tls).start()
-        return runner
+        server = runner.server
+        assert server is not None  # noqa: S101 - it was set up
+        listening = await asyncio.get_running_loop().create_server(
+            partial(door.admit, server),
+            sock=listener,
+            ssl=self._tls,
+            ssl_handshake_timeout=bounds.handshake_seconds if self._tls else None,
+        )
+        ends = AsyncExitStack()
+        ends.push_async_callback(runner.cleanup)
+        ends.callback(listening.close)
+        ends.callback(asyncio.create_task(door.clear(server)).cancel)
+        return ends
 
 
 def _is_callers_fault(record: logging.LogRecord) -> bool:
-    """Say whether what is to be logged is that somebody sent what is no HTTP."""
+    """Say whether what is to be logged is that somebody sent what is no HTTP, or went away."""
     error = record.exc_info[1] if record.exc_info else None
-    return isinstance(error, HttpProcessingError)
+    return isinstance(
+        error, HttpProcessingError | ClientConnectionError | ConnectionError | TimeoutError
+    )
 
 
 async def _without_server_name(_: web.Request, response: web.StreamResponse) -> None:
@@ -153,6 +178,7 @@ def _listen(settings: HttpSettings) -> socket.socket:
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     listener = socket.create_server((host, int(port)), family=family, backlog=128)
     listener.setblocking(False)
+    bound_stillness(listener, settings.bounds)
     if is_loopback(settings.listen):
         _trust_the_way(listener)
     return listener
