@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import shutil
+
+_IF_PARENT_LIVES = '[ "$PPID" = "$0" ] && exec "$@"'
+"""Who was killed before the kernel was told is not seen by it: the child looks once itself."""
 
 
 def dies_with_us() -> tuple[str, ...]:
@@ -11,4 +15,6 @@ def dies_with_us() -> tuple[str, ...]:
     Empty where util-linux has no `setpriv`: then only an orderly end takes the child along.
     """
     setpriv = shutil.which("setpriv")
-    return (setpriv, "--pdeathsig", "KILL", "--") if setpriv else ()
+    if not setpriv:
+        return ()
+    return (setpriv, "--pdeathsig", "KILL", "--", "sh", "-c", _IF_PARENT_LIVES, str(os.getpid()))

@@ -28,6 +28,7 @@ from services.builder.worker.room import Room
 from services.builder.worker.sandbox import Sandbox
 from services.builder.worker.watching import Breach, Watch
 from services.common import usage
+from services.common.lifelines import dies_with_us
 from services.common.process_limits import MIB
 
 logger = logging.getLogger(__name__)
@@ -133,6 +134,7 @@ class Cage:
         output = _Output(watch, mask or Mask(), on_stdout, on_stderr)
         with _handed_over(environment) as arguments:
             process = await asyncio.create_subprocess_exec(
+                *dies_with_us(),
                 *limits.around(),
                 *self.walls.prefix(room, limits, arguments),
                 *limits.within(alone=self.walls.alone),
