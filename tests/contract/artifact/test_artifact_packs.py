@@ -19,6 +19,7 @@ from modelyard.artifact.v1.storage_pb2 import GarbageKind
 
 from services.artifact import pack_grants
 from services.artifact.settings import ArtifactSettings
+from tests.certificates import Authority
 from tests.contract.artifact.conftest import Backend
 from tests.contract.artifact.relay import Relay, relayed
 from tests.contract.artifact.serving import connected, serving
@@ -120,6 +121,36 @@ async def test_what_is_pulled_comes_by_http_or_else_by_grpc(
     place.relay.change = bytes
     monkeypatch.setenv("MODELYARD_DIRECT", "off")
     assert await pulled("off") == 0
+
+
+async def test_who_trusts_the_service_trusts_its_http(sqlite_disk: Backend, tmp_path: Path) -> None:
+    authority = Authority()
+    for name, pem in zip(("key.pem", "certificate.pem"), authority.issue(""), strict=True):
+        (tmp_path / name).touch(mode=0o600)
+        (tmp_path / name).write_bytes(pem)
+    # As bundles of authorities have it, names and all.
+    (tmp_path / "trusted.pem").write_bytes("# Größte Sicherheit\n".encode() + authority.pem)
+    async with relayed() as (relay, port):
+        relay.target = free_port()
+        settings = replace(
+            sqlite_disk.settings,
+            http_listen=f"127.0.0.1:{relay.target}",
+            http_url=f"https://127.0.0.1:{port}",
+            http_tls_certificate=str(tmp_path / "certificate.pem"),
+            http_tls_key=str(tmp_path / "key.pem"),
+        )
+        async with serving(settings) as own, connected(own) as stub:
+            artifact = await Yard(stub).push({"big": Content(BIG)})
+            for number, trusted in enumerate((None, tmp_path / "trusted.pem")):
+                async with AsyncClient(
+                    f"http://127.0.0.1:{own}",
+                    token="alpha-token",
+                    project="alpha",
+                    root_certificates=trusted,
+                ) as client:
+                    out = await client.artifacts.pull(artifact.name, tmp_path / f"out{number}")
+                assert (out / "big").read_bytes() == BIG
+                assert (relay.received > len(BIG)) is (trusted is not None)
 
 
 async def test_a_way_that_is_closed_is_not_needed(place: Place, tmp_path: Path) -> None:

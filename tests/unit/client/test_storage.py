@@ -53,7 +53,7 @@ def got(url: str) -> list[bytes]:
     """Read two pieces of an object, as far as they come."""
     buffers = itertools.repeat(memoryview(bytearray(PIECE)))
     grant = service.Grant(method="GET", url=url)
-    return [bytes(piece) for piece in _storage.get(grant, 0, [PIECE, PIECE], buffers)]
+    return [bytes(piece) for piece in _storage.get(grant, 0, [PIECE, PIECE], buffers, None)]
 
 
 def test_one_that_stands_still_is_waited_for_once(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -78,4 +78,4 @@ def test_one_that_stands_still_is_waited_for_once(monkeypatch: pytest.MonkeyPatc
 )
 def test_what_names_no_object_gives_none(url: str) -> None:
     assert got(url) == []
-    assert not _storage.put(service.Grant(method="PUT", url=url), b"data")
+    assert not _storage.put(service.Grant(method="PUT", url=url), b"data", None)

@@ -90,6 +90,11 @@ class Pause:
 
 
 @dataclass(frozen=True, slots=True)
+class Trusted:
+    """Asks whom the connection trusts: authorities in PEM; None where those of the system are."""
+
+
+@dataclass(frozen=True, slots=True)
 class Parallel:
     """Flows to carry out side by side, so many at a time; the answer is the list of their results.
 
@@ -101,7 +106,7 @@ class Parallel:
     limit: int
 
 
-Command: TypeAlias = "Call[Any] | Download | Upload | Pause | Parallel | Follow[Any]"
+Command: TypeAlias = "Call[Any] | Download | Upload | Pause | Trusted | Parallel | Follow[Any]"
 Flow = Generator["Command", Any, ResultT]
 """Several commands in a row: each is yielded, its result or its error comes back."""
 
@@ -128,6 +133,12 @@ def ask(wanted: Call[ResultT]) -> Flow[ResultT]:
     """Make a call from within a flow."""
     result: ResultT = yield wanted
     return result
+
+
+def trusted() -> Flow[bytes | None]:
+    """Ask whom the connection trusts, from within a flow."""
+    authorities: bytes | None = yield Trusted()
+    return authorities
 
 
 def side_by_side(flows: Iterable[Flow[ResultT]], *, limit: int) -> Flow[list[ResultT]]:

@@ -97,6 +97,11 @@ class Line(Generic[ChannelT]):
             self._renew()
         return self._channel
 
+    @property
+    def authorities(self) -> bytes | None:
+        """Return whom the channel trusts, in PEM; None: those whom the system does."""
+        return self._settings.root_certificates
+
     def stub(self, make: Callable[[ChannelT], StubT]) -> StubT:
         """Return a generated stub for the next call."""
         channel = self.channel

@@ -24,6 +24,7 @@ from modelyard._calls import (
     Pages,
     Parallel,
     Pause,
+    Trusted,
     Upload,
     path_of,
 )
@@ -146,6 +147,8 @@ class Connection:
                     pass
             case Pause():
                 self._scope.pause(command.seconds)
+            case Trusted():
+                return self._line.authorities
             case Parallel():
                 return run_threads(
                     command, self._scope, lambda scope, flow: self._within(scope).run(flow)
@@ -291,6 +294,8 @@ class AsyncConnection:
                     pass
             case Pause():
                 await asyncio.sleep(command.seconds)
+            case Trusted():
+                return self._line.authorities
             case Parallel():
                 return await run_tasks(command, self.run, _in_thread)
         return None

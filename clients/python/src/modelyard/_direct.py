@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from itertools import cycle
 
 from modelyard import _storage
-from modelyard._calls import BYTES_TIMEOUT, Flow, ask, call
+from modelyard._calls import BYTES_TIMEOUT, Flow, ask, call, trusted
 from modelyard._chunking import MAX_CHUNK_BYTES
 from modelyard.artifact.v1 import artifact_pb2
 from modelyard.artifact.v1 import transfer_service_pb2 as service
@@ -65,7 +65,9 @@ def _send_pack(parent: str, chunks: Sequence[tuple[bytes, int]], data: bytearray
         parent=parent, size_bytes=len(data), sha256=hashlib.sha256(data).digest()
     )
     granted = yield from ask(call(announce, service.GrantPackResponse, lambda r: r))
-    if not granted.HasField("grant") or not _storage.put(granted.grant, data):
+    if not granted.HasField("grant"):
+        return False
+    if not _storage.put(granted.grant, data, (yield from trusted())):
         return False
     request = service.AddPackRequest(parent=parent, pack=granted.pack)
     for digest, length in chunks:
@@ -80,6 +82,8 @@ class Places:
 
     chunks: Sequence[service.ChunkPlace]
     grants: Sequence[service.Grant]
+    authorities: bytes | None
+    """Whom to trust about storage, beside those whom the system does."""
 
     def are_sound(self) -> bool:
         """Say whether each chunk can lie where it is said to."""
@@ -97,7 +101,7 @@ def find(artifact: str, file: artifact_pb2.File) -> Flow[Places | None]:
     answer = yield from _ask(artifact, [bytes.fromhex(file.sha256)])
     if answer is None:
         return None
-    places = Places(answer.files[0].chunks, answer.grants)
+    places = Places(answer.files[0].chunks, answer.grants, (yield from trusted()))
     return places if places.are_sound() else None
 
 
@@ -125,9 +129,8 @@ def find_together(artifact: str, files: Sequence[artifact_pb2.File]) -> Flow[Tog
     for start, end in _runs(places, 0, len(places), maximum=REQUEST_BYTES):
         if sum(place.length_bytes for place in places[start:end]) >= TOGETHER_BYTES:
             kept += found[start:end]
-    together = Together(
-        Places([place for place, _ in kept], answer.grants), [file for _, file in kept]
-    )
+    lie = Places([place for place, _ in kept], answer.grants, (yield from trusted()))
+    together = Together(lie, [file for _, file in kept])
     return together if kept and together.places.are_sound() else None
 
 
@@ -184,7 +187,8 @@ def read(
         pieces = list(_runs(places.chunks, start, end, maximum=PIECE_BYTES))
         lengths = [sum(c.length_bytes for c in places.chunks[one:after]) for one, after in pieces]
         grant, done = places.grants[begin.grant_index], start
-        with closing(_storage.get(grant, begin.offset_bytes, lengths, ring)) as found:
+        got = _storage.get(grant, begin.offset_bytes, lengths, ring, places.authorities)
+        with closing(got) as found:
             for data, (one, after) in zip(found, pieces, strict=False):
                 yield Piece(one, after, data)
                 done = after

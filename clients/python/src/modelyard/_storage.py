@@ -21,7 +21,8 @@ from http.client import (
     HTTPResponse,
     HTTPSConnection,
 )
-from urllib.parse import SplitResult, urlsplit
+from typing import NamedTuple
+from urllib.parse import urlsplit
 
 from modelyard.artifact.v1 import transfer_service_pb2 as service
 
@@ -31,8 +32,17 @@ _AVOID_SECONDS = 60.0
 _KEPT = 16
 _SHORT_BYTES = 64 * 1024
 
-_avoided: dict[str, float] = {}
-_idle: defaultdict[tuple[str, str], list[HTTPConnection]] = defaultdict(list)
+
+class _Host(NamedTuple):
+    """Where requests go, and who has to vouch for it."""
+
+    scheme: str
+    netloc: str
+    authorities: bytes | None
+
+
+_avoided: dict[_Host, float] = {}
+_idle: defaultdict[_Host, list[HTTPConnection]] = defaultdict(list)
 if hasattr(os, "register_at_fork"):  # no two processes may use one connection
     os.register_at_fork(after_in_child=_idle.clear)
 
@@ -42,22 +52,28 @@ def usable() -> bool:
     return os.environ.get("MODELYARD_DIRECT", "").lower() not in ("off", "0", "false")
 
 
-def put(grant: service.Grant, data: bytes | bytearray) -> bool:
+def put(grant: service.Grant, data: bytes | bytearray, authorities: bytes | None) -> bool:
     """Put an object; False when it did not get there, for whatever reason."""
-    with _asked(grant, {}, data) as answer:
+    with _asked(grant, authorities, {}, data) as answer:
         # One that is repeated because its answer was lost finds its own object there.
         return answer is not None and answer.status in (OK, PRECONDITION_FAILED)
 
 
 def get(
-    grant: service.Grant, offset: int, lengths: Sequence[int], buffers: Iterator[memoryview]
+    grant: service.Grant,
+    offset: int,
+    lengths: Sequence[int],
+    buffers: Iterator[memoryview],
+    authorities: bytes | None,
 ) -> Generator[memoryview, None, None]:
     """Yield pieces of an object, one after the other; fewer when they did not all get here.
 
-    Each is the beginning of the next buffer.
+    Each is the beginning of the next buffer. The authorities, in PEM, are trusted beside the
+    system's.
     """
     size = sum(lengths)
-    with _asked(grant, {"Range": f"bytes={offset}-{offset + size - 1}"}, None) as answer:
+    wanted = {"Range": f"bytes={offset}-{offset + size - 1}"}
+    with _asked(grant, authorities, wanted, None) as answer:
         if answer is None or answer.status != PARTIAL_CONTENT or answer.length != size:
             return
         for length, buffer in zip(lengths, buffers, strict=False):
@@ -65,7 +81,7 @@ def get(
             try:
                 count = answer.readinto(piece)
             except TimeoutError:  # one that stands still would be waited for at every request
-                _avoid(urlsplit(grant.url).netloc)
+                _avoid(_host(grant, authorities))
                 return
             except (OSError, HTTPException):
                 return
@@ -76,31 +92,32 @@ def get(
 
 @contextmanager
 def _asked(
-    grant: service.Grant, more: dict[str, str], body: bytes | bytearray | None
+    grant: service.Grant,
+    authorities: bytes | None,
+    more: dict[str, str],
+    body: bytes | bytearray | None,
 ) -> Iterator[HTTPResponse | None]:
     """Make a granted request; a host that does not answer is left alone for a while.
 
     One that cannot be named or asked at all is a host that does not answer.
     """
-    try:
-        url = urlsplit(grant.url)
-    except ValueError:
-        yield None
-        return
-    kept = _idle[url.scheme, url.netloc]
+    host = _host(grant, authorities)
+    kept = _idle[host]
     connection = response = None
-    while _avoided.get(url.netloc, 0.0) < time.monotonic() and response is None:
+    while _avoided.get(host, 0.0) < time.monotonic() and response is None:
         connection = _take(kept)
         is_new = connection is None
         try:
-            connection = connection or _connection(url)
-            connection.request(grant.method, url.path, body, {**grant.headers, **more})
+            connection = connection or _connection(host)
+            connection.request(
+                grant.method, urlsplit(grant.url).path, body, {**grant.headers, **more}
+            )
             response = connection.getresponse()
         except (OSError, HTTPException, ValueError) as error:
             if connection is not None:
                 connection.close()
             if is_new or isinstance(error, TimeoutError):  # a kept one may have been closed
-                _avoid(url.netloc)
+                _avoid(host)
     try:
         yield response
     finally:
@@ -108,7 +125,15 @@ def _asked(
             _finish(connection, response, kept)
 
 
-def _avoid(host: str) -> None:
+def _host(grant: service.Grant, authorities: bytes | None) -> _Host:
+    try:
+        url = urlsplit(grant.url)
+    except ValueError:  # of what is no URL; the request then says so
+        return _Host("", "", authorities)
+    return _Host(url.scheme, url.netloc, authorities)
+
+
+def _avoid(host: _Host) -> None:
     _avoided[host] = time.monotonic() + _AVOID_SECONDS
 
 
@@ -131,11 +156,13 @@ def _finish(connection: HTTPConnection, response: HTTPResponse, kept: list[HTTPC
         connection.close()
 
 
-def _connection(url: SplitResult) -> HTTPConnection:
-    if url.scheme == "https":
-        context = ssl.create_default_context()
-        return _Https(url.netloc, timeout=_CONNECT_SECONDS, context=context)
-    return _Http(url.netloc, timeout=_CONNECT_SECONDS)
+def _connection(host: _Host) -> HTTPConnection:
+    if host.scheme != "https":
+        return _Http(host.netloc, timeout=_CONNECT_SECONDS)
+    context = ssl.create_default_context()
+    if host.authorities is not None:  # certificates are ASCII; what stands between them may not be
+        context.load_verify_locations(cadata=host.authorities.decode("ascii", "ignore"))
+    return _Https(host.netloc, timeout=_CONNECT_SECONDS, context=context)
 
 
 class _Http(HTTPConnection):
