@@ -70,6 +70,10 @@ SECTIONS: dict[str, list[tuple[str, object]]] = {
             "Streams and uploads of a principal, `STREAMS_OF_A_PRINCIPAL`",
             SERVER.streams_of_a_principal,
         ),
+        (
+            "Unary calls of a principal that do not come, `AWAITED_REQUESTS_OF_A_PRINCIPAL`",
+            SERVER.awaited_requests_of_a_principal,
+        ),
         ("Seconds for the next chunks of an upload, `MESSAGE_SECONDS`", SERVER.message_seconds),
     ],
     "At the proxy (deploy/envoy.yaml, operations.md)": _of_the_proxy(),

@@ -219,10 +219,17 @@ class Limiting:
     """Refuse what is over the limits of its principal."""
 
     async def enter(self, chain: Chain, incoming: Incoming) -> None:
-        """Count the call in."""
-        if chain.limiter is not None:
-            principal, method = incoming.call.caller.principal, incoming.method
-            chain.limiter.enter(principal, is_stream=method.is_stream)
+        """Count the call in; a request that drips is waited for here, where it is counted."""
+        if chain.limiter is None:
+            return
+        principal, method = incoming.call.caller.principal, incoming.method
+        chain.limiter.enter(principal, is_stream=method.is_stream)
+        if not method.is_stream:
+            chain.limiter.await_request(principal)
+            try:
+                await incoming.first_request()
+            finally:
+                chain.limiter.end_wait(principal)
 
     async def leave(
         self, chain: Chain, incoming: Incoming, error: BaseException | None
@@ -238,7 +245,7 @@ class Sharing:
     """Let principals take turns, when their service has more to do than it can at once."""
 
     async def enter(self, chain: Chain, incoming: Incoming) -> None:
-        """Wait for a turn, or refuse the call; a request that is slow to come takes none."""
+        """Wait for a turn, or refuse the call; its request is there as a whole."""
         if chain.turns is not None:
             await incoming.first_request()
             await chain.turns.take(incoming.call.caller.principal)

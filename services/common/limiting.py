@@ -22,6 +22,7 @@ class Limiter:
         calls_per_second: how many calls a principal may begin, in the long run; 0: any.
         burst: how many at once, after a rest.
         streams: how many streams, uploads among them, a principal may have open; 0: any.
+        requests: how many unary calls whose request is awaited; 0: any.
         clock: seconds, rising.
     """
 
@@ -31,6 +32,7 @@ class Limiter:
         calls_per_second: float = 0,
         burst: int = 0,
         streams: int = 0,
+        requests: int = 0,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._rate = calls_per_second
@@ -39,6 +41,8 @@ class Limiter:
         self._clock = clock
         self._buckets: OrderedDict[str, tuple[float, float]] = OrderedDict()
         self._streams: Counter[str] = Counter()
+        self._maximum_requests = requests
+        self._requests: Counter[str] = Counter()
 
     def enter(self, principal: str, *, is_stream: bool) -> None:
         """Let a call in, to `leave` at its end.
@@ -56,12 +60,23 @@ class Limiter:
 
     def leave(self, principal: str, *, is_stream: bool) -> None:
         """See a call out that was let in."""
-        if not is_stream:
-            return
-        if self._streams[principal] > 1:
-            self._streams[principal] -= 1
-        else:
-            del self._streams[principal]
+        if is_stream:
+            _take(self._streams, principal)
+
+    def await_request(self, principal: str) -> None:
+        """Count a unary call whose request is not there yet, until `end_wait`.
+
+        Raises:
+            ServiceError: LIMIT_EXCEEDED, and when to come again.
+        """
+        maximum = self._maximum_requests
+        if maximum and self._requests[principal] >= maximum:
+            raise _exceeded("awaited_requests_of_a_principal", maximum, 1.0)
+        self._requests[principal] += 1
+
+    def end_wait(self, principal: str) -> None:
+        """Count a unary call no more whose request came, or will not."""
+        _take(self._requests, principal)
 
     def _spend(self, principal: str) -> None:
         now = self._clock()
@@ -73,6 +88,13 @@ class Limiter:
             self._buckets.popitem(last=False)
         if not allowed:
             raise rate_exceeded(self._rate, (1 - tokens) / self._rate)
+
+
+def _take(counts: Counter[str], principal: str) -> None:
+    """Count one less; who has none is forgotten."""
+    counts[principal] -= 1
+    if not counts[principal]:
+        del counts[principal]
 
 
 def rate_exceeded(rate: float, seconds: float) -> ServiceError:

@@ -78,6 +78,8 @@ class ServerSettings:
     """How many at once, after a rest."""
     streams_of_a_principal: int = 1_000
     """How many streams, uploads among them, a principal may have open; 0: any number."""
+    awaited_requests_of_a_principal: int = 750
+    """How many unary calls whose request is not there yet a principal may have; 0: any number."""
     message_seconds: float = 60.0
     """How long a message of an upload may take to come; 0: any time."""
     calls_at_once: int = 32
@@ -95,6 +97,7 @@ class Server:
             calls_per_second=settings.calls_per_second,
             burst=settings.burst,
             streams=settings.streams_of_a_principal,
+            requests=settings.awaited_requests_of_a_principal,
         )
         self._drain = Drain()
         self._chain = replace(

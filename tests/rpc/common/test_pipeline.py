@@ -323,7 +323,11 @@ async def test_an_upload_that_rests_is_sent_away_and_what_may_rest_is_not() -> N
 
 async def test_a_call_that_does_not_come_whole_takes_no_turn() -> None:
     settings = ServerSettings(
-        listen="127.0.0.1:0", lame_duck_seconds=0, grace_seconds=0.2, calls_at_once=1
+        listen="127.0.0.1:0",
+        lame_duck_seconds=0,
+        grace_seconds=0.2,
+        calls_at_once=1,
+        awaited_requests_of_a_principal=3,
     )
     server = Server(settings, Chain(Tokens(), Telemetry()))
     server.add(build_service_pb2_grpc.add_BuildServiceServicer_to_server, Builds())
@@ -337,6 +341,12 @@ async def test_a_call_that_does_not_come_whole_takes_no_turn() -> None:
         with pytest.raises(grpc.aio.AioRpcError) as caught:
             await begin(metadata=bearer("nobody"), timeout=60)
         assert caught.value.code() is grpc.StatusCode.UNAUTHENTICATED
+        # One principal may leave so many waiting and no more; others call as ever.
+        error = await refused(channel, BUILD, metadata=bearer("reader"))
+        assert (error.code(), reason_of(error)) == (
+            grpc.StatusCode.RESOURCE_EXHAUSTED,
+            "LIMIT_EXCEEDED",
+        )
         stub: Any = build_service_pb2_grpc.BuildServiceStub(channel)
         request = build_service_pb2.GetBuildRequest(name=BUILD)
         assert (await stub.GetBuild(request, metadata=bearer("writer"))).build.name == BUILD
@@ -345,6 +355,7 @@ async def test_a_call_that_does_not_come_whole_takes_no_turn() -> None:
             await call.done_writing()
         answers = [build_service_pb2.GetBuildResponse.FromString(await call) for call in begun]
         assert {answer.build.name for answer in answers} == {BUILD}
+        assert await stub.GetBuild(request, metadata=bearer("reader"))
     await server.stop()
 
 

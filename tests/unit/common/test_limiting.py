@@ -7,6 +7,7 @@ import pytest
 from scripts import limits_table
 from services.common.errors import Reason, ServiceError
 from services.common.limiting import Limiter
+from services.common.server import MAX_CONCURRENT_CALLS, ServerSettings
 
 
 class Clock:
@@ -51,6 +52,23 @@ def test_streams_are_counted_by_principal() -> None:
     limiter.leave("a", is_stream=True)
     limiter.enter("a", is_stream=True)
     limiter.enter("a", is_stream=False)
+
+
+def test_requests_that_do_not_come_are_counted_by_principal() -> None:
+    limiter = Limiter(requests=1)
+    limiter.await_request("a")
+    with pytest.raises(ServiceError) as caught:
+        limiter.await_request("a")
+    assert caught.value.metadata["limit"] == "awaited_requests_of_a_principal"
+    limiter.await_request("b")
+    limiter.end_wait("a")
+    limiter.await_request("a")
+
+
+def test_one_principal_leaves_room_for_others() -> None:
+    settings = ServerSettings()
+    most = settings.streams_of_a_principal + settings.awaited_requests_of_a_principal
+    assert 0 < most < MAX_CONCURRENT_CALLS
 
 
 def test_the_published_table_is_what_the_code_says() -> None:
