@@ -26,7 +26,7 @@ from modelyard._recipes import Recipe, damaged, read_chunks, read_recipe
 from modelyard._sending import Breaks
 from modelyard.artifact.v1 import artifact_pb2
 from modelyard.artifact.v1 import artifact_service_pb2 as service
-from modelyard.errors import UnavailableError
+from modelyard.errors import ModelyardError
 
 SMALL_BYTES = 1024 * 1024
 """A file that is not larger is fetched whole, together with others."""
@@ -108,7 +108,7 @@ def _read_files(
         request = service.ReadFilesRequest(artifact=artifact, paths=left, unverified=unverified)
         try:
             yield Download(request, _wire.read_files, take)
-        except UnavailableError as error:
+        except ModelyardError as error:
             yield breaks.after(error, advanced=len(left) < before)
         else:
             return
@@ -323,7 +323,7 @@ def _stream(artifact: str, wanted: Wanted, descriptor: int, meter: Meter) -> Flo
         )
         try:
             yield Download(request, _wire.read_file_data, take)
-        except UnavailableError as error:
+        except ModelyardError as error:
             yield breaks.after(error, advanced=received > before)
         else:
             break

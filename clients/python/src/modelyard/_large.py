@@ -66,7 +66,7 @@ def push_large(parent: str, file: LocalFile, meter: Meter) -> Flow[list[Entry]]:
         except ModelyardError as error:
             meter = Again(meter, feed.stop())
             if error.reason != "DIGEST_MISMATCH":  # what got there broken is sent again
-                yield Breaks().after(error, advanced=False)
+                yield Breaks(sending=True).after(error, advanced=False)
     return (yield from _push_windows(parent, file, meter))
 
 
@@ -88,7 +88,7 @@ def _push_unseen(parent: str, file: LocalFile, feed: Feed) -> Flow[list[Entry]]:
 
 def _push_windows(parent: str, file: LocalFile, meter: Meter) -> Flow[list[Entry]]:
     """Send of a file what is missing, window by window."""
-    breaks = Breaks()
+    breaks = Breaks(sending=True)
     while True:
         large = _Large(file)
         yield from side_by_side(_parts(parent, large, meter), limit=2 + WINDOWS_AT_ONCE)

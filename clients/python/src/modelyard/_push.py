@@ -152,7 +152,7 @@ def _send_files(parent: str, sources: Sequence[Source], meter: Meter) -> Flow[No
         lambda _: None,
         timeout=BYTES_TIMEOUT,
     )
-    delivery, breaks = Delivery(parent, pieces, meter), Breaks()
+    delivery, breaks = Delivery(parent, pieces, meter), Breaks(sending=True)
     delivery.learn(answer)
     while True:
         yield from delivery.send()

@@ -13,7 +13,7 @@ from modelyard._chunking import MAX_CHUNK_BYTES
 from modelyard._sending import Breaks
 from modelyard.artifact.v1 import artifact_pb2
 from modelyard.artifact.v1 import artifact_service_pb2 as service
-from modelyard.errors import DataLossError, UnavailableError
+from modelyard.errors import DataLossError, ModelyardError
 
 CHUNKS_PER_FILE = 400_000
 """More than any server keeps: one that goes on is not listened to."""
@@ -65,7 +65,7 @@ def read_recipe(artifact: str, path: str) -> Flow[Recipe]:
         recipe = Recipe()
         try:
             yield Download(request, service.ReadRecipeResponse.FromString, recipe.take)
-        except UnavailableError as error:
+        except ModelyardError as error:
             yield breaks.after(error, advanced=False)
         else:
             recipe.check(path)
@@ -130,7 +130,7 @@ def read_chunks(
         )
         try:
             yield Download(request, _wire.read_file_data, cutter.feed)
-        except UnavailableError as error:
+        except ModelyardError as error:
             cutter.restart()
             yield breaks.after(error, advanced=cutter.next > before)
         else:

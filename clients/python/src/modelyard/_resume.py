@@ -13,12 +13,7 @@ from typing import Any, Generic, TypeVar
 from google.protobuf.message import Message
 
 from modelyard._channel import STREAM_TIMEOUT
-from modelyard.errors import (
-    CancelledError,
-    DeadlineExceededError,
-    ModelyardError,
-    UnavailableError,
-)
+from modelyard.errors import DeadlineExceededError, ModelyardError, is_passing
 
 ItemT = TypeVar("ItemT")
 
@@ -26,9 +21,6 @@ PATIENCE = 300.0
 """Seconds without any contact after which a follower gives up."""
 _FIRST_DELAY = 0.1
 _LONGEST_DELAY = 5.0
-# A server that goes down ends its streams with one of these; CANCELLED comes
-# from a proxy or a server that closes, since the caller's own never gets here.
-_PASSING = (UnavailableError, CancelledError, DeadlineExceededError)
 
 
 class Follow(Generic[ItemT]):
@@ -93,9 +85,10 @@ class Follow(Generic[ItemT]):
         now = time.monotonic()
         if self._end is not None and now >= self._end:
             raise DeadlineExceededError("it did not end in the time given") from error
-        if not isinstance(error, _PASSING) or now - self._last_contact > PATIENCE:
+        delay = error.retry_delay or self._back_off()
+        if not is_passing(error) or now + delay - self._last_contact > PATIENCE:
             raise error
-        return error.retry_delay or self._back_off()
+        return delay if self._end is None else min(delay, self._end - now)
 
     def _back_off(self) -> float:
         delay = self._delay

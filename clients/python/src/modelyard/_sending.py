@@ -7,6 +7,7 @@ connection costs at most that, of each stream under way.
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
@@ -17,7 +18,7 @@ from modelyard._chunking import MAX_CHUNK_BYTES
 from modelyard._progress import Meter
 from modelyard._tree import LocalFile
 from modelyard.artifact.v1 import artifact_service_pb2 as service
-from modelyard.errors import FailedPreconditionError, ModelyardError, UnavailableError
+from modelyard.errors import FailedPreconditionError, ModelyardError, UnavailableError, is_passing
 
 DIGESTS_PER_CALL = 4096
 CHUNKS_PER_MESSAGE = 4096
@@ -27,6 +28,8 @@ ATTEMPTS = 12
 """How often in a row the sending may break without a chunk getting through: for 40 seconds, in
 which a killed service is up again on a busy machine."""
 LONGEST_PAUSE = 5.0
+PATIENCE = 300.0
+"""Seconds without a chunk getting through, however few attempts that were."""
 
 T = TypeVar("T")
 
@@ -77,18 +80,27 @@ def changed(file: LocalFile) -> FailedPreconditionError:
 
 
 class Breaks:
-    """Counts how often in a row something broke without getting on."""
+    """Counts how often in a row something broke without getting on.
 
-    def __init__(self) -> None:
+    When `sending`, chunks that went missing meanwhile are a break, too: they are sent again.
+    """
+
+    def __init__(self, *, sending: bool = False) -> None:
+        self._sending = sending
         self._failures = 0
+        self._since = 0.0
 
     def after(self, error: ModelyardError, *, advanced: bool) -> Pause:
         """Return how long to wait before the next attempt, or raise the error."""
-        passing = isinstance(error, UnavailableError) or error.reason == "BYTES_MISSING"
+        now = time.monotonic()
         self._failures = 1 if advanced else self._failures + 1
-        if not passing or self._failures >= ATTEMPTS:
+        if self._failures == 1:
+            self._since = now
+        pause = max(min(0.2 * 2**self._failures, LONGEST_PAUSE), error.retry_delay or 0.0)
+        passing = is_passing(error) or (self._sending and error.reason == "BYTES_MISSING")
+        if not passing or self._failures >= ATTEMPTS or now + pause - self._since > PATIENCE:
             raise error
-        return Pause(min(0.2 * 2**self._failures, LONGEST_PAUSE))
+        return Pause(pause)
 
 
 class Delivery:
@@ -108,7 +120,7 @@ class Delivery:
 
     def send(self) -> Flow[None]:
         """Send what is missing, as often as it takes."""
-        breaks = Breaks()
+        breaks = Breaks(sending=True)
         last = len(self._missing)
         while True:
             advanced = False

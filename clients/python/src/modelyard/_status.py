@@ -20,8 +20,9 @@ _REASONS = {
     "RESOURCE_EXHAUSTED": "LIMIT_EXCEEDED",
 }
 
-_RESET = "RST_STREAM"
-"""What gRPC says, as INTERNAL, of a stream that ended because a server behind a proxy died."""
+_RESETS = ("RST_STREAM", "Internal error from Core")
+"""What gRPC says, as INTERNAL, of a stream that ended because a server behind a proxy died, and
+in asyncio of one that was written to while the server ended it."""
 
 
 def error_from(failure: grpc.RpcError, *, server: str) -> ModelyardError:
@@ -78,7 +79,7 @@ def _status_of(failure: grpc.RpcError) -> status_pb2.Status | None:
 
 def _transport_error(code: str, text: str, *, server: str) -> ModelyardError:
     message = text or code.replace("_", " ").lower()
-    if code == "INTERNAL" and _RESET in text:
+    if code == "INTERNAL" and any(reset in text for reset in _RESETS):
         code = "UNAVAILABLE"
     if code == "UNAVAILABLE":
         message = f"cannot reach the server at {server}: {message}"

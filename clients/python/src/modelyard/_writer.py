@@ -22,7 +22,7 @@ from modelyard._calls import call, path_of
 from modelyard._connection import AsyncConnection, Connection
 from modelyard._ingest import AHEAD, Outgoing
 from modelyard._status import error_from
-from modelyard.errors import DeadlineExceededError, ModelyardError, UnavailableError
+from modelyard.errors import ModelyardError, UnavailableError, is_passing
 from modelyard.metadata.v1 import run_service_pb2 as service
 
 PATIENCE = 60.0
@@ -106,12 +106,13 @@ class RunWriter:
             try:
                 self._exchange(batches)
                 return
-            except (UnavailableError, DeadlineExceededError):
+            except ModelyardError as error:
                 self._hang_up()
-                if time.monotonic() + pause > deadline:
+                wait = max(pause, error.retry_delay or 0.0)
+                if not is_passing(error) or time.monotonic() + wait > deadline:
                     self._outgoing.abandon()
                     raise
-                time.sleep(pause)
+                time.sleep(wait)
                 pause = min(pause * 2, _LONGEST_PAUSE)
             except BaseException:
                 self._hang_up()
@@ -250,12 +251,13 @@ class AsyncRunWriter:
             try:
                 await self._exchange(batches)
                 return
-            except (UnavailableError, DeadlineExceededError):
+            except ModelyardError as error:
                 self._hang_up()
-                if time.monotonic() + pause > deadline:
+                wait = max(pause, error.retry_delay or 0.0)
+                if not is_passing(error) or time.monotonic() + wait > deadline:
                     self._outgoing.abandon()
                     raise
-                await asyncio.sleep(pause)
+                await asyncio.sleep(wait)
                 pause = min(pause * 2, _LONGEST_PAUSE)
             except BaseException:
                 self._hang_up()

@@ -181,3 +181,14 @@ BY_CODE: Mapping[str, type[ModelyardError]] = {
 }
 
 BY_REASON: Mapping[str, type[ModelyardError]] = {"GATE_REFUSED": GateRefusedError}
+
+
+def is_passing(error: ModelyardError) -> bool:
+    """Say whether it is of use to try again later, what is safe to repeat.
+
+    A server with too much to do says when; without that, a limit was passed for good. One that
+    goes down, or a proxy before it, may also end what is under way as cancelled or as too late.
+    """
+    if isinstance(error, ResourceExhaustedError):
+        return error.retry_delay is not None
+    return isinstance(error, (UnavailableError, CancelledError, DeadlineExceededError))
