@@ -118,7 +118,7 @@ async def test_what_a_service_cannot_do_is_refused_before_it(tmp_path: Path) -> 
                 assert not asked.done()
             behind.builds.released.set()
             assert (await asked).name == BUILD
-        assert behind.builds.attempts == ["1"]
+        assert len(behind.builds.attempts) == 1  # refused once or more often before
         assert {answer.build.name for answer in await asyncio.gather(*held)} == {HELD}
 
 
