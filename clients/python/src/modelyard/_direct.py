@@ -25,6 +25,8 @@ REQUEST_BYTES = 64 * 1024 * 1024
 """How much one request reads, if so much lies together."""
 TOGETHER_BYTES = 512 * 1024
 """Where less lies together the service collects it: a request costs more."""
+FILES_PER_GRANT = 1000
+"""Of how many files the service tells at once where they lie."""
 PIECE_BYTES = 1024 * 1024
 """How much is read before it is written: what a processor's cache holds costs half."""
 
@@ -114,7 +116,10 @@ class Together:
 
 
 def find_together(artifact: str, files: Sequence[artifact_pb2.File]) -> Flow[Together | None]:
-    """Ask which of some small files are worth a request to storage; None: the service has them."""
+    """Ask which of some small files are worth a request to storage; None: the service has them.
+
+    They are at most `FILES_PER_GRANT`.
+    """
     wanted = {bytes.fromhex(file.sha256): file for file in files if file.size_bytes}
     if sum(file.size_bytes for file in wanted.values()) < TOGETHER_BYTES:
         return None

@@ -23,7 +23,7 @@ from modelyard import _direct, _wire
 from modelyard._calls import Download, Flow, Pause, side_by_side
 from modelyard._progress import Again, Meter
 from modelyard._recipes import Recipe, damaged, read_chunks, read_recipe
-from modelyard._sending import Breaks
+from modelyard._sending import Breaks, slices
 from modelyard.artifact.v1 import artifact_pb2
 from modelyard.artifact.v1 import artifact_service_pb2 as service
 from modelyard.errors import ModelyardError
@@ -80,9 +80,15 @@ def _copy_together(
     take: Callable[[Iterable[tuple[str, _wire.Data]]], None],
 ) -> Flow[None]:
     """Copy from storage the small files that lie together there, as far as that gets."""
-    found = yield from _direct.find_together(artifact, files)
-    if found is None:
-        return
+    for some in slices(files, _direct.FILES_PER_GRANT):
+        found = yield from _direct.find_together(artifact, some)
+        if found is not None:
+            yield from _copy_found(found, take)
+
+
+def _copy_found(
+    found: _direct.Together, take: Callable[[Iterable[tuple[str, _wire.Data]]], None]
+) -> Flow[None]:
     with closing(_direct.read(found.places, 0, len(found.files))) as pieces:
         for piece in pieces:
             some = found.files[piece.first : piece.last]
@@ -348,5 +354,6 @@ def _read_part(
             for piece in pieces:
                 assembly.take(piece.first, piece.last, piece.data)
                 start = piece.last
+                yield Pause(0)
     if start < end:
         yield from read_chunks(artifact, assembly.recipe, (start, end), assembly.take)

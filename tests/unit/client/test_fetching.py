@@ -1,0 +1,32 @@
+"""What is asked about files before they are fetched."""
+
+from __future__ import annotations
+
+import hashlib
+
+from modelyard import _direct, _fetching
+from modelyard._calls import Call
+from modelyard.artifact.v1 import artifact_pb2
+from modelyard.artifact.v1 import transfer_service_pb2 as service
+
+
+def test_no_more_files_are_asked_about_at_once_than_the_service_tells_of() -> None:
+    files = [
+        artifact_pb2.File(
+            path=f"{n}", size_bytes=4096, sha256=hashlib.sha256(b"%d" % n).hexdigest()
+        )
+        for n in range(2 * _direct.FILES_PER_GRANT + 500)
+    ]
+    flow = _fetching._copy_together("projects/alpha/artifacts/0", files, lambda _: None)
+    asked: list[bytes] = []
+    command = next(flow, None)
+    while command is not None:
+        assert isinstance(command, Call)
+        assert isinstance(command.request, service.GrantReadsRequest)
+        assert len(command.request.file_digests) <= _direct.FILES_PER_GRANT
+        asked += command.request.file_digests
+        try:
+            command = flow.send(service.GrantReadsResponse())
+        except StopIteration:
+            command = None
+    assert asked == [bytes.fromhex(file.sha256) for file in files]
