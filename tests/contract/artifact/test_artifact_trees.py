@@ -68,7 +68,7 @@ async def test_stored_chunks_are_taken_and_dropped(yard: Yard) -> None:
     assert (await yard.write([*chunks, *chunks, b"new"]))[-1] == 11
     with pytest.raises(grpc.aio.AioRpcError) as caught:
         await yard.write([])
-    assert reason(caught.value)[1] == "INVALID_NAME"
+    assert reason(caught.value)[1] == "MALFORMED_REQUEST"
 
 
 async def test_each_pack_is_acknowledged(yard: Yard) -> None:

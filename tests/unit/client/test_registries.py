@@ -123,3 +123,27 @@ def test_a_refused_token_is_replaced_and_no_other_server_gets_one(
     assert reference == f"{address}/churn@{digest}"
     assert registry.blobs == [None, None, None]
     assert registry.tokens == 7  # at the start, and for each blob before its upload and its bytes
+
+
+class Away(Registry):
+    """Is away for a moment when it is first asked."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.asked = 0
+
+    def answer(self, method: str, path: str, credentials: str | None) -> tuple[int, dict[str, str]]:
+        self.asked += 1
+        return (503, {}) if self.asked == 1 else super().answer(method, path, credentials)
+
+
+def test_a_registry_that_is_away_for_a_moment_is_asked_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(registries, "FIRST_DELAY", 0.0)
+    digest = images.write_image(tmp_path / "image", facts(), own_layers(tmp_path))
+    registry = Away()
+    with serving(registry) as address:
+        registry.home = registry.store = f"http://{address}"
+        reference = registries.push(tmp_path / "image", Target(address, "churn"))
+    assert reference == f"{address}/churn@{digest}"

@@ -51,9 +51,7 @@ class RegistryClient:
         self._challenge = ""
         """How the registry wants to be told who asks; empty: it does not."""
         self._authorization = ""
-        self._challenge = self._answer("GET", f"{self._scheme}://{host}/v2/").headers.get(
-            "Www-Authenticate", ""
-        )
+        self._challenge = self._challenged()
         self.introduce()
 
     def address(self, path: str) -> str:
@@ -91,6 +89,12 @@ class RegistryClient:
         elif self._challenge:
             self._authorization = self._password
 
+    def _challenged(self) -> str:
+        answer = self._answer("GET", f"{self._scheme}://{self._host}/v2/")
+        if answer.status_code != 401:
+            self.expect(answer, 200)  # one that is away for a moment must not pass for an open one
+        return str(answer.headers.get("Www-Authenticate", ""))
+
     @property
     def _takes_tokens(self) -> bool:
         return self._challenge.lower().startswith("bearer")
@@ -118,7 +122,8 @@ class RegistryClient:
         return RegistryError(f"{self._host} asks for credentials, and there are none for it")
 
     def _is_ours(self, address: str) -> bool:
-        return urlsplit(address).netloc == self._host
+        own = f"{self._scheme}://{self._host}"
+        return _origin(address) == _origin(own)
 
     def _sign(self, request: Any) -> Any:
         """Say who asks, to the registry alone: it may have its contents sent elsewhere."""
@@ -166,6 +171,13 @@ def _password(host: str, auth_file: Path | None) -> str:
         return str(known.get_auth_header()["Authorization"])
     except AttributeError:  # so the library says that it has none
         return ""
+
+
+def _origin(address: str) -> tuple[str, str | None, int | None]:
+    """Return what two addresses of one registry share, however they are spelled."""
+    parts = urlsplit(address)
+    standard = {"http": 80, "https": 443}.get(parts.scheme)
+    return parts.scheme, parts.hostname, parts.port or standard
 
 
 def _requests() -> Any:
