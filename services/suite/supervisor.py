@@ -90,6 +90,8 @@ class Supervisor:
     async def _stop_when_not_serving(self, child: Child, rests: Rests) -> None:
         started = time.monotonic()
         await until_not_serving(child.address)
+        if self._stopping.is_set():  # as all do while they stop
+            return
         rest = rests.after(time.monotonic() - started)
         log = self._layout.logs / f"{child.name}.log"
         told = f"{child.name} says that it does not serve any more, see {log}"
