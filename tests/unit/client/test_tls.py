@@ -55,7 +55,7 @@ def test_a_line_is_opened_anew_when_its_file_changes(
     make = model_service_pb2_grpc.ModelServiceStub
     channel, stub = line.channel, line.stub(make)
     assert (line.channel, line.stub(make)) == (channel, stub)
-    file.write_bytes(make_certificate()[1])
+    file.write_bytes("# Größte Sicherheit\n".encode() + make_certificate()[1])
     other, stub = line.channel, line.stub(make)
     assert other is not channel
     for damage in (b"", b"nothing", make_certificate()[1][:200]):

@@ -20,7 +20,7 @@ from typing import Any, Generic, TypeVar
 import grpc
 import grpc.aio
 
-from modelyard._config import ConnectionSettings, is_local
+from modelyard._config import ConnectionSettings, is_local, trust
 from modelyard._file_changes import FileChanges
 
 DEFAULT_TIMEOUT = 10.0
@@ -115,8 +115,8 @@ class Line(Generic[ChannelT]):
         assert self._settings.certificates_file is not None  # noqa: S101 - it has changed
         try:
             text = self._settings.certificates_file.read_bytes()
-            ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(cadata=text.decode())
-        except (OSError, ValueError) as problem:  # of TLS and of decoding, too
+            trust(ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT), text)
+        except (OSError, ValueError) as problem:  # of TLS, too
             _log.warning("%s: not read anew: %s", self._settings.certificates_file, problem)
             return
         self._settings = replace(self._settings, root_certificates=text)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import re
+import ssl
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -159,3 +160,12 @@ def _read(path: str | Path) -> bytes:
         return Path(path).expanduser().read_bytes()
     except OSError as problem:
         raise ConfigError(f"cannot read {path}: {problem}", reason="BAD_CONFIG") from problem
+
+
+def trust(context: ssl.SSLContext, authorities: bytes) -> None:
+    """Have TLS trust authorities in PEM; what stands between them may be no ASCII.
+
+    Raises:
+        OSError, ValueError: They are none.
+    """
+    context.load_verify_locations(cadata=authorities.decode("ascii", "ignore"))

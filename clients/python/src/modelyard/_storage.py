@@ -24,6 +24,7 @@ from http.client import (
 from typing import NamedTuple
 from urllib.parse import urlsplit
 
+from modelyard._config import trust
 from modelyard.artifact.v1 import transfer_service_pb2 as service
 
 _CONNECT_SECONDS = 5.0
@@ -160,8 +161,8 @@ def _connection(host: _Host) -> HTTPConnection:
     if host.scheme != "https":
         return _Http(host.netloc, timeout=_CONNECT_SECONDS)
     context = ssl.create_default_context()
-    if host.authorities is not None:  # certificates are ASCII; what stands between them may not be
-        context.load_verify_locations(cadata=host.authorities.decode("ascii", "ignore"))
+    if host.authorities is not None:
+        trust(context, host.authorities)
     return _Https(host.netloc, timeout=_CONNECT_SECONDS, context=context)
 
 
