@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import os
 import shutil
+import sys
+from pathlib import Path
 
+_LAUNCH = Path(__file__).with_name("launch.py")
 _IF_PARENT_LIVES = '[ "$PPID" = "$0" ] && exec "$@"'
 """Who was killed before the kernel was told is not seen by it: the child looks once itself."""
 
@@ -12,9 +15,9 @@ _IF_PARENT_LIVES = '[ "$PPID" = "$0" ] && exec "$@"'
 def dies_with_us() -> tuple[str, ...]:
     """Return what to put before a command so that the kernel kills it when this thread is gone.
 
-    Empty where util-linux has no `setpriv`: then only an orderly end takes the child along.
+    Where util-linux has no `setpriv`, Python does the same, some milliseconds later.
     """
-    setpriv = shutil.which("setpriv")
+    parent, setpriv = str(os.getpid()), shutil.which("setpriv")
     if not setpriv:
-        return ()
-    return (setpriv, "--pdeathsig", "KILL", "--", "sh", "-c", _IF_PARENT_LIVES, str(os.getpid()))
+        return (sys.executable, "-I", "-S", str(_LAUNCH), parent)
+    return (setpriv, "--pdeathsig", "KILL", "--", "/bin/sh", "-c", _IF_PARENT_LIVES, parent)

@@ -8,10 +8,8 @@ out, so no hook, filter, submodule or attribute of the repository is followed or
 
 from __future__ import annotations
 
-import ctypes
 import json
 import resource
-import signal
 import stat
 import sys
 import tempfile
@@ -34,7 +32,6 @@ MAX_FILES = 100_000
 SPARE_BYTES = 2 * 1024**3
 NETWORK_SECONDS = 60.0
 _HEADS, _TAGS, _PEELED = b"refs/heads/", b"refs/tags/", b"^{}"
-_PR_SET_PDEATHSIG = 1
 
 
 class FetchError(Exception):
@@ -277,8 +274,7 @@ def _unreachable(error: urllib3.exceptions.HTTPError) -> str:
 
 
 def _confine(order: Order) -> None:
-    """Die with the worker, and be stopped by the kernel at any file or memory beyond the limit."""
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    """Be stopped by the kernel at any file or memory beyond the limit."""
     memory = SPARE_BYTES + 2 * order.max_bytes
     for limit, value in (
         (resource.RLIMIT_FSIZE, order.max_bytes),

@@ -6,13 +6,13 @@ import asyncio
 import contextlib
 import os
 import signal
-import sys
 from collections import deque
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Self
 
-_LAUNCH = Path(__file__).with_name("launch.py")
+from services.common.lifelines import dies_with_us
+
 _TAIL_LINES = 500
 _MAX_LINE_BYTES = 16 * 1024
 _MAX_LOG_BYTES = 4 * 1024 * 1024
@@ -35,9 +35,8 @@ class Child:
         cls, arguments: Sequence[str], *, folder: Path, log: Path, environment: Mapping[str, str]
     ) -> Self:
         """Start a program in `folder`; its output goes to `log` (and `log`.old, 4 MiB each)."""
-        launcher = (sys.executable, "-I", "-S", str(_LAUNCH), str(os.getpid()))
         process = await asyncio.create_subprocess_exec(
-            *launcher,
+            *dies_with_us(),
             *arguments,
             cwd=folder,
             env=dict(environment),

@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 
 import pytest
 
 from services.common import lifelines
+
+
+@pytest.fixture(params=["setpriv", "python"], autouse=True)
+def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    if request.param == "python":
+        monkeypatch.setattr(shutil, "which", lambda _: None)
 
 
 def test_a_command_runs_while_its_parent_lives() -> None:

@@ -22,7 +22,7 @@ def main() -> None:
         raise OSError(ctypes.get_errno(), "prctl")
     if os.getppid() != parent:  # it died before the line above
         os._exit(1)
-    os.execv(program[0], program)  # noqa: S606 - an argument list, no shell
+    os.execvp(program[0], program)  # noqa: S606 - an argument list, no shell
 
 
 if __name__ == "__main__":
