@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import functools
 import json
-import threading
 import time
 import urllib.parse
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from typing import Any
 
 from joserfc import jwt
 from joserfc.jwk import ECKey, KeySet, OctKey, OKPKey, RSAKey
 from joserfc.jws import JWSRegistry
+
+from tests.servers.http import serving_http
 
 AUDIENCE = "modelyard"
 Key = RSAKey | ECKey | OctKey | OKPKey
@@ -110,15 +111,6 @@ def issuing() -> Iterator[Issuer]:
             self.end_headers()
             self.wfile.write(body)
 
-        def log_message(self, *_: object) -> None:
-            pass
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    issuer = Issuer(f"http://127.0.0.1:{server.server_port}", [rsa_key("one")])
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
-    thread.start()
-    try:
+    with serving_http(Handler) as port:
+        issuer = Issuer(f"http://127.0.0.1:{port}", [rsa_key("one")])
         yield issuer
-    finally:
-        server.shutdown()
-        server.server_close()

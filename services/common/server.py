@@ -20,7 +20,6 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from services.common.audit.trail import Trail
 from services.common.certificates import ServerCertificate
 from services.common.draining import Drain
-from services.common.errors import Reason, ServiceError
 from services.common.interceptors import Chain
 from services.common.limiting import Limiter
 from services.common.methods import methods_of
@@ -208,16 +207,6 @@ def _credentials(settings: ServerSettings) -> grpc.ServerCredentials | None:
         own.read(),
         own.changed,  # type: ignore[arg-type]  # None means unchanged, which the types forget
         require_client_authentication=bool(settings.peer_authority),
-    )
-
-
-def too_long() -> ServiceError:
-    """Say that a request is longer than any may be, as the proxy does; gRPC has its own words."""
-    return ServiceError(
-        Reason.LIMIT_EXCEEDED,
-        f"the request is longer than {MAX_REQUEST_BYTES} bytes",
-        limit="request_bytes",
-        maximum=str(MAX_REQUEST_BYTES),
     )
 
 

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
@@ -12,7 +10,7 @@ from tests.e2e.production import ProductionSuite
 from tests.e2e.suite import EmbeddedSuite, Suite
 from tests.servers.postgres import PostgresServer
 from tests.servers.seaweedfs import S3Server
-from tests.servers.valkey import ValkeyServer
+from tests.servers.valkey import running as valkey_running
 
 
 @pytest.fixture(scope="session")
@@ -31,15 +29,12 @@ def production(
     s3_server: S3Server,
 ) -> Iterator[ProductionSuite]:
     """A process a service on PostgreSQL, S3 and Redis, behind the shipped proxy."""
-    with tempfile.TemporaryDirectory(prefix="modelyard-e2e-") as sockets:
-        valkey = ValkeyServer(Path(sockets))
-        valkey.start()
+    with valkey_running() as valkey:
         folder = tmp_path_factory.mktemp("production")
         suite = ProductionSuite(folder, postgres_server, s3_server.fresh_bucket(), valkey.url)
         suite.start()
         yield suite
         suite.stop()
-        valkey.stop()
 
 
 @pytest.fixture(scope="session", params=["embedded", "production"])

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,6 +18,7 @@ from tests.e2e.suite import EmbeddedSuite, Suite, gone, until
 from tests.servers.postgres import PostgresServer
 from tests.servers.seaweedfs import S3Server
 from tests.servers.valkey import ValkeyServer
+from tests.servers.valkey import running as valkey_running
 
 SETTINGS = {
     "MODELYARD_BUILDER_LEASE_SECONDS": "5",
@@ -155,9 +155,7 @@ class OnDisk:
 @contextmanager
 def on_servers(folder: Path, postgres: PostgresServer, s3: S3Server) -> Iterator[OnServers]:
     """Run an installation on servers."""
-    with tempfile.TemporaryDirectory(prefix="modelyard-kills-") as sockets:
-        valkey = ValkeyServer(Path(sockets))
-        valkey.start()
+    with valkey_running() as valkey:
         suite = ProductionSuite(folder, postgres, s3.fresh_bucket(), valkey.url)
         suite.environment |= SETTINGS
         suite.start()
@@ -165,7 +163,6 @@ def on_servers(folder: Path, postgres: PostgresServer, s3: S3Server) -> Iterator
             yield OnServers(suite, valkey)
         finally:
             suite.stop()
-            valkey.stop()
 
 
 @contextmanager

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,7 +11,7 @@ from services.suite.start import free_port
 from tests.e2e.production import SERVICES, ProductionSuite
 from tests.servers.postgres import PostgresServer
 from tests.servers.seaweedfs import S3Server
-from tests.servers.valkey import ValkeyServer
+from tests.servers.valkey import running as valkey_running
 
 # How long a replica must have served before the next is touched: two looks of the proxy's.
 SETTLED = 2.5
@@ -63,12 +62,9 @@ def replicated(
     folder: Path, postgres: PostgresServer, s3: S3Server, **variables: str
 ) -> Iterator[ReplicatedSuite]:
     """Run two replicas of every service, on a Valkey server and a bucket of their own."""
-    with tempfile.TemporaryDirectory(prefix="modelyard-replicated-") as sockets:
-        valkey = ValkeyServer(Path(sockets))
-        valkey.start()
+    with valkey_running() as valkey:
         suite = ReplicatedSuite(folder, postgres, s3.fresh_bucket(), valkey.url)
         suite.environment |= variables
         suite.start()
         yield suite
         suite.stop()
-        valkey.stop()

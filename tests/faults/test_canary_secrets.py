@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import tempfile
 import urllib.request
 from base64 import b64encode
 from collections.abc import Callable, Iterator
@@ -25,6 +24,7 @@ from tests.servers.otlp import OtlpSink
 from tests.servers.postgres import PostgresServer
 from tests.servers.seaweedfs import S3Server
 from tests.servers.valkey import ValkeyServer
+from tests.servers.valkey import running as valkey_running
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
@@ -78,13 +78,10 @@ class GuardedSuite(ProductionSuite):
 @pytest.fixture
 def valkey() -> Iterator[ValkeyServer]:
     """A server that asks for a password."""
-    with tempfile.TemporaryDirectory(prefix="modelyard-canaries-") as sockets:
-        server = ValkeyServer(Path(sockets))
-        server.start()
+    with valkey_running() as server:
         with server.client() as client:
             client.config_set("requirepass", PASSWORDS["redis"])
         yield server
-        server.stop()
 
 
 @pytest.fixture

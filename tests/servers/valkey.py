@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import redis
@@ -53,3 +56,15 @@ class ValkeyServer:
                 return bool(client.ping())
         except (redis.RedisError, OSError):
             return False
+
+
+@contextmanager
+def running() -> Iterator[ValkeyServer]:
+    """Run a server in a folder of its own, which is short, as a socket's has to be."""
+    with tempfile.TemporaryDirectory(prefix="modelyard-valkey-") as folder:
+        server = ValkeyServer(Path(folder))
+        server.start()
+        try:
+            yield server
+        finally:
+            server.stop()

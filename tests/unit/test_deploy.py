@@ -23,13 +23,14 @@ from services.builder.worker.settings import WorkerSettings
 from services.common import status
 from services.common.auth import MAX_CREDENTIAL
 from services.common.limiting import rate_exceeded
-from services.common.server import MAX_REQUEST_BYTES, ServerSettings, too_long
+from services.common.server import MAX_REQUEST_BYTES, ServerSettings
 from services.common.service import SuiteSettings
 from services.common.settings import load
 from services.common.turns import no_turn
 from services.deployer.agent.settings import AgentSettings
 from services.deployer.settings import DeployerSettings
 from services.metadata.settings import MetadataSettings
+from tests.servers.proxy import too_long
 
 ROOT = Path(__file__).resolve().parents[2]
 DEPLOY = ROOT / "deploy"

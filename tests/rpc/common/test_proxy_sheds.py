@@ -19,12 +19,12 @@ from services.common import status
 from services.common.auth import current_call
 from services.common.interceptors import Chain
 from services.common.limiting import rate_exceeded
-from services.common.server import MAX_REQUEST_BYTES, Server, ServerSettings, too_long
+from services.common.server import MAX_REQUEST_BYTES, Server, ServerSettings
 from services.common.telemetry import Telemetry
 from services.common.turns import no_turn
 from tests.rpc.common.test_pipeline import BUILD, Builds, Tokens, bearer
 from tests.servers.processes import free_port
-from tests.servers.proxy import Proxy, start_proxy
+from tests.servers.proxy import Proxy, start_proxy, too_long
 
 HELD = "projects/p/builds/held"
 SECONDS = 60.0

@@ -5,14 +5,14 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
-from threading import Thread
 
 import pytest
 from modelyard import images, registries
 from modelyard.registries import RegistryError, Target
 
+from tests.servers.http import serving_http
 from tests.servers.processes import free_port
 from tests.unit.client.test_images import facts, own_layers
 
@@ -99,28 +99,25 @@ def serving(registry: Registry) -> Iterator[str]:
 
         do_GET = do_HEAD = do_POST = do_PUT = handle_any  # noqa: N815 - the library's names
 
-        def log_message(self, *_: object) -> None:
-            pass
+    with serving_http(Handler) as port:
+        yield f"127.0.0.1:{port}"
 
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    Thread(target=server.serve_forever, args=[0.01], daemon=True).start()
-    try:
-        yield f"127.0.0.1:{server.server_port}"
-    finally:
-        server.shutdown()
-        server.server_close()
+
+def push_to(registry: Registry, address: str, store: str, folder: Path) -> None:
+    """Push an image to a registry at an address, which has its blobs at another."""
+    registry.home, registry.store = f"http://{address}", f"http://{store}"
+    digest = images.write_image(folder / "image", facts(), own_layers(folder))
+    reference = registries.push(folder / "image", Target(address, "churn"))
+    assert reference == f"{address}/churn@{digest}"
 
 
 def test_a_refused_token_is_replaced_and_no_other_server_gets_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(registries, "ATTEMPTS", 1)
-    digest = images.write_image(tmp_path / "image", facts(), own_layers(tmp_path))
     registry = Registry()
     with serving(registry) as address, serving(registry) as elsewhere:
-        registry.home, registry.store = f"http://{address}", f"http://{elsewhere}"
-        reference = registries.push(tmp_path / "image", Target(address, "churn"))
-    assert reference == f"{address}/churn@{digest}"
+        push_to(registry, address, elsewhere, tmp_path)
     assert registry.blobs == [None, None, None]
     assert registry.tokens == 7  # at the start, and for each blob before its upload and its bytes
 
@@ -141,9 +138,6 @@ def test_a_registry_that_is_away_for_a_moment_is_asked_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(registries, "FIRST_DELAY", 0.0)
-    digest = images.write_image(tmp_path / "image", facts(), own_layers(tmp_path))
     registry = Away()
     with serving(registry) as address:
-        registry.home = registry.store = f"http://{address}"
-        reference = registries.push(tmp_path / "image", Target(address, "churn"))
-    assert reference == f"{address}/churn@{digest}"
+        push_to(registry, address, address, tmp_path)

@@ -5,12 +5,14 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterator
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from threading import Event, Thread
+from http.server import BaseHTTPRequestHandler
+from threading import Event
 
 import pytest
 from modelyard import _storage
 from modelyard.artifact.v1 import transfer_service_pb2 as service
+
+from tests.servers.http import serving_http
 
 PIECE = 1_000
 
@@ -36,17 +38,11 @@ def serving(still: Still) -> Iterator[str]:
             self.wfile.write(bytes(PIECE))
             still.is_over.wait(60)
 
-        def log_message(self, *_: object) -> None:
-            pass
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    Thread(target=server.serve_forever, args=[0.01], daemon=True).start()
-    try:
-        yield f"http://127.0.0.1:{server.server_port}/packs/0"
-    finally:
-        still.is_over.set()
-        server.shutdown()
-        server.server_close()
+    with serving_http(Handler) as port:
+        try:
+            yield f"http://127.0.0.1:{port}/packs/0"
+        finally:
+            still.is_over.set()
 
 
 def got(url: str) -> list[bytes]:
