@@ -365,20 +365,29 @@ async def _compile_bytecode(python: Path, folder: Path) -> None:
     good, wherever the environment is copied to.
     """
     interpreter = await asyncio.to_thread(python.resolve)
+    files = await asyncio.to_thread(lambda: sorted(folder.rglob("*.py")))
+    # Parts of ours and not its own `-j`, whose processes live on when the first one is killed.
+    count = min(os.cpu_count() or 1, len(files))
+    async with asyncio.TaskGroup() as parts:
+        for first in range(count):
+            parts.create_task(_compile(interpreter, folder, files[first::count]))
+
+
+async def _compile(interpreter: Path, folder: Path, files: Sequence[Path]) -> None:
     process = await asyncio.create_subprocess_exec(
         *dies_with_us(),
-        str(interpreter),
-        *("-I", "-S", "-m", "compileall", "-q", "-f", "-j", "0"),
+        *(str(interpreter), "-I", "-S", "-m", "compileall", "-q", "-f"),
         *("--invalidation-mode", "unchecked-hash", "-s", str(folder.parent), "-p", COMPILED_AS),
-        str(folder),
+        *("-i", "-"),
         env={},
-        stdin=asyncio.subprocess.DEVNULL,
+        stdin=asyncio.subprocess.PIPE,
         stdout=asyncio.subprocess.DEVNULL,
         stderr=asyncio.subprocess.DEVNULL,
         start_new_session=True,
     )
     try:
-        await process.wait()  # some packages hold files for other Pythons: no failure
+        # Some packages hold files for other Pythons: no failure.
+        await process.communicate(b"".join(os.fsencode(file) + b"\n" for file in files))
     except BaseException:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)

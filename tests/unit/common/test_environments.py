@@ -6,9 +6,12 @@ import asyncio
 import os
 import shutil
 import subprocess
+import sys
 import tarfile
+import time
 from pathlib import Path
 
+import psutil
 import pytest
 
 from services.common.environment_lock import EnvironmentFailedError, check_lock
@@ -137,3 +140,30 @@ async def test_nothing_of_a_package_runs_while_it_is_installed(
     with pytest.raises(EnvironmentFailedError, match=r"(?i)build"):
         await Environments(folder, wheel=wheel).resolve(requirements, on_line=print)
     assert not (tmp_path / "ran").exists()
+
+
+def compilers(folder: Path) -> list[psutil.Process]:
+    """Return the processes that compile what lies in a folder."""
+    found = psutil.process_iter(["cmdline"])
+    return [p for p in found if {"compileall", str(folder.parent)} <= set(p.info["cmdline"] or ())]
+
+
+def test_nobody_goes_on_to_compile_for_one_who_was_killed(tmp_path: Path) -> None:
+    folder = tmp_path / "environment"
+    folder.mkdir()
+    for number in range(20):
+        (folder / f"long{number}.py").write_text("a = [1, 2, 3]\n" * 50_000)
+    script = f"""
+import asyncio, pathlib
+from services.common.environments import _compile_bytecode
+asyncio.run(_compile_bytecode(pathlib.Path({sys.executable!r}), pathlib.Path({str(folder)!r})))
+"""
+    with subprocess.Popen([sys.executable, "-c", script]) as process:
+        while len(compilers(folder)) < min(2, os.cpu_count() or 1):
+            assert process.poll() is None
+            time.sleep(0.01)
+        process.kill()
+    end = time.monotonic() + 5
+    while compilers(folder) and time.monotonic() < end:
+        time.sleep(0.05)
+    assert not compilers(folder)
