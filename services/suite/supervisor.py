@@ -76,7 +76,8 @@ class Supervisor:
             _say(f"{child.name} ended with status {status}, see {log}; starting it again")
             delay = FIRST_DELAY if time.monotonic() - started > SETTLED_SECONDS else delay * 2
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._stopping.wait(), min(delay, LONGEST_DELAY))
+                async with asyncio.timeout(min(delay, LONGEST_DELAY)):
+                    await self._stopping.wait()
 
     async def _watch(self, child: Child, rests: Rests) -> None:
         """Stop a process that says it does not serve any more; nobody awaits the outcome."""
@@ -97,7 +98,8 @@ class Supervisor:
         told = f"{child.name} says that it does not serve any more, see {log}"
         _say(f"{told}; stopping it in {rest:g} s" if rest else f"{told}; stopping it")
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self._stopping.wait(), rest)
+            async with asyncio.timeout(rest):
+                await self._stopping.wait()
         if not self._stopping.is_set():
             await self._stop(child.name)
 
@@ -143,7 +145,8 @@ class Supervisor:
         with contextlib.suppress(ProcessLookupError):  # it may end just now, by itself
             process.terminate()
             try:
-                await asyncio.wait_for(process.wait(), STOP_SECONDS)
+                async with asyncio.timeout(STOP_SECONDS):
+                    await process.wait()
             except TimeoutError:
                 _say(f"{name} does not stop; killing it")
                 os.killpg(process.pid, signal.SIGKILL)

@@ -129,7 +129,8 @@ class Worker:
                 raise
             logger.warning("no answer to a lease", extra={"error": str(error)})
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(stop.wait(), RETRY_SECONDS)
+                async with asyncio.timeout(RETRY_SECONDS):
+                    await stop.wait()
             return None
 
     def _request(self) -> worker_service_pb2.LeaseBuildRequest:

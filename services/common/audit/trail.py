@@ -100,7 +100,8 @@ class Trail:
     async def _wait(self) -> None:
         """Wait until something is recorded here, and a little for more; or for the next look."""
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self._recorded.wait(), LOOK_SECONDS)
+            async with asyncio.timeout(LOOK_SECONDS):
+                await self._recorded.wait()
             await asyncio.sleep(SEAL_SECONDS)
 
     async def _settle_if_possible(self) -> None:

@@ -99,6 +99,21 @@ async def test_refusals_are_counted_so_that_they_fill_nothing(database: Database
     assert sum(sealed.entry.count for sealed in page.entries) == 6 * GATHERED
 
 
+@pytest.mark.parametrize("turns", range(6))
+async def test_a_trail_ends_when_it_is_told_to_in_the_moment_of_a_write(
+    database: Database, turns: int
+) -> None:
+    trail = Trail(database=database, service="metadata")
+    running = asyncio.create_task(trail.run())
+    await asyncio.sleep(0.2)  # it waits
+    trail.gather(entry(1, "RIGHT_MISSING"))
+    for _ in range(turns):
+        await asyncio.sleep(0)
+    running.cancel()
+    await asyncio.wait([running], timeout=5)
+    assert running.cancelled()
+
+
 async def test_what_is_recorded_is_sealed_at_once_and_nothing_is_asked_at_rest(
     database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
