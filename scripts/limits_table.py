@@ -14,7 +14,9 @@ from services.builder import event_codec as events
 from services.builder import spec
 from services.builder.automations import domain as automations
 from services.builder.secrets import domain as secrets
-from services.common import auth, filter_syntax, interceptors, pagination, server
+from services.common import auth
+from services.common.listing import filter_syntax, pagination
+from services.common.rpc import interceptors, server
 from services.deployer import codec as deployments
 from services.deployer import gate_codec as gates
 from services.deployer import plan_codec, plans

@@ -14,8 +14,8 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from services.common.database import Database, Transaction
-from services.common.engines import create_engine, migrate
+from services.common.sql.database import Database, Transaction
+from services.common.sql.engines import create_engine, migrate
 from services.metadata.models.store import ALIASES, MODELS, VERSIONS
 from services.metadata.projects.directory import Directory
 from services.metadata.runs.store import RUN_PARAMS, RUN_TAGS, RUNS, SERIES

@@ -15,10 +15,10 @@ from sqlalchemy.engine import Connection
 from services.artifact.domain import Artifact, Hold, bytes_missing
 from services.artifact.schema import ARTIFACTS, FILES, HOLDS
 from services.artifact.store import insert, refer
-from services.common.database import Timestamp
-from services.common.driver_sql import driver_sql
 from services.common.names import ArtifactName
-from services.common.outbox import microseconds, moment
+from services.common.sql.database import Timestamp
+from services.common.sql.driver_sql import driver_sql
+from services.common.sql.outbox import microseconds, moment
 
 _FIND_LEASES = "SELECT digest, lease_expire_time FROM artifacts WHERE project = ? AND digest IN"
 _FIND_HOLDERS = "SELECT digest, holder FROM holds WHERE project = ? AND holder IN"

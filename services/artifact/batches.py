@@ -19,9 +19,9 @@ from services.artifact.domain import (
 )
 from services.artifact.manifest import ManifestEntry, check_path
 from services.artifact.reading import ContentReader, Located
-from services.common.database import Database, Transaction
 from services.common.errors import invalid_field, not_found
 from services.common.names import ArtifactName
+from services.common.sql.database import Database, Transaction
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,7 @@ from services.artifact.blobs import BlobMissingError, BlobStore
 from services.artifact.blobs.opening import open_blobs
 from services.artifact.checks_store import StoredFile
 from services.artifact.settings import ArtifactSettings
-from services.common.checks import Finding, check_common, read_only
+from services.common.sql.checks import Finding, check_common, read_only
 
 
 def check(settings: ArtifactSettings, versions: Mapping[str, str]) -> Iterator[Finding]:

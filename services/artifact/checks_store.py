@@ -10,8 +10,8 @@ from sqlalchemy.engine import Connection
 
 from services.artifact.domain import DIGEST_BYTES, ChunkRef
 from services.artifact.schema import ARTIFACTS, CHUNKS, FILES, HOLDS, PACKS
-from services.common.checks import Finding
 from services.common.names import ArtifactName
+from services.common.sql.checks import Finding
 
 
 @dataclass(frozen=True, slots=True)

@@ -34,8 +34,8 @@ from services.artifact.domain import (
 )
 from services.artifact.manifest import ManifestEntry
 from services.artifact.uploads import ChunkMessage, Durable, Missing
-from services.common import pagination
 from services.common.errors import invalid_field
+from services.common.listing import pagination
 from services.common.names import ArtifactName, ProjectName, invalid_name
 
 WriteChunksRequest: TypeAlias = "artifact_service_pb2.WriteChunksRequest | _wire.Chunks"

@@ -23,8 +23,8 @@ from services.artifact.domain import (
 )
 from services.artifact.packs import CorruptChunkError
 from services.artifact.reading import ContentReader, Located
-from services.common.database import Database, Transaction
 from services.common.errors import Reason, ServiceError
+from services.common.sql.database import Database, Transaction
 
 if TYPE_CHECKING:
     from hashlib import _Hash

@@ -19,8 +19,8 @@ from services.artifact.blobs import BlobStore
 from services.artifact.domain import Chunk, ChunkRef, Garbage, GarbageKind, Pack
 from services.artifact.packs import PackFolder, PackWriter, Span, plan_spans, salvage_span
 from services.artifact.sweep_store import PackRow
-from services.common.database import Database, Transaction
 from services.common.errors import ServiceError
+from services.common.sql.database import Database, Transaction
 
 logger = logging.getLogger(__name__)
 

@@ -26,9 +26,9 @@ from services.artifact.manifest import (
     invalid_manifest,
 )
 from services.artifact.reading import ContentReader, Located
-from services.common.database import Database, Transaction
 from services.common.errors import not_found
 from services.common.names import ArtifactName
+from services.common.sql.database import Database, Transaction
 
 
 class Depot:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from datetime import datetime, timedelta
 
 from services.artifact import sweep_store
-from services.common.database import Database
+from services.common.sql.database import Database
 
 
 class Duty:

@@ -12,7 +12,7 @@ from sqlalchemy.engine import Connection
 from services.artifact.domain import StoredFile
 from services.artifact.schema import CHUNKS, FILES, METADATA, PACKS
 from services.artifact.store import among, slices
-from services.common.database import Timestamp
+from services.common.sql.database import Timestamp
 
 ANNOUNCED = sa.Table(
     "announced_packs",

@@ -30,9 +30,9 @@ from services.artifact.domain import (
     quota_exceeded,
 )
 from services.artifact.grant_store import Announced
-from services.common.database import Database, Transaction
 from services.common.errors import invalid_field, not_found
 from services.common.names import ArtifactName
+from services.common.sql.database import Database, Transaction
 
 
 @dataclass(frozen=True, slots=True)

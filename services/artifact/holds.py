@@ -13,9 +13,9 @@ from services.artifact.blobs import BlobStore
 from services.artifact.depot import Depot
 from services.artifact.domain import ChunkRef, Hold, Lease, bytes_missing
 from services.artifact.manifest import Manifest
-from services.common.database import Database, Transaction
 from services.common.errors import Reason, ServiceError, not_found
 from services.common.names import ArtifactName, ProjectName
+from services.common.sql.database import Database, Transaction
 
 Wanted = tuple[ArtifactName, str]
 """An artifact and who is to hold it."""

@@ -18,7 +18,6 @@ from services.artifact.domain import offset_out_of_range
 from services.artifact.http_server import HttpServer
 from services.artifact.links import Links
 from services.artifact.manifest import ManifestEntry
-from services.common import status
 from services.common.auth import (
     CREDENTIAL,
     MAX_CREDENTIAL,
@@ -29,6 +28,7 @@ from services.common.auth import (
 )
 from services.common.errors import ServiceError
 from services.common.names import ArtifactName
+from services.common.rpc import status
 
 _STATUSES = {
     "INVALID_ARGUMENT": 400,

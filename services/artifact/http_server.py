@@ -22,7 +22,7 @@ from aiohttp import ClientConnectionError, web
 from aiohttp.http import HttpProcessingError
 
 from services.artifact.http_door import HttpBounds, HttpDoor, bound_stillness
-from services.common.certificates import server_context
+from services.common.rpc.certificates import server_context
 from services.common.safe_start import is_loopback
 from services.common.settings import SettingsError
 

@@ -22,7 +22,7 @@ from services.artifact.domain import (
     limit_exceeded,
 )
 from services.artifact.packs import CorruptChunkError, plan_spans, read_span
-from services.common.database import Database, Transaction
+from services.common.sql.database import Database, Transaction
 
 _WINDOW = 512
 _READ_AHEAD = 2

@@ -11,7 +11,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from services.common.audit import entries as audit
-from services.common.database import Timestamp
+from services.common.sql.database import Timestamp
 
 METADATA = sa.MetaData()
 audit.tables(METADATA)

@@ -23,9 +23,9 @@ from services.artifact.duty import Duty
 from services.artifact.packs import Span, plan_spans, salvage_span
 from services.artifact.reading import ContentReader, Located
 from services.artifact.sweep_store import PackRow
-from services.common.database import Database, Transaction
 from services.common.errors import Reason, ServiceError
 from services.common.names import ArtifactName
+from services.common.sql.database import Database, Transaction
 
 logger = logging.getLogger(__name__)
 

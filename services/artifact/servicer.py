@@ -16,10 +16,10 @@ from services.artifact.committing import FileCommitter
 from services.artifact.depot import Depot
 from services.artifact.holds import Holds
 from services.artifact.uploads import Uploads
-from services.common import pagination
 from services.common.auth import current_call
+from services.common.listing import pagination
 from services.common.names import ArtifactName, ProjectName
-from services.common.pipeline import read_by, steady
+from services.common.rpc.pipeline import read_by, steady
 
 Context = grpc.aio.ServicerContext[Any, Any]
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from services.artifact import sweep_store
 from services.artifact.domain import Usage
-from services.common.database import Database, Transaction
+from services.common.sql.database import Database, Transaction
 
 
 class Spaces:

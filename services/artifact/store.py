@@ -13,7 +13,7 @@ from sqlalchemy.engine import Connection
 
 from services.artifact.domain import ChunkRef, Pack, StoredFile, bytes_missing, split_digests
 from services.artifact.schema import CHUNKS, FILES, PACKS, SPACES
-from services.common.driver_sql import driver_sql
+from services.common.sql.driver_sql import driver_sql
 
 _SLICE = 500
 

@@ -24,8 +24,8 @@ from services.artifact.domain import Garbage, GarbageKind
 from services.artifact.duty import Duty
 from services.artifact.packs import PackFolder
 from services.artifact.sweep_store import PackRow
-from services.common.database import Database, Transaction
 from services.common.errors import ServiceError
+from services.common.sql.database import Database, Transaction
 
 logger = logging.getLogger(__name__)
 

@@ -17,7 +17,7 @@ from joserfc.jwk import OctKey
 
 from services.artifact import tokens_store
 from services.common.auth import invalid_credential
-from services.common.database import Database
+from services.common.sql.database import Database
 
 _ALGORITHM = "HS256"
 _KEY_BYTES = 32

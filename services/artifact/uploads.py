@@ -18,8 +18,8 @@ from services.artifact import store, sweep_store
 from services.artifact.blobs import BlobStore
 from services.artifact.domain import Chunk, Lease, quota_exceeded
 from services.artifact.packs import PackFolder, PackWriter, hash_chunks
-from services.common.database import Database, Transaction
 from services.common.errors import Reason, ServiceError
+from services.common.sql.database import Database, Transaction
 
 _EXPECTED = 200_000
 _log = logging.getLogger(__name__)

@@ -52,11 +52,11 @@ from services.artifact.uploads import Uploads
 from services.common.audit.servicer import AuditServicer
 from services.common.audit.trail import Trail
 from services.common.auth import Authenticator, CachingAuthenticator
-from services.common.database import Database
-from services.common.peers import RemoteAuthenticator
+from services.common.rpc.peers import RemoteAuthenticator
 from services.common.safe_start import check_folder, check_secret
 from services.common.service import Chassis, Service
 from services.common.settings import load_or_exit
+from services.common.sql.database import Database
 
 _add_formats = format_service_pb2_grpc.add_FormatServiceServicer_to_server
 _add_transfers = transfer_service_pb2_grpc.add_TransferServiceServicer_to_server

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from sqlalchemy.engine import Connection
 
 from services.builder.domain import ENDED, LEASED
-from services.common.checks import Finding, check_common, rows
+from services.common.sql.checks import Finding, check_common, rows
 
 
 def check(connection: Connection) -> Iterator[Finding]:

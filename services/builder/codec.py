@@ -25,13 +25,13 @@ from services.builder.domain import (
     TestCounts,
 )
 from services.builder.spec import BuildSpec, PhaseKind
-from services.common import pagination
+from services.common.listing import pagination
 from services.common.names import (
     ModelName,
     ProjectName,
     invalid_name,
 )
-from services.common.outbox import EPOCH
+from services.common.sql.outbox import EPOCH
 
 
 def new_build(request: build_service_pb2.CreateBuildRequest) -> tuple[str, str, BuildSpec]:

@@ -11,9 +11,9 @@ from services.builder import store, transitions
 from services.builder.domain import Build, BuildState, Delegation, Failure, FailureReason
 from services.builder.downstream import Downstream
 from services.common.auth import Right
-from services.common.database import Database, Transaction
 from services.common.errors import Reason, ServiceError
 from services.common.names import BuildName
+from services.common.sql.database import Database, Transaction
 
 logger = logging.getLogger(__name__)
 

@@ -32,7 +32,7 @@ from services.builder.store import UnfinishedRun
 from services.common.auth import Right
 from services.common.errors import Reason, ServiceError
 from services.common.names import BuildName, ResourceName
-from services.common.peers import Peer
+from services.common.rpc.peers import Peer
 
 _NAMESPACE = uuid.UUID("6b1ff3a6-5f0e-4d64-9d0e-1b8a6f5a7c11")
 _REGISTER_SECONDS = 45.0

@@ -13,12 +13,12 @@ from typing import Protocol
 
 from services.builder import store
 from services.builder.domain import Build, Lease, lease_lost, topic_of
-from services.common import pagination
-from services.common.database import Database, Transaction
 from services.common.errors import Reason, ServiceError, not_found
 from services.common.events import EventBus, tail
+from services.common.listing import pagination
 from services.common.names import BuildName
-from services.common.outbox import Event, first_sequence, last_sequence, read_events
+from services.common.sql.database import Database, Transaction
+from services.common.sql.outbox import Event, first_sequence, last_sequence, read_events
 
 BATCH = "batch"
 CHANGE = "change"

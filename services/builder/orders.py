@@ -15,11 +15,11 @@ from services.builder.queue.queueing import Queue
 from services.builder.secrets.keeping import Vault
 from services.builder.spec import BuildSpec
 from services.common.auth import Right
-from services.common.database import Database, Transaction
 from services.common.errors import not_found
-from services.common.filtering import parse_filter
-from services.common.idempotency import Key, once
+from services.common.listing.filtering import parse_filter
 from services.common.names import BuildName, SecretName
+from services.common.sql.database import Database, Transaction
+from services.common.sql.idempotency import Key, once
 
 _NAMESPACE = uuid.UUID("0d7a1c64-2f6b-4c8e-8a57-5be9c3a4f4a2")
 

@@ -10,9 +10,9 @@ from services.builder.delegations import Delegations
 from services.builder.domain import Build, FetchedSource, Lease, lease_lost
 from services.builder.downstream import Downstream
 from services.builder.secrets.keeping import Vault
-from services.common.database import Database, Transaction
 from services.common.errors import Reason, ServiceError, wrong_state
 from services.common.names import SecretName
+from services.common.sql.database import Database, Transaction
 
 logger = logging.getLogger(__name__)
 

@@ -28,9 +28,9 @@ from services.builder.domain import (
 )
 from services.builder.downstream import Downstream, Registered
 from services.builder.spec import PhaseKind
-from services.common.database import Database, Transaction
 from services.common.errors import Reason, ServiceError, wrong_state
 from services.common.names import BuildName, VersionName
+from services.common.sql.database import Database, Transaction
 
 logger = logging.getLogger(__name__)
 

@@ -7,8 +7,8 @@ import logging
 from services.builder import store
 from services.builder.delegations import Delegations
 from services.builder.downstream import Downstream
-from services.common.database import Database
 from services.common.errors import Reason, ServiceError
+from services.common.sql.database import Database
 
 logger = logging.getLogger(__name__)
 

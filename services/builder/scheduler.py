@@ -31,11 +31,11 @@ from services.builder.queue import store as queue_store
 from services.builder.queue.domain import Ask, Defaults
 from services.builder.queue.queueing import Queue
 from services.builder.spec import PhaseKind
-from services.common.database import Database, Transaction
-from services.common.draining import Drain
 from services.common.errors import Reason, ServiceError, wrong_state
 from services.common.events import EventBus
 from services.common.names import BuildName
+from services.common.rpc.draining import Drain
+from services.common.sql.database import Database, Transaction
 
 logger = logging.getLogger(__name__)
 

@@ -12,10 +12,10 @@ from modelyard.builder.v1 import build_service_pb2_grpc
 from services.builder import codec, event_codec
 from services.builder.ledger import Ledger
 from services.builder.orders import Orders
-from services.common import pagination
 from services.common.auth import current_call
-from services.common.draining import endless
+from services.common.listing import pagination
 from services.common.names import BuildName, ProjectName
+from services.common.rpc.draining import endless
 
 Context = grpc.aio.ServicerContext[Any, Any]
 

@@ -26,10 +26,8 @@ from services.builder.domain import (
     Winner,
 )
 from services.builder.spec import BuildSpec
-from services.common import idempotency, outbox
 from services.common.audit import entries as audit
-from services.common.database import Timestamp
-from services.common.filtering import (
+from services.common.listing.filtering import (
     Expression,
     FieldCompiler,
     compile_filter,
@@ -40,6 +38,8 @@ from services.common.filtering import (
     timestamp_field,
 )
 from services.common.names import BuildName
+from services.common.sql import idempotency, outbox
+from services.common.sql.database import Timestamp
 
 METADATA = sa.MetaData()
 outbox.tables(METADATA)

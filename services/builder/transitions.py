@@ -20,9 +20,9 @@ from services.builder.domain import (
     lease_lost,
 )
 from services.builder.ledger import CHANGE, END
-from services.common.database import Transaction
 from services.common.errors import not_found
 from services.common.names import BuildName
+from services.common.sql.database import Transaction
 
 QUEUE = "queue"
 """The topic that wakes whoever waits for work."""

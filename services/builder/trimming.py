@@ -6,8 +6,8 @@ from collections.abc import Callable
 from datetime import datetime, timedelta
 
 from services.builder import store, transitions
-from services.common.database import Database, Transaction
-from services.common.outbox import trim
+from services.common.sql.database import Database, Transaction
+from services.common.sql.outbox import trim
 
 BATCH = 500
 WAKE_UPS = timedelta(minutes=10)

@@ -37,10 +37,10 @@ from services.builder.trimming import Trimming
 from services.builder.worker_servicer import WorkerServicer
 from services.common.audit.servicer import AuditServicer
 from services.common.audit.trail import Trail
-from services.common.database import Database
 from services.common.own_token import OwnToken
 from services.common.service import Background, Chassis, Service
 from services.common.settings import load_or_exit
+from services.common.sql.database import Database
 
 MIGRATIONS = Path(__file__).parent / "migrations"
 UPKEEP_SECONDS = 600.0

@@ -15,8 +15,8 @@ from services.builder.provisions import Provisions
 from services.builder.registrar import Registrar
 from services.builder.scheduler import Scheduler
 from services.common.auth import current_call
-from services.common.draining import endless
-from services.common.pipeline import without_turn
+from services.common.rpc.draining import endless
+from services.common.rpc.pipeline import without_turn
 
 Context = grpc.aio.ServicerContext[Any, Any]
 

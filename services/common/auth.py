@@ -18,9 +18,9 @@ from typing import Protocol
 
 from google.protobuf.message import Message
 
-from services.common.draining import Drain
 from services.common.errors import Reason, ServiceError, invalid_field
-from services.common.idempotency import Key
+from services.common.rpc.draining import Drain
+from services.common.sql.idempotency import Key
 
 EVERY_PROJECT = "-"
 CACHE_SECONDS = 4.0  # what is revoked ends within 5, calls and all

@@ -19,9 +19,9 @@ from typing import Any
 import msgspec
 import redis.asyncio as redis
 
-from services.common.database import Database
-from services.common.outbox import Event, microseconds, moment, read_events
-from services.common.pagination import cursor_expired
+from services.common.listing.pagination import cursor_expired
+from services.common.sql.database import Database
+from services.common.sql.outbox import Event, microseconds, moment, read_events
 
 logger = logging.getLogger(__name__)
 

@@ -20,17 +20,17 @@ import uvloop
 from services.common import logs
 from services.common.audit.trail import Trail
 from services.common.auth import Authenticator, CachingAuthenticator
-from services.common.callers import Callers
-from services.common.database import Database
-from services.common.disk_failure import stop_serving_after
 from services.common.events import EventBus
-from services.common.interceptors import Chain
-from services.common.memory import keep_freed_memory
-from services.common.peers import Peer, RemoteAuthenticator
-from services.common.revocation import Revocations
+from services.common.processes.disk_failure import stop_serving_after
+from services.common.processes.memory import keep_freed_memory
+from services.common.rpc.callers import Callers
+from services.common.rpc.interceptors import Chain
+from services.common.rpc.peers import Peer, RemoteAuthenticator
+from services.common.rpc.revocation import Revocations
+from services.common.rpc.server import Register, Server, ServerSettings
 from services.common.safe_start import check_redis
-from services.common.server import Register, Server, ServerSettings
 from services.common.settings import SettingsError, exiting_when_bad, load_or_exit
+from services.common.sql.database import Database
 from services.common.telemetry import Telemetry, configure
 
 logger = logging.getLogger(__name__)

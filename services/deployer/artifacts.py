@@ -12,7 +12,7 @@ from modelyard.artifact.v1 import (
     format_service_pb2_grpc,
 )
 
-from services.common.peers import Peer
+from services.common.rpc.peers import Peer
 from services.deployer.domain import FormatReport
 
 _PAGE = 1_000

@@ -6,8 +6,7 @@ from collections.abc import AsyncIterator, Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
-from services.common import events, outbox
-from services.common.database import Database, Transaction
+from services.common import events
 from services.common.errors import (
     Reason,
     ServiceError,
@@ -16,8 +15,10 @@ from services.common.errors import (
     wrong_state,
 )
 from services.common.events import EventBus
+from services.common.listing.pagination import cursor_expired
 from services.common.names import ArtifactName, DeploymentName, EnvironmentName
-from services.common.pagination import cursor_expired
+from services.common.sql import outbox
+from services.common.sql.database import Database, Transaction
 from services.deployer import journal, rules
 from services.deployer.delegations import Delegations
 from services.deployer.domain import Assignment, Deployment, Report, TargetKind

@@ -8,9 +8,9 @@ from typing import Any
 from modelyard.deployer.v1 import controller_service_pb2 as pb
 from modelyard.deployer.v1 import controller_service_pb2_grpc
 
-from services.common.draining import endless
+from services.common.listing.pagination import decode_cursor, encode_cursor
 from services.common.names import ArtifactName, DeploymentName, EnvironmentName
-from services.common.pagination import decode_cursor, encode_cursor
+from services.common.rpc.draining import endless
 from services.deployer import codec
 from services.deployer.assignments import Assignments, Batch
 from services.deployer.sampling import Samples

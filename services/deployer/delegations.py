@@ -11,9 +11,9 @@ import logging
 from datetime import UTC, datetime, timedelta
 
 from services.common.auth import Right
-from services.common.database import Database
 from services.common.errors import Reason, ServiceError, wrong_state
 from services.common.names import DeploymentName
+from services.common.sql.database import Database
 from services.deployer.metadata import Grant, Metadata
 from services.deployer.store import crossings
 

@@ -9,8 +9,8 @@ from modelyard.deployer.v1 import environment_service_pb2_grpc
 
 from services.common.auth import current_call
 from services.common.errors import invalid_field
+from services.common.listing.pagination import decode_token, encode_token, page_size
 from services.common.names import EnvironmentName, ProjectName, check_id
-from services.common.pagination import decode_token, encode_token, page_size
 from services.deployer import codec, gate_codec
 from services.deployer.approvals import Approvals
 from services.deployer.environments import EnvironmentChange, Environments

@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
-from services.common.database import Database, Transaction
 from services.common.errors import already_exists, etag_mismatch, not_found
-from services.common.idempotency import Key, once
 from services.common.names import EnvironmentName, ProjectName
+from services.common.sql.database import Database, Transaction
+from services.common.sql.idempotency import Key, once
 from services.deployer.domain import Environment, Gate, TargetKind
 from services.deployer.metadata import Metadata
 from services.deployer.store import environments as store

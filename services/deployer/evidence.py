@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterable
 
-from services.common.database import Database
 from services.common.names import EnvironmentName, VersionName
+from services.common.sql.database import Database
 from services.deployer import signatures
 from services.deployer.artifacts import Artifacts
 from services.deployer.domain import (

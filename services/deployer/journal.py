@@ -8,9 +8,9 @@ from datetime import datetime
 
 import msgspec
 
-from services.common.database import Transaction
 from services.common.names import DeploymentName
-from services.common.outbox import Event
+from services.common.sql.database import Transaction
+from services.common.sql.outbox import Event
 from services.deployer import rules
 from services.deployer.domain import Deployment, EventType, JournalEntry, Step
 from services.deployer.store import deployments

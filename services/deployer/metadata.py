@@ -28,7 +28,7 @@ from services.common.auth import Right
 from services.common.errors import wrong_state
 from services.common.names import DeploymentName, ProjectName
 from services.common.own_token import OwnToken
-from services.common.peers import Peer
+from services.common.rpc.peers import Peer
 from services.deployer import codec
 from services.deployer.domain import Candidate, Evaluation, Goal, Revision, Sample
 

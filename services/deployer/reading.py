@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 
-from services.common import events, outbox
-from services.common.database import Database, Transaction
+from services.common import events
 from services.common.errors import not_found
 from services.common.events import EventBus
 from services.common.names import DeploymentName, EnvironmentName
+from services.common.sql import outbox
+from services.common.sql.database import Database, Transaction
 from services.deployer import journal
 from services.deployer.domain import Deployment, Revision
 from services.deployer.journal import Told

@@ -14,11 +14,11 @@ import secrets
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from services.common.database import Database, Transaction
 from services.common.errors import Reason, ServiceError
 from services.common.events import EventBus
 from services.common.names import DeploymentName
-from services.common.outbox import Event
+from services.common.sql.database import Database, Transaction
+from services.common.sql.outbox import Event
 from services.deployer import beside, journal, rules
 from services.deployer.delegations import LOST, Delegations
 from services.deployer.domain import Deployment, Failure, RevisionOutcome

@@ -13,7 +13,6 @@ from datetime import UTC, datetime
 
 from services.common import telemetry
 from services.common.auth import Right
-from services.common.database import Database, Transaction
 from services.common.errors import (
     Reason,
     ServiceError,
@@ -22,8 +21,9 @@ from services.common.errors import (
     not_found,
     wrong_state,
 )
-from services.common.idempotency import Key, answered, once
 from services.common.names import DeploymentName, EnvironmentName, VersionName
+from services.common.sql.database import Database, Transaction
+from services.common.sql.idempotency import Key, answered, once
 from services.deployer import beside, gates, journal, rules
 from services.deployer.assigning import running_variant
 from services.deployer.domain import (

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 
-from services.common.database import Database, Transaction
 from services.common.errors import not_found, wrong_state
 from services.common.names import DeploymentName
+from services.common.sql.database import Database, Transaction
 from services.deployer import journal
 from services.deployer.assignments import check_holder
 from services.deployer.delegations import Delegations

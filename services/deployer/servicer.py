@@ -9,16 +9,16 @@ from modelyard.deployer.v1 import deployment_service_pb2 as pb
 from modelyard.deployer.v1 import deployment_service_pb2_grpc
 
 from services.common.auth import current_call
-from services.common.draining import endless
 from services.common.errors import invalid_field
-from services.common.names import DeploymentName, EnvironmentName
-from services.common.pagination import (
+from services.common.listing.pagination import (
     decode_cursor,
     decode_token,
     encode_cursor,
     encode_token,
     page_size,
 )
+from services.common.names import DeploymentName, EnvironmentName
+from services.common.rpc.draining import endless
 from services.deployer import codec, gate_codec, plan_codec
 from services.deployer.domain import RevisionCause
 from services.deployer.reading import News, Reading

@@ -9,9 +9,9 @@ import asyncio
 import logging
 from datetime import UTC, datetime, timedelta
 
-from services.common.database import Database, Transaction
 from services.common.errors import ServiceError
-from services.common.outbox import trim
+from services.common.sql.database import Database, Transaction
+from services.common.sql.outbox import trim
 from services.deployer import journal
 
 logger = logging.getLogger(__name__)

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-from services.common.database import Transaction
 from services.common.names import ProjectName
+from services.common.sql.database import Transaction
 from services.metadata.values import pack
 
 

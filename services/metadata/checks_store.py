@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import msgspec
 from sqlalchemy.engine import Connection
 
-from services.common.checks import Finding, check_common, rows
+from services.common.sql.checks import Finding, check_common, rows
 
 _NAME = "'projects/' || m.project || '/models/' || m.model"
 

@@ -19,12 +19,13 @@ from sqlalchemy.dialects.postgresql.psycopg import PGDialect_psycopg as psycopg_
 from sqlalchemy.dialects.sqlite.pysqlite import SQLiteDialect_pysqlite as sqlite_dialect
 from sqlalchemy.engine import Connection, Row
 
-from services.common import idempotency, outbox, pagination
 from services.common.audit import entries as audit
-from services.common.database import Double
-from services.common.driver_sql import driver_sql
-from services.common.filtering import FieldCompiler, flag_field, number_field, text_field
-from services.common.filtering import typed_field as compile_typed
+from services.common.listing import pagination
+from services.common.listing.filtering import FieldCompiler, flag_field, number_field, text_field
+from services.common.listing.filtering import typed_field as compile_typed
+from services.common.sql import idempotency, outbox
+from services.common.sql.database import Double
+from services.common.sql.driver_sql import driver_sql
 from services.metadata.listing import Listing
 
 METADATA = sa.MetaData()

@@ -15,8 +15,8 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
 from services.common.errors import Reason, ServiceError
-from services.common.filter_syntax import PRESENT
-from services.common.filtering import (
+from services.common.listing.filter_syntax import PRESENT
+from services.common.listing.filtering import (
     FieldCompiler,
     FilterProblemError,
     Literal,

@@ -18,10 +18,9 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
-from services.common import pagination
-from services.common.driver_sql import driver_sql
 from services.common.errors import Reason, ServiceError
-from services.common.filter_syntax import (
+from services.common.listing import pagination
+from services.common.listing.filter_syntax import (
     And,
     Comparison,
     Expression,
@@ -30,9 +29,10 @@ from services.common.filter_syntax import (
     parse_filter,
     parse_order,
 )
-from services.common.filtering import compile_filter, number_field
+from services.common.listing.filtering import compile_filter, number_field
 from services.common.names import WILDCARD, ModelName
-from services.common.query_time import bounded
+from services.common.sql.driver_sql import driver_sql
+from services.common.sql.query_time import bounded
 from services.metadata.listing import Listing
 from services.metadata.schema import Sort, after, in_pks, order_of, shape
 from services.metadata.search_schema import (

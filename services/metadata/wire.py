@@ -9,7 +9,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from modelyard.common.v1 import failure_pb2, value_pb2
 
 from services.common.errors import invalid_field
-from services.common.pagination import page_size
+from services.common.listing.pagination import page_size
 from services.metadata import limits
 from services.metadata.listing import Listing
 from services.metadata.values import Failure, ParamValue

@@ -23,10 +23,10 @@ from modelyard.metadata.v1 import (
 
 from services.common.audit.servicer import AuditServicer
 from services.common.audit.trail import Trail
-from services.common.database import Database
-from services.common.server import Register
+from services.common.rpc.server import Register
 from services.common.service import Chassis, Service
 from services.common.settings import load_or_exit
+from services.common.sql.database import Database
 from services.metadata.comparisons.comparing import Comparing
 from services.metadata.comparisons.servicer import ComparisonServicer
 from services.metadata.comparisons.sources import Sources

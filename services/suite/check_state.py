@@ -13,8 +13,8 @@ from services.artifact import checking as artifact
 from services.artifact.settings import PREFIX as ARTIFACT
 from services.artifact.settings import ArtifactSettings
 from services.builder import checks_store as builder
-from services.common.checks import Finding, read_only
 from services.common.settings import load
+from services.common.sql.checks import Finding, read_only
 from services.deployer.store import checks_store as deployer
 from services.metadata import checks_store as metadata
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from services.common.engines import create_engine, migrate
+from services.common.sql.engines import create_engine, migrate
 
 SERVICES = ("metadata", "artifact", "builder", "deployer")
 ROOT = Path(__file__).resolve().parent.parent

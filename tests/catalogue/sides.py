@@ -17,7 +17,7 @@ import psutil
 import sqlalchemy as sa
 from google.rpc import error_details_pb2, status_pb2
 
-from services.common import status
+from services.common.rpc import status
 
 OK = grpc.StatusCode.OK
 INVALID = grpc.StatusCode.INVALID_ARGUMENT

@@ -21,9 +21,9 @@ from services.builder.domain import LEASED, Build, topic_of
 from services.builder.scheduler import Scheduler
 from services.builder.worker import processes
 from services.builder.worker.sandbox import Sandbox
-from services.common import database, idempotency
-from services.common.engines import driver_of
-from services.common.outbox import append
+from services.common.sql import database, idempotency
+from services.common.sql.engines import driver_of
+from services.common.sql.outbox import append
 from services.deployer import journal
 from services.metadata.models.artifacts import RemoteHolds
 

@@ -13,7 +13,7 @@ import psycopg
 from modelyard import Client
 from modelyard.errors import ModelyardError
 
-from services.common.checks import Finding
+from services.common.sql.checks import Finding
 from services.suite.check_state import check_state, in_settings
 from services.suite.children import SERVICES, Layout, children
 from services.suite.migrate import migrate_all

@@ -11,7 +11,7 @@ from typing import Protocol
 
 import psutil
 
-from services.common.checks import Finding
+from services.common.sql.checks import Finding
 from services.suite.check_state import check_state, in_folder, in_settings
 from tests.e2e.production import SERVICES, ProductionSuite, is_serving
 from tests.e2e.suite import EmbeddedSuite, Suite, gone, until

@@ -108,7 +108,7 @@ def committed(service: str) -> Install:
     def install(reach: Reach) -> None:
         for writer in writers:
             of_service: Which = lambda writer, *_: _service_of(writer._engine) == service  # noqa: E731
-            after(f"services.common.database:{writer}", of_service)(reach)
+            after(f"services.common.sql.database:{writer}", of_service)(reach)
 
     return install
 
@@ -165,7 +165,7 @@ POINTS: Mapping[str, Install] = {
     "deployer.weights.saved": before("services.deployer.journal:publish"),
     "deployer.rollout.ended": before("services.deployer.reconciler:Reconciler._end_uses"),
     "every.wakeup.before": before("services.common.events:EventBus.publish"),
-    "every.answer.before": before("services.common.interceptors:Measuring.leave"),
+    "every.answer.before": before("services.common.rpc.interceptors:Measuring.leave"),
 }
 
 

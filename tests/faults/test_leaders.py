@@ -19,7 +19,7 @@ from modelyard import Client
 from modelyard.deployer.v1 import deployment_pb2
 from modelyard.errors import ModelyardError
 
-from services.common.engines import create_engine
+from services.common.sql.engines import create_engine
 from services.deployer.store.tables import DEPLOYMENTS
 from tests.e2e.agent.conftest import register
 from tests.e2e.production import SERVICES, is_serving

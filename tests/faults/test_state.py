@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from services.builder.settings import BuilderSettings
-from services.common.checks import Finding
+from services.common.sql.checks import Finding
 from services.suite.check_state import check_state, in_folder
 from tests.contract.builder.stack import running
 from tests.contract.metadata.desk import eventually

@@ -24,10 +24,11 @@ with atheris.instrument_imports(include=["services", "lark", "cronsim", "modelya
     from services.artifact.formats.judging import judge
     from services.artifact.manifest import Manifest, sort_key
     from services.builder.automations import schedule
-    from services.common import names, pagination
-    from services.common.environment_lock import EnvironmentFailedError, check_lock
+    from services.common import names
+    from services.common.environments.lock import EnvironmentFailedError, check_lock
     from services.common.errors import ServiceError
-    from services.common.filter_syntax import parse_filter, parse_order
+    from services.common.listing import pagination
+    from services.common.listing.filter_syntax import parse_filter, parse_order
 
 KINDS = [kind for kind in vars(names).values() if isinstance(kind, type) and "parts" in vars(kind)]
 FILES = ("model.safetensors", "weights.npy", "model.onnx", "state.pkl", "model.pt", "a.txt")

@@ -12,7 +12,7 @@ from modelyard.common.v1 import access_pb2, error_reason_pb2
 from scripts import generate_rights
 from services.common.auth import Right
 from services.common.errors import Reason
-from services.common.status import CODES
+from services.common.rpc.status import CODES
 
 ROOT = Path(__file__).resolve().parents[2]
 SET = descriptor_pb2.FileDescriptorSet.FromString((ROOT / "protos/modelyard.binpb").read_bytes())

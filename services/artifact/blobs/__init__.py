@@ -11,8 +11,8 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Protocol
 
-from services.common.disk_failure import note_disk_failure
 from services.common.errors import Reason, ServiceError
+from services.common.processes.disk_failure import note_disk_failure
 
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 _log = logging.getLogger(__name__)

@@ -20,8 +20,8 @@ from services.artifact.formats.domain import Finding
 from services.artifact.formats.judging import VERSION, judge
 from services.artifact.manifest import ManifestEntry
 from services.artifact.packs import CorruptChunkError, Span, read_span
-from services.common.database import Database, Transaction
 from services.common.names import ArtifactName
+from services.common.sql.database import Database, Transaction
 
 _BUFFER_BYTES = 64 * 1024
 

@@ -27,7 +27,6 @@ from services.builder.automations.firing import fire
 from services.builder.domain import Delegation
 from services.builder.downstream import Downstream
 from services.common.auth import Right
-from services.common.database import Database, Transaction
 from services.common.errors import (
     Reason,
     ServiceError,
@@ -36,10 +35,11 @@ from services.common.errors import (
     not_found,
     wrong_state,
 )
-from services.common.filtering import parse_filter
-from services.common.idempotency import Key, answered, once
+from services.common.listing.filtering import parse_filter
 from services.common.names import AutomationName, BuildName, ExecutionName
-from services.common.outbox import EPOCH
+from services.common.sql.database import Database, Transaction
+from services.common.sql.idempotency import Key, answered, once
+from services.common.sql.outbox import EPOCH
 
 Change = Callable[[Draft], Draft]
 

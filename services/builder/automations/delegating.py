@@ -17,8 +17,8 @@ from services.builder.automations.domain import (
 from services.builder.delegations import renewed
 from services.builder.domain import Delegation
 from services.builder.downstream import Downstream
-from services.common.database import Database, Transaction
 from services.common.errors import Reason, ServiceError
+from services.common.sql.database import Database, Transaction
 
 logger = logging.getLogger(__name__)
 

@@ -43,10 +43,10 @@ from services.builder.automations.domain import (
     Trigger,
     Verdict,
 )
-from services.common import status
 from services.common.errors import Reason, ServiceError
 from services.common.names import AutomationName, VersionName
-from services.common.peers import Peer
+from services.common.rpc import status
+from services.common.rpc.peers import Peer
 
 _LISTEN_SECONDS = 0.3
 _WATCH_SECONDS = 15.0

@@ -29,10 +29,10 @@ from services.builder.automations.downstream import Neighbours
 from services.builder.domain import Build, BuildState
 from services.builder.orders import Orders
 from services.builder.spec import MAX_LABELS, BuildSpec, DataInput
-from services.common.database import Database, Transaction
 from services.common.errors import Reason, ServiceError
-from services.common.idempotency import Key
 from services.common.names import BuildName
+from services.common.sql.database import Database, Transaction
+from services.common.sql.idempotency import Key
 
 logger = logging.getLogger(__name__)
 

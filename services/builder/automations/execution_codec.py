@@ -20,10 +20,10 @@ from services.builder.automations.domain import (
     Report,
 )
 from services.builder.codec import timestamp
-from services.common import pagination
 from services.common.errors import invalid_field
+from services.common.listing import pagination
 from services.common.names import AutomationName, ModelName
-from services.common.outbox import EPOCH
+from services.common.sql.outbox import EPOCH
 
 
 def execution(found: Execution) -> execution_pb2.Execution:

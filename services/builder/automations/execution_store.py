@@ -21,8 +21,7 @@ from services.builder.automations.domain import (
     Verdict,
 )
 from services.builder.store import METADATA
-from services.common.database import Timestamp
-from services.common.filtering import (
+from services.common.listing.filtering import (
     Expression,
     FieldCompiler,
     compile_filter,
@@ -31,7 +30,8 @@ from services.common.filtering import (
     timestamp_field,
 )
 from services.common.names import WILDCARD, AutomationName, ExecutionName
-from services.common.outbox import EPOCH
+from services.common.sql.database import Timestamp
+from services.common.sql.outbox import EPOCH
 
 EXECUTIONS = sa.Table(
     "executions",

@@ -19,7 +19,7 @@ from services.builder.automations.domain import (
     Occurrence,
     Overlap,
 )
-from services.common.database import Database, Transaction
+from services.common.sql.database import Database, Transaction
 
 _BATCH = 20
 

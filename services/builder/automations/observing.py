@@ -28,10 +28,10 @@ from services.builder.automations.domain import (
 )
 from services.builder.automations.downstream import Neighbours, Observation
 from services.builder.automations.firing import fire
-from services.common.database import Database, Transaction
 from services.common.errors import Reason, ServiceError
-from services.common.idempotency import Key, once
 from services.common.names import ModelName
+from services.common.sql.database import Database, Transaction
+from services.common.sql.idempotency import Key, once
 
 logger = logging.getLogger(__name__)
 

@@ -13,8 +13,8 @@ from modelyard.builder.v1 import automation_service_pb2_grpc
 from services.builder.automations import codec, execution_codec
 from services.builder.automations.catalogue import Author, Catalogue
 from services.builder.automations.observing import Observing
-from services.common import pagination
 from services.common.auth import Call, current_call
+from services.common.listing import pagination
 from services.common.names import AutomationName, ExecutionName, ModelName, ProjectName
 
 Context = grpc.aio.ServicerContext[Any, Any]

@@ -20,8 +20,8 @@ from services.builder.automations.domain import (
 )
 from services.builder.domain import Delegation
 from services.builder.store import METADATA, insert
-from services.common.database import Double, Timestamp
 from services.common.names import AutomationName
+from services.common.sql.database import Double, Timestamp
 
 AUTOMATIONS = sa.Table(
     "automations",

@@ -18,8 +18,8 @@ from services.builder.automations.servicer import AutomationServicer
 from services.builder.downstream import Downstream
 from services.builder.orders import Orders
 from services.builder.settings import BuilderSettings
-from services.common.database import Database
-from services.common.server import Register
+from services.common.rpc.server import Register
+from services.common.sql.database import Database
 
 Clock = Callable[[], datetime]
 

@@ -11,7 +11,7 @@ from services.builder.domain import Build, BuildState
 from services.builder.queue import store
 from services.builder.queue.domain import KEPT, Defaults, Scope, Standing, Worker, short_of
 from services.builder.spec import BuildSpec
-from services.common.database import Database, Transaction
+from services.common.sql.database import Database, Transaction
 
 ALIVE = timedelta(seconds=45)
 """How long a worker counts as alive that was not heard of; one that waits asks every 30 s."""

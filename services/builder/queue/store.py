@@ -22,8 +22,8 @@ from services.builder.queue.domain import (
 )
 from services.builder.spec import Resources
 from services.builder.store import BUILDS, METADATA, build_of
-from services.common.database import Timestamp
 from services.common.names import BuildName
+from services.common.sql.database import Timestamp
 
 MAX_LISTED = 1_000
 # Any number of our own: PostgreSQL's advisory locks are named by numbers.

@@ -9,7 +9,7 @@ from modelyard.builder.v1 import secret_service_pb2 as pb
 
 from services.builder.codec import timestamp
 from services.builder.secrets.domain import Secret, SecretChange
-from services.common import pagination
+from services.common.listing import pagination
 from services.common.names import ProjectName, SecretName, check_id
 
 

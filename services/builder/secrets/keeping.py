@@ -12,7 +12,6 @@ from datetime import datetime
 
 from services.builder.secrets import store
 from services.builder.secrets.domain import MAX_SECRETS_OF_A_PROJECT, Secret, SecretChange
-from services.common.database import Database, Transaction
 from services.common.errors import (
     Reason,
     ServiceError,
@@ -20,9 +19,10 @@ from services.common.errors import (
     etag_mismatch,
     not_found,
 )
-from services.common.idempotency import Key, once
 from services.common.names import SecretName
 from services.common.sealing import Seal, UnreadableSecretError, make_seal
+from services.common.sql.database import Database, Transaction
+from services.common.sql.idempotency import Key, once
 
 logger = logging.getLogger(__name__)
 

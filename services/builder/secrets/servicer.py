@@ -11,8 +11,8 @@ from modelyard.builder.v1 import secret_service_pb2_grpc
 from services.builder.secrets import codec
 from services.builder.secrets.domain import SecretChange
 from services.builder.secrets.keeping import Vault
-from services.common import pagination
 from services.common.auth import current_call
+from services.common.listing import pagination
 from services.common.names import ProjectName, SecretName
 
 Context = grpc.aio.ServicerContext[Any, Any]

@@ -11,8 +11,8 @@ from sqlalchemy.engine import Connection
 
 from services.builder.secrets.domain import Secret
 from services.builder.store import METADATA, insert
-from services.common.database import Timestamp
 from services.common.names import SecretName
+from services.common.sql.database import Timestamp
 
 SECRETS = sa.Table(
     "secrets",

@@ -13,7 +13,7 @@ from services.builder.worker.leasing import Worker, new_worker_id
 from services.builder.worker.processes import Cage, NoSandboxError
 from services.builder.worker.settings import PREFIX, WorkerSettings
 from services.common import logs
-from services.common.environments import Environments
+from services.common.environments.making import Environments
 from services.common.errors import ServiceError
 from services.common.own_token import OwnToken
 from services.common.safe_start import check_folder

@@ -12,7 +12,7 @@ from modelyard.common.v1 import failure_pb2
 
 from services.common import telemetry
 from services.common.errors import Reason, ServiceError
-from services.common.peers import Peer
+from services.common.rpc.peers import Peer
 
 logger = logging.getLogger(__name__)
 

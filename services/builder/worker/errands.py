@@ -11,7 +11,7 @@ import sys
 from asyncio.subprocess import DEVNULL, PIPE
 from collections.abc import Mapping
 
-from services.common.lifelines import dies_with_us
+from services.common.processes.lifelines import dies_with_us
 
 
 async def ask(program: str, order: Mapping[str, object]) -> dict[str, str]:

@@ -15,7 +15,7 @@ from typing import IO
 from modelyard import images
 from modelyard.images import Layer
 
-from services.common.environments import Environment, Environments
+from services.common.environments.making import Environment, Environments
 
 FORMAT = 1
 """Of how an environment's layer is made: another one is another cached layer."""

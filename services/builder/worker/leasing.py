@@ -29,8 +29,8 @@ from services.builder.worker.reporting import EventReporter
 from services.builder.worker.settings import WorkerSettings
 from services.builder.worker.spooling import RunSpool
 from services.builder.worker.work import Credential, Work
-from services.common.environment_removal import remove_old
-from services.common.environments import Environments
+from services.common.environments.making import Environments
+from services.common.environments.removal import remove_old
 from services.common.errors import Reason, ServiceError
 from services.common.names import BuildName
 from services.common.service import SuiteSettings

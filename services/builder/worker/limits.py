@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from services.common.process_limits import MIB, bound_to, limited_to, thread_variables
+from services.common.processes.limits import MIB, bound_to, limited_to, thread_variables
 
 OPEN_FILES = 4_096
 LOG_BYTES = 256 * MIB

@@ -22,7 +22,7 @@ from services.builder.worker import layers
 from services.builder.worker.builder_client import BuilderClient
 from services.builder.worker.provenance import Products, statement
 from services.builder.worker.work import PhaseFailedError, Work
-from services.common.environment_lock import lock_digest
+from services.common.environments.lock import lock_digest
 
 PROVENANCE_FILE = "provenance.json"
 SIGNED_FILE = "provenance.dsse.json"

@@ -20,7 +20,7 @@ from services.builder.worker.provisioning import provision
 from services.builder.worker.resolving import environment
 from services.builder.worker.testing import test
 from services.builder.worker.work import PhaseFailedError, Work, how_ended
-from services.common.environment_lock import lock_digest
+from services.common.environments.lock import lock_digest
 from services.common.errors import Reason, ServiceError
 
 EXIT_SOURCE_INVALID = 3

@@ -27,9 +27,9 @@ from services.builder.worker.masking import Mask
 from services.builder.worker.room import Room
 from services.builder.worker.sandbox import Sandbox
 from services.builder.worker.watching import Breach, Watch
-from services.common import usage
-from services.common.lifelines import dies_with_us
-from services.common.process_limits import MIB
+from services.common.processes import usage
+from services.common.processes.lifelines import dies_with_us
+from services.common.processes.limits import MIB
 
 logger = logging.getLogger(__name__)
 

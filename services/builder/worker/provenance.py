@@ -13,7 +13,7 @@ from modelyard._tree import Entry, tree_digest
 from modelyard.common.v1 import value_pb2
 
 from services.builder.worker.work import Work
-from services.common.environment_lock import HASH, lock_digest, pin
+from services.common.environments.lock import HASH, lock_digest, pin
 
 STATEMENT_TYPE = "https://in-toto.io/Statement/v1"
 PREDICATE_TYPE = "https://slsa.dev/provenance/v1"

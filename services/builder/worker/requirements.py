@@ -18,7 +18,7 @@ from packaging.requirements import InvalidRequirement, Requirement
 from packaging.specifiers import InvalidSpecifier, SpecifierSet
 from packaging.utils import canonicalize_name
 
-from services.common.environment_lock import pin_key
+from services.common.environments.lock import pin_key
 
 USUAL_FILES = ("requirements.lock", "requirements.txt", "pyproject.toml")
 PROJECT_FILE = "pyproject.toml"

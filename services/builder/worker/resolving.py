@@ -12,8 +12,8 @@ from services.builder.worker import requirements
 from services.builder.worker.builder_client import BuilderClient
 from services.builder.worker.requirements import Requirements, RequirementsError
 from services.builder.worker.work import PhaseFailedError, Work
-from services.common.environment_lock import EnvironmentFailedError
-from services.common.environments import own_python
+from services.common.environments.lock import EnvironmentFailedError
+from services.common.environments.making import own_python
 
 _PYTHON = re.compile(r"3\.[0-9]{1,2}", re.ASCII)
 

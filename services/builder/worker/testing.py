@@ -14,7 +14,7 @@ from modelyard.builder.v1 import build_pb2
 from services.builder.worker.builder_client import BuilderClient
 from services.builder.worker.leavings import read_leaving
 from services.builder.worker.work import PhaseFailedError, Work, how_ended
-from services.common.environment_lock import EnvironmentFailedError
+from services.common.environments.lock import EnvironmentFailedError
 
 EXIT_NO_TESTS = 5
 MAX_NAMED_TESTS = 20

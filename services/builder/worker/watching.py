@@ -12,8 +12,8 @@ from pathlib import Path
 import psutil
 
 from services.builder.worker.limits import Limits
-from services.common import usage
-from services.common.process_limits import MIB, size
+from services.common.processes import usage
+from services.common.processes.limits import MIB, size
 
 LOOK_SECONDS = 0.1
 CLOSE_SECONDS = 0.02

@@ -19,7 +19,7 @@ from services.builder.worker.reporting import STDERR, STDOUT, SYSTEM, EventRepor
 from services.builder.worker.room import Room, interpreter_folders
 from services.builder.worker.settings import WorkerSettings
 from services.builder.worker.spooling import RunSpool
-from services.common.environments import Environment, Environments
+from services.common.environments.making import Environment, Environments
 from services.common.service import SuiteSettings
 
 MAX_MESSAGE = 4_000

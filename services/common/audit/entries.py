@@ -10,8 +10,8 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
-from services.common.driver_sql import driver_sql
-from services.common.outbox import microseconds
+from services.common.sql.driver_sql import driver_sql
+from services.common.sql.outbox import microseconds
 
 RESOURCE_LENGTH = 512
 TEXT_LENGTH = 256

@@ -9,8 +9,8 @@ from modelyard.common.v1 import audit_pb2
 
 from services.common.audit.entries import Sealed
 from services.common.audit.trail import Trail
-from services.common.outbox import moment
-from services.common.pagination import page_size
+from services.common.listing.pagination import page_size
+from services.common.sql.outbox import moment
 
 Context = grpc.aio.ServicerContext[Any, Any]
 

@@ -10,9 +10,7 @@ from modelyard.auditing import FIRST, Head, link
 from sqlalchemy.engine import Connection
 
 from services.common.audit.entries import COLUMNS, Entry, Sealed, row_of, tables
-from services.common.database import Timestamp
-from services.common.driver_sql import driver_sql
-from services.common.filtering import (
+from services.common.listing.filtering import (
     FieldCompiler,
     compile_filter,
     optional_text_field,
@@ -21,7 +19,9 @@ from services.common.filtering import (
     text_field,
     timestamp_field,
 )
-from services.common.pagination import decode_token, encode_token
+from services.common.listing.pagination import decode_token, encode_token
+from services.common.sql.database import Timestamp
+from services.common.sql.driver_sql import driver_sql
 
 SEALED_AT_ONCE = 500
 SCOPE = "audit"

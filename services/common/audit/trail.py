@@ -11,8 +11,8 @@ from modelyard.auditing import Head
 
 from services.common.audit import store
 from services.common.audit.entries import Entry, Sealed, add_entries
-from services.common.database import Database, Transaction
 from services.common.errors import ServiceError
+from services.common.sql.database import Database, Transaction
 
 logger = logging.getLogger(__name__)
 

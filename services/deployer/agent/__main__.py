@@ -7,7 +7,7 @@ import contextlib
 import signal
 
 from services.common import logs, telemetry
-from services.common.environments import Environments
+from services.common.environments.making import Environments
 from services.common.own_token import OwnToken
 from services.common.safe_start import check_folder
 from services.common.service import SuiteSettings, connect

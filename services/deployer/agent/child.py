@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Self
 
-from services.common.lifelines import dies_with_us
+from services.common.processes.lifelines import dies_with_us
 
 _TAIL_LINES = 500
 _MAX_LINE_BYTES = 16 * 1024

@@ -17,11 +17,11 @@ from modelyard.deployer.v1 import (
 )
 from modelyard.metadata.v1 import dataset_pb2
 
-from services.common import status
 from services.common.errors import Reason, ServiceError
 from services.common.names import DeploymentName
 from services.common.own_token import OwnToken
-from services.common.peers import Peer
+from services.common.rpc import status
+from services.common.rpc.peers import Peer
 from services.deployer import plan_codec
 from services.deployer.domain import AssignedVariant, Assignment, Report, Sample, VariantReport
 

@@ -14,8 +14,8 @@ from modelyard.digests import folder_digest
 from modelyard.errors import DeadlineExceededError, ModelyardError, UnavailableError
 
 from services.common import telemetry
-from services.common.environment_lock import EnvironmentFailedError, lock_digest
-from services.common.environments import Environments
+from services.common.environments.lock import EnvironmentFailedError, lock_digest
+from services.common.environments.making import Environments
 from services.common.errors import Reason, ServiceError
 from services.common.names import ArtifactName, DeploymentName, EnvironmentName, VersionName
 from services.deployer.agent.control_plane import ControlPlane

@@ -14,8 +14,8 @@ import random
 from dataclasses import dataclass
 from typing import Self
 
-from services.common import usage
-from services.common.process_limits import bound_to, limited_to, size, thread_variables
+from services.common.processes import usage
+from services.common.processes.limits import bound_to, limited_to, size, thread_variables
 from services.deployer.plans import ServingSpec
 
 LOOK_SECONDS = 0.25

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 import msgspec
 from sqlalchemy.engine import Connection
 
-from services.common.checks import Finding, check_common, rows
 from services.common.names import DeploymentName, EnvironmentName
+from services.common.sql.checks import Finding, check_common, rows
 from services.deployer import journal
 from services.deployer.domain import JournalEntry
 from services.deployer.plans import EVERYTHING

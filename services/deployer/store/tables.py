@@ -8,9 +8,9 @@ import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import Connection
 
-from services.common import idempotency, outbox
 from services.common.audit import entries as audit
-from services.common.database import Timestamp
+from services.common.sql import idempotency, outbox
+from services.common.sql.database import Timestamp
 
 METADATA = sa.MetaData()
 outbox.tables(METADATA)

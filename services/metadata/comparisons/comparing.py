@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from services.common.database import Database, Transaction
 from services.common.errors import not_found
+from services.common.sql.database import Database, Transaction
 from services.metadata.comparisons import aligning, store
 from services.metadata.comparisons.domain import Comparison, DatasetRow
 from services.metadata.comparisons.sources import Sources

@@ -10,7 +10,7 @@ from modelyard.metadata.v1 import comparison_service_pb2 as pb
 from modelyard.metadata.v1 import comparison_service_pb2_grpc
 
 from services.common.auth import current_call
-from services.common.peers import remaining
+from services.common.rpc.peers import remaining
 from services.metadata.comparisons import codec
 from services.metadata.comparisons.comparing import Comparing
 

@@ -10,8 +10,9 @@ import grpc
 from modelyard.artifact.v1 import artifact_service_pb2 as pb
 from modelyard.artifact.v1 import artifact_service_pb2_grpc
 
-from services.common import status, telemetry
-from services.common.peers import Peer
+from services.common import telemetry
+from services.common.rpc import status
+from services.common.rpc.peers import Peer
 
 PAGE = 1_000
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from datetime import datetime
 
-from services.common.database import Database, Transaction
 from services.common.errors import invalid_field, not_found
-from services.common.idempotency import Key, once
 from services.common.names import DatasetName, DatasetVersionName, ProjectName
-from services.common.peers import remaining
+from services.common.rpc.peers import remaining
+from services.common.sql.database import Database, Transaction
+from services.common.sql.idempotency import Key, once
 from services.metadata.changes import Change, ChangeKind, publish
 from services.metadata.datasets import store
 from services.metadata.datasets.differences import compare_versions

@@ -9,8 +9,8 @@ import msgspec
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection, Row
 
-from services.common.database import Timestamp
 from services.common.names import DatasetName, DatasetVersionName, ProjectName
+from services.common.sql.database import Timestamp
 from services.metadata.datasets.domain import (
     Column,
     ColumnProfile,

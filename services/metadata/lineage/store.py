@@ -8,8 +8,8 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection, Row
 
-from services.common.database import Timestamp
 from services.common.names import DeploymentName, ModelName, VersionName
+from services.common.sql.database import Timestamp
 from services.metadata.lineage.domain import VersionUse
 from services.metadata.listing import Listing, Page
 from services.metadata.models.store import MODELS, VERSIONS

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable
 
-from services.common.database import Database, Transaction
 from services.common.errors import not_found
 from services.common.names import DatasetName, ModelName
+from services.common.sql.database import Database, Transaction
 from services.metadata.lineage import graph_store
 from services.metadata.lineage.domain import Direction, Edge, Kind, Lineage, Node, kind_of
 

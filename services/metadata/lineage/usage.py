@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from datetime import datetime
 
-from services.common.database import Database, Transaction
 from services.common.errors import not_found
 from services.common.names import DeploymentName, ModelName, VersionName
+from services.common.sql.database import Database, Transaction
 from services.metadata.changes import Change, ChangeKind, publish
 from services.metadata.lineage import store
 from services.metadata.lineage.domain import VersionUse

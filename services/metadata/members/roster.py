@@ -6,10 +6,10 @@ from collections.abc import Callable
 from datetime import datetime
 
 from services.common.auth import EVERY_PROJECT, Identity, Right
-from services.common.database import Database, Transaction
 from services.common.errors import not_found, wrong_state
-from services.common.idempotency import Key, once
 from services.common.names import ProjectName
+from services.common.sql.database import Database, Transaction
+from services.common.sql.idempotency import Key, once
 from services.metadata.listing import Listing, Page
 from services.metadata.members import store
 from services.metadata.members.domain import Member

@@ -7,7 +7,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection, Row
 
-from services.common.database import Timestamp
+from services.common.sql.database import Timestamp
 from services.metadata.listing import Listing, Page
 from services.metadata.members.domain import Member
 from services.metadata.projects.domain import Role

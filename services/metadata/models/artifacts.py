@@ -9,8 +9,8 @@ from typing import Protocol
 from modelyard.artifact.v1 import artifact_pb2, artifact_service_pb2, artifact_service_pb2_grpc
 
 from services.common.names import ArtifactName, ProjectName, project_of
-from services.common.peers import Peer
-from services.common.status import unanswered
+from services.common.rpc.peers import Peer
+from services.common.rpc.status import unanswered
 from services.metadata.models.domain import bytes_missing
 from services.metadata.models.gathering import Gathering
 

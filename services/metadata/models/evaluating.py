@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from datetime import datetime
 
-from services.common.database import Database, Transaction
 from services.common.errors import invalid_field, not_found
-from services.common.idempotency import Key, once
 from services.common.names import DatasetVersionName, VersionName
+from services.common.sql.database import Database, Transaction
+from services.common.sql.idempotency import Key, once
 from services.metadata.changes import Change, ChangeKind, publish
 from services.metadata.datasets import store as dataset_store
 from services.metadata.listing import Listing, Page

@@ -9,8 +9,8 @@ import msgspec
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection, Row
 
-from services.common.database import Timestamp
 from services.common.names import VersionName
+from services.common.sql.database import Timestamp
 from services.metadata.listing import Listing, Page
 from services.metadata.models.domain import Evaluation, EvaluationDraft
 from services.metadata.schema import METADATA, Sort, fetch_page, reference, row_id

@@ -10,10 +10,10 @@ from __future__ import annotations
 from collections.abc import Callable, Collection
 from datetime import datetime
 
-from services.common.database import Database, Transaction
 from services.common.errors import etag_mismatch, not_found, wrong_state
-from services.common.idempotency import Key, once
 from services.common.names import VersionName
+from services.common.sql.database import Database, Transaction
+from services.common.sql.idempotency import Key, once
 from services.metadata.changes import Change, ChangeKind, publish
 from services.metadata.lineage.store import current_users
 from services.metadata.models import lifecycle_store, releases_store, version_store

@@ -6,10 +6,10 @@ from collections.abc import Callable, Sequence
 from datetime import datetime
 
 from services.common.auth import Right, right_missing
-from services.common.database import Database, Transaction
 from services.common.errors import Reason, ServiceError, etag_mismatch, not_found
-from services.common.idempotency import Key, once
 from services.common.names import AliasName, ModelName, VersionName
+from services.common.sql.database import Database, Transaction
+from services.common.sql.idempotency import Key, once
 from services.metadata.changes import Change, ChangeKind, publish
 from services.metadata.listing import Listing, Page
 from services.metadata.models import alias_store, store, version_store

@@ -16,10 +16,10 @@ from datetime import datetime, timedelta
 from typing import NoReturn
 
 from services.common.auth import Right
-from services.common.database import Database, Transaction
 from services.common.errors import Reason, ServiceError, not_found
-from services.common.idempotency import Key, once
 from services.common.names import ArtifactName, ModelName, RunName, VersionName
+from services.common.sql.database import Database, Transaction
+from services.common.sql.idempotency import Key, once
 from services.metadata.changes import Change, ChangeKind, publish
 from services.metadata.models import store, version_store
 from services.metadata.models.artifacts import Holds

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Collection
 from datetime import datetime
 
-from services.common.database import Database, Transaction
 from services.common.errors import already_exists, etag_mismatch, not_found
-from services.common.idempotency import Key, once
 from services.common.names import AliasName, ModelName, ProjectName, VersionName
+from services.common.sql.database import Database, Transaction
+from services.common.sql.idempotency import Key, once
 from services.metadata.changes import Change, ChangeKind, publish
 from services.metadata.listing import Listing, Page
 from services.metadata.models import store, version_store

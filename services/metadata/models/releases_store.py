@@ -9,7 +9,7 @@ from datetime import datetime
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
-from services.common.database import Timestamp
+from services.common.sql.database import Timestamp
 from services.metadata.schema import METADATA, upsert
 
 RELEASES = sa.Table(

@@ -12,8 +12,8 @@ from collections.abc import Callable
 from datetime import datetime, timedelta
 
 from services.common.auth import Right
-from services.common.database import Database
 from services.common.errors import ServiceError
+from services.common.sql.database import Database
 from services.metadata.models import releases_store
 from services.metadata.models.artifacts import Holds
 from services.metadata.models.releases_store import Release

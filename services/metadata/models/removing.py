@@ -12,9 +12,9 @@ import logging
 from collections.abc import Callable
 from datetime import datetime, timedelta
 
-from services.common.database import Database, Transaction
 from services.common.errors import ServiceError, etag_mismatch, not_found, wrong_state
 from services.common.names import ModelName, ProjectName
+from services.common.sql.database import Database, Transaction
 from services.metadata.changes import Change, ChangeKind, publish
 from services.metadata.models import removal_store, store
 from services.metadata.models.domain import Model, in_use

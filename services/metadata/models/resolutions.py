@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Callable, Sequence
 
 import msgspec
 
-from services.common.outbox import Event
+from services.common.sql.outbox import Event
 
 KEPT_SECONDS = 0.2
 KEPT_NAMES = 10_000

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from services.common.database import Database, Transaction
 from services.common.names import ModelName
+from services.common.sql.database import Database, Transaction
 from services.metadata.listing import Listing, Page
 from services.metadata.models import version_search_store
 from services.metadata.models.domain import Version

@@ -11,10 +11,10 @@ from modelyard.metadata.v1 import model_service_pb2 as pb
 from modelyard.metadata.v1 import model_service_pb2_grpc
 
 from services.common.auth import Right, current_call
-from services.common.draining import endless
 from services.common.errors import invalid_field
 from services.common.names import AliasName, ModelName, ProjectName, VersionName, check_id
-from services.common.peers import remaining
+from services.common.rpc.draining import endless
+from services.common.rpc.peers import remaining
 from services.metadata import limits
 from services.metadata.models import codec
 from services.metadata.models.evaluating import Evaluating

@@ -11,10 +11,8 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection, Row
 
-from services.common.database import Double, Timestamp
-from services.common.driver_sql import driver_sql
 from services.common.errors import wrong_state
-from services.common.filtering import (
+from services.common.listing.filtering import (
     FieldCompiler,
     compile_filter,
     map_field,
@@ -24,6 +22,8 @@ from services.common.filtering import (
     timestamp_field,
 )
 from services.common.names import ModelName, ProjectName
+from services.common.sql.database import Double, Timestamp
+from services.common.sql.driver_sql import driver_sql
 from services.metadata.listing import Listing, Page
 from services.metadata.models.domain import MetricGoal, Model, ModelDraft
 from services.metadata.projects.store import hold_project

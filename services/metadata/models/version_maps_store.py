@@ -11,7 +11,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
-from services.common.database import Double
+from services.common.sql.database import Double
 from services.metadata.models.store import (
     ALIASES,
     VERSION_LABELS,

@@ -9,7 +9,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
-from services.common.filtering import (
+from services.common.listing.filtering import (
     FilterProblemError,
     Literal,
     Operator,

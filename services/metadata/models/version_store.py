@@ -11,11 +11,11 @@ import msgspec
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection, Row
 
-from services.common.database import Timestamp
-from services.common.driver_sql import driver_sql
 from services.common.errors import not_found
 from services.common.names import WILDCARD, ArtifactName, ModelName, VersionName
-from services.common.outbox import microseconds
+from services.common.sql.database import Timestamp
+from services.common.sql.driver_sql import driver_sql
+from services.common.sql.outbox import microseconds
 from services.metadata.models import version_maps_store
 from services.metadata.models.domain import (
     PendingVersion,

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from services.common.database import Database, Transaction
-from services.common.idempotency import Key, once
 from services.common.names import ExecutionName
+from services.common.sql.database import Database, Transaction
+from services.common.sql.idempotency import Key, once
 from services.metadata.changes import Change, ChangeKind, publish
 
 KINDS = {

@@ -18,8 +18,8 @@ from joserfc.errors import JoseError
 from joserfc.jwk import ECKey, JWKRegistry, OKPKey, RSAKey
 
 from services.common.auth import invalid_credential
+from services.common.rpc.status import unanswered
 from services.common.settings import SettingsError
-from services.common.status import unanswered
 from services.metadata.oidc.domain import Issuer, is_safe_url
 
 logger = logging.getLogger(__name__)

@@ -11,9 +11,9 @@ from collections.abc import Callable, Collection, Mapping
 from datetime import datetime, timedelta
 
 from services.common.auth import Identity, Right, invalid_credential, right_missing
-from services.common.database import Database, Transaction
 from services.common.errors import invalid_field
 from services.common.names import WILDCARD, invalid_name, project_of
+from services.common.sql.database import Database, Transaction
 from services.metadata.members.domain import rights_of_members
 from services.metadata.members.store import memberships
 from services.metadata.oidc.verifying import Verifier

@@ -7,7 +7,6 @@ from collections.abc import Callable, Collection
 from datetime import datetime
 
 from services.common.auth import Identity, Right
-from services.common.database import Database, Transaction
 from services.common.errors import (
     Reason,
     ServiceError,
@@ -17,8 +16,9 @@ from services.common.errors import (
     not_found,
     wrong_state,
 )
-from services.common.idempotency import Key, once
 from services.common.names import WILDCARD, ProjectName, TokenName
+from services.common.sql.database import Database, Transaction
+from services.common.sql.idempotency import Key, once
 from services.metadata.changes import Change, ChangeKind, publish
 from services.metadata.listing import Listing, Page
 from services.metadata.projects import store

@@ -10,9 +10,9 @@ from collections.abc import Callable
 from dataclasses import replace
 from datetime import datetime
 
-from services.common.database import Database, Transaction
 from services.common.errors import etag_mismatch, not_found, wrong_state
 from services.common.names import ProjectName
+from services.common.sql.database import Database, Transaction
 from services.metadata.changes import Change, ChangeKind, publish
 from services.metadata.datasets.store import remove_datasets
 from services.metadata.members.store import delete_members

@@ -10,7 +10,7 @@ from modelyard.metadata.v1 import project_service_pb2_grpc
 
 from services.common.auth import current_call
 from services.common.names import ProjectName, TokenName, check_id
-from services.common.pipeline import without_turn
+from services.common.rpc.pipeline import without_turn
 from services.metadata.projects import codec
 from services.metadata.projects.access import Access
 from services.metadata.projects.directory import Directory

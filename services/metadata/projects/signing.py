@@ -12,8 +12,8 @@ from joserfc.errors import JoseError
 from joserfc.jwk import OKPKey
 
 from services.common.auth import Right, invalid_credential
-from services.common.database import Database
 from services.common.names import project_of
+from services.common.sql.database import Database
 from services.metadata.projects import store
 from services.metadata.projects.domain import Delegation
 

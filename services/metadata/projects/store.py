@@ -11,9 +11,9 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection, Row
 
 from services.common.auth import Right
-from services.common.database import Timestamp
 from services.common.errors import not_found, wrong_state
 from services.common.names import ProjectName
+from services.common.sql.database import Timestamp
 from services.metadata.listing import Listing, Page
 from services.metadata.projects.domain import Grant, Project, Token, TokenDraft
 from services.metadata.schema import METADATA, Sort, by_time, fetch_page, insert_new

@@ -17,10 +17,10 @@ from datetime import datetime
 from pathlib import Path
 
 from services.common.auth import Right
-from services.common.database import Database, Transaction
 from services.common.names import WILDCARD
 from services.common.safe_start import check_folder, read_private
 from services.common.settings import SettingsError
+from services.common.sql.database import Database, Transaction
 from services.metadata.projects import store
 from services.metadata.projects.domain import Grant, Role, TokenDraft, hash_secret, new_secret
 

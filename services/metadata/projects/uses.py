@@ -7,8 +7,8 @@ import logging
 from collections.abc import Callable
 from datetime import datetime
 
-from services.common.database import Database
 from services.common.errors import ServiceError
+from services.common.sql.database import Database
 from services.metadata.projects import store
 
 logger = logging.getLogger(__name__)

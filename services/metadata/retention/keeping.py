@@ -11,10 +11,10 @@ import logging
 from collections.abc import Callable
 from datetime import datetime, timedelta
 
-from services.common.database import Database, Transaction
 from services.common.errors import Reason, ServiceError, etag_mismatch, not_found
-from services.common.idempotency import Key, once
 from services.common.names import ModelName
+from services.common.sql.database import Database, Transaction
+from services.common.sql.idempotency import Key, once
 from services.metadata.models.lifecycle import Lifecycle
 from services.metadata.models.store import lock_model
 from services.metadata.retention import store

@@ -9,8 +9,8 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection, Row
 
-from services.common.database import Timestamp
 from services.common.names import ModelName
+from services.common.sql.database import Timestamp
 from services.metadata.lineage.store import USES
 from services.metadata.models.domain import VersionState
 from services.metadata.models.store import ALIASES, MODELS, VERSIONS

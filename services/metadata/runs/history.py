@@ -7,10 +7,10 @@ from bisect import bisect_left
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice, pairwise
 
-from services.common.database import Database, Transaction
 from services.common.errors import not_found
+from services.common.listing.pagination import decode_token, encode_token
 from services.common.names import RunName
-from services.common.pagination import decode_token, encode_token
+from services.common.sql.database import Database, Transaction
 from services.metadata.listing import Listing
 from services.metadata.runs import columns, points_store, store
 from services.metadata.runs.domain import MetricColumn, MetricSample, Sampling

@@ -18,8 +18,8 @@ import msgspec
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
-from services.common.driver_sql import driver_sql
-from services.common.outbox import EPOCH, microseconds
+from services.common.sql.driver_sql import driver_sql
+from services.common.sql.outbox import EPOCH, microseconds
 from services.metadata.models.domain import MetricGoal
 from services.metadata.models.store import MODEL_GOALS
 from services.metadata.runs import columns as arithmetic

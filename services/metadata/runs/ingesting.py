@@ -12,9 +12,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from services.common.database import Database, Transaction
 from services.common.errors import ServiceError, not_found
 from services.common.names import RunName
+from services.common.sql.database import Database, Transaction
 from services.metadata.runs import ingest_store, store
 from services.metadata.runs.domain import Batch, RunState, is_presumed, run_deleted
 from services.metadata.runs.ingest_store import Ledger, Written

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from datetime import datetime
 
-from services.common.database import Transaction
 from services.common.names import RunName
+from services.common.sql.database import Transaction
 from services.metadata.changes import ChangeKind
 from services.metadata.limits import LABELS, limit_exceeded
 from services.metadata.models.domain import MetricGoal

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from services.common.database import Transaction
+from services.common.sql.database import Transaction
 from services.metadata.changes import Change, ChangeKind, publish
 from services.metadata.runs.domain import Run
 

@@ -22,7 +22,7 @@ import msgspec
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
-from services.common.driver_sql import driver_sql
+from services.common.sql.driver_sql import driver_sql
 from services.metadata.runs import columns
 from services.metadata.runs.domain import MetricColumn
 from services.metadata.schema import METADATA, insert_rows

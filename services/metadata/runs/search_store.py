@@ -16,8 +16,8 @@ import msgspec
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
-from services.common.filter_syntax import Presence
-from services.common.filtering import (
+from services.common.listing.filter_syntax import Presence
+from services.common.listing.filtering import (
     FieldCompiler,
     FilterProblemError,
     Literal,
@@ -25,7 +25,7 @@ from services.common.filtering import (
     enum_field,
 )
 from services.common.names import DatasetName, DatasetVersionName, ModelName, RunName
-from services.common.outbox import EPOCH
+from services.common.sql.outbox import EPOCH
 from services.metadata import search_schema as fields
 from services.metadata.listing import Listing
 from services.metadata.models.domain import MetricGoal

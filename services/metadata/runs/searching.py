@@ -11,8 +11,8 @@ import threading
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
 
-from services.common.database import Database, Transaction
 from services.common.names import ModelName
+from services.common.sql.database import Database, Transaction
 from services.metadata.listing import Listing, Page
 from services.metadata.runs import search_store
 from services.metadata.runs.domain import Run

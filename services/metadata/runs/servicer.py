@@ -12,8 +12,8 @@ from modelyard.metadata.v1 import run_service_pb2 as pb
 from modelyard.metadata.v1 import run_service_pb2_grpc
 
 from services.common.auth import current_call
-from services.common.draining import endless
 from services.common.names import ModelName, RunName
+from services.common.rpc.draining import endless
 from services.metadata import limits
 from services.metadata.runs import codec
 from services.metadata.runs.history import History

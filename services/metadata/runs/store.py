@@ -11,10 +11,10 @@ import msgspec
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection, Row
 
-from services.common.database import Double, Timestamp
-from services.common.driver_sql import driver_sql
 from services.common.names import WILDCARD, ModelName, RunName
-from services.common.outbox import microseconds
+from services.common.sql.database import Double, Timestamp
+from services.common.sql.driver_sql import driver_sql
+from services.common.sql.outbox import microseconds
 from services.metadata.models.domain import MetricGoal
 from services.metadata.models.store import (
     MODEL_GOALS,

@@ -9,10 +9,10 @@ from collections.abc import Callable
 from datetime import datetime, timedelta
 from typing import TypeVar
 
-from services.common.database import Database, Transaction
 from services.common.errors import ServiceError, already_exists, not_found, wrong_state
-from services.common.idempotency import Key, once
 from services.common.names import ModelName, RunName
+from services.common.sql.database import Database, Transaction
+from services.common.sql.idempotency import Key, once
 from services.metadata.changes import ChangeKind
 from services.metadata.models.registry import ensure_model
 from services.metadata.runs import ingest_store, store

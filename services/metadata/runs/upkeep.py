@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Collection
 from datetime import datetime
 
-from services.common.database import Database, Transaction
 from services.common.errors import etag_mismatch, not_found, wrong_state
-from services.common.idempotency import Key, once
 from services.common.names import RunName
+from services.common.sql.database import Database, Transaction
+from services.common.sql.idempotency import Key, once
 from services.metadata.changes import ChangeKind
 from services.metadata.models import releases_store
 from services.metadata.models.domain import USERS_NAMED, in_use

@@ -8,7 +8,7 @@ from typing import Any
 
 from sqlalchemy.engine import Connection
 
-from services.common.driver_sql import Statement, driver_sql, run_together
+from services.common.sql.driver_sql import Statement, driver_sql, run_together
 
 
 @dataclass(frozen=True, slots=True)

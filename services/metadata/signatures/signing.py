@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from datetime import datetime
 
-from services.common.database import Database, Transaction
 from services.common.errors import Reason, ServiceError, not_found
 from services.common.names import VersionName
+from services.common.sql.database import Database, Transaction
 from services.metadata.models import version_store
 from services.metadata.models.domain import VersionState, not_choosable
 from services.metadata.signatures import store

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
-from services.common.database import Timestamp
+from services.common.sql.database import Timestamp
 from services.metadata.schema import METADATA, insert_new, reference, row_id
 from services.metadata.signatures.domain import Signature
 

@@ -7,9 +7,9 @@ from dataclasses import replace
 from enum import StrEnum
 from typing import TypeVar
 
-from services.common.database import Transaction
-from services.common.outbox import last_sequence
-from services.common.pagination import decode_cursor, encode_cursor
+from services.common.listing.pagination import decode_cursor, encode_cursor
+from services.common.sql.database import Transaction
+from services.common.sql.outbox import last_sequence
 from services.metadata.changes import topic
 from services.metadata.listing import Listing, Page
 

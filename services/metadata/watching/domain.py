@@ -9,7 +9,7 @@ from typing import Generic, TypeVar
 
 import msgspec
 
-from services.common.filter_matching import (
+from services.common.listing.filter_matching import (
     FieldMatcher,
     map_matcher,
     number_matcher,
@@ -17,7 +17,7 @@ from services.common.filter_matching import (
     word_matcher,
 )
 from services.common.names import WILDCARD, ModelName
-from services.common.outbox import Event
+from services.common.sql.outbox import Event
 from services.metadata.changes import Change, ChangeKind
 from services.metadata.models.domain import VersionState
 from services.metadata.runs.domain import RunState

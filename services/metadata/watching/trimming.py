@@ -8,9 +8,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from services.common.database import Database, Transaction
 from services.common.errors import ServiceError
-from services.common.outbox import topics, trim
+from services.common.sql.database import Database, Transaction
+from services.common.sql.outbox import topics, trim
 
 logger = logging.getLogger(__name__)
 

@@ -7,12 +7,12 @@ from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from dataclasses import dataclass
 
-from services.common.database import Database, Transaction
 from services.common.events import EventBus, tail
-from services.common.filter_matching import match_filter
+from services.common.listing.filter_matching import match_filter
+from services.common.listing.pagination import cursor_expired
 from services.common.names import ModelName
-from services.common.outbox import last_sequence, read_events
-from services.common.pagination import cursor_expired
+from services.common.sql.database import Database, Transaction
+from services.common.sql.outbox import last_sequence, read_events
 from services.metadata.changes import topic
 from services.metadata.watching.cursors import Stream, cursor_at, sequence_of
 from services.metadata.watching.domain import FIELDS, Batch, Told, tell

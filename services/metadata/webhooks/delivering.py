@@ -15,9 +15,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from services.common.database import Database, Transaction
 from services.common.errors import ServiceError
 from services.common.sealing import Seal, UnreadableSecretError
+from services.common.sql.database import Database, Transaction
 from services.metadata.webhooks import delivery_store
 from services.metadata.webhooks.bodies import CONTENT_TYPE
 from services.metadata.webhooks.domain import Attempt, Outcome, Retries

@@ -6,14 +6,14 @@ from collections.abc import Mapping
 
 import msgspec
 
-from services.common.filter_matching import (
+from services.common.listing.filter_matching import (
     FieldMatcher,
     Match,
     match_filter,
     text_matcher,
     word_matcher,
 )
-from services.common.outbox import Event
+from services.common.sql.outbox import Event
 from services.metadata.changes import Change, ChangeKind
 from services.metadata.models.domain import VersionState
 from services.metadata.runs.domain import RunState

@@ -14,10 +14,10 @@ from collections.abc import Callable, Coroutine
 from datetime import datetime
 from itertools import takewhile
 
-from services.common.database import Database, Transaction
 from services.common.errors import ServiceError
 from services.common.events import EventBus
-from services.common.outbox import read_events
+from services.common.sql.database import Database, Transaction
+from services.common.sql.outbox import read_events
 from services.metadata.changes import topic
 from services.metadata.watching.domain import Told
 from services.metadata.webhooks import bodies, delivery_store, filters, store

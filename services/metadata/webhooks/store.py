@@ -10,9 +10,9 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection, Row
 
-from services.common.database import Timestamp, Transaction
 from services.common.names import ProjectName, WebhookName
-from services.common.outbox import last_sequence
+from services.common.sql.database import Timestamp, Transaction
+from services.common.sql.outbox import last_sequence
 from services.metadata.changes import topic
 from services.metadata.listing import Listing, Page
 from services.metadata.projects.store import hold_project

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Collection
 from datetime import datetime
 
-from services.common.database import Database, Transaction
 from services.common.errors import (
     Reason,
     ServiceError,
@@ -13,9 +12,10 @@ from services.common.errors import (
     etag_mismatch,
     not_found,
 )
-from services.common.idempotency import Key, once
 from services.common.names import ProjectName, WebhookDeliveryName, WebhookName
 from services.common.sealing import Seal
+from services.common.sql.database import Database, Transaction
+from services.common.sql.idempotency import Key, once
 from services.metadata.limits import limit_exceeded
 from services.metadata.listing import Listing, Page
 from services.metadata.webhooks import bodies, delivery_store, filters, store

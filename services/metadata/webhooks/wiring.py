@@ -6,11 +6,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from services.common.database import Database
 from services.common.events import EventBus
 from services.common.sealing import make_seal
 from services.common.service import Background
 from services.common.settings import SettingsError
+from services.common.sql.database import Database
 from services.metadata.projects.store import keep_signing_key
 from services.metadata.settings import PREFIX, MetadataSettings
 from services.metadata.webhooks.addresses import AddressRules

@@ -12,7 +12,7 @@ import pytest
 
 from services.artifact.settings import ArtifactSettings
 from services.artifact.wiring import MIGRATIONS
-from services.common.engines import create_engine, migrate
+from services.common.sql.engines import create_engine, migrate
 from tests.contract.artifact.serving import connected, serving
 from tests.contract.artifact.yard import Yard
 from tests.servers.seaweedfs import S3Bucket

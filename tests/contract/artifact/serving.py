@@ -15,9 +15,9 @@ from modelyard.artifact.v1 import artifact_service_pb2_grpc
 from services.artifact.settings import PREFIX, ArtifactSettings
 from services.artifact.wiring import compose
 from services.common.auth import Identity, Right, invalid_credential
-from services.common.interceptors import Chain
-from services.common.peers import Peer
-from services.common.server import Server, ServerSettings
+from services.common.rpc.interceptors import Chain
+from services.common.rpc.peers import Peer
+from services.common.rpc.server import Server, ServerSettings
 from services.common.service import Chassis, SuiteSettings
 from services.common.settings import load
 from services.common.telemetry import Telemetry

@@ -11,8 +11,8 @@ import pytest
 
 from services.builder.settings import BuilderSettings
 from services.builder.wiring import MIGRATIONS
-from services.common.engines import create_engine, migrate
-from services.common.environments import Environments
+from services.common.environments.making import Environments
+from services.common.sql.engines import create_engine, migrate
 from tests.contract.builder.production import Production
 from tests.contract.builder.stack import Stack, running
 from tests.contract.builder.yard import Yard

@@ -11,7 +11,7 @@ from typing import Any
 from services.artifact.settings import ArtifactSettings
 from services.artifact.wiring import MIGRATIONS as ARTIFACT
 from services.builder.wiring import MIGRATIONS as BUILDER
-from services.common.engines import create_engine, migrate
+from services.common.sql.engines import create_engine, migrate
 from services.deployer.wiring import MIGRATIONS as DEPLOYER
 from services.metadata.wiring import MIGRATIONS as METADATA
 from tests.servers.postgres import PostgresServer

@@ -21,9 +21,9 @@ from services.builder.settings import BuilderSettings
 from services.builder.wiring import compose as compose_builder
 from services.builder.worker.builder_client import BuilderClient
 from services.common.auth import Authenticator, CachingAuthenticator
-from services.common.interceptors import Chain
-from services.common.peers import Peer, RemoteAuthenticator
-from services.common.server import Server, ServerSettings
+from services.common.rpc.interceptors import Chain
+from services.common.rpc.peers import Peer, RemoteAuthenticator
+from services.common.rpc.server import Server, ServerSettings
 from services.common.service import Chassis, Service, SuiteSettings
 from services.common.telemetry import Telemetry
 from services.deployer.settings import DeployerSettings

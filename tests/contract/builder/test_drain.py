@@ -16,7 +16,7 @@ from modelyard import AsyncClient
 from modelyard.builder.v1 import worker_service_pb2
 
 from services.builder.settings import BuilderSettings
-from services.common import status
+from services.common.rpc import status
 from services.suite.start import free_port
 from tests.contract.builder.stack import running
 from tests.contract.builder.yard import Lease, Yard, lines, until

@@ -15,7 +15,7 @@ from modelyard.builder.v1 import build_event_pb2, build_pb2, build_service_pb2
 from services.builder.settings import BuilderSettings
 from services.builder.trimming import Trimming
 from services.builder.wiring import MIGRATIONS
-from services.common.database import Database
+from services.common.sql.database import Database
 from tests.contract.builder.conftest import Start
 from tests.contract.builder.stack import Stack, replica
 from tests.contract.builder.yard import Yard, lines, refused

@@ -19,7 +19,7 @@ from modelyard.metadata.v1 import (
 )
 
 from services.builder.secrets import store
-from services.common.engines import create_engine
+from services.common.sql.engines import create_engine
 from tests.contract.builder.yard import Yard, refused
 
 VALUE = "correct horse battery staple"

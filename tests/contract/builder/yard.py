@@ -23,8 +23,8 @@ from modelyard.builder.v1 import (
 )
 from modelyard.common.v1 import failure_pb2
 
-from services.common import status
 from services.common.errors import ServiceError
+from services.common.rpc import status
 from tests.contract.builder.stack import Stack
 
 PHASES = [kind for kind in build_pb2.PhaseKind.values() if kind]

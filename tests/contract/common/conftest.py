@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 import sqlalchemy as sa
 
-from services.common import idempotency, outbox
 from services.common.audit import entries as audit
-from services.common.database import Database, Double, Timestamp
-from services.common.engines import create_engine
+from services.common.sql import idempotency, outbox
+from services.common.sql.database import Database, Double, Timestamp
+from services.common.sql.engines import create_engine
 
 SCHEMA = sa.MetaData()
 outbox.tables(SCHEMA)

@@ -7,8 +7,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from services.common.database import Double, Timestamp
-from services.common.filtering import (
+from services.common.listing.filtering import (
     FieldCompiler,
     enum_field,
     flag_field,
@@ -18,6 +17,7 @@ from services.common.filtering import (
     timestamp_field,
     typed_field,
 )
+from services.common.sql.database import Double, Timestamp
 
 SCHEMA = sa.MetaData()
 RUNS = sa.Table(

@@ -16,8 +16,8 @@ from services.common.audit import trail as trailing
 from services.common.audit.entries import Entry, Sealed, add_entries, new_entry
 from services.common.audit.noting import Note, leave_note
 from services.common.audit.trail import GATHERED, Trail
-from services.common.database import Database
 from services.common.errors import ServiceError
+from services.common.sql.database import Database
 
 SEED = 20_261_128
 TAMPERINGS = 100

@@ -12,9 +12,9 @@ from datetime import UTC, datetime, timedelta, timezone
 import pytest
 import sqlalchemy as sa
 
-from services.common.database import Database, Transaction
 from services.common.errors import Reason, ServiceError
-from services.common.outbox import Event, read_events
+from services.common.sql.database import Database, Transaction
+from services.common.sql.outbox import Event, read_events
 from tests.contract.common.conftest import ROWS
 
 

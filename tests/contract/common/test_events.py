@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from services.common.database import Database, Transaction
 from services.common.events import POLL_SECONDS, EventBus, tail
+from services.common.sql.database import Database, Transaction
 from tests.servers.valkey import ValkeyServer
 
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 import sqlalchemy as sa
 
-from services.common.filtering import compile_filter, parse_filter
+from services.common.listing.filtering import compile_filter, parse_filter
 from tests.contract.common.filter_schema import FIELDS, RUNS, fill
 from tests.servers.postgres import PostgresServer
 

@@ -10,9 +10,9 @@ from datetime import UTC, datetime
 import pytest
 import sqlalchemy as sa
 
-from services.common.database import Database, Transaction
 from services.common.errors import Reason, ServiceError
-from services.common.idempotency import Key, once
+from services.common.sql.database import Database, Transaction
+from services.common.sql.idempotency import Key, once
 from tests.contract.common.conftest import ROWS
 
 KEY = Key("user:ada", "6f1c0d2e-0000-4000-8000-000000000001", "/p.S/Create", b"payload")

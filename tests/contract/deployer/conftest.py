@@ -10,7 +10,7 @@ from pathlib import Path
 import grpc
 import pytest
 
-from services.common.engines import create_engine, migrate
+from services.common.sql.engines import create_engine, migrate
 from services.deployer.settings import DeployerSettings
 from services.deployer.wiring import MIGRATIONS
 from tests.contract.deployer import registry as registries

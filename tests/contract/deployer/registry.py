@@ -25,8 +25,8 @@ from modelyard.metadata.v1 import (
 
 from services.common.auth import Identity, Right, current_call, invalid_credential, right_missing
 from services.common.errors import not_found
-from services.common.interceptors import Chain
-from services.common.server import Server, ServerSettings
+from services.common.rpc.interceptors import Chain
+from services.common.rpc.server import Server, ServerSettings
 from services.common.telemetry import Telemetry
 
 PROJECT = "projects/p"

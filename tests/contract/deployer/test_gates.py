@@ -97,7 +97,7 @@ async def test_better_than_live_needs_a_goal_and_progress(start: Start, registry
 
 
 async def first_page(yard: Yard):  # type: ignore[no-untyped-def]  # an async generator of messages
-    from services.common.pagination import encode_cursor
+    from services.common.listing.pagination import encode_cursor
 
     async for message in yard.ada.journal(encode_cursor(f"journal {DEPLOYMENT}", (0,))):
         yield message

@@ -6,11 +6,11 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from services.common.database import Database, Transaction
 from services.common.errors import Reason, ServiceError
 from services.common.events import EventBus
 from services.common.names import EnvironmentName
-from services.common.outbox import read_events
+from services.common.sql.database import Database, Transaction
+from services.common.sql.outbox import read_events
 from services.deployer import journal
 from services.deployer.assignments import Assignments
 from services.deployer.delegations import Delegations

@@ -25,11 +25,11 @@ from modelyard.deployer.v1 import (
 )
 from modelyard.metadata.v1 import dataset_pb2
 
-from services.common import status
 from services.common.auth import CachingAuthenticator
-from services.common.interceptors import Chain
-from services.common.peers import Peer, RemoteAuthenticator
-from services.common.server import Server, ServerSettings
+from services.common.rpc import status
+from services.common.rpc.interceptors import Chain
+from services.common.rpc.peers import Peer, RemoteAuthenticator
+from services.common.rpc.server import Server, ServerSettings
 from services.common.service import Chassis, SuiteSettings
 from services.common.telemetry import Telemetry
 from services.deployer.settings import DeployerSettings

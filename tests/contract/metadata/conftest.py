@@ -9,7 +9,7 @@ from pathlib import Path
 import grpc
 import pytest
 
-from services.common.engines import create_engine, migrate
+from services.common.sql.engines import create_engine, migrate
 from services.metadata.settings import MetadataSettings
 from services.metadata.wiring import MIGRATIONS
 from tests.contract.metadata.desk import Desk, House, artifacts_running, metadata_running

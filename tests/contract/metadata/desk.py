@@ -31,9 +31,9 @@ from modelyard.metadata.v1 import run_service_pb2 as runs_pb
 
 from services.artifact.settings import ArtifactSettings
 from services.artifact.wiring import compose as compose_artifact
-from services.common.interceptors import Chain
-from services.common.peers import Peer, RemoteAuthenticator
-from services.common.server import Server, ServerSettings
+from services.common.rpc.interceptors import Chain
+from services.common.rpc.peers import Peer, RemoteAuthenticator
+from services.common.rpc.server import Server, ServerSettings
 from services.common.service import Chassis, Service, SuiteSettings
 from services.common.telemetry import Telemetry
 from services.metadata.settings import MetadataSettings

@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
 
-from services.common.engines import create_engine, migrate
+from services.common.sql.engines import create_engine, migrate
 from services.metadata.settings import MetadataSettings
 from services.metadata.wiring import MIGRATIONS
 from tests.contract.metadata.plain import PlainRegistry, RefusedError

@@ -10,8 +10,8 @@ import pytest
 import sqlalchemy as sa
 from modelyard.metadata.v1 import model_service_pb2 as models_pb
 
-from services.common.database import Database, Transaction
 from services.common.names import ModelName
+from services.common.sql.database import Database, Transaction
 from services.metadata.models.labels import label_rank
 from services.metadata.models.registry import ensure_model
 from services.metadata.models.store import VERSION_METRICS, VERSION_PARAMS, VERSIONS

@@ -17,9 +17,9 @@ import sqlalchemy as sa
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from services.common.engines import create_engine, migrate
 from services.common.errors import ServiceError
 from services.common.names import ModelName, RunName
+from services.common.sql.engines import create_engine, migrate
 from services.metadata.listing import Listing
 from services.metadata.models.store import MODEL_GOALS, MODELS
 from services.metadata.projects.store import PROJECTS

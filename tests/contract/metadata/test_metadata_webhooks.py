@@ -24,8 +24,8 @@ from modelyard.metadata.v1 import project_pb2, token_pb2, webhook_pb2
 from modelyard.metadata.v1 import webhook_service_pb2 as pb
 from standardwebhooks import Webhook
 
-from services.common.database import Database, Transaction
-from services.common.outbox import read_events
+from services.common.sql.database import Database, Transaction
+from services.common.sql.outbox import read_events
 from services.metadata.changes import Change, ChangeKind, publish, topic
 from services.metadata.settings import MetadataSettings
 from services.metadata.watching.trimming import Trimming

@@ -13,7 +13,7 @@ import psutil
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from services.common.process_limits import MIB
+from services.common.processes.limits import MIB
 from services.deployer.agent.model_server import (
     FailureReason,
     ModelServerError,

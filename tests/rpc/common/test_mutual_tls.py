@@ -21,11 +21,11 @@ from modelyard.builder.v1 import (
 )
 
 from services.common.auth import Identity, Right, invalid_credential
-from services.common.callers import TRUST_DOMAIN, Callers
 from services.common.errors import ServiceError
-from services.common.interceptors import Chain
-from services.common.peers import Peer
-from services.common.server import Server, ServerSettings
+from services.common.rpc.callers import TRUST_DOMAIN, Callers
+from services.common.rpc.interceptors import Chain
+from services.common.rpc.peers import Peer
+from services.common.rpc.server import Server, ServerSettings
 from services.common.settings import SettingsError
 from services.common.telemetry import Telemetry
 from tests.certificates import CLIENT, HOUR, SERVER, Authority

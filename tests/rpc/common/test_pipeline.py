@@ -18,7 +18,6 @@ from modelyard.artifact.v1 import artifact_service_pb2, artifact_service_pb2_grp
 from modelyard.builder.v1 import build_service_pb2, build_service_pb2_grpc
 from modelyard.metadata.v1 import run_service_pb2, run_service_pb2_grpc
 
-from services.common import status
 from services.common.auth import (
     CachingAuthenticator,
     Identity,
@@ -27,9 +26,10 @@ from services.common.auth import (
     invalid_credential,
 )
 from services.common.errors import Reason, ServiceError
-from services.common.interceptors import Chain
-from services.common.pipeline import steady
-from services.common.server import Server, ServerSettings
+from services.common.rpc import status
+from services.common.rpc.interceptors import Chain
+from services.common.rpc.pipeline import steady
+from services.common.rpc.server import Server, ServerSettings
 from services.common.settings import SettingsError
 from services.common.telemetry import Telemetry
 
@@ -192,7 +192,7 @@ async def test_a_call_whose_request_never_comes_is_not_carried_out(
     assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
     assert reason_of(caught.value) == "MALFORMED_REQUEST"
     # One who gives up has sent nothing malformed.
-    caplog.set_level(logging.INFO, "services.common.interceptors")
+    caplog.set_level(logging.INFO, "services.common.rpc.interceptors")
     given_up = [begin(metadata=bearer("reader"), timeout=60) for _ in range(50)]
     for call in given_up:
         await call.wait_for_connection()

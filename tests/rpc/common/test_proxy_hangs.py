@@ -15,8 +15,8 @@ import pytest
 from modelyard._status import error_from
 from modelyard.errors import UnavailableError
 
-from services.common import status
 from services.common.errors import Reason
+from services.common.rpc import status
 from services.suite.start import free_port
 from tests.servers.proxy import start_proxy
 
@@ -28,7 +28,7 @@ import sys, threading
 from concurrent.futures import ThreadPoolExecutor
 import grpc
 from grpc_health.v1 import health, health_pb2_grpc
-from services.common.server import OPTIONS
+from services.common.rpc.server import OPTIONS
 
 def follow(request, context):
     yield b"first"

@@ -15,13 +15,13 @@ from google.rpc import status_pb2
 from modelyard import AsyncClient
 from modelyard.builder.v1 import build_service_pb2, build_service_pb2_grpc
 
-from services.common import status
 from services.common.auth import current_call
-from services.common.interceptors import Chain
-from services.common.limiting import rate_exceeded
-from services.common.server import MAX_REQUEST_BYTES, Server, ServerSettings
+from services.common.rpc import status
+from services.common.rpc.interceptors import Chain
+from services.common.rpc.limiting import rate_exceeded
+from services.common.rpc.server import MAX_REQUEST_BYTES, Server, ServerSettings
+from services.common.rpc.turns import no_turn
 from services.common.telemetry import Telemetry
-from services.common.turns import no_turn
 from tests.rpc.common.test_pipeline import BUILD, Builds, Tokens, bearer
 from tests.servers.processes import free_port
 from tests.servers.proxy import Proxy, start_proxy, too_long

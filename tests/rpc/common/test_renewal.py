@@ -15,10 +15,10 @@ import pytest
 from modelyard import Client
 from modelyard.builder.v1 import build_service_pb2, build_service_pb2_grpc
 
-from services.common.callers import TRUST_DOMAIN, Callers
-from services.common.interceptors import Chain
-from services.common.peers import Peer
-from services.common.server import Server, ServerSettings
+from services.common.rpc.callers import TRUST_DOMAIN, Callers
+from services.common.rpc.interceptors import Chain
+from services.common.rpc.peers import Peer
+from services.common.rpc.server import Server, ServerSettings
 from services.common.telemetry import Telemetry
 from tests.certificates import Authority
 from tests.rpc.common.test_mutual_tls import ALLOWED, BUILD, Builds, Tokens

@@ -13,8 +13,8 @@ import grpc
 import pytest
 from modelyard.builder.v1 import build_service_pb2, build_service_pb2_grpc, worker_service_pb2_grpc
 
-from services.common.callers import TRUST_DOMAIN, Callers
-from services.common.revocation import Revocations
+from services.common.rpc.callers import TRUST_DOMAIN, Callers
+from services.common.rpc.revocation import Revocations
 from services.common.settings import SettingsError
 from tests.certificates import HOUR, Authority
 from tests.rpc.common.test_mutual_tls import (

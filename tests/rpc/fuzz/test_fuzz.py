@@ -26,8 +26,8 @@ from services.artifact import __main__ as artifact
 from services.artifact.settings import ArtifactSettings
 from services.builder import wiring as builder
 from services.builder.settings import BuilderSettings
-from services.common.engines import create_engine, migrate
-from services.common.methods import Method, methods_of
+from services.common.rpc.methods import Method, methods_of
+from services.common.sql.engines import create_engine, migrate
 from services.deployer import wiring as deployer
 from services.metadata import wiring as metadata
 from tests.contract.builder.stack import running

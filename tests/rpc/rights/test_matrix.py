@@ -24,7 +24,7 @@ from modelyard._calls import call
 from modelyard.common.v1 import access_pb2
 from modelyard.metadata.v1 import project_service_pb2
 
-from services.common import status
+from services.common.rpc import status
 from tests.protos.test_conventions import SET
 from tests.rpc.metadata.conftest import Services, running, until
 from tests.rpc.rights.table import rows

@@ -22,7 +22,7 @@ from services.builder.worker.lines import Line
 from services.builder.worker.processes import Cage, Ended
 from services.builder.worker.room import Room, interpreter_folders
 from services.builder.worker.watching import Watch
-from services.common.process_limits import MIB
+from services.common.processes.limits import MIB
 
 ATTACKS = Path(__file__).with_name("attacks.py")
 ORDINARY = 12_345

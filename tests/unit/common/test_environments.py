@@ -14,10 +14,10 @@ from pathlib import Path
 import psutil
 import pytest
 
-from services.common.environment_lock import EnvironmentFailedError, check_lock
-from services.common.environment_removal import remove_old
-from services.common.environments import MARKER, Environments
-from services.common.installer import installer_variables
+from services.common.environments.installer import installer_variables
+from services.common.environments.lock import EnvironmentFailedError, check_lock
+from services.common.environments.making import MARKER, Environments
+from services.common.environments.removal import remove_old
 
 
 @pytest.fixture(scope="module")
@@ -155,7 +155,7 @@ def test_nobody_goes_on_to_compile_for_one_who_was_killed(tmp_path: Path) -> Non
         (folder / f"long{number}.py").write_text("a = [1, 2, 3]\n" * 50_000)
     script = f"""
 import asyncio, pathlib
-from services.common.environments import _compile_bytecode
+from services.common.environments.making import _compile_bytecode
 asyncio.run(_compile_bytecode(pathlib.Path({sys.executable!r}), pathlib.Path({str(folder)!r})))
 """
     with subprocess.Popen([sys.executable, "-c", script]) as process:

@@ -5,8 +5,8 @@ import time
 import pytest
 
 from services.common.errors import Reason, ServiceError
-from services.common.filter_syntax import And, Comparison, Not, Or
-from services.common.filtering import (
+from services.common.listing.filter_syntax import And, Comparison, Not, Or
+from services.common.listing.filtering import (
     Operator,
     OrderTerm,
     compile_filter,

@@ -9,7 +9,7 @@ import sys
 
 import pytest
 
-from services.common import lifelines
+from services.common.processes import lifelines
 
 
 @pytest.fixture(params=["setpriv", "python"], autouse=True)

@@ -6,8 +6,8 @@ import pytest
 
 from scripts import limits_table
 from services.common.errors import Reason, ServiceError
-from services.common.limiting import Limiter
-from services.common.server import MAX_CONCURRENT_CALLS, ServerSettings
+from services.common.rpc.limiting import Limiter
+from services.common.rpc.server import MAX_CONCURRENT_CALLS, ServerSettings
 
 
 class Clock:

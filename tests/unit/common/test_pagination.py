@@ -5,9 +5,9 @@ from typing import Any
 
 import pytest
 
-from services.common import pagination
 from services.common.errors import Reason, ServiceError
-from services.common.pagination import (
+from services.common.listing import pagination
+from services.common.listing.pagination import (
     Microseconds,
     decode_cursor,
     decode_token,

@@ -5,8 +5,8 @@ from __future__ import annotations
 import grpc
 import pytest
 
-from services.common import status
 from services.common.errors import Reason, ServiceError, Violation
+from services.common.rpc import status
 
 
 def passed_on(error: ServiceError) -> ServiceError:

@@ -8,7 +8,7 @@ from modelyard.builder.v1 import build_pb2, build_service_pb2, secret_service_pb
 from modelyard.metadata.v1 import dataset_service_pb2
 
 from services.common.errors import Reason, ServiceError
-from services.common.texts import check_texts
+from services.common.rpc.texts import check_texts
 
 Build, Spec = build_pb2.Build, build_pb2.BuildSpec
 

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 import pytest
 
 from services.common.errors import Reason, ServiceError
-from services.common.turns import Turns
+from services.common.rpc.turns import Turns
 
 
 class Calls:

@@ -9,8 +9,8 @@ from __future__ import annotations
 import sqlalchemy as sa
 from alembic import op
 
-from services.common import idempotency, outbox
 from services.common.audit import entries as audit
+from services.common.sql import idempotency, outbox
 
 revision = "0001"
 down_revision = None

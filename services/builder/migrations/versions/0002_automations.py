@@ -9,7 +9,7 @@ from __future__ import annotations
 import sqlalchemy as sa
 from alembic import op
 
-from services.common.database import Double
+from services.common.sql.database import Double
 
 revision = "0002"
 down_revision = "0001"

@@ -18,7 +18,6 @@ from typing import Any, Protocol
 
 import grpc
 
-from services.common import status
 from services.common.audit.entries import OK, Entry, new_entry
 from services.common.audit.noting import Note, leave_note
 from services.common.audit.trail import Trail
@@ -32,14 +31,15 @@ from services.common.auth import (
     invalid_credential,
     right_missing,
 )
-from services.common.callers import Callers
-from services.common.draining import Drain, stopping
 from services.common.errors import Reason, ServiceError
-from services.common.limiting import Limiter
-from services.common.methods import Method
 from services.common.names import project_of
+from services.common.rpc import status
+from services.common.rpc.callers import Callers
+from services.common.rpc.draining import Drain, stopping
+from services.common.rpc.limiting import Limiter
+from services.common.rpc.methods import Method
+from services.common.rpc.turns import Turns
 from services.common.telemetry import MeasuredCall, Telemetry
-from services.common.turns import Turns
 
 logger = logging.getLogger(__name__)
 

@@ -12,8 +12,8 @@ from types import MappingProxyType
 
 import uv
 
-from services.common.environment_lock import EnvironmentFailedError
-from services.common.lifelines import dies_with_us
+from services.common.environments.lock import EnvironmentFailedError
+from services.common.processes.lifelines import dies_with_us
 
 OnLine = Callable[[str], None]
 """Takes a line that the installer prints."""

@@ -30,14 +30,14 @@ from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from services.common import installer
-from services.common.environment_lock import HASH, EnvironmentFailedError, check_lock, pin, vouched
-from services.common.installer import OnLine
-from services.common.lifelines import dies_with_us
+from services.common.environments import installer
+from services.common.environments.installer import OnLine
+from services.common.environments.lock import HASH, EnvironmentFailedError, check_lock, pin, vouched
+from services.common.processes.lifelines import dies_with_us
 
 MARKER = ".complete"
 PROJECTS = "projects"
-CLIENT_SOURCE = Path(__file__).resolve().parents[2] / "clients" / "python"
+CLIENT_SOURCE = Path(__file__).resolve().parents[3] / "clients" / "python"
 LOCK_POLL_SECONDS = 0.1
 STOP_SECONDS = 5.0
 COMPILED_AS = "/opt/modelyard/env"

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from services.common.environments import MARKER, PROJECTS
+from services.common.environments.making import MARKER, PROJECTS
 
 logger = logging.getLogger(__name__)
 

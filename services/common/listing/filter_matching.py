@@ -11,7 +11,7 @@ import operator
 from collections.abc import Callable, Collection, Mapping
 from typing import Any, TypeVar
 
-from services.common.filter_syntax import (
+from services.common.listing.filter_syntax import (
     PRESENT,
     And,
     Comparison,

@@ -11,9 +11,10 @@ from modelyard._file_changes import FileChanges
 from modelyard.common.v1 import access_pb2
 from modelyard.metadata.v1 import project_service_pb2, project_service_pb2_grpc
 
-from services.common import status, telemetry
+from services.common import telemetry
 from services.common.auth import CREDENTIAL, Identity, Right, current_call
-from services.common.certificates import read_certificates, read_pair
+from services.common.rpc import status
+from services.common.rpc.certificates import read_certificates, read_pair
 from services.common.safe_start import is_loopback
 from services.common.settings import SettingsError
 

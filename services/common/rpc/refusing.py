@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING, Any
 
 import grpc
 
-from services.common import status
 from services.common.audit.entries import new_entry
 from services.common.auth import CREDENTIAL, Identity, bearer
 from services.common.errors import Reason
-from services.common.interceptors import Chain
-from services.common.methods import Method
-from services.common.turns import no_turn
+from services.common.rpc import status
+from services.common.rpc.interceptors import Chain
+from services.common.rpc.methods import Method
+from services.common.rpc.turns import no_turn
 
 Context = grpc.aio.ServicerContext[Any, Any]
 Metadata = Iterable[tuple[str, str | bytes]]

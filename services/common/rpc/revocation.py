@@ -17,7 +17,7 @@ from cryptography import x509
 from cryptography.exceptions import InvalidSignature
 from modelyard._file_changes import FileChanges
 
-from services.common.certificates import read_certificates
+from services.common.rpc.certificates import read_certificates
 from services.common.settings import SettingsError
 
 logger = logging.getLogger(__name__)

@@ -16,7 +16,7 @@ from urllib.parse import unquote_to_bytes
 import grpc
 from modelyard.common.v1 import access_pb2
 
-from services.common.revocation import Revocations
+from services.common.rpc.revocation import Revocations
 
 logger = logging.getLogger(__name__)
 

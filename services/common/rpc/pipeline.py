@@ -17,19 +17,19 @@ from google.protobuf.message import DecodeError
 
 from services.common.audit.noting import Note
 from services.common.auth import CREDENTIAL, Call, enter_call
-from services.common.draining import is_endless, stopping
 from services.common.errors import Reason, ServiceError
-from services.common.interceptors import (
+from services.common.rpc.draining import is_endless, stopping
+from services.common.rpc.interceptors import (
     INTERCEPTORS,
     STREAM_SECONDS,
     UNARY_SECONDS,
     Chain,
     recheck,
 )
-from services.common.methods import Method
-from services.common.refusing import Door
+from services.common.rpc.methods import Method
+from services.common.rpc.refusing import Door
+from services.common.rpc.texts import check_texts
 from services.common.telemetry import MeasuredCall
-from services.common.texts import check_texts
 
 Context = grpc.aio.ServicerContext[Any, Any]
 _Handler = TypeVar("_Handler", bound=Callable[..., Any])

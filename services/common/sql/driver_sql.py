@@ -9,7 +9,7 @@ from typing import Any, Protocol
 
 from sqlalchemy.engine import Connection
 
-from services.common.engines import driver_of
+from services.common.sql.engines import driver_of
 
 Parameters = tuple[Any, ...] | list[tuple[Any, ...]]
 Statement = tuple[str, Parameters]

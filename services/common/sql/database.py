@@ -25,13 +25,13 @@ from typing import Any, TypeVar
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection, Dialect, Engine
 
-from services.common import outbox
 from services.common.audit.entries import add_entries
 from services.common.audit.noting import Note, take_note
-from services.common.disk_failure import note_disk_failure
-from services.common.engines import READERS, create_engine, driver_of, is_sqlite, migrate
 from services.common.errors import Reason, ServiceError
-from services.common.outbox import microseconds, moment
+from services.common.processes.disk_failure import note_disk_failure
+from services.common.sql import outbox
+from services.common.sql.engines import READERS, create_engine, driver_of, is_sqlite, migrate
+from services.common.sql.outbox import microseconds, moment
 
 T = TypeVar("T")
 Work = Callable[["Transaction"], T]

@@ -14,8 +14,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from services.common.database import Double
-from services.common.filter_syntax import (
+from services.common.listing.filter_syntax import (
     PRESENT,
     And,
     Comparison,
@@ -30,6 +29,7 @@ from services.common.filter_syntax import (
     parse_order,
     refuse_filter,
 )
+from services.common.sql.database import Double
 
 __all__ = [
     "Expression",

@@ -18,7 +18,7 @@ from datetime import UTC, datetime, timedelta
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
-from services.common.driver_sql import driver_sql
+from services.common.sql.driver_sql import driver_sql
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 

@@ -18,16 +18,16 @@ from google.protobuf import descriptor_pool
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
 from services.common.audit.trail import Trail
-from services.common.certificates import ServerCertificate
-from services.common.draining import Drain
-from services.common.interceptors import Chain
-from services.common.limiting import Limiter
-from services.common.methods import methods_of
-from services.common.pipeline import wrapped
-from services.common.refusing import Door
+from services.common.rpc.certificates import ServerCertificate
+from services.common.rpc.draining import Drain
+from services.common.rpc.interceptors import Chain
+from services.common.rpc.limiting import Limiter
+from services.common.rpc.methods import methods_of
+from services.common.rpc.pipeline import wrapped
+from services.common.rpc.refusing import Door
+from services.common.rpc.turns import Turns
 from services.common.safe_start import is_loopback
 from services.common.settings import SettingsError
-from services.common.turns import Turns
 
 Register = Callable[[Any, Any], None]
 

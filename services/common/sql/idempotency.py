@@ -15,10 +15,10 @@ from typing import TypeVar
 import msgspec
 import sqlalchemy as sa
 
-from services.common.database import Timestamp, Transaction
-from services.common.driver_sql import driver_sql
 from services.common.errors import Reason, ServiceError
-from services.common.outbox import microseconds
+from services.common.sql.database import Timestamp, Transaction
+from services.common.sql.driver_sql import driver_sql
+from services.common.sql.outbox import microseconds
 
 T = TypeVar("T")
 

@@ -1,0 +1,1 @@
+"""Virtual environments of models: locks, making, keeping, removal."""

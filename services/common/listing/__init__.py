@@ -1,0 +1,1 @@
+"""What every List understands: filters, orders, pages."""

@@ -1,0 +1,1 @@
+"""Processes of a program: limits, what they use, how they end together."""

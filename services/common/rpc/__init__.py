@@ -1,0 +1,1 @@
+"""What stands around every RPC: the server, all that a call passes through, other services."""

@@ -1,0 +1,1 @@
+"""Databases, and what is written with a change: first answers, events; SQLite or PostgreSQL."""
