@@ -28,18 +28,12 @@ from services.builder.domain import (
 )
 from services.builder.downstream import Downstream, Registered
 from services.builder.spec import PhaseKind
-from services.common.errors import Reason, ServiceError, wrong_state
+from services.common.errors import Reason, ServiceError, is_passing, wrong_state
 from services.common.names import BuildName, VersionName
 from services.common.sql.database import Database, Transaction
 
 logger = logging.getLogger(__name__)
 
-_PASSING = {
-    Reason.SERVICE_UNAVAILABLE,
-    Reason.DEADLINE_EXCEEDED,
-    Reason.INTERNAL,
-    Reason.LIMIT_EXCEEDED,
-}
 _LOST = {Reason.RIGHT_MISSING, Reason.INVALID_CREDENTIAL}
 
 
@@ -97,7 +91,8 @@ class Registrar:
             build = replace(build, delegation=await self._delegations.renew(build))
             registered = await self._register(build)
         except ServiceError as error:
-            if error.reason in _PASSING:
+            # What was trained also waits for a limit to be raised, or a disk to be emptied.
+            if is_passing(error) or error.reason is Reason.LIMIT_EXCEEDED:
                 raise
             await self._fail(build.name, _failure(error))
             raise

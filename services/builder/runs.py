@@ -7,12 +7,10 @@ import logging
 from services.builder import store
 from services.builder.delegations import Delegations
 from services.builder.downstream import Downstream
-from services.common.errors import Reason, ServiceError
+from services.common.errors import ServiceError, is_passing
 from services.common.sql.database import Database
 
 logger = logging.getLogger(__name__)
-
-_PASSING = {Reason.SERVICE_UNAVAILABLE, Reason.DEADLINE_EXCEEDED, Reason.INTERNAL}
 
 
 class RunFinisher:
@@ -34,7 +32,7 @@ class RunFinisher:
             except ServiceError as error:
                 reason = error.reason.value
                 logger.warning("run not finished", extra={"run": run.run, "reason": reason})
-                if error.reason in _PASSING:
+                if is_passing(error):
                     return
             await self._database.write(
                 lambda tx, run=run: store.delete_unfinished_run(tx.connection, run.run)  # type: ignore[misc]

@@ -81,6 +81,27 @@ class ServiceError(Exception):
         self.metadata = metadata
 
 
+def is_passing(error: ServiceError) -> bool:
+    """Say whether it is of use to try again later, what is safe to repeat.
+
+    A service with too much to do says when; without that, a limit was passed for good. A bug of
+    another service (INTERNAL) may be one of this moment, so what never gives up tries again.
+    """
+    if error.reason is Reason.LIMIT_EXCEEDED:
+        return error.retry_seconds is not None
+    return error.reason in _PASSING
+
+
+_PASSING = frozenset(
+    {
+        Reason.SERVICE_UNAVAILABLE,
+        Reason.DEADLINE_EXCEEDED,
+        Reason.CANCELLED,
+        Reason.INTERNAL,
+    }
+)
+
+
 def not_found(resource: object) -> ServiceError:
     """Say that a resource does not exist."""
     name = str(resource)

@@ -107,7 +107,7 @@ class Attempt:
             return error.failure
         if isinstance(error, ModelyardError):
             logger.warning("attempt given back", extra={"reason": error.reason})
-            message = "a service of the suite did not answer"
+            message = f"a service of the suite refused it: {error.reason}"
             return failure_pb2.Failure(reason="WORKER_LOST", message=message)
         logger.error("attempt failed", exc_info=error)
         reason = _REASONS.get(self._work.reporter.phase, "TRAIN_FAILED")
@@ -144,7 +144,8 @@ class Attempt:
                     self.cut(Cut.LOST)
                     return
                 logger.warning("lease not extended", extra={"reason": error.reason.value})
-                await asyncio.sleep(RETRY_SECONDS)
+                wait = max(RETRY_SECONDS, error.retry_seconds or 0.0)
+                await asyncio.sleep(min(wait, self._beat_seconds))
                 continue
             self._work.credential.value = answer.delegation
             if answer.cancel:  # from now on an answer comes at once

@@ -2,33 +2,20 @@
 
 from __future__ import annotations
 
-import asyncio
-import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from typing import Any
 
 from modelyard.builder.v1 import build_pb2, worker_service_pb2, worker_service_pb2_grpc
 from modelyard.common.v1 import failure_pb2
 
+from services.builder.worker.patience import persist
 from services.common import telemetry
-from services.common.errors import Reason, ServiceError
 from services.common.rpc.peers import Peer
-
-logger = logging.getLogger(__name__)
 
 CALL_SECONDS = 10.0
 EXTEND_SECONDS = 5.0
 REGISTER_SECONDS = 60.0
 STREAM_SECONDS = 3_600.0
-FIRST_DELAY = 0.1
-LONGEST_DELAY = 2.0
-MAX_BUGS = 5
-
-_PASSING = {
-    Reason.SERVICE_UNAVAILABLE,
-    Reason.DEADLINE_EXCEEDED,
-    Reason.CANCELLED,
-}
 
 
 class BuilderClient:
@@ -65,7 +52,7 @@ class BuilderClient:
     async def secrets(self, lease: worker_service_pb2.Lease) -> dict[str, str]:
         """Return the values of the secrets that the build names, by their names."""
         request = worker_service_pb2.GetBuildSecretsRequest(lease=lease)
-        answer = await self._persist(lambda: self._call(self._stub().GetBuildSecrets, request))
+        answer = await persist(lambda: self._call(self._stub().GetBuildSecrets, request))
         return {found.secret: found.value for found in answer.secrets}
 
     async def report_source(
@@ -73,7 +60,7 @@ class BuilderClient:
     ) -> None:
         """Have kept what was fetched from the build's git source."""
         request = worker_service_pb2.ReportSourceRequest(lease=lease, source=source, origin=origin)
-        await self._persist(lambda: self._call(self._stub().ReportSource, request))
+        await persist(lambda: self._call(self._stub().ReportSource, request))
 
     async def report_phase(
         self,
@@ -87,7 +74,7 @@ class BuilderClient:
         request = worker_service_pb2.ReportPhaseRequest(
             lease=lease, kind=kind, state=state, failure=failure, tests=tests
         )
-        await self._persist(lambda: self._call(self._stub().ReportPhase, request))
+        await persist(lambda: self._call(self._stub().ReportPhase, request))
 
     def open_events(self) -> Any:
         """Open a stream for numbered batches of events."""
@@ -96,7 +83,7 @@ class BuilderClient:
 
     async def register(self, request: worker_service_pb2.RegisterBuildRequest) -> str:
         """Have the artifact of an attempt registered; return the version's name."""
-        answer = await self._persist(
+        answer = await persist(
             lambda: self._call(self._stub().RegisterBuild, request, seconds=REGISTER_SECONDS)
         )
         return str(answer.version)
@@ -106,39 +93,10 @@ class BuilderClient:
     ) -> None:
         """Say that an attempt ended without a version."""
         request = worker_service_pb2.EndAttemptRequest(lease=lease, failure=failure)
-        await self._persist(lambda: self._call(self._stub().EndAttempt, request))
+        await persist(lambda: self._call(self._stub().EndAttempt, request))
 
     def _stub(self) -> Any:
         return self._peer.stub(worker_service_pb2_grpc.WorkerServiceStub)
 
     async def _call(self, method: Any, request: Any, *, seconds: float = CALL_SECONDS) -> Any:
         return await self._peer.call(method, request, credential=self._own_token(), seconds=seconds)
-
-    async def _persist(self, attempt: Callable[[], Awaitable[Any]]) -> Any:
-        """Try until there is an answer: each of these calls is safe to repeat."""
-        patience = Patience()
-        while True:
-            try:
-                return await attempt()
-            except ServiceError as error:
-                await patience.bear(error)
-
-
-class Patience:
-    """With which failures, and how long, it makes sense to try again."""
-
-    def __init__(self) -> None:
-        self.forgive()
-
-    def forgive(self) -> None:
-        """Begin anew: something went well."""
-        self._delay, self._bugs = FIRST_DELAY, 0
-
-    async def bear(self, error: ServiceError) -> None:
-        """Wait before the next try; raise what no try would mend."""
-        self._bugs += error.reason is Reason.INTERNAL
-        if self._bugs > MAX_BUGS or error.reason not in {*_PASSING, Reason.INTERNAL}:
-            raise error
-        logger.warning("the builder does not answer", extra={"reason": error.reason.value})
-        await asyncio.sleep(self._delay)
-        self._delay = min(self._delay * 2, LONGEST_DELAY)

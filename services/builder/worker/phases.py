@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager
 
 from modelyard import AsyncClient, images
 from modelyard.builder.v1 import build_pb2, worker_service_pb2
-from modelyard.errors import DeadlineExceededError, ModelyardError, UnavailableError
+from modelyard.errors import ModelyardError
 
 from services.builder.spec import DEFAULT_TIMEOUT, DEFAULT_TRAIN_TIMEOUT
 from services.builder.worker import errands
@@ -25,8 +25,6 @@ from services.common.errors import Reason, ServiceError
 
 EXIT_SOURCE_INVALID = 3
 _IMAGE_PUSH = "services.builder.worker.image_push"
-
-_PASSING = (UnavailableError, DeadlineExceededError)
 
 Phase = Callable[[Work, BuilderClient], Awaitable[None]]
 
@@ -70,11 +68,9 @@ async def register(work: Work, builder: BuilderClient) -> None:
     )
     try:
         # The registration itself is not cut short: from its first word on it is the builder's.
-        async with _limit(work, build_pb2.PHASE_KIND_REGISTER), work.client() as client:
-            await _push(work, client, request)
+        async with _limit(work, build_pb2.PHASE_KIND_REGISTER):
+            await work.ask(lambda client: _push(work, client, request))
             request.image_reference = await _publish(work)
-    except _PASSING:
-        raise
     except ModelyardError as error:
         raise PhaseFailedError("REGISTER_FAILED", str(error)) from error
     try:

@@ -5,13 +5,10 @@ from __future__ import annotations
 import asyncio
 from pathlib import Path
 
+from modelyard import AsyncClient
 from modelyard.builder.v1 import build_pb2
-from modelyard.errors import (
-    DeadlineExceededError,
-    ModelyardError,
-    NotFoundError,
-    UnavailableError,
-)
+from modelyard.errors import ModelyardError, NotFoundError
+from modelyard.metadata.v1 import dataset_pb2
 
 from services.builder.worker import git_source
 from services.builder.worker.builder_client import BuilderClient
@@ -23,8 +20,6 @@ from services.common.names import DatasetVersionName
 NO_CACHE = ""
 """What is pulled for a build is gone with it: no cache may keep any of it."""
 READ_ONLY = 0o444
-
-_PASSING = (UnavailableError, DeadlineExceededError)
 
 
 async def provision(work: Work, builder: BuilderClient) -> None:
@@ -57,11 +52,9 @@ async def _unlock(work: Work, builder: BuilderClient) -> None:
 
 async def _pull_source(work: Work) -> None:
     work.note_code()
+    source = work.build.source
     try:
-        async with work.client() as client:
-            await client.artifacts.pull(work.build.source, work.source, cache=NO_CACHE)
-    except _PASSING:
-        raise
+        await work.ask(lambda client: client.artifacts.pull(source, work.source, cache=NO_CACHE))
     except ModelyardError as error:
         raise PhaseFailedError("SOURCE_INVALID", str(error)) from error
 
@@ -74,10 +67,7 @@ async def _fetch_source(work: Work, builder: BuilderClient) -> None:
         origin = await git_source.fetch(
             git, work.source, secrets=work.secret_values, settings=work.settings
         )
-        async with work.client() as client:
-            artifact = await client.artifacts.push(work.source)
-    except _PASSING:
-        raise
+        artifact = await work.ask(lambda client: client.artifacts.push(work.source))
     except (GitFailedError, ModelyardError) as error:
         raise PhaseFailedError("SOURCE_INVALID", str(error)) from error
     await builder.report_source(work.lease, artifact.name, origin)
@@ -90,19 +80,21 @@ async def _fetch_source(work: Work, builder: BuilderClient) -> None:
 async def _pull_data(work: Work, data: build_pb2.DataInput) -> None:
     """Write a dataset version's files where the build reads them, and note them on the run."""
     place = work.data / data.name
+
+    async def pull(client: AsyncClient) -> dataset_pb2.DatasetVersion:
+        version = await client.datasets.get_version(data.dataset_version)
+        if not version.artifact:
+            raise _data_missing(data, "its bytes are not in the artifact store")
+        await client.artifacts.pull(version.artifact, place, cache=NO_CACHE)
+        return version
+
     try:
-        async with work.client() as client:
-            version = await client.datasets.get_version(data.dataset_version)
-            if not version.artifact:
-                raise _data_missing(data, "its bytes are not in the artifact store")
-            await client.artifacts.pull(version.artifact, place, cache=NO_CACHE)
-            work.data_artifacts[data.name] = version.artifact
-    except _PASSING:
-        raise
+        version = await work.ask(pull)
     except NotFoundError as error:
         raise _data_missing(data, error.message) from error
     except ModelyardError as error:
         raise _data_missing(data, str(error)) from error
+    work.data_artifacts[data.name] = version.artifact
     await asyncio.to_thread(_protect, place)
     name = DatasetVersionName.parse(data.dataset_version)
     work.spool.note_dataset(data.name, name.dataset, version.digest)

@@ -18,8 +18,9 @@ from typing import Any, TypeAlias
 import grpc
 from modelyard.builder.v1 import build_event_pb2, build_pb2, worker_service_pb2
 
-from services.builder.worker.builder_client import BuilderClient, Patience
+from services.builder.worker.builder_client import BuilderClient
 from services.builder.worker.lines import Line, OnOutput
+from services.builder.worker.patience import Patience
 from services.common.errors import Reason, ServiceError
 from services.common.rpc import status
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 import re
 
-from modelyard import bundle
-from modelyard.errors import DeadlineExceededError, ModelyardError, UnavailableError
+from modelyard import AsyncClient, bundle
+from modelyard.errors import ModelyardError
 
 from services.builder.worker import requirements
 from services.builder.worker.builder_client import BuilderClient
@@ -16,6 +16,7 @@ from services.common.environments.lock import EnvironmentFailedError
 from services.common.environments.making import own_python
 
 _PYTHON = re.compile(r"3\.[0-9]{1,2}", re.ASCII)
+_FILES = (bundle.FACTS_FILE, bundle.LOCK_FILE)
 
 
 async def environment(work: Work, _builder: BuilderClient) -> None:
@@ -42,13 +43,13 @@ async def environment(work: Work, _builder: BuilderClient) -> None:
 async def _repeat(work: Work) -> None:
     """Make the environment of the version that is built anew, or find it."""
     version = work.build.spec.reproduces
+
+    async def read(client: AsyncClient) -> list[bytes]:
+        return [await client.artifacts.read(version, file) for file in _FILES]
+
     try:
-        async with work.client() as client:
-            facts = json.loads(await client.artifacts.read(version, bundle.FACTS_FILE))
-            work.lock = (await client.artifacts.read(version, bundle.LOCK_FILE)).decode()
-        python = _version(facts.get("python"))
-    except (UnavailableError, DeadlineExceededError):
-        raise
+        facts, lock = await work.ask(read)
+        python, work.lock = _version(json.loads(facts).get("python")), lock.decode()
     except (ModelyardError, ValueError, AttributeError) as error:
         message = f"{version} does not say in which environment it was built: {error}"
         raise PhaseFailedError("SOURCE_INVALID", message) from error

@@ -10,11 +10,12 @@ from pathlib import Path
 
 import grpc
 from modelyard._channel import Line
-from modelyard.errors import DeadlineExceededError, ModelyardError, UnavailableError
+from modelyard.errors import ModelyardError
 from modelyard.tracking import records
 from modelyard.tracking.shipper import SpoolShipper
 from modelyard.tracking.spool import DATA_FILE, DROPPED_FILE, size_of
 
+from services.builder.worker.patience import persist
 from services.builder.worker.reporting import EventReporter
 
 logger = logging.getLogger(__name__)
@@ -83,22 +84,15 @@ class RunSpool:
                         await asyncio.to_thread(self._shipper.heartbeat)
             except ModelyardError as error:
                 logger.warning("spool not shipped", extra={"reason": error.reason})
-                await asyncio.sleep(RETRY_SECONDS)
+                await asyncio.sleep(max(RETRY_SECONDS, error.retry_delay or 0.0))
 
     async def drain(self) -> None:
-        """Ship all that is left, however long metadata is away.
+        """Ship all that is left, however long metadata is away or busy.
 
         Raises:
             ModelyardError: metadata refuses it.
         """
-        while True:
-            try:
-                await self.ship()
-            except (UnavailableError, DeadlineExceededError) as error:
-                logger.warning("spool not shipped", extra={"reason": error.reason})
-                await asyncio.sleep(RETRY_SECONDS)
-            else:
-                return
+        await persist(self.ship)
 
     async def ship(self) -> None:
         """Ship what is there now; each point that arrived is told as an event."""

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from modelyard import AsyncClient
 from modelyard.builder.v1 import build_pb2, worker_service_pb2
@@ -14,6 +14,7 @@ from modelyard.common.v1 import failure_pb2
 from services.builder.worker.limits import Limits
 from services.builder.worker.lines import Line
 from services.builder.worker.masking import Mask
+from services.builder.worker.patience import persist
 from services.builder.worker.processes import Cage
 from services.builder.worker.reporting import STDERR, STDOUT, SYSTEM, EventReporter
 from services.builder.worker.room import Room, interpreter_folders
@@ -23,6 +24,8 @@ from services.common.environments.making import Environment, Environments
 from services.common.service import SuiteSettings
 
 MAX_MESSAGE = 4_000
+
+T = TypeVar("T")
 
 
 class PhaseFailedError(Exception):
@@ -137,7 +140,22 @@ class Work:
         for line in self.mask.text(text).splitlines():
             self.reporter.line(SYSTEM, line)
 
-    def client(self) -> AsyncClient:
+    async def ask(self, wanted: Callable[[AsyncClient], Awaitable[T]]) -> T:
+        """Have the suite do what is safe to repeat; while it is away or busy, wait.
+
+        Each try has the delegation of its time. How long to wait is for the phase's time to say.
+
+        Raises:
+            ModelyardError: the suite refuses it.
+        """
+
+        async def attempt() -> T:
+            async with self._client() as client:
+                return await wanted(client)
+
+        return await persist(attempt)
+
+    def _client(self) -> AsyncClient:
         """Connect with the build's delegation."""
         return AsyncClient(
             self.suite.suite_address,

@@ -31,7 +31,7 @@ from services.common.auth import (
     invalid_credential,
     right_missing,
 )
-from services.common.errors import Reason, ServiceError
+from services.common.errors import Reason, ServiceError, is_passing
 from services.common.names import project_of
 from services.common.rpc import status
 from services.common.rpc.callers import Callers
@@ -331,7 +331,7 @@ INTERCEPTORS: tuple[Interceptor, ...] = (
 async def recheck(chain: Chain, incoming: Incoming, age: float) -> bool:
     """See whether the caller of an open stream may still call; False when nobody can tell.
 
-    While metadata is away, a stream lives on for less than the minute within which a
+    While metadata is away or busy, a stream lives on for less than the minute within which a
     revoked credential must end it.
 
     Args:
@@ -340,13 +340,13 @@ async def recheck(chain: Chain, incoming: Incoming, age: float) -> bool:
         age: how many seconds ago it was last seen.
 
     Raises:
-        ServiceError: INVALID_CREDENTIAL, RIGHT_MISSING; SERVICE_UNAVAILABLE after a while.
+        ServiceError: INVALID_CREDENTIAL, RIGHT_MISSING; what passes after a while.
     """
     try:
         await _AUTHENTICATION.enter(chain, incoming)
         await _AUTHORISATION.enter(chain, incoming)
     except ServiceError as error:
-        if error.reason is not Reason.SERVICE_UNAVAILABLE or age > PATIENCE_SECONDS:
+        if not is_passing(error) or age > PATIENCE_SECONDS:
             raise
         return False
     return True

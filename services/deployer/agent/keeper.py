@@ -215,7 +215,8 @@ class DeploymentKeeper:
             except (NotNowError, *_PASSING) as error:
                 self._warn("variant not started, soon again", error)
                 self._restarts.pop(revision, None)
-                await asyncio.sleep(RETRY_SECONDS)
+                told = error.retry_seconds if isinstance(error, NotNowError) else 0.0
+                await asyncio.sleep(max(RETRY_SECONDS, told))
             else:
                 self._in_force = None
                 self._set(revision, VariantState.READY)

@@ -10,13 +10,14 @@ from pathlib import Path
 
 import modelyard
 from modelyard import bundle as bundles
+from modelyard import errors
 from modelyard.digests import folder_digest
-from modelyard.errors import DeadlineExceededError, ModelyardError, UnavailableError
+from modelyard.errors import ModelyardError
 
 from services.common import telemetry
 from services.common.environments.lock import EnvironmentFailedError, lock_digest
 from services.common.environments.making import Environments
-from services.common.errors import Reason, ServiceError
+from services.common.errors import ServiceError, is_passing
 from services.common.names import ArtifactName, DeploymentName, EnvironmentName, VersionName
 from services.deployer.agent.control_plane import ControlPlane
 from services.deployer.agent.data_plane import Variant, VariantKey
@@ -37,7 +38,11 @@ class PreparationError(Exception):
 
 
 class NotNowError(Exception):
-    """A variant that cannot be prepared now: something is away."""
+    """A variant that cannot be prepared now: something is away, or has too much to do."""
+
+    def __init__(self, message: str, *, retry_seconds: float | None) -> None:
+        super().__init__(message)
+        self.retry_seconds = retry_seconds or 0.0
 
 
 class Preparer:
@@ -66,7 +71,7 @@ class Preparer:
 
         Raises:
             PreparationError: FETCH_FAILED or ENVIRONMENT_FAILED.
-            NotNowError: a service of the suite is away.
+            NotNowError: a service of the suite is away, or has too much to do.
         """
         with telemetry.span("agent fetch"):
             directory = await self._bundle(name, assigned)
@@ -101,10 +106,8 @@ class Preparer:
             try:
                 grant = await self._control_plane.grant(name, assigned.artifact)
                 await asyncio.to_thread(self._fetch, grant, assigned.artifact, directory)
-            except (UnavailableError, DeadlineExceededError, ServiceError) as error:
+            except (ModelyardError, ServiceError, OSError) as error:
                 raise _refusal(error) from error
-            except (ModelyardError, OSError) as error:
-                raise PreparationError(Failure("FETCH_FAILED", str(error))) from error
         return directory
 
     def _fetch(self, grant: str, artifact: str, directory: Path) -> None:
@@ -185,11 +188,12 @@ def _digest(artifact: str) -> str:
     return ArtifactName.parse(artifact).artifact
 
 
-def _refusal(error: Exception) -> Exception:
-    transient = (Reason.SERVICE_UNAVAILABLE, Reason.INTERNAL, Reason.DEADLINE_EXCEEDED)
-    if isinstance(error, ServiceError) and error.reason not in transient:
-        return PreparationError(Failure("FETCH_FAILED", error.message))
-    return NotNowError(str(error))
+def _refusal(error: ModelyardError | ServiceError | OSError) -> Exception:
+    if isinstance(error, ServiceError) and is_passing(error):
+        return NotNowError(str(error), retry_seconds=error.retry_seconds)
+    if isinstance(error, ModelyardError) and errors.is_passing(error):
+        return NotNowError(str(error), retry_seconds=error.retry_delay)
+    return PreparationError(Failure("FETCH_FAILED", str(error)))
 
 
 def _read_lock(directory: Path) -> str:

@@ -19,7 +19,7 @@ from typing import Any
 
 from modelyard.metadata.v1 import dataset_pb2
 
-from services.common.errors import Reason, ServiceError
+from services.common.errors import ServiceError, is_passing
 from services.common.names import DeploymentName
 from services.deployer.agent.control_plane import ControlPlane
 from services.deployer.agent.data_plane import VariantKey
@@ -35,7 +35,6 @@ MAX_CELLS = 1_000_000
 """So many values of all columns make a version, however few rows they are."""
 VALUE_BYTES = 1024 * 1024
 """Columns past so many bytes of frequent values have none, as in `modelyard.profiling`."""
-_PASSING = frozenset({Reason.SERVICE_UNAVAILABLE, Reason.INTERNAL, Reason.DEADLINE_EXCEEDED})
 Files = Callable[[VariantKey], list[Path]]
 
 
@@ -131,7 +130,7 @@ class Samples:
             await self._control_plane.record_sample(name, revision, sample)
         except (ServiceError, OSError) as error:
             extra = {"deployment": str(name), "revision": revision, "error": str(error)}
-            if not isinstance(error, ServiceError) or error.reason in _PASSING:
+            if not isinstance(error, ServiceError) or is_passing(error):
                 logger.info("sample not sent, soon again", extra=extra)
                 return False
             logger.warning("sample refused", extra=extra)

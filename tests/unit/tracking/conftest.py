@@ -12,8 +12,9 @@ from typing import Any, NoReturn
 
 import grpc
 import pytest
-from google.protobuf import any_pb2
+from google.protobuf import duration_pb2
 from google.rpc import code_pb2, error_details_pb2, status_pb2
+from modelyard.artifact.v1 import artifact_service_pb2, artifact_service_pb2_grpc
 from modelyard.metadata.v1 import (
     dataset_pb2,
     dataset_service_pb2,
@@ -155,23 +156,46 @@ class MemoryDatasets(dataset_service_pb2_grpc.DatasetServiceServicer):
         return dataset_service_pb2.CreateDatasetVersionResponse(dataset_version=version)
 
 
-def refuse(context: Context, code: int, reason: str, **metadata: str) -> NoReturn:
-    """End the call with the status and the one ErrorInfo that a service sends."""
-    detail = any_pb2.Any()
-    detail.Pack(
-        error_details_pb2.ErrorInfo(reason=reason, domain="modelyard.dev", metadata=metadata)
-    )
-    status = status_pb2.Status(code=code, message=reason, details=[detail])
-    context.set_trailing_metadata((("grpc-status-details-bin", status.SerializeToString()),))
+def refuse(
+    context: Context, code: int, reason: str, *, wait: bool = False, **metadata: str
+) -> NoReturn:
+    """End the call with the status and the one ErrorInfo that a service sends.
+
+    With `wait` it says to come again in a moment.
+    """
+    info = error_details_pb2.ErrorInfo(reason=reason, domain="modelyard.dev", metadata=metadata)
+    soon = error_details_pb2.RetryInfo(retry_delay=duration_pb2.Duration(nanos=1_000_000))
+    status = status_pb2.Status(code=code, message=reason)
+    for detail in (info, soon) if wait else (info,):
+        status.details.add().Pack(detail)
+    details = ("grpc-status-details-bin", status.SerializeToString())
+    context.set_trailing_metadata((details, ("grpc-retry-pushback-ms", "1" if wait else "-1")))
     codes = {value.value[0]: value for value in grpc.StatusCode}
     context.abort(codes[code], reason)
     raise AssertionError
 
 
+class BusyArtifacts(artifact_service_pb2_grpc.ArtifactServiceServicer):
+    """Takes nothing: for now while it is busy, for good otherwise."""
+
+    busy = True
+
+    def CreateArtifact(
+        self, request: artifact_service_pb2.CreateArtifactRequest, context: Context
+    ) -> Any:
+        refuse(context, code_pb2.RESOURCE_EXHAUSTED, "LIMIT_EXCEEDED", wait=self.busy)
+
+    def FindMissing(
+        self, request: artifact_service_pb2.FindMissingRequest, context: Context
+    ) -> Any:
+        return self.CreateArtifact(artifact_service_pb2.CreateArtifactRequest(), context)
+
+
 class Server:
-    """The two services on a port of their own; it can go away and come back."""
+    """The services on a port of their own; it can go away and come back."""
 
     def __init__(self) -> None:
+        self.artifacts = BusyArtifacts()
         self.runs = MemoryRuns()
         self.datasets = MemoryDatasets()
         self.port = 0
@@ -185,6 +209,9 @@ class Server:
         self._server = grpc.server(ThreadPoolExecutor(8))
         run_service_pb2_grpc.add_RunServiceServicer_to_server(self.runs, self._server)
         dataset_service_pb2_grpc.add_DatasetServiceServicer_to_server(self.datasets, self._server)
+        artifact_service_pb2_grpc.add_ArtifactServiceServicer_to_server(
+            self.artifacts, self._server
+        )
         self.port = self._server.add_insecure_port(f"127.0.0.1:{self.port}")
         self._server.start()
 

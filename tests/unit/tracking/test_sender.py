@@ -14,7 +14,7 @@ from pathlib import Path
 import modelyard
 import pytest
 from modelyard.metadata.v1 import model_pb2, run_pb2
-from modelyard.tracking import sender
+from modelyard.tracking import sender, source
 from modelyard.tracking.run import LocalRun
 from modelyard.tracking.spool import read_position
 
@@ -188,6 +188,27 @@ def test_broken_streams_lose_and_repeat_nothing(
     assert server.runs.batches > 30
     assert server.runs.points["m"] == [(i, float(i)) for i in range(3000)]
     assert not spool.exists()
+
+
+def test_the_source_is_kept_while_the_server_is_busy_and_no_longer(
+    server: Server, spools: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    spool = make_spool(points=10)
+    monkeypatch.setenv("MODELYARD_SNAPSHOT", "on")
+    (tmp_path / "code").mkdir()
+    (tmp_path / "code" / "train.py").write_text("pass\n")
+    source.keep_source(spool, tmp_path / "code", {"entry_point": "train.py"})
+    shipping = sender.Sender(spool)
+    for _ in range(2):
+        with pytest.raises(modelyard.ResourceExhaustedError):
+            shipping.advance(shipping.find_finish())
+        assert (spool / source.SNAPSHOT_FOLDER).is_dir()
+    server.artifacts.busy = False
+    assert shipping.advance(shipping.find_finish())
+    shipping.close()
+    assert server.runs.points["m"] == [(i, float(i)) for i in range(10)]
+    assert not spool.exists()
+    assert list(spools.iterdir()) == []
 
 
 @pytest.mark.usefixtures("spools")

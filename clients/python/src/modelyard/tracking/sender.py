@@ -22,12 +22,11 @@ from modelyard._names import id_of
 from modelyard._status import error_from
 from modelyard.errors import (
     AlreadyExistsError,
-    DeadlineExceededError,
     FailedPreconditionError,
     InvalidArgumentError,
     ModelyardError,
     NotFoundError,
-    UnavailableError,
+    is_passing,
 )
 from modelyard.metadata.v1 import run_pb2, run_service_pb2, run_service_pb2_grpc
 from modelyard.tracking import capture
@@ -100,7 +99,7 @@ class Sender:
                 if self.advance(finish):
                     return
                 # While there is something to ship, more may have come meanwhile.
-                backoff = POLL if self._shipper.position == before else BUSY_POLL
+                wait = backoff = POLL if self._shipper.position == before else BUSY_POLL
             except _PERMANENT as error:
                 self._refuse(error)
                 return
@@ -109,7 +108,8 @@ class Sender:
                 if alone_since and time.monotonic() - alone_since > PATIENCE:
                     return
                 backoff = min(max(backoff, POLL) * 2, _MAX_BACKOFF)
-            time.sleep(backoff)
+                wait = max(backoff, error.retry_delay or 0.0)
+            time.sleep(wait)
 
     def find_finish(self) -> Finish | None:
         """Return how the run ended: as its trainer said, or by vanishing."""
@@ -168,15 +168,15 @@ class Sender:
         appender.close()
 
     def _send_source(self) -> None:
-        """Send the snapshot of the source, once; while the server is away it is kept."""
+        """Send the snapshot of the source, once; while the server is away or busy it is kept."""
         if self._capturing.is_alive() or not (self.directory / SNAPSHOT_FOLDER).is_dir():
             return
         connection = Connection(self._facts.settings(), timeout=TIMEOUT, line=self._line)
         try:
             lines = send_source(self.directory, connection, self._facts.run)
-        except (UnavailableError, DeadlineExceededError):
-            raise
         except (ModelyardError, OSError, ValueError) as error:
+            if isinstance(error, ModelyardError) and is_passing(error):
+                raise
             _log.warning("no snapshot of the source: %s", error)
             lines = b""
         self._append(lines)
