@@ -383,6 +383,13 @@ class _ConflictError(ServiceError):
     """The database could not serialise a transaction; doing it again may help."""
 
 
+# PostgreSQL's: a standby takes no writes; a transaction ended in which nothing was said for long,
+# because one of the two was stopped.
+_AWAY = ("25006", "25P03")
+_CONFLICTS = ("40001", "40P01")
+_FULL = "53100"
+
+
 @contextlib.contextmanager
 def _translated() -> Iterator[None]:
     """Turn a database's failure into one the caller may see."""
@@ -391,12 +398,14 @@ def _translated() -> Iterator[None]:
     except Exception as error:
         # SQLAlchemy's, or the driver's own where it was asked directly.
         origin = getattr(error, "orig", None) or error
-        if not any(kind.__name__ == "OperationalError" for kind in type(origin).__mro__):
+        state = getattr(origin, "sqlstate", None)
+        operational = any(kind.__name__ == "OperationalError" for kind in type(origin).__mro__)
+        if not operational and state not in _AWAY:
             raise
-        if getattr(origin, "sqlstate", None) in ("40001", "40P01"):
+        if state in _CONFLICTS:
             message = "the database is busy; retry"
             raise _ConflictError(Reason.SERVICE_UNAVAILABLE, message) from error
-        if "disk is full" in str(origin):
+        if state == _FULL or "disk is full" in str(origin):
             message = "the database's disk is full"
             raise ServiceError(Reason.LIMIT_EXCEEDED, message, limit="disk", maximum="") from error
         if "disk I/O error" in str(origin):

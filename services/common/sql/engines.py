@@ -14,11 +14,20 @@ from sqlalchemy.engine import Connection, Engine
 from services.common.safe_start import check_folder
 
 READERS = 4
+WRITERS = 8
 IDLE_SECONDS = 1.0
 
 
 # A process that is stopped in the middle of a transaction must not keep its locks from others.
 _FROZEN = "-c idle_in_transaction_session_timeout=5s"
+# A server that went without a word, as with its machine, is noticed within half a minute.
+_SILENT = {
+    "connect_timeout": 10,
+    "keepalives_idle": 10,
+    "keepalives_interval": 5,
+    "keepalives_count": 4,
+    "tcp_user_timeout": 30_000,
+}
 
 
 def create_engine(url: str) -> Engine:
@@ -27,9 +36,9 @@ def create_engine(url: str) -> Engine:
     if parsed.get_backend_name() != "sqlite":
         engine = sa.create_engine(
             parsed.set(drivername="postgresql+psycopg"),
-            pool_size=8,
-            max_overflow=4,
-            connect_args={"options": f"-c timezone=UTC {_FROZEN}"},
+            pool_size=WRITERS,
+            max_overflow=READERS + 1,  # who writes for several has one, too: nobody ever waits
+            connect_args={"options": f"-c timezone=UTC {_FROZEN}", **_SILENT},
         )
         sa.event.listen(engine, "checkin", _note_use)
         sa.event.listen(engine, "checkout", _ping_idle)

@@ -166,6 +166,32 @@ async def test_bytes_and_text_are_kept(database: Database) -> None:
     assert (row.id, bytes(row.data)) == (text, data)
 
 
+@pytest.mark.parametrize("url", ["postgresql"], indirect=True)
+@pytest.mark.parametrize(
+    ("harm", "reason"),
+    [
+        ("SET TRANSACTION READ ONLY", Reason.SERVICE_UNAVAILABLE),
+        ("DO $$ BEGIN RAISE EXCEPTION USING ERRCODE = '53100'; END $$", Reason.LIMIT_EXCEEDED),
+        ("DO $$ BEGIN RAISE EXCEPTION USING ERRCODE = '25P03'; END $$", Reason.SERVICE_UNAVAILABLE),
+        ("SELECT pg_terminate_backend(pg_backend_pid())", Reason.SERVICE_UNAVAILABLE),
+    ],
+)
+async def test_what_befalls_postgresql_is_told_and_over(
+    database: Database, harm: str, reason: Reason
+) -> None:
+    """By a standby, a full disk, a pause for too long, an administrator."""
+
+    def work(tx: Transaction) -> str:
+        tx.connection.exec_driver_sql(harm)
+        return _insert(tx, "a")
+
+    with pytest.raises(ServiceError) as told:
+        await database.write(work)
+    assert told.value.reason is reason
+    assert await database.write(lambda tx: _insert(tx, "b")) == "b"
+    assert await _ids(database) == {"b"}
+
+
 async def test_a_cancelled_caller_stops_nobody(database: Database) -> None:
     task = asyncio.ensure_future(database.write(lambda tx: _insert(tx, "cancelled")))
     await asyncio.sleep(0)
