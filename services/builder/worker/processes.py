@@ -177,7 +177,8 @@ async def _proven(cage: Cage, folder: Path) -> Cage:
     except OSError as error:
         raise NoSandboxError(str(error)) from error
     if ended.status != 0:
-        raise NoSandboxError("; ".join(said) or f"status {ended.status}")
+        limit = ended.breach.message if ended.breach else f"status {ended.status}"
+        raise NoSandboxError("; ".join(said) or limit)
     return cage
 
 

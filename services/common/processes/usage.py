@@ -68,13 +68,17 @@ def exact(processes: Iterable[int], shared: int) -> int:
 
 
 def shared_memory(processes: Iterable[int]) -> int:
-    """Return what lies in the `/dev/shm` of the namespace of processes."""
+    """Return what lies in the `/dev/shm` of the namespace of processes.
+
+    What lies in the machine's own is not theirs: they see it until their namespace is made.
+    """
     for process in processes:
+        folder = f"/proc/{process}/root/dev/shm"
         try:
-            found = os.statvfs(f"/proc/{process}/root/dev/shm")
+            found, is_own = os.statvfs(folder), _device(folder) != _device("/dev/shm")
         except OSError:
             continue
-        return (found.f_blocks - found.f_bfree) * found.f_frsize
+        return (found.f_blocks - found.f_bfree) * found.f_frsize if is_own else 0
     return 0
 
 
@@ -123,6 +127,13 @@ def kernel_kills() -> int:
     except OSError:
         return 0
     return next((int(line.split()[1]) for line in lines if line.startswith("oom_kill ")), 0)
+
+
+def _device(path: str) -> int | None:
+    try:
+        return os.stat(path).st_dev  # noqa: PTH116 - hot
+    except OSError:
+        return None
 
 
 def _children(process: int) -> list[int]:

@@ -9,6 +9,7 @@ import shutil
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -22,6 +23,7 @@ from services.builder.worker.lines import Line
 from services.builder.worker.processes import Cage, Ended
 from services.builder.worker.room import Room, interpreter_folders
 from services.builder.worker.watching import Watch
+from services.common.processes import usage
 from services.common.processes.limits import MIB
 
 ATTACKS = Path(__file__).with_name("attacks.py")
@@ -175,6 +177,13 @@ async def test_a_passed_limit_ends_it_and_is_named(
     assert ended.breach is not None, (ended, yard.lines)
     assert ended.breach.reason == reason
     assert told in ended.breach.message
+
+
+def test_what_others_keep_in_shared_memory_is_not_a_build_s() -> None:
+    with tempfile.NamedTemporaryFile(dir="/dev/shm") as file:
+        file.write(b"x" * MIB)
+        file.flush()
+        assert usage.shared_memory([os.getpid()]) == 0  # as a build's, until it has its namespace
 
 
 def test_a_crowd_that_printed_much_since_is_named_all_the_same() -> None:
