@@ -16,6 +16,7 @@ from pathlib import Path
 _PAGE = os.sysconf("SC_PAGE_SIZE")
 _KIB = 1024
 _BLOCK = 512
+_SHARED_MEMORY = "/dev/shm"  # noqa: S108 - looked at, never written to
 _THREADS_FIELD = 17
 """Of /proc/…/stat, counted after the program's name."""
 
@@ -73,9 +74,9 @@ def shared_memory(processes: Iterable[int]) -> int:
     What lies in the machine's own is not theirs: they see it until their namespace is made.
     """
     for process in processes:
-        folder = f"/proc/{process}/root/dev/shm"
+        folder = f"/proc/{process}/root{_SHARED_MEMORY}"
         try:
-            found, is_own = os.statvfs(folder), _device(folder) != _device("/dev/shm")
+            found, is_own = os.statvfs(folder), _device(folder) != _device(_SHARED_MEMORY)
         except OSError:
             continue
         return (found.f_blocks - found.f_bfree) * found.f_frsize if is_own else 0
