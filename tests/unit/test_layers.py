@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Iterator
+from functools import cache
+from graphlib import TopologicalSorter
+from itertools import chain
 from pathlib import Path
 
 import pytest
@@ -21,13 +24,22 @@ def sources(*folders: str) -> list[Path]:
     return sorted(p for p in paths if "_pb2" not in p.name)
 
 
-def imports(path: Path) -> Iterator[str]:
-    for node in ast.walk(ast.parse(path.read_text())):
-        if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names)
-        elif isinstance(node, ast.ImportFrom) and node.module:
-            yield node.module
-            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+@cache
+def imports(path: Path, *, for_types: bool = True) -> tuple[str, ...]:
+    body = [n for n in ast.parse(path.read_text()).body if for_types or not is_for_types(n)]
+    return tuple(name for node in chain.from_iterable(map(ast.walk, body)) for name in named(node))
+
+
+def named(node: ast.AST) -> Iterator[str]:
+    if isinstance(node, ast.Import):
+        yield from (alias.name for alias in node.names)
+    elif isinstance(node, ast.ImportFrom) and node.module:
+        yield node.module
+        yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def is_for_types(node: ast.stmt) -> bool:
+    return isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"
 
 
 def is_in(path: Path, names: tuple[str, ...]) -> bool:
@@ -70,6 +82,20 @@ def test_domain_and_stores_know_no_protos(service: str) -> None:
 def test_the_client_knows_no_server() -> None:
     for path in sources("clients/python/src"):
         assert not [name for name in imports(path) if name.startswith("services")], path
+
+
+def test_no_import_of_the_client_leads_back() -> None:
+    folder = ROOT / "clients/python/src"
+    modules = {
+        ".".join(path.relative_to(folder).with_suffix("").parts): path
+        for path in sources("clients/python/src")
+        if path.stem != "__init__"
+    }
+    needs = {
+        name: modules.keys() & imports(path, for_types=False) for name, path in modules.items()
+    }
+    assert any(needs.values())
+    TopologicalSorter(needs).prepare()  # raises with a circle if there is one
 
 
 def test_files_and_functions_stay_small() -> None:

@@ -34,7 +34,6 @@ if TYPE_CHECKING:
         UnavailableError,
     )
     from modelyard.model import Context, Model
-    from modelyard.packing import log_model
     from modelyard.rollouts import Analysis, Autoscaling, Batching, Sampling, Serving
     from modelyard.tracking import (
         ActiveRun,
@@ -48,6 +47,7 @@ if TYPE_CHECKING:
         set_tags,
         start_run,
     )
+    from modelyard.tracking.models import log_model
 
 # Name → module that defines it. To publish another name, add it here, to the
 # imports above and to __all__.
@@ -87,7 +87,7 @@ _HOMES = {
     "Context": "modelyard.model",
     "Model": "modelyard.model",
     "BundleError": "modelyard.bundle",
-    "log_model": "modelyard.packing",
+    "log_model": "modelyard.tracking.models",
     "Analysis": "modelyard.rollouts",
     "Autoscaling": "modelyard.rollouts",
     "Batching": "modelyard.rollouts",

@@ -1,4 +1,4 @@
-"""`log_model`: from a model in a training script to a registered version."""
+"""From a model in a training script to a registered version."""
 
 # ruff: noqa: A002  # `license` is what the API calls it
 
@@ -8,7 +8,7 @@ import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from modelyard.bundle import Bundle
 from modelyard.errors import ModelyardError
@@ -16,78 +16,34 @@ from modelyard.model import Model
 from modelyard.packing import writer
 from modelyard.packing.papers import Papers
 from modelyard.packing.requirements import lock_of
-from modelyard.tracking.run import ActiveRun, LocalRun
-from modelyard.tracking.start import active_run
 
 if TYPE_CHECKING:
     from modelyard._client import Client
+    from modelyard._config import ConnectionSettings
     from modelyard.metadata.v1 import version_pb2
 
 TIMEOUT = 300.0
 _POLL = 0.2
 
 
-def log_model(
-    source: Any,
-    *,
-    model: str | None = None,
-    example: Any = None,
-    requirements: Sequence[str] | str | Path | None = None,
-    aliases: Sequence[str] = (),
-    label: str = "",
-    labels: Mapping[str, str] | None = None,
-    description: str = "",
-    card: str | Path = "",
-    license: str = "",
-    sign_key: str | Path | None = None,
-) -> version_pb2.Version:
-    """Register a model as a version, of the active run if there is one, and return it.
+class Origin(Protocol):
+    """The run that a version comes from."""
 
-    Everything logged before is on the run by then, so that the version takes it over.
+    name: str
+    settings: ConnectionSettings
 
-    Args:
-        source: A `modelyard.Model`; a model of XGBoost, a LightGBM booster, an ONNX model or a
-            torch module (with safetensors), each kept in its framework's own format; an estimator
-            of scikit-learn, kept by skops if that is installed and knows all its types; anything
-            else with `predict(X)`, pickled; or the path of a folder with `modelyard.json` or such
-            a model's file (`model.onnx`, `.ubj`, `.txt`, `.skops`, `.pkl`).
-        model: Which model it is a version of; the run's own when left out.
-        example: Inputs of one request, for the smoke test and the schema.
-        requirements: What serving needs, lines or a file; else what this process has imported.
-        aliases: Ids of aliases to point to the version.
-        label: A unique name of the version, such as `1.4.0`.
-        labels: Labels of the version.
-        description: For people.
-        card: The model card, Markdown, or the `Path` of a file that holds it; else the model
-            class's own.
-        license: The licence, such as `Apache-2.0`; else the model class's own.
-        sign_key: A PEM file with an elliptic-curve private key to sign the version's files with
-            (`modelyard[signing]`).
+    @property
+    def model(self) -> str:
+        """Return the id of the model that it trains."""
 
-    Raises:
-        BundleError: The model cannot be packed; the text says what to do.
-        ModelyardError: The server did not take it.
-    """
-    return publish(
-        source,
-        active_run(),
-        model=model,
-        example=example,
-        requirements=requirements,
-        aliases=aliases,
-        label=label,
-        labels=labels,
-        description=description,
-        card=card,
-        license=license,
-        sign_key=sign_key,
-    )
+    def sync(self) -> None:
+        """Wait until the server has everything that was logged."""
 
 
 def publish(
     source: Any,
-    run: ActiveRun | None,
     *,
+    run: Origin | None = None,
     model: str | None,
     example: Any,
     requirements: Sequence[str] | str | Path | None,
@@ -99,9 +55,7 @@ def publish(
     license: str,
     sign_key: str | Path | None,
 ) -> version_pb2.Version:
-    """Register a model as a version of a run, or of none; see `log_model`."""
-    if run is not None and not isinstance(run, LocalRun):
-        raise ModelyardError("a build registers its model itself", reason="WRONG_STATE")
+    """Register a model as a version of a run, or of none; `modelyard.log_model` says it all."""
     target = _target(model, run)
     text = card.read_text(encoding="utf-8") if isinstance(card, Path) else card
     with tempfile.TemporaryDirectory(prefix="modelyard-") as folder:
@@ -165,17 +119,17 @@ def write_bundle(
     return writer.write_estimator(directory, source, **given)
 
 
-def _target(model: str | None, run: ActiveRun | None) -> str:
+def _target(model: str | None, run: Origin | None) -> str:
     target = model or (run.model if run else "")
     if not target:
         raise ModelyardError("say which model: log_model(…, model=ID)", reason="INVALID_FIELD")
     return target
 
 
-def _client_of(run: ActiveRun | None) -> Client:
+def _client_of(run: Origin | None) -> Client:
     from modelyard._client import Client  # noqa: PLC0415 - imports grpc
 
-    if not isinstance(run, LocalRun):
+    if run is None:
         return Client(timeout=TIMEOUT)
     where = run.settings
     return Client(

@@ -35,6 +35,7 @@ from modelyard.tracking.spool import (
 
 if TYPE_CHECKING:
     from modelyard.metadata.v1 import version_pb2
+    from modelyard.packing.publish import Origin
 
 EXIT_PATIENCE = 30.0
 """Seconds to wait at the end of a run for the server to acknowledge it."""
@@ -180,7 +181,7 @@ class ActiveRun:
 
         return publish(
             source,
-            self,
+            run=self._origin(),
             model=model,
             example=example,
             requirements=requirements,
@@ -209,6 +210,10 @@ class ActiveRun:
         traceback: TracebackType | None,
     ) -> None:
         """Leave the build's run alone."""
+
+    def _origin(self) -> Origin:
+        """Return what a version is to come from."""
+        raise ModelyardError("a build registers its model itself", reason="WRONG_STATE")
 
     def _look_after_sender(self) -> None:
         """Start the sender again if it died; in a build the worker ships."""
@@ -275,6 +280,9 @@ class LocalRun(ActiveRun):
     ) -> None:
         """End the run: SUCCEEDED, FAILED by an exception, CANCELLED by Ctrl-C."""
         self._end(finish_of(error))
+
+    def _origin(self) -> Origin:
+        return self
 
     def _at_exit(self) -> None:
         self._end(finish_of(getattr(sys, "last_value", None)))
