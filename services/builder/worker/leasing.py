@@ -183,7 +183,7 @@ class Worker:
 
     def _tidy(self, line: Line[grpc.Channel]) -> None:
         """Close what a build used, and remove environments that nobody used for long."""
-        line.channel.close()
+        line.close()
         remove_old(
             self.environments.folder,
             max_bytes=self.settings.environments_max_bytes,

@@ -12,10 +12,12 @@ import json
 import logging
 import ssl
 import sys
+import threading
 from collections.abc import Callable
 from dataclasses import replace
 from importlib import import_module
 from typing import Any, Generic, TypeVar
+from weakref import WeakSet
 
 import grpc
 import grpc.aio
@@ -53,7 +55,9 @@ _NEVER_RETRIED = (
     ("modelyard.artifact.v1.ArtifactService", "ReadRecipe"),
     ("modelyard.artifact.v1.StorageService", "VerifyArtifact"),
     ("modelyard.builder.v1.BuildService", "StreamBuildEvents"),
+    ("modelyard.builder.v1.WorkerService", "ReportEvents"),
     ("modelyard.deployer.v1.DeploymentService", "StreamDeploymentEvents"),
+    ("modelyard.deployer.v1.ControllerService", "WatchAssignments"),
 )
 
 _SERVICE_CONFIG = {
@@ -77,7 +81,8 @@ _SERVICE_CONFIG = {
 class Line(Generic[ChannelT]):
     """A connection's channel, opened anew when the file with the authorities it trusts changes.
 
-    Calls that are under way go on: the channel that they use closes when the last of them ends.
+    Threads may share it. Calls that are under way go on: the channel that they use is let go of
+    when the last of them ends. Each holds its channel until then, so that `close` knows of it.
     """
 
     def __init__(
@@ -87,15 +92,26 @@ class Line(Generic[ChannelT]):
         self._open = open_one
         file = settings.certificates_file
         self._changes = FileChanges([file] if file is not None and settings.secure else [])
+        self._lock = threading.RLock()
         self._channel = open_one(settings)
+        self._earlier: WeakSet[ChannelT] = WeakSet()
         self._stubs: dict[object, Any] = {}
+        self._is_closed = False
 
     @property
     def channel(self) -> ChannelT:
         """Return the channel for the next call."""
-        if self._changes.found():
-            self._renew()
-        return self._channel
+        with self._lock:
+            if not self._is_closed and self._changes.found():
+                self._renew()
+            return self._channel
+
+    def close(self) -> list[Any]:
+        """End all calls, and open no other channel; return what asyncio has to await of that."""
+        with self._lock:
+            self._is_closed = True
+            channels: list[Any] = [*self._earlier, self._channel]
+        return [channel.close() for channel in channels]
 
     @property
     def authorities(self) -> bytes | None:
@@ -104,11 +120,12 @@ class Line(Generic[ChannelT]):
 
     def stub(self, make: Callable[[ChannelT], StubT]) -> StubT:
         """Return a generated stub for the next call."""
-        channel = self.channel
-        if make not in self._stubs:
-            self._stubs[make] = make(channel)
-        found: StubT = self._stubs[make]
-        return found
+        with self._lock:
+            channel = self.channel  # which may let go of the stubs
+            if make not in self._stubs:
+                self._stubs[make] = make(channel)
+            found: StubT = self._stubs[make]
+            return found
 
     def _renew(self) -> None:
         """Trust whom the file says by now; one that cannot be used, or not yet, changes nothing."""
@@ -120,6 +137,7 @@ class Line(Generic[ChannelT]):
             _log.warning("%s: not read anew: %s", self._settings.certificates_file, problem)
             return
         self._settings = replace(self._settings, root_certificates=text)
+        self._earlier.add(self._channel)
         self._channel = self._open(self._settings)
         self._stubs = {}
 

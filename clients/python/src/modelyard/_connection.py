@@ -65,16 +65,17 @@ class Connection:
 
     @property
     def channel(self) -> grpc.Channel:
-        """The channel for the next call."""
+        """The channel for the next call, which is to hold it: see `Line`."""
         return self._line.channel
 
     def close(self) -> None:
-        """Close the channel."""
-        self.channel.close()
+        """End all calls, and have no more."""
+        self._line.close()
 
     def call(self, wanted: Call[T]) -> T:
         """Make a unary call and return what its description picks of the response."""
-        method = self.channel.unary_unary(*_unary(wanted.request, wanted.response.FromString))
+        channel = self.channel
+        method = channel.unary_unary(*_unary(wanted.request, wanted.response.FromString))
         options = self._options(_deadline(wanted, self.timeout))
         try:
             if self._scope.is_root:
@@ -158,7 +159,8 @@ class Connection:
     def _stream(
         self, request: Message, read: Callable[[bytes], Any], timeout: float
     ) -> Iterator[Any]:
-        method: Any = self.channel.unary_stream(*_unary(request, read))
+        channel = self.channel
+        method: Any = channel.unary_stream(*_unary(request, read))
         stream = method(request, **self._options(timeout))
         try:
             with self._scope.ending(stream.cancel):
@@ -169,7 +171,8 @@ class Connection:
             stream.cancel()
 
     def _upload(self, upload: Upload) -> None:
-        method = self.channel.stream_stream(
+        channel = self.channel
+        method = channel.stream_stream(
             path_of(upload.request), _serialised, upload.response.FromString
         )
         stream = method(self._ready(upload.requests), **self._options(_channel.STREAM_TIMEOUT))
@@ -213,16 +216,17 @@ class AsyncConnection:
 
     @property
     def channel(self) -> grpc.aio.Channel:
-        """The channel for the next call."""
+        """The channel for the next call, which is to hold it: see `Line`."""
         return self._line.channel
 
     async def close(self) -> None:
-        """Close the channel."""
-        await self.channel.close()
+        """End all calls, and have no more."""
+        await asyncio.gather(*self._line.close())
 
     async def call(self, wanted: Call[T]) -> T:
         """Make a unary call and return what its description picks of the response."""
-        method: Any = self.channel.unary_unary(*_unary(wanted.request, wanted.response.FromString))
+        channel = self.channel
+        method: Any = channel.unary_unary(*_unary(wanted.request, wanted.response.FromString))
         try:
             response = await method(
                 wanted.request, **self._options(_deadline(wanted, self.timeout))
@@ -306,7 +310,8 @@ class AsyncConnection:
         read: Callable[[bytes], Any],
         timeout: float,  # noqa: ASYNC109  # the stream's, which gRPC watches
     ) -> AsyncGenerator[Any, None]:
-        method: Any = self.channel.unary_stream(*_unary(request, read))
+        channel = self.channel
+        method: Any = channel.unary_stream(*_unary(request, read))
         stream = method(request, **self._options(timeout))
         try:
             async for message in stream:
@@ -317,7 +322,8 @@ class AsyncConnection:
             stream.cancel()
 
     async def _upload(self, upload: Upload) -> None:
-        method: Any = self.channel.stream_stream(
+        channel = self.channel
+        method: Any = channel.stream_stream(
             path_of(upload.request), _serialised, upload.response.FromString
         )
         stream = method(_ready(upload.requests), **self._options(_channel.STREAM_TIMEOUT))

@@ -160,7 +160,8 @@ class _Stream:
     def __init__(self, connection: Connection) -> None:
         self._server = connection.settings.server
         self._requests: queue.SimpleQueue[_Request | None] = queue.SimpleQueue()
-        method = connection.channel.stream_stream(*_METHOD)
+        self._channel = connection.channel
+        method = self._channel.stream_stream(*_METHOD)
         self._call: Any = method(
             iter(self._requests.get, None),
             timeout=_channel.STREAM_TIMEOUT,
@@ -195,6 +196,7 @@ class AsyncRunWriter:
         self._outgoing = outgoing
         self._patience = patience
         self._lock = asyncio.Lock()
+        self._channel = connection.channel
         self._stream: Any = None
 
     async def log(
@@ -292,7 +294,8 @@ class AsyncRunWriter:
             lambda response: response.acknowledged_sequence,
         )
         self._outgoing.resume(await self._connection.call(answer))
-        method: Any = self._connection.channel.stream_stream(*_METHOD)
+        self._channel = self._connection.channel
+        method: Any = self._channel.stream_stream(*_METHOD)
         self._stream = method(
             timeout=_channel.STREAM_TIMEOUT,
             metadata=_channel.call_metadata(self._connection.settings),

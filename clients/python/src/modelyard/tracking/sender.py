@@ -146,7 +146,7 @@ class Sender:
 
     def close(self) -> None:
         """Close the connection."""
-        self._line.channel.close()
+        self._line.close()
 
     def _capture(self) -> None:
         """Find out what the run runs in, once."""
