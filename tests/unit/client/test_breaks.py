@@ -11,8 +11,13 @@ import pytest
 from google.protobuf.duration_pb2 import Duration
 from google.rpc import error_details_pb2
 from modelyard import AsyncClient, Client, ResourceExhaustedError
-from modelyard._sending import ATTEMPTS, PATIENCE, Breaks
-from modelyard.artifact.v1 import artifact_service_pb2_grpc
+from modelyard._breaks import ATTEMPTS, PATIENCE, Breaks
+from modelyard.artifact.v1 import (
+    artifact_service_pb2_grpc,
+    storage_pb2,
+    storage_service_pb2,
+    storage_service_pb2_grpc,
+)
 from modelyard.builder.v1 import build_service_pb2_grpc
 from modelyard.errors import (
     CancelledError,
@@ -50,6 +55,26 @@ class Runs(run_service_pb2_grpc.RunServiceServicer):
         return run_service_pb2.GetIngestPositionResponse(acknowledged_sequence=self.acknowledged)
 
 
+class Verifier(storage_service_pb2_grpc.StorageServiceServicer):
+    """Reads on as far as it is told to and then goes away; reads to the end when it is not."""
+
+    def __init__(self) -> None:
+        self.ends: list[int] = []
+
+    def VerifyArtifact(
+        self, request: storage_service_pb2.VerifyArtifactRequest, context: grpc.ServicerContext
+    ) -> Iterator[storage_service_pb2.VerifyArtifactResponse]:
+        end = self.ends.pop(0) if self.ends else 3
+        for done in range(1, end + 1):
+            yield storage_service_pb2.VerifyArtifactResponse(
+                damaged_files=[storage_pb2.DamagedFile(path=str(done))],
+                done_bytes=done,
+                total_bytes=3,
+            )
+        if end < 3:
+            context.abort(CODES.UNAVAILABLE, "gone")
+
+
 class Busy(grpc.ServerInterceptor):
     """Refuses streams as it is told to, each entry once."""
 
@@ -81,8 +106,14 @@ def busy() -> Busy:
 
 
 @pytest.fixture
-def address(busy: Busy) -> Iterator[str]:
+def verifier() -> Verifier:
+    return Verifier()
+
+
+@pytest.fixture
+def address(busy: Busy, verifier: Verifier) -> Iterator[str]:
     server = grpc.server(ThreadPoolExecutor(8), interceptors=[busy])
+    storage_service_pb2_grpc.add_StorageServiceServicer_to_server(verifier, server)
     build_service_pb2_grpc.add_BuildServiceServicer_to_server(Builds(), server)
     run_service_pb2_grpc.add_RunServiceServicer_to_server(Runs(), server)
     artifact_service_pb2_grpc.add_ArtifactServiceServicer_to_server(Liar("a", DATA), server)
@@ -120,6 +151,23 @@ async def test_streams_that_are_refused_for_a_while_go_on(address: str, busy: Bu
         busy.refusals = refusals("IngestRunData")
         await log.log({"loss": 1.0}, step=2)
     assert busy.refusals == []
+
+
+def test_a_verification_whose_server_goes_away_is_begun_again(
+    address: str, verifier: Verifier, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("modelyard._breaks.LONGEST_PAUSE", 0.01)
+    name = f"projects/shop/artifacts/{Liar('a', DATA).digest}"
+    verifier.ends = [1, 2]
+    seen: list[tuple[int, int]] = []
+    with Client(address, token="t", project="shop") as client:
+        damaged = client.storage.verify(name, progress=lambda *now: seen.append(now))
+        assert [file.path for file in damaged] == ["1", "2", "3"]
+        assert [done for done, _ in seen] == [1, 1, 2, 1, 2, 3]
+        verifier.ends = [1] * ATTEMPTS
+        with pytest.raises(UnavailableError):
+            client.storage.verify(name)
+        assert verifier.ends == []
 
 
 def test_what_no_waiting_helps_is_told_at_once(address: str, busy: Busy) -> None:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import hashlib
 
-from modelyard import _direct, _fetching
-from modelyard._calls import Call
+import pytest
+from modelyard import ResourceExhaustedError, _direct, _fetching
+from modelyard._calls import Call, Pause
 from modelyard.artifact.v1 import artifact_pb2
 from modelyard.artifact.v1 import transfer_service_pb2 as service
 
@@ -30,3 +31,23 @@ def test_no_more_files_are_asked_about_at_once_than_the_service_tells_of() -> No
         except StopIteration:
             command = None
     assert asked == [bytes.fromhex(file.sha256) for file in files]
+
+
+def test_where_files_lie_is_asked_again_when_the_service_is_busy() -> None:
+    flow = _direct._ask("projects/alpha/artifacts/0", [bytes(32)])
+    wanted = next(flow)
+    busy = ResourceExhaustedError("too much to do", retry_delay=7.5)
+    assert flow.throw(busy) == Pause(7.5)
+    assert flow.send(None) == wanted
+    answer = service.GrantReadsResponse(files=[service.FileChunks()])
+    with pytest.raises(StopIteration) as end:
+        flow.send(answer)
+    assert end.value.value == answer
+
+
+def test_more_chunks_than_one_answer_tells_of_go_through_the_service() -> None:
+    flow = _direct._ask("projects/alpha/artifacts/0", [bytes(32)])
+    next(flow)
+    with pytest.raises(StopIteration) as end:
+        flow.throw(ResourceExhaustedError("too many chunks"))
+    assert end.value.value is None

@@ -1,28 +1,39 @@
-"""A storage host that stands still, or that cannot even be asked, is left alone for a while."""
+"""A storage host that stands still, or that cannot even be asked, is left alone for a while.
+
+What is under way there ends at once when it is no longer wanted.
+"""
 
 from __future__ import annotations
 
+import asyncio
 import itertools
-from collections.abc import Iterator
+import signal
+import threading
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler
-from threading import Event
 
 import pytest
-from modelyard import _storage
+from modelyard import DataLossError, _direct, _storage
+from modelyard._calls import Flow, Pause, blocking, side_by_side
+from modelyard._config import find_settings
+from modelyard._connection import AsyncConnection, Connection
 from modelyard.artifact.v1 import transfer_service_pb2 as service
 
 from tests.servers.http import serving_http
 
 PIECE = 1_000
+SETTINGS = find_settings("127.0.0.1:9", token="t", environ={})
 
 
 class Still:
-    """Serves one piece of what is asked for, and no more."""
+    """Serves one piece of what is asked for, and no more; without a tongue, nothing."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, is_mute: bool = False) -> None:
         self.requests = 0
-        self.is_over = Event()
+        self.is_mute = is_mute
+        self.is_asked = threading.Event()
+        self.is_over = threading.Event()
 
 
 @contextmanager
@@ -32,10 +43,18 @@ def serving(still: Still) -> Iterator[str]:
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
             still.requests += 1
-            self.send_response(206)
-            self.send_header("Content-Length", str(2 * PIECE))
-            self.end_headers()
-            self.wfile.write(bytes(PIECE))
+            if not still.is_mute:
+                self.send_response(206)
+                self.send_header("Content-Length", str(2 * PIECE))
+                self.end_headers()
+                self.wfile.write(bytes(PIECE))
+            self.stand_still()
+
+        def do_PUT(self) -> None:
+            self.stand_still()
+
+        def stand_still(self) -> None:
+            still.is_asked.set()
             still.is_over.wait(60)
 
     with serving_http(Handler) as port:
@@ -49,7 +68,8 @@ def got(url: str) -> list[bytes]:
     """Read two pieces of an object, as far as they come."""
     buffers = itertools.repeat(memoryview(bytearray(PIECE)))
     grant = service.Grant(method="GET", url=url)
-    return [bytes(piece) for piece in _storage.get(grant, 0, [PIECE, PIECE], buffers, None)]
+    errand = _storage.Errand(None)
+    return [bytes(piece) for piece in errand.get(grant, 0, [PIECE, PIECE], buffers)]
 
 
 def test_one_that_stands_still_is_waited_for_once(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -74,4 +94,83 @@ def test_one_that_stands_still_is_waited_for_once(monkeypatch: pytest.MonkeyPatc
 )
 def test_what_names_no_object_gives_none(url: str) -> None:
     assert got(url) == []
-    assert not _storage.put(service.Grant(method="PUT", url=url), b"data", None)
+    assert not _storage.Errand(None).put(service.Grant(method="PUT", url=url), b"data")
+
+
+def reading(url: str) -> Flow[None]:
+    chunks = [service.ChunkPlace(length_bytes=PIECE, offset_bytes=n * PIECE) for n in range(2)]
+    places = _direct.Places(chunks, [service.Grant(method="GET", url=url)], None)
+    yield from _direct.read(places, 0, 2, lambda _: None)
+
+
+def sending(url: str) -> Flow[None]:
+    errand = _storage.Errand(None)
+    grant = service.Grant(method="PUT", url=url)
+    yield from blocking(lambda: errand.put(grant, bytes(64 * 2**20)), errand.cancel)
+
+
+def failing(still: Still) -> Flow[None]:
+    while not still.is_asked.is_set():
+        yield Pause(0.01)
+    raise DataLossError("not what it was")
+
+
+def interrupting(still: Still) -> Flow[None]:
+    while not still.is_asked.is_set():
+        yield Pause(0.01)
+    signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
+
+
+# Were they not cut short they would last as long as the server stands still.
+pytestmark = pytest.mark.timeout(45)
+
+
+@pytest.mark.parametrize("is_mute", [True, False])
+@pytest.mark.parametrize("work", [reading, sending])
+@pytest.mark.parametrize(
+    ("end", "error"), [(failing, DataLossError), (interrupting, KeyboardInterrupt)]
+)
+def test_what_stands_still_ends_with_the_work_it_is_part_of(
+    is_mute: bool,
+    work: Callable[[str], Flow[None]],
+    end: Callable[[Still], Flow[None]],
+    error: type[BaseException],
+) -> None:
+    still = Still(is_mute=is_mute)
+    connection = Connection(SETTINGS, timeout=1)
+
+    def both(url: str) -> Flow[None]:
+        yield from side_by_side(iter([work(url), end(still)]), limit=2)
+
+    with serving(still) as url:
+        with pytest.raises(error):
+            connection.run(both(url))
+        assert not still.is_over.is_set()
+        assert not _storage._is_avoided(_storage._Host("http", url.split("/")[2], None))
+    connection.close()
+
+
+@pytest.mark.parametrize("work", [reading, sending])
+async def test_what_stands_still_ends_when_it_is_cancelled(
+    work: Callable[[str], Flow[None]],
+) -> None:
+    still = Still(is_mute=True)
+    connection = AsyncConnection(SETTINGS, timeout=1)
+    with serving(still) as url:
+        task = asyncio.create_task(connection.run(work(url)))
+        await asyncio.to_thread(still.is_asked.wait)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        assert not still.is_over.is_set()
+    await connection.close()
+
+
+def test_what_is_not_wanted_is_not_begun() -> None:
+    still = Still()
+    errand = _storage.Errand(None)
+    errand.cancel()
+    with serving(still) as url:
+        assert not errand.put(service.Grant(method="PUT", url=url), b"data")
+        assert list(errand.get(service.Grant(method="GET", url=url), 0, [1], iter([]))) == []
+    assert still.requests == 0

@@ -90,6 +90,14 @@ class Pause:
 
 
 @dataclass(frozen=True, slots=True)
+class Work(Generic[ResultT_co]):
+    """Something that blocks; `cancel`, called from another thread, makes it end at once."""
+
+    work: Callable[[], ResultT_co]
+    cancel: Callable[[], object]
+
+
+@dataclass(frozen=True, slots=True)
 class Trusted:
     """Asks whom the connection trusts: authorities in PEM; None where those of the system are."""
 
@@ -106,7 +114,9 @@ class Parallel:
     limit: int
 
 
-Command: TypeAlias = "Call[Any] | Download | Upload | Pause | Trusted | Parallel | Follow[Any]"
+Command: TypeAlias = (
+    "Call[Any] | Download | Upload | Pause | Work[Any] | Trusted | Parallel | Follow[Any]"
+)
 Flow = Generator["Command", Any, ResultT]
 """Several commands in a row: each is yielded, its result or its error comes back."""
 
@@ -139,6 +149,12 @@ def trusted() -> Flow[bytes | None]:
     """Ask whom the connection trusts, from within a flow."""
     authorities: bytes | None = yield Trusted()
     return authorities
+
+
+def blocking(work: Callable[[], ResultT], cancel: Callable[[], object]) -> Flow[ResultT]:
+    """Do what blocks, from within a flow."""
+    result: ResultT = yield Work(work, cancel)
+    return result
 
 
 def side_by_side(flows: Iterable[Flow[ResultT]], *, limit: int) -> Flow[list[ResultT]]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from typing import Any, TypeVar
 
 import grpc
@@ -26,6 +26,7 @@ from modelyard._calls import (
     Pause,
     Trusted,
     Upload,
+    Work,
     path_of,
 )
 from modelyard._config import ConnectionSettings
@@ -148,6 +149,8 @@ class Connection:
                     pass
             case Pause():
                 self._scope.pause(command.seconds)
+            case Work():
+                return self._work(command)
             case Trusted():
                 return self._line.authorities
             case Parallel():
@@ -184,6 +187,12 @@ class Connection:
             raise upload.failed() or error_from(failure, server=self.settings.server) from failure
         finally:
             stream.cancel()
+
+    def _work(self, command: Work[T]) -> T:
+        with self._scope.ending(command.cancel):
+            result = command.work()
+        self._scope.pause(0)  # what was cut short has no result
+        return result
 
     def _ready(self, requests: Iterator[Message | bytes | Pause]) -> Iterator[Message | bytes]:
         for request in requests:
@@ -298,6 +307,8 @@ class AsyncConnection:
                     pass
             case Pause():
                 await asyncio.sleep(command.seconds)
+            case Work():
+                return await _in_thread(command.work, cancel=command.cancel)
             case Trusted():
                 return self._line.authorities
             case Parallel():
@@ -369,14 +380,19 @@ def _advance(step: _Step) -> tuple[bool, Any]:
         return True, end.value
 
 
-async def _in_thread(work: Callable[..., T], *arguments: object) -> T:
-    # A thread cannot be interrupted: on cancellation its step is awaited first, so
-    # that nothing still uses the flow when it is closed.
+async def _in_thread(
+    work: Callable[..., T], *arguments: object, cancel: Callable[[], object] = lambda: None
+) -> T:
+    # A thread cannot be interrupted: on cancellation its step is awaited first, however often
+    # that is cancelled, so that nothing still uses the flow when it is closed.
     task = asyncio.ensure_future(asyncio.to_thread(work, *arguments))
     try:
         return await asyncio.shield(task)
     except asyncio.CancelledError:
-        await asyncio.wait([task])
+        cancel()
+        while not task.done():
+            with suppress(asyncio.CancelledError):
+                await asyncio.wait([task])
         raise
 
 

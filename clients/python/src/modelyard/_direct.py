@@ -10,14 +10,15 @@ import hashlib
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
-from itertools import cycle
+from itertools import cycle, islice
 
 from modelyard import _storage
-from modelyard._calls import BYTES_TIMEOUT, Flow, ask, call, trusted
+from modelyard._breaks import Breaks
+from modelyard._calls import BYTES_TIMEOUT, Flow, ask, blocking, call, trusted
 from modelyard._chunking import MAX_CHUNK_BYTES
 from modelyard.artifact.v1 import artifact_pb2
 from modelyard.artifact.v1 import transfer_service_pb2 as service
-from modelyard.errors import ResourceExhaustedError
+from modelyard.errors import ModelyardError, ResourceExhaustedError, is_passing
 
 PACK_BYTES = 32 * 1024 * 1024
 """How much of an upload is held in memory at a time, by each of its streams."""
@@ -29,6 +30,8 @@ FILES_PER_GRANT = 1000
 """Of how many files the service tells at once where they lie."""
 PIECE_BYTES = 1024 * 1024
 """How much is read before it is written: what a processor's cache holds costs half."""
+PIECES_AT_A_TIME = 8
+"""After how many the asyncio client's thread does something else."""
 
 
 def send(
@@ -69,7 +72,8 @@ def _send_pack(parent: str, chunks: Sequence[tuple[bytes, int]], data: bytearray
     granted = yield from ask(call(announce, service.GrantPackResponse, lambda r: r))
     if not granted.HasField("grant"):
         return False
-    if not _storage.put(granted.grant, data, (yield from trusted())):
+    errand = _storage.Errand((yield from trusted()))
+    if not (yield from blocking(lambda: errand.put(granted.grant, data), errand.cancel)):
         return False
     request = service.AddPackRequest(parent=parent, pack=granted.pack)
     for digest, length in chunks:
@@ -87,10 +91,10 @@ class Places:
     authorities: bytes | None
     """Whom to trust about storage, beside those whom the system does."""
 
-    def are_sound(self) -> bool:
-        """Say whether each chunk can lie where it is said to."""
+    def are_sound(self, size: int) -> bool:
+        """Say whether each chunk can lie where it is said to, and all are so many bytes."""
         count = len(self.grants)
-        return all(
+        return sum(chunk.length_bytes for chunk in self.chunks) == size and all(
             0 <= chunk.grant_index < count
             and chunk.offset_bytes >= 0
             and 0 < chunk.length_bytes <= MAX_CHUNK_BYTES
@@ -104,7 +108,7 @@ def find(artifact: str, file: artifact_pb2.File) -> Flow[Places | None]:
     if answer is None:
         return None
     places = Places(answer.files[0].chunks, answer.grants, (yield from trusted()))
-    return places if places.are_sound() else None
+    return places if places.are_sound(file.size_bytes) else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,7 +140,8 @@ def find_together(artifact: str, files: Sequence[artifact_pb2.File]) -> Flow[Tog
             kept += found[start:end]
     lie = Places([place for place, _ in kept], answer.grants, (yield from trusted()))
     together = Together(lie, [file for _, file in kept])
-    return together if kept and together.places.are_sound() else None
+    size = sum(file.size_bytes for file in together.files)
+    return together if kept and together.places.are_sound(size) else None
 
 
 def _joined(
@@ -162,11 +167,16 @@ def _ask(artifact: str, digests: Sequence[bytes]) -> Flow[service.GrantReadsResp
         return None
     request = service.GrantReadsRequest(artifact=artifact, file_digests=digests)
     wanted = call(request, service.GrantReadsResponse, lambda r: r, timeout=BYTES_TIMEOUT)
-    try:
-        answer = yield from ask(wanted)
-    except ResourceExhaustedError:  # of more chunks than one answer tells of
-        return None
-    return answer if answer.files else None
+    breaks = Breaks()
+    while True:
+        try:
+            answer = yield from ask(wanted)
+        except ModelyardError as error:
+            if isinstance(error, ResourceExhaustedError) and not is_passing(error):
+                return None  # more chunks than one answer tells of
+            yield breaks.after(error, advanced=False)
+        else:
+            return answer if answer.files else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,21 +189,36 @@ class Piece:
 
 
 def read(
-    places: Places, first: int, last: int, *, buffers: int = 1
-) -> Generator[Piece, None, None]:
-    """Yield chunks as they come from storage, in order and unverified; fewer where that fails.
+    places: Places, first: int, last: int, take: Callable[[Piece], object], *, buffers: int = 1
+) -> Flow[None]:
+    """Hand on chunks as they come from storage, in order and unverified; fewer where that fails.
 
     What cannot be read is left to the service, which knows why. The data of a piece is good until
-    as many more as there are buffers were asked for.
+    as many more as there are buffers were handed on.
     """
+    errand = _storage.Errand(places.authorities)
+    with closing(_pieces(errand, places, first, last, buffers)) as pieces:
+
+        def hand_on() -> bool:
+            piece = None
+            for piece in islice(pieces, PIECES_AT_A_TIME):
+                take(piece)
+            return piece is not None
+
+        while (yield from blocking(hand_on, errand.cancel)):
+            pass
+
+
+def _pieces(
+    errand: _storage.Errand, places: Places, first: int, last: int, buffers: int
+) -> Generator[Piece, None, None]:
     ring = cycle([memoryview(bytearray(PIECE_BYTES)) for _ in range(buffers)])
     for start, end in _runs(places.chunks, first, last, maximum=REQUEST_BYTES):
         begin = places.chunks[start]
         pieces = list(_runs(places.chunks, start, end, maximum=PIECE_BYTES))
         lengths = [sum(c.length_bytes for c in places.chunks[one:after]) for one, after in pieces]
         grant, done = places.grants[begin.grant_index], start
-        got = _storage.get(grant, begin.offset_bytes, lengths, ring, places.authorities)
-        with closing(got) as found:
+        with closing(errand.get(grant, begin.offset_bytes, lengths, ring)) as found:
             for data, (one, after) in zip(found, pieces, strict=False):
                 yield Piece(one, after, data)
                 done = after

@@ -14,16 +14,16 @@ import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import closing
 from dataclasses import dataclass
 from itertools import accumulate
 from pathlib import Path
 
 from modelyard import _direct, _wire
+from modelyard._breaks import Breaks
 from modelyard._calls import Download, Flow, Pause, side_by_side
 from modelyard._progress import Again, Meter
 from modelyard._recipes import Recipe, damaged, read_chunks, read_recipe
-from modelyard._sending import Breaks, slices
+from modelyard._sending import slices
 from modelyard.artifact.v1 import artifact_pb2
 from modelyard.artifact.v1 import artifact_service_pb2 as service
 from modelyard.errors import ModelyardError
@@ -89,15 +89,15 @@ def _copy_together(
 def _copy_found(
     found: _direct.Together, take: Callable[[Iterable[tuple[str, _wire.Data]]], None]
 ) -> Flow[None]:
-    with closing(_direct.read(found.places, 0, len(found.files))) as pieces:
-        for piece in pieces:
-            some = found.files[piece.first : piece.last]
-            ends = list(accumulate(file.size_bytes for file in some))
-            take(
-                (file.path, piece.data[end - file.size_bytes : end])
-                for file, end in zip(some, ends, strict=True)
-            )
-            yield Pause(0)
+    def take_piece(piece: _direct.Piece) -> None:
+        some = found.files[piece.first : piece.last]
+        ends = list(accumulate(file.size_bytes for file in some))
+        take(
+            (file.path, piece.data[end - file.size_bytes : end])
+            for file, end in zip(some, ends, strict=True)
+        )
+
+    yield from _direct.read(found.places, 0, len(found.files), take_piece)
 
 
 def _read_files(
@@ -269,23 +269,19 @@ def _copy(wanted: Wanted, descriptor: int, places: _direct.Places, meter: Meter)
     """
     size, state, received = wanted.file.size_bytes, hashlib.sha256(), 0
     busy: deque[tuple[Future[None], Future[None]]] = deque()
-    pieces = _direct.read(places, 0, len(places.chunks), buffers=_BUFFERS)
-    with _thread("write") as writer, _thread("hash") as hasher, closing(pieces):
-        for piece in pieces:
-            if received + len(piece.data) > size:
-                break
-            busy.append(
-                (
-                    writer.submit(_write_at, descriptor, piece.data, received),
-                    hasher.submit(state.update, piece.data),
-                )
-            )
+    with _thread("write") as writer, _thread("hash") as hasher:
+
+        def take(piece: _direct.Piece) -> None:
+            nonlocal received
+            written = writer.submit(_write_at, descriptor, piece.data, received)
+            busy.append((written, hasher.submit(state.update, piece.data)))
             received += len(piece.data)
             meter.add(len(piece.data))
             if len(busy) == _BUFFERS:
                 for one in busy.popleft():
                     one.result()
-            yield Pause(0)
+
+        yield from _direct.read(places, 0, len(places.chunks), take, buffers=_BUFFERS)
         for written, _ in busy:
             written.result()
     return received == size and state.hexdigest() == wanted.file.sha256
@@ -349,11 +345,13 @@ def _read_part(
 ) -> Flow[None]:
     """Read a run of chunks, from storage as far as that gets."""
     start, end = run
+
+    def take(piece: _direct.Piece) -> None:
+        nonlocal start
+        assembly.take(piece.first, piece.last, piece.data)
+        start = piece.last
+
     if places is not None:
-        with closing(_direct.read(places, start, end)) as pieces:
-            for piece in pieces:
-                assembly.take(piece.first, piece.last, piece.data)
-                start = piece.last
-                yield Pause(0)
+        yield from _direct.read(places, start, end, take)
     if start < end:
         yield from read_chunks(artifact, assembly.recipe, (start, end), assembly.take)

@@ -13,10 +13,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from itertools import takewhile
 
+from modelyard._breaks import Breaks
 from modelyard._calls import Flow, Pause, Upload, ask, side_by_side
 from modelyard._chunking import cut
 from modelyard._progress import Again, Meter
-from modelyard._sending import Breaks, Delivery, Piece, Reader, changed, find, slices
+from modelyard._sending import Delivery, Piece, Reader, changed, find, slices
 from modelyard._tree import Entry, LocalFile
 from modelyard._unseen import Feed, looks_new, send
 from modelyard.artifact.v1 import artifact_service_pb2 as service

@@ -13,11 +13,12 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from modelyard._breaks import Breaks
 from modelyard._calls import BYTES_TIMEOUT, Flow, Pause, ask, call, side_by_side
 from modelyard._chunking import cut
 from modelyard._large import push_large
 from modelyard._progress import Meter, OnProgress
-from modelyard._sending import Breaks, Delivery, Piece, Reader, find
+from modelyard._sending import Delivery, Piece, Reader, find
 from modelyard._tree import Entry, LocalFile, encode_manifest, list_files
 from modelyard.artifact.v1 import artifact_pb2
 from modelyard.artifact.v1 import artifact_service_pb2 as service

@@ -8,9 +8,9 @@ from dataclasses import dataclass, field
 from itertools import accumulate
 
 from modelyard import _wire
+from modelyard._breaks import Breaks
 from modelyard._calls import Download, Flow
 from modelyard._chunking import MAX_CHUNK_BYTES
-from modelyard._sending import Breaks
 from modelyard.artifact.v1 import artifact_pb2
 from modelyard.artifact.v1 import artifact_service_pb2 as service
 from modelyard.errors import DataLossError, ModelyardError

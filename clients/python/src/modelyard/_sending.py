@@ -7,29 +7,23 @@ connection costs at most that, of each stream under way.
 from __future__ import annotations
 
 import os
-import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
 from modelyard import _direct, _storage, _wire
-from modelyard._calls import BYTES_TIMEOUT, Call, Flow, Pause, Upload, ask, call
+from modelyard._breaks import Breaks
+from modelyard._calls import BYTES_TIMEOUT, Call, Flow, Upload, ask, call
 from modelyard._chunking import MAX_CHUNK_BYTES
 from modelyard._progress import Meter
 from modelyard._tree import LocalFile
 from modelyard.artifact.v1 import artifact_service_pb2 as service
-from modelyard.errors import FailedPreconditionError, ModelyardError, UnavailableError, is_passing
+from modelyard.errors import FailedPreconditionError, ModelyardError, UnavailableError
 
 DIGESTS_PER_CALL = 4096
 CHUNKS_PER_MESSAGE = 4096
 DIRECT_BYTES = 1024 * 1024
 """Less than this goes through the service: two calls and a request cost more."""
-ATTEMPTS = 12
-"""How often in a row the sending may break without a chunk getting through: for 40 seconds, in
-which a killed service is up again on a busy machine."""
-LONGEST_PAUSE = 5.0
-PATIENCE = 300.0
-"""Seconds without a chunk getting through, however few attempts that were."""
 
 T = TypeVar("T")
 
@@ -77,30 +71,6 @@ def changed(file: LocalFile) -> FailedPreconditionError:
         reason="FILE_CHANGED",
         metadata={"path": file.path},
     )
-
-
-class Breaks:
-    """Counts how often in a row something broke without getting on.
-
-    When `sending`, chunks that went missing meanwhile are a break, too: they are sent again.
-    """
-
-    def __init__(self, *, sending: bool = False) -> None:
-        self._sending = sending
-        self._failures = 0
-        self._since = 0.0
-
-    def after(self, error: ModelyardError, *, advanced: bool) -> Pause:
-        """Return how long to wait before the next attempt, or raise the error."""
-        now = time.monotonic()
-        self._failures = 1 if advanced else self._failures + 1
-        if self._failures == 1:
-            self._since = now
-        pause = max(min(0.2 * 2**self._failures, LONGEST_PAUSE), error.retry_delay or 0.0)
-        passing = is_passing(error) or (self._sending and error.reason == "BYTES_MISSING")
-        if not passing or self._failures >= ATTEMPTS or now + pause - self._since > PATIENCE:
-            raise error
-        return Pause(pause)
 
 
 class Delivery:

@@ -7,7 +7,9 @@ chooses that. Connections are kept; what is received goes from the socket to whe
 from __future__ import annotations
 
 import os
+import socket
 import ssl
+import threading
 import time
 from collections import defaultdict
 from collections.abc import Generator, Iterator, Sequence
@@ -53,77 +55,132 @@ def usable() -> bool:
     return os.environ.get("MODELYARD_DIRECT", "").lower() not in ("off", "0", "false")
 
 
-def put(grant: service.Grant, data: bytes | bytearray, authorities: bytes | None) -> bool:
-    """Put an object; False when it did not get there, for whatever reason."""
-    with _asked(grant, authorities, {}, data) as answer:
-        # One that is repeated because its answer was lost finds its own object there.
-        return answer is not None and answer.status in (OK, PRECONDITION_FAILED)
+class Errand:
+    """Requests that one thread makes, one after the other, and that another may cut short.
 
-
-def get(
-    grant: service.Grant,
-    offset: int,
-    lengths: Sequence[int],
-    buffers: Iterator[memoryview],
-    authorities: bytes | None,
-) -> Generator[memoryview, None, None]:
-    """Yield pieces of an object, one after the other; fewer when they did not all get here.
-
-    Each is the beginning of the next buffer. The authorities, in PEM, are trusted beside the
-    system's.
+    Storage is trusted by the authorities, in PEM, beside the system's.
     """
-    size = sum(lengths)
-    wanted = {"Range": f"bytes={offset}-{offset + size - 1}"}
-    with _asked(grant, authorities, wanted, None) as answer:
-        if answer is None or answer.status != PARTIAL_CONTENT or answer.length != size:
-            return
-        for length, buffer in zip(lengths, buffers, strict=False):
-            piece = buffer[:length]
+
+    def __init__(self, authorities: bytes | None) -> None:
+        self._authorities = authorities
+        self._lock = threading.Lock()
+        self._socket: socket.socket | None = None
+        self._is_cancelled = False
+
+    def cancel(self) -> None:
+        """End the request that is under way, as one that did not get there, and all to come.
+
+        One that is being connected ends when that does.
+        """
+        with self._lock:
+            self._is_cancelled = True
+            if self._socket is not None:
+                _cut(self._socket)
+
+    def put(self, grant: service.Grant, data: bytes | bytearray) -> bool:
+        """Put an object; False when it did not get there, for whatever reason."""
+        with self._asked(grant, {}, data) as answer:
+            # One that is repeated because its answer was lost finds its own object there.
+            return answer is not None and answer.status in (OK, PRECONDITION_FAILED)
+
+    def get(
+        self,
+        grant: service.Grant,
+        offset: int,
+        lengths: Sequence[int],
+        buffers: Iterator[memoryview],
+    ) -> Generator[memoryview, None, None]:
+        """Yield pieces of an object, one after the other; fewer when they did not all get here.
+
+        Each is the beginning of the next buffer.
+        """
+        size = sum(lengths)
+        wanted = {"Range": f"bytes={offset}-{offset + size - 1}"}
+        with self._asked(grant, wanted, None) as answer:
+            if answer is None or answer.status != PARTIAL_CONTENT or answer.length != size:
+                return
+            for length, buffer in zip(lengths, buffers, strict=False):
+                piece = buffer[:length]
+                try:
+                    count = answer.readinto(piece)
+                except TimeoutError:  # one that stands still would be waited for at every request
+                    _avoid(_host(grant, self._authorities))
+                    return
+                except (OSError, HTTPException):
+                    return
+                if count < length or self._is_cancelled:
+                    return
+                yield piece
+
+    @contextmanager
+    def _asked(
+        self, grant: service.Grant, more: dict[str, str], body: bytes | bytearray | None
+    ) -> Iterator[HTTPResponse | None]:
+        """Make a granted request; a host that does not answer is left alone for a while.
+
+        One that cannot be named or asked at all is a host that does not answer.
+        """
+        host = _host(grant, self._authorities)
+        kept = _idle[host]
+        connection = response = None
+        while response is None and not (self._is_cancelled or _is_avoided(host)):
+            connection = _take(kept)
+            is_new = connection is None
             try:
-                count = answer.readinto(piece)
-            except TimeoutError:  # one that stands still would be waited for at every request
-                _avoid(_host(grant, authorities))
-                return
-            except (OSError, HTTPException):
-                return
-            if count < length:
-                return
-            yield piece
-
-
-@contextmanager
-def _asked(
-    grant: service.Grant,
-    authorities: bytes | None,
-    more: dict[str, str],
-    body: bytes | bytearray | None,
-) -> Iterator[HTTPResponse | None]:
-    """Make a granted request; a host that does not answer is left alone for a while.
-
-    One that cannot be named or asked at all is a host that does not answer.
-    """
-    host = _host(grant, authorities)
-    kept = _idle[host]
-    connection = response = None
-    while _avoided.get(host, 0.0) < time.monotonic() and response is None:
-        connection = _take(kept)
-        is_new = connection is None
+                connection = connection or _connection(host)
+                self._begin(connection)
+                connection.request(
+                    grant.method, urlsplit(grant.url).path, body, {**grant.headers, **more}
+                )
+                response = connection.getresponse()
+            except (OSError, HTTPException, ValueError) as error:
+                self._end(connection)
+                # A kept one may have been closed; one that was cut short says nothing of its host.
+                if (is_new or isinstance(error, TimeoutError)) and not self._is_cancelled:
+                    _avoid(host)
         try:
-            connection = connection or _connection(host)
-            connection.request(
-                grant.method, urlsplit(grant.url).path, body, {**grant.headers, **more}
-            )
-            response = connection.getresponse()
-        except (OSError, HTTPException, ValueError) as error:
-            if connection is not None:
-                connection.close()
-            if is_new or isinstance(error, TimeoutError):  # a kept one may have been closed
-                _avoid(host)
-    try:
-        yield response
-    finally:
-        if connection is not None and response is not None:
-            _finish(connection, response, kept)
+            yield response
+        finally:
+            if connection is not None and response is not None:
+                self._finish(connection, response, kept)
+
+    def _begin(self, connection: HTTPConnection) -> None:
+        if connection.sock is None:
+            connection.connect()
+        with self._lock:
+            if self._is_cancelled:
+                raise ConnectionAbortedError
+            # The connection itself forgets it when the answer is the last one.
+            self._socket = connection.sock
+
+    def _end(self, connection: HTTPConnection | None) -> None:
+        with self._lock:
+            self._socket = None
+        if connection is not None:
+            connection.close()
+
+    def _finish(
+        self, connection: HTTPConnection, response: HTTPResponse, kept: list[HTTPConnection]
+    ) -> None:
+        """Keep a connection whose answer was read; what is short is read for that."""
+        with suppress(OSError, HTTPException):
+            if (response.length or 0) <= _SHORT_BYTES:
+                response.read(_SHORT_BYTES)
+        with self._lock:
+            self._socket = None
+            is_good = response.isclosed() and not self._is_cancelled
+        if is_good and len(kept) < _KEPT:
+            kept.append(connection)
+        else:
+            response.close()
+            connection.close()
+
+
+def _cut(line: socket.socket) -> None:
+    """End what another thread sends or receives there; closing it would not."""
+    with suppress(OSError):  # of one that was ended already
+        # Below TLS, whose state is the other thread's.
+        socket.socket.shutdown(line, socket.SHUT_RDWR)
 
 
 def _host(grant: service.Grant, authorities: bytes | None) -> _Host:
@@ -138,23 +195,15 @@ def _avoid(host: _Host) -> None:
     _avoided[host] = time.monotonic() + _AVOID_SECONDS
 
 
+def _is_avoided(host: _Host) -> bool:
+    return _avoided.get(host, 0.0) >= time.monotonic()
+
+
 def _take(kept: list[HTTPConnection]) -> HTTPConnection | None:
     try:
         return kept.pop()
     except IndexError:  # another thread may take the last one at any moment
         return None
-
-
-def _finish(connection: HTTPConnection, response: HTTPResponse, kept: list[HTTPConnection]) -> None:
-    """Keep a connection whose answer was read; what is short is read for that."""
-    with suppress(OSError, HTTPException):
-        if (response.length or 0) <= _SHORT_BYTES:
-            response.read(_SHORT_BYTES)
-    if response.isclosed() and len(kept) < _KEPT:
-        kept.append(connection)
-    else:
-        response.close()
-        connection.close()
 
 
 def _connection(host: _Host) -> HTTPConnection:

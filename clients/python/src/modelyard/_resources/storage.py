@@ -3,16 +3,34 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 
 from modelyard._binding import AsyncGroup, Group, SyncGroup, flow, unary
+from modelyard._breaks import Breaks
 from modelyard._calls import BYTES_TIMEOUT, Call, Download, Flow, call
 from modelyard._names import Ref
 from modelyard._resources.artifacts import artifact_of
 from modelyard.artifact.v1 import storage_pb2
 from modelyard.artifact.v1 import storage_service_pb2 as service
+from modelyard.errors import ModelyardError
 
 OnVerified = Callable[[int, int], None]
 """Called with the bytes read over and the bytes in all."""
+
+
+@dataclass(slots=True)
+class _Verification:
+    """One reading over of an artifact's bytes."""
+
+    progress: OnVerified | None
+    damaged: list[storage_pb2.DamagedFile] = field(default_factory=list)
+    done_bytes: int = 0
+
+    def take(self, response: service.VerifyArtifactResponse) -> None:
+        self.damaged.extend(response.damaged_files)
+        self.done_bytes = response.done_bytes
+        if self.progress is not None:
+            self.progress(response.done_bytes, response.total_bytes)
 
 
 class _Storage(Group):
@@ -23,19 +41,20 @@ class _Storage(Group):
         """Have a version's or an artifact's stored bytes read over; return the damaged files.
 
         Pushing the same files again repairs them. `DataLossError`: the list of files itself is
-        damaged.
+        damaged. When the server goes away it is begun again, and so is `progress`.
         """
         artifact = yield from artifact_of(self._names, source)
-        damaged: list[storage_pb2.DamagedFile] = []
-
-        def take(response: service.VerifyArtifactResponse) -> None:
-            damaged.extend(response.damaged_files)
-            if progress is not None:
-                progress(response.done_bytes, response.total_bytes)
-
         request = service.VerifyArtifactRequest(artifact=artifact)
-        yield Download(request, service.VerifyArtifactResponse.FromString, take)
-        return damaged
+        breaks, furthest = Breaks(), 0
+        while True:
+            found = _Verification(progress)
+            try:
+                yield Download(request, service.VerifyArtifactResponse.FromString, found.take)
+            except ModelyardError as error:
+                yield breaks.after(error, advanced=found.done_bytes > furthest)
+                furthest = max(furthest, found.done_bytes)
+            else:
+                return found.damaged
 
     @unary
     def usage(self, *, project: Ref | None = None) -> Call[storage_pb2.Usage]:
