@@ -12,6 +12,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler
+from pathlib import Path
 
 import pytest
 from modelyard import DataLossError, _direct, _storage
@@ -21,6 +22,7 @@ from modelyard._connection import AsyncConnection, Connection
 from modelyard.artifact.v1 import transfer_service_pb2 as service
 
 from tests.servers.http import serving_http
+from tests.unit.client.test_distrust import Connect, Liar, serve
 
 PIECE = 1_000
 SETTINGS = find_settings("127.0.0.1:9", token="t", environ={})
@@ -110,14 +112,14 @@ def sending(url: str) -> Flow[None]:
 
 
 def failing(still: Still) -> Flow[None]:
-    while not still.is_asked.is_set():
-        yield Pause(0.01)
+    while not still.is_asked.wait(0.01):
+        yield Pause(0)
     raise DataLossError("not what it was")
 
 
 def interrupting(still: Still) -> Flow[None]:
-    while not still.is_asked.is_set():
-        yield Pause(0.01)
+    while not still.is_asked.wait(0.01):
+        yield Pause(0)
     signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
 
 
@@ -148,6 +150,35 @@ def test_what_stands_still_ends_with_the_work_it_is_part_of(
         assert not still.is_over.is_set()
         assert not _storage._is_avoided(_storage._Host("http", url.split("/")[2], None))
     connection.close()
+
+
+@pytest.mark.parametrize("is_mute", [True, False])
+def test_what_stands_still_ends_by_ctrl_c(is_mute: bool) -> None:
+    still = Still(is_mute=is_mute)
+    connection = Connection(SETTINGS, timeout=1)
+    with serving(still) as url:
+        other = threading.Thread(target=list, args=(interrupting(still),))
+        other.start()
+        with pytest.raises(KeyboardInterrupt):
+            connection.run(reading(url))
+        other.join()
+        assert not still.is_over.is_set()
+    connection.close()
+
+
+def test_a_pull_from_what_stands_still_ends_by_ctrl_c(connect: Connect, tmp_path: Path) -> None:
+    still, size = Still(is_mute=True), 2 * 2**20
+    liar = Liar("a", bytes(size), true=bytes(size))
+    with serving(still) as url:
+        chunks = [service.ChunkPlace(length_bytes=2**20, offset_bytes=n * 2**20) for n in range(2)]
+        liar.places.files.add(chunks=chunks)
+        liar.places.grants.add(method="GET", url=url)
+        other = threading.Thread(target=list, args=(interrupting(still),))
+        other.start()
+        with pytest.raises(KeyboardInterrupt):
+            serve(connect, liar).artifacts.pull(liar.digest, tmp_path / "out")
+        other.join()
+        assert not still.is_over.is_set()
 
 
 @pytest.mark.parametrize("work", [reading, sending])

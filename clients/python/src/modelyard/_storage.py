@@ -140,9 +140,11 @@ class Errand:
                     _avoid(host)
         try:
             yield response
-        finally:
-            if connection is not None and response is not None:
-                self._finish(connection, response, kept)
+        except BaseException:  # such as Ctrl-C: whatever is still to come is not waited for
+            self._end(connection, response)
+            raise
+        if connection is not None and response is not None:
+            self._finish(connection, response, kept)
 
     def _begin(self, connection: HTTPConnection) -> None:
         if connection.sock is None:
@@ -153,11 +155,12 @@ class Errand:
             # The connection itself forgets it when the answer is the last one.
             self._socket = connection.sock
 
-    def _end(self, connection: HTTPConnection | None) -> None:
+    def _end(self, *used: HTTPConnection | HTTPResponse | None) -> None:
         with self._lock:
             self._socket = None
-        if connection is not None:
-            connection.close()
+        for one in used:
+            if one is not None:
+                one.close()
 
     def _finish(
         self, connection: HTTPConnection, response: HTTPResponse, kept: list[HTTPConnection]
@@ -172,8 +175,7 @@ class Errand:
         if is_good and len(kept) < _KEPT:
             kept.append(connection)
         else:
-            response.close()
-            connection.close()
+            self._end(response, connection)
 
 
 def _cut(line: socket.socket) -> None:
