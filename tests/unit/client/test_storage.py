@@ -141,12 +141,21 @@ def test_what_stands_still_ends_with_the_work_it_is_part_of(
     still = Still(is_mute=is_mute)
     connection = Connection(SETTINGS, timeout=1)
 
+    ended: list[str] = []
+
+    def noted(url: str) -> Flow[None]:
+        try:
+            yield from work(url)
+        finally:
+            ended.append(url)
+
     def both(url: str) -> Flow[None]:
-        yield from side_by_side(iter([work(url), end(still)]), limit=2)
+        yield from side_by_side(iter([noted(url), end(still)]), limit=2)
 
     with serving(still) as url:
         with pytest.raises(error):
             connection.run(both(url))
+        assert ended == [url]
         assert not still.is_over.is_set()
         assert not _storage._is_avoided(_storage._Host("http", url.split("/")[2], None))
     connection.close()

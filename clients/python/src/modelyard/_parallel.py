@@ -76,15 +76,31 @@ class _Threads:
         self._flows = enumerate(command.flows)
         self._taking = threading.Lock()
         self._failing = threading.Lock()
+        self._ends: list[threading.Event] = []
 
-    def work(self) -> None:
-        """Carry out one flow after the other, until there is none or one failed."""
+    def start(self) -> None:
+        """Start a thread that carries out one flow after the other, until there is none."""
+        end = threading.Event()
+        # In a copy of the caller's context: its calls belong to the caller's trace.
+        target = contextvars.copy_context().run
+        threading.Thread(target=target, args=(self._work, end), daemon=True).start()
+        self._ends.append(end)
+
+    def wait(self) -> None:
+        """Wait until all threads have ended."""
+        # Not by `Thread.join`: before Python 3.13 a thread counts as ended once Ctrl-C came then.
+        for end in self._ends:
+            end.wait()
+
+    def _work(self, end: threading.Event) -> None:
         try:
             while (taken := self._take()) is not None:
                 number, flow = taken
                 self.results[number] = self._run(self._scope, flow)
         except BaseException as error:
             self.fail(error)
+        finally:
+            end.set()
 
     def fail(self, error: BaseException) -> None:
         """Keep the first error and end the rest."""
@@ -104,21 +120,14 @@ def run_threads(
     """Carry out flows in threads of their own."""
     scope = Scope(parent)
     work = _Threads(command, scope, run)
-    # Each in a copy of the caller's context: its calls belong to the caller's trace.
-    threads = [
-        threading.Thread(target=contextvars.copy_context().run, args=(work.work,), daemon=True)
-        for _ in range(command.limit)
-    ]
     with parent.ending(scope.end):
-        for thread in threads:
-            thread.start()
         try:
-            for thread in threads:
-                thread.join()
+            for _ in range(command.limit):
+                work.start()
+            work.wait()
         except BaseException as error:  # such as Ctrl-C, which reaches the first thread alone
             work.fail(error)
-            for thread in threads:
-                thread.join()
+            work.wait()
     if work.error is not None:
         raise work.error
     return [work.results[number] for number in sorted(work.results)]
