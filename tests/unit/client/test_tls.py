@@ -15,7 +15,7 @@ from modelyard._config import find_settings
 from modelyard._connection import AsyncConnection, Connection
 from modelyard.builder.v1 import build_service_pb2, build_service_pb2_grpc
 from modelyard.errors import CancelledError
-from modelyard.metadata.v1 import model_service_pb2_grpc
+from modelyard.metadata.v1 import model_service_pb2, model_service_pb2_grpc
 
 from tests.certificates import make_certificate
 
@@ -89,9 +89,10 @@ def test_a_line_is_opened_anew_when_its_file_changes(
     file.write_bytes(make_certificate()[1])
     line.close()
     assert line.channel is other
+    get = model_service_pb2.GetModelRequest()
     for one in (channel, other):
         with pytest.raises(ValueError, match="closed"):
-            one.unary_unary("/a/b")(b"")
+            make(one).GetModel(get)
 
 
 def test_no_stub_is_of_an_earlier_channel(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
