@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 else:  # the generated module itself has one stub for both
     Stub = artifact_service_pb2_grpc.ArtifactServiceStub
 
+NOBODY = "127.0.0.1:9"
+"""Where no suite is; at its own address one may be, which belongs to no test."""
 TOKENS = {"alpha-token": "alpha", "beta-token": "beta"}
 
 
@@ -50,7 +52,7 @@ def _report(task: asyncio.Future[None]) -> None:
 @asynccontextmanager
 async def serving(settings: ArtifactSettings) -> AsyncIterator[int]:
     """Run the service; give its port."""
-    suite = SuiteSettings()
+    suite = SuiteSettings(suite_address=NOBODY)
     peer = Peer(suite.suite_address)
     service = await compose(Chassis(suite, peer), settings)
     quick = ServerSettings(listen="127.0.0.1:0", lame_duck_seconds=0, grace_seconds=0.5)
