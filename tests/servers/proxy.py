@@ -1,4 +1,4 @@
-"""The shipped proxy, `deploy/envoy.yaml`, with the addresses of a test put in."""
+"""The shipped proxy, `deploy/envoy.yaml` or another, with the addresses of a test put in."""
 
 from __future__ import annotations
 
@@ -42,14 +42,17 @@ class Proxy:
         self.process.wait()
 
 
-def configuration(ports: Mapping[int, int], changes: Mapping[str, str] | None = None) -> str:
+def configuration(
+    ports: Mapping[int, int], changes: Mapping[str, str] | None = None, shipped_file: Path = SHIPPED
+) -> str:
     """Return the shipped configuration, with ports of our own for all that it names.
 
     Args:
         ports: our own, by the shipped ones.
         changes: what else to put in the place of what.
+        shipped_file: the configuration.
     """
-    text = SHIPPED.read_text()
+    text = shipped_file.read_text()
     assert set(ports) == {LISTENS, *SERVICES.values()}
     named = {f"port_value: {shipped} ": f"port_value: {own} " for shipped, own in ports.items()}
     for shipped, own in (named | dict(changes or {})).items():
@@ -58,12 +61,27 @@ def configuration(ports: Mapping[int, int], changes: Mapping[str, str] | None = 
     return text
 
 
-def start_proxy(folder: Path, upstream: int, changes: Mapping[str, str] | None = None) -> Proxy:
-    """Start the proxy before services that are all on one port, and have it listen."""
+def start_proxy(
+    folder: Path,
+    upstream: int,
+    changes: Mapping[str, str] | None = None,
+    *,
+    shipped_file: Path = SHIPPED,
+    credentials: grpc.ChannelCredentials | None = None,
+) -> Proxy:
+    """Start the proxy before services that are all on one port, and have it listen.
+
+    Args:
+        folder: where its files go.
+        upstream: the port of all services.
+        changes: what else to put in the place of what.
+        shipped_file: the configuration.
+        credentials: how to connect to it; None: without TLS.
+    """
     folder.mkdir(exist_ok=True)
     port, admin = free_port(), free_port()
     ports = {LISTENS: port} | dict.fromkeys(SERVICES.values(), upstream)
-    text = configuration(ports, changes)
+    text = configuration(ports, changes, shipped_file)
     address = f"socket_address: {{ address: 127.0.0.1, port_value: {admin} }}"
     file = folder / "envoy.yaml"
     file.write_text(f"{text}\nadmin: {{ address: {{ {address} }} }}\n")
@@ -72,7 +90,7 @@ def start_proxy(folder: Path, upstream: int, changes: Mapping[str, str] | None =
         process = subprocess.Popen([*command, "--concurrency", "1"], stdout=log, stderr=log)
     proxy = Proxy(f"127.0.0.1:{port}", process, f"http://127.0.0.1:{admin}")
     try:
-        _until_ready(proxy, folder / "envoy.log")
+        _until_ready(proxy, folder / "envoy.log", credentials)
     except BaseException:
         proxy.close()
         raise
@@ -89,9 +107,12 @@ def proxied(folder: Path, upstream: int) -> Iterator[Proxy]:
         proxy.close()
 
 
-def _until_ready(proxy: Proxy, log: Path) -> None:
+def _until_ready(proxy: Proxy, log: Path, credentials: grpc.ChannelCredentials | None) -> None:
     deadline = time.monotonic() + START_SECONDS
-    with grpc.insecure_channel(proxy.address) as channel:
+    address = proxy.address
+    with (
+        grpc.secure_channel(address, credentials) if credentials else grpc.insecure_channel(address)
+    ) as channel:
         while True:
             assert proxy.process.poll() is None, log.read_text()
             assert time.monotonic() < deadline, log.read_text()

@@ -13,15 +13,17 @@ from typing import Any
 
 import pytest
 import yaml
-from google.protobuf.descriptor import ServiceDescriptor
+from google.protobuf.descriptor import MethodDescriptor, ServiceDescriptor
 from google.protobuf.json_format import MessageToDict
 from google.rpc import status_pb2
+from modelyard.common.v1 import access_pb2
 
 from services.artifact.settings import ArtifactSettings
 from services.builder.settings import BuilderSettings
 from services.builder.worker.settings import WorkerSettings
 from services.common.auth import MAX_CREDENTIAL
 from services.common.rpc import status
+from services.common.rpc.callers import FORWARDED, TRUST_DOMAIN
 from services.common.rpc.limiting import rate_exceeded
 from services.common.rpc.server import MAX_REQUEST_BYTES, ServerSettings
 from services.common.rpc.turns import no_turn
@@ -37,8 +39,15 @@ DEPLOY = ROOT / "deploy"
 SERVICES = ("metadata", "artifact", "builder", "deployer")
 FRAME = 5
 """Bytes before each message."""
-PROCESSES = ("WorkerService", "ControllerService")
-"""What the suite's own processes call."""
+OF_TLS = {
+    "node",
+    "transport_socket",
+    "forward_client_cert_details",
+    "set_current_client_cert_details",
+}
+"""What only the proxy with TLS has."""
+ASKED = ("IntrospectCredential", "ReportStatus", "CreateGrant", "RecordSample")
+"""What the suite's own processes call with the right of their callers, or of a controller."""
 READERS: list[tuple[str, Any]] = [
     ("MODELYARD_", SuiteSettings),
     ("MODELYARD_METADATA_", MetadataSettings),
@@ -117,9 +126,18 @@ def _entry(path: str, *, beyond: bool) -> dict[str, Any]:
     for route in host["routes"]:
         match = route["match"]
         is_there = path == match.get("path") or path.startswith(match.get("prefix", path + "!"))
-        if is_there and (beyond or "headers" not in match):
+        if is_there and beyond in _shares(match):
             return dict(route)
     raise AssertionError(path)
+
+
+def _shares(match: dict[str, Any]) -> tuple[bool, ...]:
+    """Return whether what is beyond its share matches, and what is within."""
+    if "headers" not in match:
+        return (True, False)
+    (header,) = match["headers"]
+    assert header["name"] == "x-beyond-share"
+    return (header.get("present_match", True),)
 
 
 def test_the_proxy_knows_every_service_and_its_port() -> None:
@@ -136,15 +154,26 @@ def test_the_proxy_limits_unary_calls_and_what_lasts_not() -> None:
             for method in service.methods:
                 path = f"/{service.full_name}/{method.name}"
                 lasts = method.client_streaming or method.server_streaming
-                lasts |= service.name in PROCESSES or method.name == "IntrospectCredential"
                 beyond, within = (_route(path, beyond=beyond) for beyond in (True, False))
+                filters = _filters(path)
                 if lasts:
                     assert beyond["cluster"] == within["cluster"] == f"{name}-lasting", path
-                else:
-                    assert beyond["cluster"] == within["cluster"] == name, path
-                    assert (beyond["priority"], within["priority"]) == ("DEFAULT", "HIGH")
-                    assert "max_stream_duration" in beyond, path
-                assert ("buffer" in _filters(path)) != lasts, path
+                    assert "priority" not in within, path
+                    assert not filters, path
+                    continue
+                own = _is_asked_by_processes(method)
+                assert within["cluster"] == (f"{name}-lasting" if own else name), path
+                assert beyond["cluster"] == name, path
+                assert (beyond["priority"], within["priority"]) == ("DEFAULT", "HIGH")
+                assert "max_stream_duration" in beyond, path
+                assert "max_stream_duration" in within, path
+                assert set(filters) == ({"buffer", "share"} if own else {"buffer"}), path
+
+
+def _is_asked_by_processes(method: MethodDescriptor) -> bool:
+    """Say whether the suite's own processes call it; whom a credential stands for all may ask."""
+    access = method.GetOptions().Extensions[access_pb2.access]
+    return bool(access.peers) or method.name in ASKED
 
 
 def test_the_proxy_refuses_in_the_services_words() -> None:
@@ -169,13 +198,41 @@ def test_the_proxy_refuses_in_the_services_words() -> None:
 
 
 def test_the_proxy_with_tls_does_the_same() -> None:
-    assert _read("envoy.yaml")["layered_runtime"] == _read("envoy-tls.yaml")["layered_runtime"]
-    tls = _http("envoy-tls.yaml")
-    assert {key: tls[key] for key in _http()} == _http()
-    plain, secure = _proxy()["clusters"], _proxy("envoy-tls.yaml")["clusters"]
-    for one, other in zip(plain, secure, strict=True):
-        assert one["name"] == other["name"]
-        assert one["circuit_breakers"] == other["circuit_breakers"]
+    assert _without_tls(_read("envoy-tls.yaml")) == _without_tls(_read("envoy.yaml"))
+
+
+def test_the_proxy_with_tls_knows_every_service_and_each_process_by_its_certificate() -> None:
+    file = "envoy-tls.yaml"
+    for cluster in _proxy(file)["clusters"]:
+        shown = cluster["transport_socket"]["typed_config"]["common_tls_context"]
+        trusted = shown["combined_validation_context"]["default_validation_context"]
+        (name,) = trusted["match_typed_subject_alt_names"]
+        service = cluster["name"].removesuffix("-lasting")
+        assert name == {"san_type": "URI", "matcher": {"exact": TRUST_DOMAIN + service}}
+    # Nobody but the proxy says whom it saw; who has a process's share was seen.
+    assert _http(file)["forward_client_cert_details"] == "SANITIZE_SET"
+    (host,) = _http(file)["route_config"]["virtual_hosts"]
+    for route in host["routes"]:
+        named = [h for h in route["match"].get("headers", ()) if h["name"] == FORWARDED]
+        own = "share" in route.get("typed_per_filter_config", {})
+        expected = {"name": FORWARDED, "string_match": {"contains": f"URI={TRUST_DOMAIN}"}}
+        assert named == ([expected] if own else []), route["match"]
+
+
+def _without_tls(part: Any) -> Any:
+    """Return a part of a configuration without what TLS, and more than one machine, add to it."""
+    if isinstance(part, list):
+        return [
+            _without_tls(item)
+            for item in part
+            if not isinstance(item, dict) or item.get("name") != FORWARDED
+        ]
+    if not isinstance(part, dict):
+        return part
+    kept = {key: _without_tls(value) for key, value in part.items() if key not in OF_TLS}
+    if "socket_address" in kept:
+        del kept["socket_address"]["address"]
+    return kept
 
 
 def _services_of(name: str) -> list[ServiceDescriptor]:

@@ -13,7 +13,12 @@ import pytest
 from google.protobuf.json_format import MessageToDict
 from google.rpc import status_pb2
 from modelyard import AsyncClient
-from modelyard.builder.v1 import build_service_pb2, build_service_pb2_grpc
+from modelyard.builder.v1 import (
+    build_service_pb2,
+    build_service_pb2_grpc,
+    worker_service_pb2,
+    worker_service_pb2_grpc,
+)
 
 from services.common.auth import current_call
 from services.common.rpc import status
@@ -31,6 +36,7 @@ SECONDS = 60.0
 SHARE, BEYOND = 40, 128
 RATE = "max_tokens: 10000, tokens_per_fill: 5000, fill_interval: 1s"
 FILL = f"max_tokens: {SHARE}, tokens_per_fill: 20, fill_interval: 1s"
+PROCESS_FILL = "max_tokens: 1000, tokens_per_fill: 500, fill_interval: 1s"
 OVERFLOW = r"cluster\.builder\.upstream_rq_active_overflow"
 OVER_SHARE = r"share\.http_local_rate_limit\.rate_limited"
 
@@ -54,6 +60,7 @@ class Proxied:
     def __init__(self, builds: Attempts, channel: grpc.aio.Channel, proxy: Proxy) -> None:
         self.builds, self.proxy = builds, proxy
         self._stub: Any = build_service_pb2_grpc.BuildServiceStub(channel)
+        self._worker: Any = worker_service_pb2_grpc.WorkerServiceStub(channel)
 
     def call(self, token: str, name: str = BUILD, *, scheme: str = "Bearer") -> asyncio.Future[Any]:
         """Begin a call."""
@@ -62,6 +69,13 @@ class Proxied:
         call = self._stub.GetBuild(request, metadata=shown, timeout=SECONDS)
         begun: asyncio.Future[Any] = asyncio.ensure_future(call)
         return begun
+
+    async def ask(self, token: str) -> grpc.StatusCode:
+        """Ask what a worker would; return what becomes of it, UNIMPLEMENTED if it gets through."""
+        request = worker_service_pb2.LeaseBuildRequest()
+        call = self._worker.LeaseBuild(request, metadata=bearer(token), timeout=SECONDS)
+        code: grpc.StatusCode = await call.code()
+        return code
 
     async def follow(self, token: str) -> list[str]:
         """Read a build's events to their end; return the cursors."""
@@ -94,7 +108,10 @@ def answer_of(error: grpc.aio.AioRpcError) -> tuple[dict[str, Any], str, str]:
 
 
 async def test_what_a_service_cannot_do_is_refused_before_it(tmp_path: Path) -> None:
-    once = {FILL: f"max_tokens: {SHARE}, tokens_per_fill: 1, fill_interval: 3600s"}
+    once = {
+        FILL: f"max_tokens: {SHARE}, tokens_per_fill: 1, fill_interval: 3600s",
+        PROCESS_FILL: "max_tokens: 2, tokens_per_fill: 1, fill_interval: 3600s",
+    }
     async with proxied(tmp_path / "proxy", once) as behind:
         for known in ("reader", "writer"):
             await behind.call(known)
@@ -111,10 +128,16 @@ async def test_what_a_service_cannot_do_is_refused_before_it(tmp_path: Path) -> 
         # Who stays within his share, and what lasts, are served meanwhile.
         assert (await behind.call("writer")).build.name == BUILD
         assert await behind.follow("reader") == ["0", "1", "2", "raw"]
+        # So is what the suite's processes ask, whose share is their own, but no more than that.
+        assert [await behind.ask("reader") for _ in range(3)] == [
+            grpc.StatusCode.UNIMPLEMENTED,
+            grpc.StatusCode.UNIMPLEMENTED,
+            grpc.StatusCode.RESOURCE_EXHAUSTED,
+        ]
         # A stock client comes again when it was told to.
         async with AsyncClient(behind.proxy.address, token="reader", timeout=SECONDS) as client:
             asked = asyncio.create_task(client.builds.get(BUILD))
-            while await asyncio.to_thread(behind.proxy.counted, OVERFLOW) == len(refused):
+            while await asyncio.to_thread(behind.proxy.counted, OVERFLOW) == len(refused) + 1:
                 assert not asked.done()
             behind.builds.released.set()
             assert (await asked).name == BUILD

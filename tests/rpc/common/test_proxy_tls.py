@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import subprocess
-import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -15,7 +13,6 @@ from modelyard.metadata.v1 import project_service_pb2, project_service_pb2_grpc
 
 from services.common.rpc.callers import TRUST_DOMAIN, Callers
 from services.common.rpc.revocation import Revocations
-from services.suite.start import free_port
 from tests.rpc.common.test_mutual_tls import (
     AUTHORITY,
     AWAY,
@@ -28,26 +25,22 @@ from tests.rpc.common.test_mutual_tls import (
     make_server,
 )
 from tests.rpc.common.test_revocation import BITES_SECONDS, put
+from tests.servers.proxy import SERVICES, Proxy, start_proxy
 
 SHIPPED = Path(__file__).resolve().parents[3] / "deploy"
 FOLDER = "/etc/modelyard"
 SECONDS = 30.0
+PROCESS_FILL = "max_tokens: 1000, tokens_per_fill: 500, fill_interval: 1s"
+OWN_SHARE = 3
 
 
-def configuration(folder: Path, port: int, upstream: int) -> str:
-    """Put this test's ports and files in the place of the shipped ones; all services are one."""
-    text = (SHIPPED / "envoy-tls.yaml").read_text()
-    for shipped, own in (
-        ("address: 0.0.0.0, port_value: 7070 ", f"address: 127.0.0.1, port_value: {port} "),
-        (FOLDER, str(folder)),
-    ):
-        assert shipped in text
-        text = text.replace(shipped, own)
-    for number, service in enumerate(("metadata", "artifact", "builder", "deployer")):
-        endpoint = f"address: {service}, port_value: {7071 + number} "
-        assert endpoint in text
-        text = text.replace(endpoint, f"address: 127.0.0.1, port_value: {upstream} ")
-    return text
+def changes(folder: Path) -> dict[str, str]:
+    """Put this test's addresses and files in the place of the shipped ones."""
+    shipped = ("address: 0.0.0.0,", *(f"address: {service}," for service in SERVICES))
+    return dict.fromkeys(shipped, "address: 127.0.0.1,") | {
+        FOLDER: str(folder),
+        PROCESS_FILL: f"max_tokens: {OWN_SHARE}, tokens_per_fill: 1, fill_interval: 3600s",
+    }
 
 
 def put_secrets(folder: Path) -> None:
@@ -64,42 +57,35 @@ def put_secrets(folder: Path) -> None:
 
 
 @pytest.fixture
-async def proxy(tmp_path: Path) -> AsyncIterator[str]:
+async def proxy(tmp_path: Path) -> AsyncIterator[Proxy]:
     """The proxy before a builder."""
-    own, port, file = (
-        AUTHORITY.issue(f"{TRUST_DOMAIN}builder"),
-        free_port(),
-        tmp_path / "envoy.yaml",
-    )
     put_secrets(tmp_path)
     lists = tmp_path / "tls" / "revoked.pem"
     revocations = Revocations(str(lists), str(tmp_path / "tls" / "authority.pem"))
+    own = AUTHORITY.issue(f"{TRUST_DOMAIN}builder")
     server = make_server(tmp_path, own, callers=Callers(revocations))
-    file.write_text(configuration(tmp_path, port, await server.start()))
-    envoy = str(Path(sys.executable).with_name("envoy"))
-    log = (tmp_path / "envoy.log").open("wb")
-    child = subprocess.Popen(  # noqa: ASYNC220 - it returns at once
-        [envoy, "-c", str(file), "--log-level", "warn", "--disable-hot-restart"],
-        stdout=log,
-        stderr=log,
+    proxy = await asyncio.to_thread(
+        start_proxy,
+        tmp_path,
+        await server.start(),
+        changes(tmp_path),
+        shipped_file=SHIPPED / "envoy-tls.yaml",
+        credentials=grpc.ssl_channel_credentials(AUTHORITY.pem),
     )
     try:
-        address = f"127.0.0.1:{port}"
         async with asyncio.timeout(SECONDS):
-            while await through(address, None) != ("OK", DENIED):
-                assert child.poll() is None, (tmp_path / "envoy.log").read_text()
-        yield address
+            while await through(proxy, None) != ("OK", DENIED):
+                assert proxy.process.poll() is None, (tmp_path / "envoy.log").read_text()
+        yield proxy
     finally:
-        child.terminate()
-        child.wait()
-        log.close()
+        proxy.close()
         await server.stop()
 
 
-async def through(address: str, shown: tuple[bytes, bytes] | None, **more: str) -> tuple[str, str]:
+async def through(proxy: Proxy, shown: tuple[bytes, bytes] | None, **more: str) -> tuple[str, str]:
     """Say how an RPC for all and one for workers answer through the proxy."""
     credentials = grpc.ssl_channel_credentials(AUTHORITY.pem, *(shown or ()))
-    async with grpc.aio.secure_channel(address, credentials) as channel:
+    async with grpc.aio.secure_channel(proxy.address, credentials) as channel:
         builds, workers = (
             build_service_pb2_grpc.BuildServiceStub,
             worker_service_pb2_grpc.WorkerServiceStub,
@@ -111,14 +97,14 @@ async def through(address: str, shown: tuple[bytes, bytes] | None, **more: str) 
 
 
 async def test_the_proxy_and_what_is_behind_it_know_revoked_certificates(
-    proxy: str, tmp_path: Path
+    proxy: Proxy, tmp_path: Path
 ) -> None:
     lost = AUTHORITY.issue(f"{TRUST_DOMAIN}worker")
     workers, credentials = (
         worker_service_pb2_grpc.WorkerServiceStub,
         grpc.ssl_channel_credentials(AUTHORITY.pem, *lost),
     )
-    async with grpc.aio.secure_channel(proxy, credentials) as opened:
+    async with grpc.aio.secure_channel(proxy.address, credentials) as opened:
         assert await code(opened, workers, "LeaseBuild", LEASE) == "OK"
         put(tmp_path / "tls" / "revoked.pem", AUTHORITY.revoke(lost[1]))
         async with asyncio.timeout(BITES_SECONDS):
@@ -132,7 +118,7 @@ async def test_the_proxy_and_what_is_behind_it_know_revoked_certificates(
     assert await through(proxy, None) == ("OK", DENIED)
 
 
-async def test_the_proxy_tells_whom_it_saw(proxy: str) -> None:
+async def test_the_proxy_tells_whom_it_saw(proxy: Proxy) -> None:
     worker = AUTHORITY.issue(f"{TRUST_DOMAIN}worker")
     assert await through(proxy, None) == ("OK", DENIED)
     assert await through(proxy, None, x_forwarded_client_cert=FORWARDED) == ("OK", DENIED)
@@ -140,12 +126,38 @@ async def test_the_proxy_tells_whom_it_saw(proxy: str) -> None:
     builder = AUTHORITY.issue(f"{TRUST_DOMAIN}builder")
     assert await through(proxy, builder, x_forwarded_client_cert=FORWARDED) == ("OK", DENIED)
     assert await through(proxy, STRANGERS.issue(f"{TRUST_DOMAIN}worker")) == (AWAY, AWAY)
-    async with grpc.aio.insecure_channel(proxy) as channel:
+    async with grpc.aio.insecure_channel(proxy.address) as channel:
         stub = build_service_pb2_grpc.BuildServiceStub
         assert await code(channel, stub, "GetBuild", BUILD) == AWAY
     # What answers where metadata should is a builder: the proxy does not talk to it.
     credentials = grpc.ssl_channel_credentials(AUTHORITY.pem)
-    async with grpc.aio.secure_channel(proxy, credentials) as channel:
+    async with grpc.aio.secure_channel(proxy.address, credentials) as channel:
         who = project_service_pb2.IntrospectCredentialRequest()
         projects = project_service_pb2_grpc.ProjectServiceStub
         assert await code(channel, projects, "IntrospectCredential", who) == AWAY
+
+
+async def test_only_who_shows_a_certificate_of_the_suite_has_its_places(proxy: Proxy) -> None:
+    async def places(name: str, **more: str) -> tuple[int, int]:
+        """Let somebody call; return how many of his two calls took a process's place, or not."""
+        before = _taken(proxy)
+        await through(proxy, AUTHORITY.issue(name) if name else None, **more)
+        own, others = (now - then for now, then in zip(_taken(proxy), before, strict=True))
+        return own, others
+
+    assert await places("") == (0, 2)
+    assert await places("", x_forwarded_client_cert=FORWARDED) == (0, 2)
+    assert await places("spiffe://elsewhere/worker") == (0, 2)
+    # Which certificate it may be is for the service to say; which share it is, too, is counted.
+    for name in ("worker", "builder", "worker"):
+        assert await places(TRUST_DOMAIN + name) == (1, 1)
+    assert await places(f"{TRUST_DOMAIN}worker") == (0, 2)
+
+
+def _taken(proxy: Proxy) -> tuple[int, int]:
+    """Return how many calls took the builder's places: those of processes, and all others."""
+    own, others = (
+        proxy.counted(rf"cluster\.{name}\.upstream_rq_total")
+        for name in ("builder-lasting", "builder")
+    )
+    return own, others
