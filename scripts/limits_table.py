@@ -33,7 +33,8 @@ Written by `python -m scripts.limits_table` from the code that enforces them. Wh
 or too long is INVALID_ARGUMENT and names the field; what is too much is RESOURCE_EXHAUSTED
 `LIMIT_EXCEEDED` with `limit` and `maximum`, and with a `RetryInfo` where waiting helps. Limits in
 capitals are settings of a server (beside `MODELYARD_LISTEN`, or `MODELYARD_<SERVICE>_LISTEN`) and
-hold for each process: `n` replicas allow `n` times as much.
+hold for each process: `n` replicas allow `n` times as much. What the proxy allows stands in its
+file, under the name that is given, and holds for each proxy: for all replicas behind it together.
 """
 
 
@@ -43,6 +44,7 @@ def _of_the_proxy() -> list[tuple[str, object]]:
     http: Any = proxy["listeners"][0]["filter_chains"][0]["filters"][0]["typed_config"]
     filters = {part["name"]: part["typed_config"] for part in http["http_filters"]}
     rate, share = (filters[name]["token_bucket"] for name in ("rate", "share"))
+    process = _share_of_processes(http)
     breakers = proxy["clusters"][0]["circuit_breakers"]["thresholds"]
     at_once = {breaker["priority"]: breaker["max_requests"] for breaker in breakers}
     return [
@@ -50,9 +52,23 @@ def _of_the_proxy() -> list[tuple[str, object]]:
         ("Calls of a credential at once after a rest, `rate`", rate["max_tokens"]),
         ("Calls of a credential a second that are its share, `share`", share["tokens_per_fill"]),
         ("Its share at once after a rest, `share`", share["max_tokens"]),
-        ("Unary calls within shares that a service has at once, `HIGH`", at_once["HIGH"]),
-        ("Unary calls beyond shares that a service has at once, `DEFAULT`", at_once["DEFAULT"]),
+        (
+            "Calls of a process of the suite a second, to one RPC, `process`",
+            process["tokens_per_fill"],
+        ),
+        ("Such calls at once after a rest, `process`", process["max_tokens"]),
+        ("Unary calls within shares that a service has at once, `max_requests`", at_once["HIGH"]),
+        (
+            "Unary calls beyond shares that a service has at once, `max_requests`",
+            at_once["DEFAULT"],
+        ),
     ]
+
+
+def _share_of_processes(http: dict[str, Any]) -> dict[str, Any]:
+    (host,) = http["route_config"]["virtual_hosts"]
+    own = (route.get("typed_per_filter_config", {}).get("share") for route in host["routes"])
+    return dict(next(share["token_bucket"] for share in own if share))
 
 
 SECTIONS: dict[str, list[tuple[str, object]]] = {
