@@ -117,8 +117,8 @@ async def compose(chassis: Chassis, settings: ArtifactSettings | None = None) ->
             trail.run,
             sweep.run_forever,
             scrub.run_forever,
-            partial(server.run_forever, [*files.routes(), *routes]),
         ],
+        doors=[partial(server.run_forever, [*files.routes(), *routes])],
         trail=trail,
         close=[database.close, threads.shutdown],
     )

@@ -22,6 +22,7 @@ from services.common.audit.trail import Trail
 from services.common.auth import Authenticator, CachingAuthenticator
 from services.common.events import EventBus
 from services.common.processes.disk_failure import stop_serving_after
+from services.common.processes.leaving import LEAVE_SECONDS, leave_within
 from services.common.processes.memory import keep_freed_memory
 from services.common.rpc.callers import Callers
 from services.common.rpc.interceptors import Chain
@@ -100,6 +101,8 @@ class Service:
     servicers: Sequence[tuple[Register, object]]
     background: Sequence[Background] = ()
     """Run from the server's start until its stop; one that fails ends the process."""
+    doors: Sequence[Background] = ()
+    """Servers beside gRPC's, run likewise: they close, by and by, when that takes no more calls."""
     close: Sequence[Callable[[], None]] = ()
     authenticator: Authenticator | None = field(default=None)
     """Set by the one service that owns credentials."""
@@ -128,10 +131,8 @@ async def run(
     composes: Sequence[Compose],
     server_settings: ServerSettings,
     suite: SuiteSettings,
-    *,
-    ready: Callable[[int], None] | None = None,
 ) -> None:
-    """Serve until SIGTERM or SIGINT; `ready` is told the port once calls are answered."""
+    """Serve until SIGTERM or SIGINT."""
     # Whatever a service writes is for its own account's eyes only.
     os.umask(0o077)
     keep_freed_memory()
@@ -147,7 +148,10 @@ async def run(
         services = [await compose(Chassis(suite, peer)) for compose in composes]
     _spare_collector()
     try:
-        await _serve(services, server_settings, _authenticator(services, peer), telemetry, ready)
+        await _serve(services, server_settings, _authenticator(services, peer), telemetry)
+    except BaseException:
+        leave_within(LEAVE_SECONDS, status=1)
+        raise
     finally:
         for service in reversed(services):
             for close in service.close:
@@ -171,7 +175,6 @@ async def _serve(
     settings: ServerSettings,
     authenticator: Authenticator,
     telemetry: Telemetry,
-    ready: Callable[[int], None] | None,
 ) -> None:
     caching = CachingAuthenticator(authenticator)
     with exiting_when_bad():
@@ -186,17 +189,14 @@ async def _serve(
         port = await server.start()
     logger.info("serving", extra={"port": port, "services": [s.name for s in services]})
     async with asyncio.TaskGroup() as tasks:
-        running = [
-            tasks.create_task(_run_forever(background()))
-            for service in services
-            for background in service.background
-        ]
+        running = _begin(tasks, [one for service in services for one in service.background])
+        doors = _begin(tasks, [one for service in services for one in service.doors])
         running.append(tasks.create_task(stop_serving_after(server.set_serving)))
-        if ready is not None:
-            ready(port)
         await _stop_signal()
         logger.info("draining")
-        await server.stop()
+        leave_within(settings.lame_duck_seconds + settings.grace_seconds + LEAVE_SECONDS)
+        await server.stop(doors)
+        leave_within(LEAVE_SECONDS)
         for task in running:
             task.cancel()
 
@@ -208,6 +208,10 @@ def _callers(settings: ServerSettings) -> Callers | None:
     if not authority:
         return None
     return Callers(Revocations(lists, authority) if lists else None)
+
+
+def _begin(tasks: asyncio.TaskGroup, backgrounds: Sequence[Background]) -> list[asyncio.Task[None]]:
+    return [tasks.create_task(_run_forever(background())) for background in backgrounds]
 
 
 async def _run_forever(background: Awaitable[None]) -> None:

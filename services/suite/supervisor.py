@@ -159,8 +159,14 @@ def _on_stop(stopping: asyncio.Event) -> None:
         loop.add_signal_handler(number, stopping.set)
     life = os.environ.pop(LIFE_VARIABLE, None)
     if life is not None:
-        loop.add_reader(int(life), stopping.set)
+        loop.add_reader(int(life), _end_life, int(life), stopping)
         os.set_inheritable(int(life), False)
+
+
+def _end_life(life: int, stopping: asyncio.Event) -> None:
+    # What is closed stays readable: to look on would take a whole core for the whole stop.
+    asyncio.get_running_loop().remove_reader(life)
+    stopping.set()
 
 
 def _say(line: str) -> None:

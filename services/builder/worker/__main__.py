@@ -16,6 +16,7 @@ from services.common import logs
 from services.common.environments.making import Environments
 from services.common.errors import ServiceError
 from services.common.own_token import OwnToken
+from services.common.processes.leaving import LEAVE_SECONDS, leave_within
 from services.common.safe_start import check_folder
 from services.common.service import SuiteSettings, connect
 from services.common.settings import exiting_when_bad, load_or_exit
@@ -31,9 +32,7 @@ MODELYARD_WORKER_SANDBOX=off"""
 
 async def run(settings: WorkerSettings, suite: SuiteSettings) -> None:
     """Work until SIGTERM or SIGINT."""
-    stop = asyncio.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    stop = _stop_signal(Worker.stop_seconds(settings))
     logs.configure(suite.log_level)
     telemetry = configure(
         "modelyard-worker",
@@ -60,10 +59,24 @@ async def run(settings: WorkerSettings, suite: SuiteSettings) -> None:
     )
     try:
         await worker.run(stop)
+        leave_within(LEAVE_SECONDS)
     finally:
         folders.close()
         await peer.close()
         telemetry.close()
+
+
+def _stop_signal(seconds: float) -> asyncio.Event:
+    """Return an event that SIGTERM and SIGINT set; so long after that nothing is waited for."""
+    stop = asyncio.Event()
+
+    def take() -> None:
+        leave_within(seconds + LEAVE_SECONDS)
+        stop.set()
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, take)
+    return stop
 
 
 async def _cage(settings: WorkerSettings) -> Cage:

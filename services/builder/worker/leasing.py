@@ -38,6 +38,8 @@ from services.common.service import SuiteSettings
 logger = logging.getLogger(__name__)
 
 RETRY_SECONDS = 1.0
+HAND_BACK_SECONDS = 4.0
+"""How long it may take to hand builds back."""
 ROOM_SECONDS = 2.0
 """How long it takes at most until room that a build left is told."""
 REFUSED = {Reason.INVALID_CREDENTIAL, Reason.RIGHT_MISSING, Reason.INVALID_FIELD}
@@ -67,6 +69,11 @@ class Worker:
     freed: asyncio.Event = field(default_factory=asyncio.Event)
     """Set whenever a build ended."""
 
+    @staticmethod
+    def stop_seconds(settings: WorkerSettings) -> float:
+        """Return how long `run` may go on after it was told to stop."""
+        return RETRY_SECONDS + settings.grace_seconds + HAND_BACK_SECONDS
+
     async def run(self, stop: asyncio.Event) -> None:
         """Work until told to stop; then let builds end, or hand them back after the grace."""
         asking = asyncio.create_task(self._take_builds(stop))
@@ -78,7 +85,7 @@ class Worker:
         await self._until_idle(self.settings.grace_seconds)
         for attempt in self.attempts:
             attempt.cut(Cut.DRAINED)
-        await self._until_idle(RETRY_SECONDS * 4)
+        await self._until_idle(HAND_BACK_SECONDS)
         for task in (asking, *self.running):
             task.cancel()
         await asyncio.gather(asking, *self.running, return_exceptions=True)

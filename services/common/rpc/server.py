@@ -3,13 +3,13 @@
 A stop is graceful in five steps, because grpcio's own is not: health says
 NOT_SERVING, balancers get a moment to look elsewhere (the lame duck), streams
 without end are sent there, calls in progress get their grace, and only then is
-the rest cut off.
+the rest cut off. Other servers of the process close together with this one.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -159,12 +159,19 @@ class Server:
         for name in ("", *self._names):
             await self._health.set(name, state)
 
-    async def stop(self) -> None:
-        """Drain: NOT_SERVING, lame duck, an end of followers, grace, close."""
+    async def stop(self, others: Sequence[asyncio.Task[None]] = ()) -> None:
+        """Drain: NOT_SERVING, lame duck, an end of followers, grace, close.
+
+        Args:
+            others: what takes requests, too: cancelled when no more calls are, and awaited.
+        """
         await self._health.enter_graceful_shutdown()
         await asyncio.sleep(self._settings.lame_duck_seconds)
         self._drain.begin()
+        for other in others:
+            other.cancel()
         await self._server.stop(self._settings.grace_seconds)
+        await asyncio.gather(*others, return_exceptions=True)
 
     def _listen(self) -> int:
         credentials, address = _credentials(self._settings), self._settings.listen

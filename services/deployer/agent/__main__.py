@@ -9,12 +9,13 @@ import signal
 from services.common import logs, telemetry
 from services.common.environments.making import Environments
 from services.common.own_token import OwnToken
+from services.common.processes.leaving import LEAVE_SECONDS, leave_within
 from services.common.safe_start import check_folder
 from services.common.service import SuiteSettings, connect
 from services.common.settings import exiting_when_bad, load_or_exit
 from services.deployer.agent.agent import Agent
 from services.deployer.agent.control_plane import ControlPlane
-from services.deployer.agent.data_plane import DataPlane
+from services.deployer.agent.data_plane import STOP_SECONDS, DataPlane
 from services.deployer.agent.keeper import Limits
 from services.deployer.agent.preparing import Preparer
 from services.deployer.agent.settings import PREFIX, AgentSettings
@@ -55,14 +56,19 @@ async def run(settings: AgentSettings, suite: SuiteSettings) -> None:
             limits=Limits(ready=settings.ready_seconds, drain=settings.drain_seconds),
         )
         await _until_stopped(agent)
+    leave_within(LEAVE_SECONDS)
     await peer.close()
 
 
 async def _until_stopped(agent: Agent) -> None:
     working = asyncio.create_task(agent.run())
-    loop = asyncio.get_running_loop()
+
+    def stop() -> None:
+        leave_within(STOP_SECONDS + LEAVE_SECONDS)
+        working.cancel()
+
     for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, working.cancel)
+        asyncio.get_running_loop().add_signal_handler(number, stop)
     with contextlib.suppress(asyncio.CancelledError):
         await working
 

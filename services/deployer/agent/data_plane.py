@@ -38,6 +38,9 @@ logger = logging.getLogger(__name__)
 
 READY_SECONDS = 120.0
 DRAIN_SECONDS = 30.0
+STOP_SECONDS = 7.0
+"""How long an end of it all may take: Envoy's, and then the model servers'."""
+_END_SECONDS = 2.0
 _POLL_SECONDS = 0.05
 _QUIET_POLLS = 3  # a request that Envoy routes just now is counted a moment later
 
@@ -132,7 +135,8 @@ class DataPlane:
         for running in found:
             running.watcher.cancel()
         await self._envoy.__aexit__()
-        await asyncio.gather(*(running.servers.stop() for running in found))
+        # Their callers went with Envoy: nobody waits for an answer any more.
+        await asyncio.gather(*(running.servers.stop(_END_SECONDS) for running in found))
 
     @property
     def envoy(self) -> Envoy:

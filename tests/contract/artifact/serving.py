@@ -59,7 +59,8 @@ async def serving(settings: ArtifactSettings) -> AsyncIterator[int]:
     server = Server(quick, Chain(FixedTokens(), Telemetry()))
     for register, servicer in service.servicers:
         server.add(register, servicer, service.trail)
-    tasks = [asyncio.ensure_future(background()) for background in service.background]
+    running = (*service.background, *service.doors)
+    tasks = [asyncio.ensure_future(work()) for work in running]
     for task in tasks:
         task.add_done_callback(_report)
     try:

@@ -176,7 +176,11 @@ async def _serving(
         for register, servicer in service.servicers:
             server.add(register, servicer, service.trail)
     await server.start()
-    loops = [asyncio.ensure_future(work()) for service in services for work in service.background]
+    loops = [
+        asyncio.ensure_future(work())
+        for service in services
+        for work in (*service.background, *service.doors)
+    ]
     try:
         yield
     finally:

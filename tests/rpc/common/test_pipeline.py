@@ -359,6 +359,34 @@ async def test_a_call_that_does_not_come_whole_takes_no_turn() -> None:
     await server.stop()
 
 
+async def test_other_servers_of_the_process_close_with_this_one() -> None:
+    settings = ServerSettings(listen="127.0.0.1:0", lame_duck_seconds=0, grace_seconds=60)
+    server = Server(settings, Chain(Tokens(), Telemetry()))
+    server.add(build_service_pb2_grpc.add_BuildServiceServicer_to_server, Builds())
+    port = await server.start()
+    closing, closed = asyncio.Event(), asyncio.Event()
+
+    async def other() -> None:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            closing.set()
+            await asyncio.sleep(0)  # it takes its own time
+            closed.set()
+
+    async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
+        begin: Any = channel.stream_unary("/modelyard.builder.v1.BuildService/GetBuild")
+        call = begin(metadata=bearer("reader"), timeout=60)
+        await call.wait_for_connection()
+        beside = asyncio.create_task(other())
+        stop = asyncio.create_task(server.stop([beside]))
+        await closing.wait()  # while a call still has its grace
+        assert not stop.done()
+        call.cancel()
+        await stop
+        assert closed.is_set()
+
+
 async def test_what_is_over_a_limit_is_refused_at_once_and_told_when_to_come_again() -> None:
     settings = ServerSettings(
         listen="127.0.0.1:0", lame_duck_seconds=0, grace_seconds=0.2, calls_per_second=0.5, burst=2
