@@ -8,11 +8,13 @@ import os
 import signal
 from collections import deque
 from collections.abc import Mapping, Sequence
+from io import FileIO
 from pathlib import Path
 from typing import Self
 
 from services.common.processes.lifelines import dies_with_us
 
+_LAST_WORDS_SECONDS = 1.0
 _TAIL_LINES = 500
 _MAX_LINE_BYTES = 16 * 1024
 _MAX_LOG_BYTES = 4 * 1024 * 1024
@@ -21,9 +23,7 @@ _MAX_LOG_BYTES = 4 * 1024 * 1024
 class Child:
     """A running program whose output is kept in a bounded log file and in memory."""
 
-    def __init__(
-        self, process: asyncio.subprocess.Process, output: asyncio.StreamReader, log: Path
-    ) -> None:
+    def __init__(self, process: asyncio.subprocess.Process, output: int, log: Path) -> None:
         self._process = process
         self._output = output
         self._log = log
@@ -35,19 +35,26 @@ class Child:
         cls, arguments: Sequence[str], *, folder: Path, log: Path, environment: Mapping[str, str]
     ) -> Self:
         """Start a program in `folder`; its output goes to `log` (and `log`.old, 4 MiB each)."""
-        process = await asyncio.create_subprocess_exec(
-            *dies_with_us(),
-            *arguments,
-            cwd=folder,
-            env=dict(environment),
-            stdin=asyncio.subprocess.DEVNULL,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.STDOUT,
-            start_new_session=True,
-        )
-        if process.stdout is None:
-            raise RuntimeError("a piped process has an output")
-        return cls(process, process.stdout, log)
+        # A pipe of our own: asyncio's process has not ended before the last holder of its pipe has,
+        # and that may be something which the program started and detached.
+        output, held = os.pipe()
+        try:
+            process = await asyncio.create_subprocess_exec(
+                *dies_with_us(),
+                *arguments,
+                cwd=folder,
+                env=dict(environment),
+                stdin=asyncio.subprocess.DEVNULL,
+                stdout=held,
+                stderr=asyncio.subprocess.STDOUT,
+                start_new_session=True,
+            )
+        except BaseException:
+            os.close(output)
+            raise
+        finally:
+            os.close(held)
+        return cls(process, output, log)
 
     @property
     def pid(self) -> int:
@@ -63,7 +70,9 @@ class Child:
         """Wait until it has ended and its last words are kept; return how it ended."""
         code = await self._process.wait()
         self.kill()
-        await asyncio.shield(self._pump)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_LAST_WORDS_SECONDS):
+                await asyncio.shield(self._pump)
         return code
 
     def tail(self, count: int) -> list[str]:
@@ -91,8 +100,9 @@ class Child:
 
     async def _keep_output(self) -> None:
         rest = b""
-        with _BoundedLog(self._log) as log:
-            while chunk := await self._output.read(64 * 1024):
+        output, pipe = await _reading(self._output)
+        with contextlib.closing(pipe), _BoundedLog(self._log) as log:
+            while chunk := await output.read(64 * 1024):
                 with contextlib.suppress(OSError, ValueError):  # a full disk ends the log only
                     log.write(chunk)
                 *lines, rest = (rest + chunk).split(b"\n")
@@ -100,6 +110,14 @@ class Child:
                 rest = rest[:_MAX_LINE_BYTES]
         if rest:
             self._lines.append(_text(rest))
+
+
+async def _reading(pipe: int) -> tuple[asyncio.StreamReader, asyncio.ReadTransport]:
+    reader = asyncio.StreamReader()
+    protocol = asyncio.StreamReaderProtocol(reader)
+    loop = asyncio.get_running_loop()
+    transport, _ = await loop.connect_read_pipe(lambda: protocol, FileIO(pipe))
+    return reader, transport
 
 
 class _BoundedLog:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import os
+import signal
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -126,6 +128,15 @@ async def test_a_log_that_cannot_be_written_ends_no_child(tmp_path: Path) -> Non
     child = await Child.start(program, folder=tmp_path, log=log, environment={})
     assert await child.wait() == 0
     assert child.tail(1) == ["last words"]
+
+
+async def test_what_a_child_detached_holds_up_neither_its_end_nor_ours(tmp_path: Path) -> None:
+    detached = "Popen(['sleep', '60'], start_new_session=True)"
+    program = [sys.executable, "-c", f"from subprocess import *; print({detached}.pid)"]
+    child = await Child.start(program, folder=tmp_path, log=tmp_path / "log", environment={})
+    async with asyncio.timeout(30):
+        assert await child.wait() == 0
+    os.kill(int(child.tail(1)[0]), signal.SIGKILL)
 
 
 async def test_a_stop_that_is_cancelled_leaves_nothing_running(tmp_path: Path) -> None:
