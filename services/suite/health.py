@@ -1,13 +1,18 @@
-"""What a supervised process says of itself, by the gRPC health protocol."""
+"""What a process says of itself, by the gRPC health protocol.
+
+`python -m services.suite.health 127.0.0.1:7071` has status 0 when a service serves there, else 1.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import sys
 
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
+LOOK_SECONDS = 5.0
 _SERVING = health_pb2.HealthCheckResponse.SERVING
 _NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
 
@@ -37,3 +42,15 @@ async def until_not_serving(address: str) -> None:
                     if answer.status == _NOT_SERVING:
                         return
             await asyncio.sleep(1)
+
+
+async def _serves(address: str) -> bool:
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(LOOK_SECONDS):
+            await until_serving(address)
+            return True
+    return False
+
+
+if __name__ == "__main__":
+    sys.exit(0 if asyncio.run(_serves(sys.argv[1])) else 1)

@@ -20,8 +20,10 @@ from modelyard.common.v1 import access_pb2
 
 from services.artifact.settings import ArtifactSettings
 from services.builder.settings import BuilderSettings
+from services.builder.worker.leasing import Worker
 from services.builder.worker.settings import WorkerSettings
 from services.common.auth import MAX_CREDENTIAL
+from services.common.processes.leaving import LEAVE_SECONDS
 from services.common.rpc import status
 from services.common.rpc.callers import FORWARDED, TRUST_DOMAIN
 from services.common.rpc.limiting import rate_exceeded
@@ -29,6 +31,7 @@ from services.common.rpc.server import MAX_REQUEST_BYTES, ServerSettings
 from services.common.rpc.turns import no_turn
 from services.common.service import SuiteSettings
 from services.common.settings import load
+from services.deployer.agent.data_plane import STOP_SECONDS
 from services.deployer.agent.settings import AgentSettings
 from services.deployer.settings import DeployerSettings
 from services.metadata.settings import MetadataSettings
@@ -92,7 +95,34 @@ def test_the_image_names_the_wheel_that_it_builds() -> None:
 def test_every_module_that_is_started_exists(file: str) -> None:
     text = (DEPLOY / file).read_text().replace("services.%i", "services.metadata")
     for module in re.findall(r"-m,? (services[\w.]*)", text):
-        assert (ROOT / module.replace(".", "/") / "__main__.py").is_file(), module
+        place = ROOT / module.replace(".", "/")
+        assert (place / "__main__.py").is_file() or place.with_suffix(".py").is_file(), module
+
+
+def test_whoever_stops_a_process_gives_it_the_time_it_takes() -> None:
+    server, worker = ServerSettings(), load(WorkerSettings, "MODELYARD_WORKER_", _shipped())
+    longest = {
+        "modelyard@": server.lame_duck_seconds + server.grace_seconds + LEAVE_SECONDS,
+        "modelyard-worker": Worker.stop_seconds(worker) + LEAVE_SECONDS,
+        "modelyard-agent": STOP_SECONDS + LEAVE_SECONDS,
+    }
+    for unit, seconds in longest.items():
+        text = (DEPLOY / f"systemd/{unit}.service").read_text()
+        (given,) = re.findall(r"^TimeoutStopSec=(\d+)$", text, re.MULTILINE)
+        assert int(given) > seconds
+        # Else builds and model servers are told to stop, too, behind the back of who runs them.
+        assert ("KillMode=mixed" in text) == (unit != "modelyard@")
+    for process in (*SERVICES, "worker", "agent"):
+        container = _read("compose.yaml")["services"][process]
+        assert int(container["stop_grace_period"].removesuffix("s")) > max(longest.values())
+        assert container["init"] is True
+
+
+def test_the_health_of_every_service_is_looked_at_where_it_listens() -> None:
+    for service in SERVICES:
+        look = _read("compose.yaml")["services"][service]["healthcheck"]["test"]
+        assert look[:-1] == ["CMD", "python", "-m", "services.suite.health"]
+        assert look[-1] == _shipped()[f"MODELYARD_{service.upper()}_LISTEN"]
 
 
 @cache
