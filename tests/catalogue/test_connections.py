@@ -15,6 +15,7 @@ import h2.errors
 import h2.events
 import psutil
 import pytest
+from hyperframe.frame import GoAwayFrame
 from modelyard import Client, ModelyardError
 
 from tests.rpc.metadata.conftest import Services, running
@@ -258,9 +259,12 @@ def farewell(wire: socket.socket, protocol: h2.connection.H2Connection) -> int |
     """Return the code with which a server says good-bye."""
     try:
         while data := wire.recv(65_536):
-            for event in protocol.receive_data(data):
-                if isinstance(event, h2.events.ConnectionTerminated):
-                    return event.error_code
+            # Frame by frame: to the protocol's state whatever follows the good-bye is an error.
+            protocol.incoming_buffer.max_frame_size = protocol.max_inbound_frame_size
+            protocol.incoming_buffer.add_data(data)
+            for frame in protocol.incoming_buffer:
+                if isinstance(frame, GoAwayFrame):
+                    return frame.error_code
     except ConnectionError:
         return None
     return None
