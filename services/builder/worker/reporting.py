@@ -128,8 +128,10 @@ class EventReporter:
                     continue
                 self._more.clear()
                 more = asyncio.create_task(self._more.wait())
-                await asyncio.wait([reading, more], return_when=asyncio.FIRST_COMPLETED)
-                more.cancel()
+                try:
+                    await asyncio.wait([reading, more], return_when=asyncio.FIRST_COMPLETED)
+                finally:
+                    more.cancel()
             await reading
         except (grpc.aio.AioRpcError, asyncio.InvalidStateError):
             await reading  # which knows better why

@@ -59,8 +59,12 @@ def _note_use(_connection: object, record: Any) -> None:
 
 
 def _ping_idle(connection: Any, record: Any, _proxy: object) -> None:
-    """Try a connection that has been idle for a while; asking each time costs a round trip."""
-    if time.monotonic() - record.info.get("used", 0.0) < IDLE_SECONDS:
+    """Try a connection that has been idle for a while; asking each time costs a round trip.
+
+    A new one is not tried: if it went already, too, its use says so, and here nothing would.
+    """
+    used = record.info.get("used")
+    if used is None or time.monotonic() - used < IDLE_SECONDS:
         return
     try:
         connection.execute("SELECT 1")
