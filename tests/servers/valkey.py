@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -44,6 +45,22 @@ class ValkeyServer:
         """Kill; a server that is not running is left alone."""
         if self._process is not None:
             self._process.stop()
+
+    def pause(self) -> None:
+        """Stop it where it is: it holds its connections, and answers nothing."""
+        assert self._process is not None
+        self._process.signal(signal.SIGSTOP)
+
+    def resume(self) -> None:
+        """Let it go on."""
+        assert self._process is not None
+        self._process.signal(signal.SIGCONT)
+
+    def limit(self, size: str) -> None:
+        """Have it hold so many bytes and refuse what does not fit; "0": any number."""
+        with self.client() as client:
+            client.config_set("maxmemory-policy", "noeviction")
+            client.config_set("maxmemory", size)
 
     def flush(self) -> None:
         """Delete everything."""
