@@ -55,7 +55,7 @@ def _obstacle(base: ColumnProfile, other: ColumnProfile) -> str:
         "its values are of another kind": base.kind is not other.kind,
         "there are no values": not base.filled_count or not other.filled_count,
         "moments move on by themselves": base.kind is ColumnKind.TEMPORAL,
-        "it is not known what kind of values it holds": base.kind is ColumnKind.UNKNOWN,
+        "its profile does not say what kind of values it holds": base.kind is ColumnKind.UNKNOWN,
         "there are no quantiles": is_numeric and not (base.quantiles and other.quantiles),
     }
     return next((text for text, holds in obstacles.items() if holds), "")

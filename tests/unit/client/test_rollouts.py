@@ -26,13 +26,16 @@ def test_a_canary_is_completed() -> None:
 
 
 def test_options_say_how_a_version_is_served() -> None:
-    plain = partial(serving_of, cpu=0.0, memory=0, sample=0.0, batch=0)
+    plain = partial(serving_of, concurrency=0, queue=0, cpu=0.0, memory="", sample=0.0, batch=0)
     assert plain(1, 1, autoscale="") == Serving()
     scaled = plain(2, 1, autoscale="1-4:2.5").to_proto()
     assert (scaled.replica_count, scaled.autoscaling.max_replica_count) == (2, 4)
     assert scaled.autoscaling.target_concurrency == 2.5
-    full = serving_of(1, 1, cpu=0, memory=1, sample=0.5, batch=8, autoscale="").to_proto()
+    full = serving_of(1, 3, 4, 5, cpu=0, memory="1M", sample=0.5, batch=8, autoscale="").to_proto()
     assert (full.sampling.share, full.batching.max_size, full.memory_bytes) == (0.5, 8, 1 << 20)
+    assert (full.worker_count, full.concurrency, full.queue_size) == (3, 4, 5)
+    with pytest.raises(InvalidArgumentError, match="no size"):
+        serving_of(1, 1, 0, 0, cpu=0, memory="much", sample=0, batch=0, autoscale="")
     for wrong in ("4", "1-", "one-two", "1-4:", "-1-4"):
         with pytest.raises(InvalidArgumentError):
             plain(1, 1, autoscale=wrong)

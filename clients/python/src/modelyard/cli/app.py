@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from importlib import metadata
 from typing import Annotated
 
 import typer
@@ -23,6 +24,7 @@ from modelyard.cli import (
     resources,
     setup,
 )
+from modelyard.cli.groups import Group
 from modelyard.cli.render import clean
 from modelyard.cli.tracing import traced
 from modelyard.errors import ModelyardError
@@ -39,6 +41,7 @@ def make_app() -> typer.Typer:
     """Build the tree of commands that the client itself has."""
     app = typer.Typer(
         name="modelyard",
+        cls=Group,
         help="Train, register, compare, deploy and roll back models.",
         no_args_is_help=True,
         add_completion=False,
@@ -90,6 +93,9 @@ def _globals_first(arguments: list[str]) -> list[str]:
         if argument == "--":
             return [*first, *rest, argument, *remaining]
         name, equals, _ = argument.partition("=")
+        if argument.startswith("-o") and len(argument) > len("-o"):  # -ojson, -o=json
+            first.append(argument)
+            continue
         if name not in _GLOBAL_OPTIONS:
             rest.append(argument)
             continue
@@ -104,6 +110,12 @@ def _fail(message: str) -> int:
     return 1
 
 
+def _version(wanted: bool) -> None:
+    if wanted:
+        print(f"modelyard {metadata.version('modelyard')}")
+        raise typer.Exit
+
+
 def _options(
     command: typer.Context,
     server: Annotated[str, typer.Option(help="The suite's address, host:port.")] = "",
@@ -111,6 +123,10 @@ def _options(
     output: Annotated[
         context.Output, typer.Option("--output", "-o", help="How answers are written.")
     ] = context.Output.TABLE,
+    version: Annotated[
+        bool,
+        typer.Option("--version", is_eager=True, callback=_version, help="Show which one this is."),
+    ] = False,
 ) -> None:
     if output in _PAGES and command.invoked_subcommand != "compare":
         raise typer.BadParameter("only `compare` writes markdown and html", param_hint="--output")

@@ -10,6 +10,7 @@ import typer
 
 from modelyard.cli import queue
 from modelyard.cli.context import as_json, client
+from modelyard.cli.groups import Group
 from modelyard.cli.moments import since_moment
 from modelyard.cli.render import (
     as_dict,
@@ -33,12 +34,12 @@ if TYPE_CHECKING:
 def register(app: typer.Typer) -> None:
     """Add the commands to the command line."""
     app.command()(logs)
-    group = typer.Typer(no_args_is_help=True, rich_markup_mode=None)
+    group = typer.Typer(cls=Group, no_args_is_help=True, rich_markup_mode=None)
     group.command("list")(list_builds)
     group.command("show")(show_build)
     group.command("cancel")(cancel_build)
     group.command("limits")(queue.limits)
-    app.add_typer(group, name="builds", help="Look at builds.")
+    app.add_typer(group, name="builds", help="Look at builds, cancel and limit them.")
 
 
 def logs(

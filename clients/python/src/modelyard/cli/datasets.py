@@ -142,7 +142,9 @@ def show_difference(found: DatasetDifference) -> None:
     headings = ("COLUMN", "PSI", "THRESHOLD", "JS", "DRIFT", "NOTES")
     if found.columns:
         show_table(headings, [_difference_row(column) for column in found.columns])
-    print(f"{found.drifted_column_count} of {len(found.columns)} columns drifted")
+    not_compared = sum(not column.HasField("psi") for column in found.columns)
+    rest = f", {not_compared} not compared" if not_compared else ""
+    print(f"{found.drifted_column_count} of {len(found.columns)} columns drifted{rest}")
 
 
 def _difference_row(column: ColumnDifference) -> tuple[object, ...]:

@@ -7,13 +7,14 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from modelyard.cli import amounts
 from modelyard.errors import InvalidArgumentError
 
 if TYPE_CHECKING:
     from modelyard.rollouts import Analysis, Autoscaling, Serving
 
 Canary = Annotated[str, typer.Option(help="Shares one after the other: 5,25,100.")]
-Hold = Annotated[float, typer.Option(help="Seconds to keep each share at least.")]
+Hold = Annotated[str, typer.Option(help="How long to keep each share at least: 90s, 10m.")]
 Manual = Annotated[bool, typer.Option(help="Keep each share until told to go on.")]
 MinRequests = Annotated[int, typer.Option(help="Judge a share by so many at least.")]
 MaxErrorRate = Annotated[float | None, typer.Option(help="Of the canary, 0 to 1.")]
@@ -21,15 +22,19 @@ MaxErrorRateIncrease = Annotated[float | None, typer.Option(help="Above that of 
 MaxP95 = Annotated[float | None, typer.Option(help="Seconds.")]
 MaxP95Ratio = Annotated[float | None, typer.Option(help="Of the live version's.")]
 ProgressTimeout = Annotated[
-    float | None, typer.Option(help="Seconds it may take to get ready, and to judge a share.")
+    str, typer.Option(help="How long it may take to get ready, and to judge a share: 10m.")
 ]
 KeepWarm = Annotated[
     bool, typer.Option(help="Keep what it replaces running, for a quick rollback.")
 ]
 Replicas = Annotated[int, typer.Option(help="How many model servers.")]
 Workers = Annotated[int, typer.Option(help="Processes of each model server.")]
+Concurrency = Annotated[int, typer.Option(help="Predictions at once in each process; 0: 1.")]
+Queue = Annotated[
+    int, typer.Option(help="Requests that may wait for each process; 0: 64. More are refused.")
+]
 Cpu = Annotated[float, typer.Option(help="Cores of each model server; 0: any.")]
-Memory = Annotated[int, typer.Option(help="Its memory in MiB; 0: any.")]
+Memory = Annotated[str, typer.Option(help="Of each model server, such as 2G; else any.")]
 Sample = Annotated[
     float, typer.Option(help="Share of the requests that become rows of a dataset, 0 to 1.")
 ]
@@ -61,9 +66,11 @@ def analysis_of(min_requests: int, *limits: float | None) -> Analysis | None:
 def serving_of(
     replicas: int,
     workers: int,
+    concurrency: int,
+    queue: int,
     *,
     cpu: float,
-    memory: int,
+    memory: str,
     sample: float,
     batch: int,
     autoscale: str,
@@ -74,8 +81,10 @@ def serving_of(
     return Serving(
         replicas,
         workers,
+        concurrency,
+        queue,
         cpu=cpu,
-        memory_bytes=memory * 1024 * 1024,
+        memory_bytes=amounts.size(memory) if memory else 0,
         sampling=Sampling(sample) if sample else None,
         batching=Batching(batch) if batch else None,
         autoscaling=_autoscaling(autoscale) if autoscale else None,

@@ -46,7 +46,7 @@ def show(deployment: deployment_pb2.Deployment) -> None:
     """Show a deployment and what runs in it."""
     from modelyard.deployer.v1 import deployment_pb2 as pb  # noqa: PLC0415
 
-    variants = ", ".join(
+    variants = "; ".join(
         f"{short_version(v.version)} {share_of(v)} {state(pb.VariantState, v.state).lower()}, "
         f"{ready_of(v)} ready" + (f" ({clean(v.scaling)})" if v.scaling else "")
         for v in deployment.variants

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from modelyard.cli import amounts, rollouts
 from modelyard.cli import deploy_options as options
-from modelyard.cli import rollouts
 from modelyard.cli.context import client
 from modelyard.cli.deploying import (
     Environment,
@@ -17,6 +17,7 @@ from modelyard.cli.deploying import (
     outcome,
     show,
 )
+from modelyard.cli.groups import Group
 from modelyard.cli.render import leaf, moment, short_version, show_list, state
 from modelyard.errors import InvalidArgumentError
 
@@ -31,12 +32,12 @@ def register(app: typer.Typer) -> None:
     """Add the commands to the command line."""
     for command in (deploy, rollback, undeploy):
         app.command()(command)
-    group = typer.Typer(no_args_is_help=True, rich_markup_mode=None)
+    group = typer.Typer(cls=Group, no_args_is_help=True, rich_markup_mode=None)
     group.command("list")(list_deployments)
     group.command("show")(show_deployment)
     group.command("history")(history)
     rollouts.register(group)
-    app.add_typer(group, name="deployments", help="Look at deployments.")
+    app.add_typer(group, name="deployments", help="Look at deployments, steer and try versions.")
 
 
 def deploy(
@@ -49,19 +50,21 @@ def deploy(
         str, typer.Option("--from", help="Take what is live in this environment.")
     ] = "",
     canary: options.Canary = "",
-    hold: options.Hold = 0.0,
+    hold: options.Hold = "0",
     manual: options.Manual = False,
     min_requests: options.MinRequests = 50,
     max_error_rate: options.MaxErrorRate = None,
     max_error_rate_increase: options.MaxErrorRateIncrease = None,
     max_p95: options.MaxP95 = None,
     max_p95_ratio: options.MaxP95Ratio = None,
-    progress_timeout: options.ProgressTimeout = None,
+    progress_timeout: options.ProgressTimeout = "",
     keep_warm: options.KeepWarm = False,
     replicas: options.Replicas = 1,
     workers: options.Workers = 1,
+    concurrency: options.Concurrency = 0,
+    queue: options.Queue = 0,
     cpu: options.Cpu = 0.0,
-    memory: options.Memory = 0,
+    memory: options.Memory = "",
     sample: options.Sample = 0.0,
     batch: options.Batch = 0,
     autoscale: options.Autoscale = "",
@@ -78,16 +81,15 @@ def deploy(
         version,
         environment=environment,
         canary=options.shares_of(canary),
-        hold=hold,
+        hold=amounts.duration(hold),
         manual=manual,
         analysis=options.analysis_of(
             min_requests, max_error_rate, max_error_rate_increase, max_p95, max_p95_ratio
         ),
-        progress_timeout=progress_timeout,
+        progress_timeout=amounts.duration(progress_timeout) if progress_timeout else None,
         keep_warm=keep_warm,
         serving=options.serving_of(
-            replicas,
-            workers,
+            *(replicas, workers, concurrency, queue),
             cpu=cpu,
             memory=memory,
             sample=sample,

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from modelyard.cli.context import client
+from modelyard.cli.deploying import Reason
+from modelyard.cli.options import Description, NewDescription
 from modelyard.cli.render import leaf, moment, short_version, show_list, show_one
 
 if TYPE_CHECKING:
@@ -38,7 +40,7 @@ def list_environments() -> None:
 
 def create_environment(
     environment: str,
-    description: str = "",
+    description: Description = "",
     gate: Annotated[
         list[str] | None,
         typer.Option(help="E.g. 'accuracy>=0.9', 'better:accuracy', 'tests'; repeatable."),
@@ -47,7 +49,7 @@ def create_environment(
         bool, typer.Option("--external", help="A controller that is not ours serves it.")
     ] = False,
 ) -> None:
-    """Create an environment with its gates; they are written as the manual says."""
+    """Create an environment with its gates, written as docs/deployments.md says."""
     connection = client()
     made = connection.environments.create(
         environment,
@@ -60,7 +62,7 @@ def create_environment(
 
 def update_environment(
     environment: str,
-    description: Annotated[str | None, typer.Option(help="The new one.")] = None,
+    description: NewDescription = None,
     gate: Annotated[
         list[str] | None, typer.Option(help="All of the gates from now on; repeatable.")
     ] = None,
@@ -74,7 +76,7 @@ def update_environment(
     )
 
 
-def approve(environment: str, version: str, reason: str = "") -> None:
+def approve(environment: str, version: str, reason: Reason = "") -> None:
     """Approve a version for an environment, as oneself."""
     made = client().environments.approve(environment, version, reason=reason)
     show_one(made, {"version": short_version(made.version), "by": made.principal})

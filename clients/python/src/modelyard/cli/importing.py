@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from modelyard.cli.context import as_json, client
+from modelyard.cli.groups import Group
 from modelyard.cli.render import clean, write_json
 from modelyard.errors import ModelyardError
 
@@ -21,7 +22,10 @@ _SHOWN = 20
 def register(app: typer.Typer) -> None:
     """Add `import` to the command line."""
     group = typer.Typer(
-        help="Bring over what other registries keep.", no_args_is_help=True, rich_markup_mode=None
+        cls=Group,
+        help="Bring over what other registries keep.",
+        no_args_is_help=True,
+        rich_markup_mode=None,
     )
     group.callback()(lambda: None)
     group.command("mlflow")(import_mlflow)

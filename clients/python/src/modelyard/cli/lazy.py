@@ -10,13 +10,14 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 import typer
-from typer.core import TyperGroup
+
+from modelyard.cli.groups import Group
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
 
-class LazyGroup(TyperGroup):
+class LazyGroup(Group):
     """A group that knows where its commands are to be had."""
 
     home = ""

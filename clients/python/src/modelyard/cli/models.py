@@ -11,7 +11,17 @@ import typer
 
 from modelyard.cli.builds import image, test_counts
 from modelyard.cli.context import as_json, client
-from modelyard.cli.options import Deleted, Filter, Labels, Order, mapping, number_pair, utc
+from modelyard.cli.options import (
+    Deleted,
+    Description,
+    Filter,
+    Labels,
+    NewDescription,
+    Order,
+    mapping,
+    number_pair,
+    utc,
+)
 from modelyard.cli.render import (
     leaf,
     moment,
@@ -59,7 +69,7 @@ def register_models(group: typer.Typer) -> None:
     @group.command("create")
     def create_model(
         model: str,
-        description: str = "",
+        description: Description = "",
         maximize: Maximize = None,
         minimize: Minimize = None,
     ) -> None:
@@ -76,7 +86,7 @@ def _update_model(
     model: str,
     *,
     name: Annotated[str | None, typer.Option(help="For people.")] = None,
-    description: str | None = None,
+    description: NewDescription = None,
     label: Labels = None,
     maximize: Maximize = None,
     minimize: Minimize = None,
@@ -253,7 +263,7 @@ def _register_upkeep(group: typer.Typer) -> None:
     @group.command("update")
     def update(
         version: str,
-        description: str | None = None,
+        description: NewDescription = None,
         license_: Annotated[str | None, typer.Option("--license", help="E.g. MIT.")] = None,
         card: Annotated[typer.FileText | None, typer.Option(help="A Markdown file.")] = None,
         label: Labels = None,
@@ -306,7 +316,7 @@ def _register_evaluations(group: typer.Typer) -> None:
         version: str,
         metric: Annotated[list[str], typer.Argument(help="E.g. f1=0.91.")],
         dataset: Annotated[str, typer.Option(help="The dataset version's full name.")] = "",
-        notes: str = "",
+        notes: Annotated[str, typer.Option(help="What is worth knowing of it.")] = "",
     ) -> None:
         """Record what was measured of a version after the fact."""
         metrics = dict(number_pair(text) for text in metric)

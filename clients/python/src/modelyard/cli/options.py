@@ -10,6 +10,8 @@ import typer
 
 Filter = Annotated[str, typer.Option("--filter", help="Which ones, e.g. 'metrics.f1 > 0.7'.")]
 Order = Annotated[str, typer.Option("--order-by", help="E.g. 'metrics.f1 desc'.")]
+Description = Annotated[str, typer.Option("--description", help="For people.")]
+NewDescription = Annotated[str | None, typer.Option("--description", help="The new one.")]
 Deleted = Annotated[bool, typer.Option("--deleted", help="Deleted ones too.")]
 Labels = Annotated[
     list[str] | None, typer.Option("--label", help="key=value; repeatable; '' for none.")

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from modelyard.cli.context import as_json, client
+from modelyard.cli.groups import Group
 from modelyard.cli.render import leaf, short_version, show_table, write_json
 
 if TYPE_CHECKING:
@@ -20,7 +21,7 @@ def register(app: typer.Typer) -> None:
     """Add the commands to the command line."""
     app.command()(reproduce)
     app.command()(provenance)
-    group = typer.Typer(no_args_is_help=True, rich_markup_mode=None)
+    group = typer.Typer(cls=Group, no_args_is_help=True, rich_markup_mode=None)
     group.command("export")(export)
     group.command("push")(push)
     app.add_typer(group, name="images", help="Export and push container images.")

@@ -8,7 +8,7 @@ import typer
 
 from modelyard.cli.context import client
 from modelyard.cli.lazy import lazy_group
-from modelyard.cli.options import Deleted
+from modelyard.cli.options import Deleted, Description, NewDescription
 from modelyard.cli.render import leaf, moment, show_list, show_one
 
 Protect = Annotated[
@@ -54,7 +54,9 @@ def register_projects(group: typer.Typer) -> None:
         )
 
     @group.command("create")
-    def create_project(project: str, description: str = "", protect: Protect = None) -> None:
+    def create_project(
+        project: str, description: Description = "", protect: Protect = None
+    ) -> None:
         """Create a project."""
         made = client().projects.create(
             project, description=description, protected_aliases=protect or ()
@@ -68,7 +70,7 @@ def register_projects(group: typer.Typer) -> None:
 
     @group.command("update")
     def update_project(
-        project: str, description: str | None = None, protect: Protect = None
+        project: str, description: NewDescription = None, protect: Protect = None
     ) -> None:
         """Change a project; --protect replaces the list, `--protect ''` empties it."""
         aliases = None if protect is None else [alias for alias in protect if alias]

@@ -15,7 +15,12 @@ if TYPE_CHECKING:
 
 _ACTIONS = ("?", "keep", "delete", "purge")
 
-Days = Annotated[float | None, typer.Option(min=0, max=36_500)]
+KeepDays = Annotated[
+    float | None, typer.Option(min=0, max=36_500, help="Keep those of the last so many days.")
+]
+PurgeDays = Annotated[
+    float | None, typer.Option(min=0, max=36_500, help="Purge what was deleted so long ago.")
+]
 
 
 def register(group: typer.Typer) -> None:
@@ -25,8 +30,8 @@ def register(group: typer.Typer) -> None:
     def set_retention(
         model: str,
         keep_last: Annotated[int, typer.Option(min=1, help="Keep the newest so many.")],
-        keep_days: Days = None,
-        purge_after_days: Days = None,
+        keep_days: KeepDays = None,
+        purge_after_days: PurgeDays = None,
     ) -> None:
         """Let versions go that are neither new, nor young, nor aliased, nor in use."""
         made = client().retention.set(

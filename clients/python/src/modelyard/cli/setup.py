@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import keyword
 import os
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated
@@ -52,7 +54,8 @@ def login(
     server: Annotated[str, typer.Argument(help="The suite's address, host:port.")],
     *,
     token: Annotated[
-        str, typer.Option(help="Your token, or that of an OIDC issuer; asked for if not given.")
+        str,
+        typer.Option(help="Your token, or that of an OIDC issuer; else it is read, or asked for."),
     ] = "",
     token_file: Annotated[
         Path | None,
@@ -74,7 +77,7 @@ def login(
     if issuer:
         token = _sign_in(issuer, client_id)
     elif token_file is None and not token:
-        token = typer.prompt("Token", hide_input=True)
+        token = _asked()
     project = chosen_project() or "default"
     secret = _secret(token_file) if token_file else token
     client = Client(server, token=secret, project=project, root_certificates=root_certificates)
@@ -97,6 +100,12 @@ def _sign_in(issuer: str, client_id: str) -> str:
         typer.echo(f"Open {address} and enter the code {code}", err=True)
 
     return sign_in(issuer, client_id, tell=tell)
+
+
+def _asked() -> str:
+    if sys.stdin.isatty():
+        return str(typer.prompt("Token", hide_input=True))
+    return sys.stdin.read().strip()
 
 
 def _secret(path: Path) -> str:
@@ -125,7 +134,7 @@ def init(folder: Path) -> None:
         raise InvalidArgumentError(f"{folder} is not empty", reason="INVALID_FIELD")
     folder.mkdir(parents=True, exist_ok=True)
     name = "".join(part.capitalize() for part in folder.resolve().name.split("-"))
-    name = name if name.isidentifier() else "Example"
+    name = name if name.isidentifier() and not keyword.iskeyword(name) else "Example"
     (folder / "model.py").write_text(MODEL.format(name=name))
     (folder / "requirements.txt").write_text("numpy\n")
     (folder / "test_model.py").write_text(TEST.format(name=name))

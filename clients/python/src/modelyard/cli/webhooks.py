@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from modelyard.cli.context import client
+from modelyard.cli.options import Description, NewDescription
 from modelyard.cli.render import leaf, moment, show_list, show_one, state
 
 if TYPE_CHECKING:
@@ -42,7 +43,7 @@ def _register_webhooks(group: typer.Typer) -> None:
 
     @group.command("create")
     def create_webhook(
-        webhook: str, url: str, filter: Filter = None, description: str = ""
+        webhook: str, url: str, filter: Filter = None, description: Description = ""
     ) -> None:
         """Create a webhook; its secret is shown once."""
         made = client().webhooks.create(webhook, url, filter=filter or "", description=description)
@@ -51,10 +52,12 @@ def _register_webhooks(group: typer.Typer) -> None:
     @group.command("update")
     def update_webhook(
         webhook: str,
-        url: str | None = None,
+        url: Annotated[str | None, typer.Option(help="The new one.")] = None,
         filter: Filter = None,
-        description: str | None = None,
-        disabled: Annotated[bool | None, typer.Option("--disable/--enable")] = None,
+        description: NewDescription = None,
+        disabled: Annotated[
+            bool | None, typer.Option("--disable/--enable", help="Let it rest, or go on.")
+        ] = None,
     ) -> None:
         """Change a webhook, or let it rest: what happens then is not delivered later."""
         changed = client().webhooks.update(
