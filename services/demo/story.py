@@ -254,14 +254,18 @@ def _next_steps(layout: Layout, *, keep: bool) -> None:
             f"  export MODELYARD_SERVER={layout.address} MODELYARD_TOKEN_FILE={layout.admin_token}"
         )
     else:
-        _say("Try next: `modelyard up` keeps a suite running; then")
+        _say("Try next: `uv run modelyard up` keeps a suite running; in another terminal")
+    here = (f"compare {MODEL}/1 {MODEL}/3", f"deploy {MODEL} --env {ENVIRONMENT} --check")
+    anew = (
+        f"environments create {ENVIRONMENT} --gate 'accuracy>=0.93' --gate tests",
+        f"deploy {MODEL} --env {ENVIRONMENT}",
+    )
     for line in (
-        f"modelyard build {SOURCE.relative_to(ROOT)} --param n_estimators=300",
-        f"modelyard compare {MODEL}/1 {MODEL}/3",
-        f"modelyard deploy {MODEL} --env {ENVIRONMENT} --check",
-        "modelyard init my-model && modelyard build my-model",
+        f"build {SOURCE.relative_to(ROOT)} --param n_estimators=300",
+        *(here if keep else anew),
+        "init my-model && uv run modelyard build my-model",
     ):
-        _say(f"  {line}")
+        _say(f"  uv run modelyard {line}")
 
 
 def _stop(suite: subprocess.Popen[bytes] | None) -> None:

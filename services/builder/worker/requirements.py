@@ -11,6 +11,7 @@ import re
 import tomllib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from itertools import filterfalse
 from pathlib import Path
 from typing import Any
 
@@ -83,6 +84,7 @@ def _read(source: Path, name: str) -> Requirements:
         _read_project(found, _toml(source / name, name))
     else:
         _read_file(found, source, source / name, found.lines, 0)
+        found.constraints[:] = [line for line in found.constraints if not _is_own(line)]
         _check_hashes(found)
     return found
 
@@ -153,7 +155,7 @@ def _within(source: Path, file: Path, name: str, place: str, depth: int) -> Path
 
 
 def _add(lines: list[str], text: str, place: str) -> Requirement | None:
-    """Add a requirement; modelyard itself is left out, for the suite brings its own."""
+    """Add a requirement; of modelyard itself only its extras, for the suite brings its own."""
     try:
         requirement = Requirement(text)
     except InvalidRequirement as error:
@@ -163,9 +165,14 @@ def _add(lines: list[str], text: str, place: str) -> Requirement | None:
         told = "is not a package of an index by its version, and cannot be locked"
         raise RequirementsError(f"{place}: {text.strip()[:200]!r} {told}")
     if canonicalize_name(requirement.name) == OWN:
+        lines.extend(f"{OWN}[{extra}]" for extra in sorted(requirement.extras))
         return None
     lines.append(text.strip())
     return requirement
+
+
+def _is_own(line: str) -> bool:
+    return line.startswith(f"{OWN}[")
 
 
 def _pin(requirement: Requirement, place: str) -> str:
@@ -180,7 +187,7 @@ def _check_hashes(found: Requirements) -> None:
     """Refuse a file that has hashes for some packages only: the others would go unchecked."""
     if not found.hashes:
         return
-    for line in found.lines:
+    for line in filterfalse(_is_own, found.lines):
         requirement = Requirement(line)
         if _pin(requirement, found.file) not in found.hashes:
             told = "has no hash, but others have"

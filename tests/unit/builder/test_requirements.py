@@ -33,6 +33,10 @@ def test_the_first_of_the_usual_files_is_read(tmp_path: Path) -> None:
     assert read(tmp_path).lines == ["numpy>=1", "six"]
     write(tmp_path, requirements_txt="pandas  # frames\n\nmodelyard==9\n")
     assert read(tmp_path).lines == ["pandas"]
+    write(tmp_path, requirements_txt="six\nmodelyard[serving, data]>=0.1\n")
+    assert read(tmp_path).lines == ["six", "modelyard[data]", "modelyard[serving]"]
+    write(tmp_path, requirements_txt="-c bounds.txt\nsix\n", bounds_txt="modelyard[data]<9\n")
+    assert (read(tmp_path).lines, read(tmp_path).constraints) == (["six"], [])
     write(tmp_path, requirements_lock=f"six==1.0 \\\n  --hash={DIGEST} \\\n  --hash={DIGEST}\n")
     assert read(tmp_path).lines == ["six==1.0"]
     assert read(tmp_path).hashes == {"six==1": frozenset({DIGEST})}
