@@ -8,12 +8,15 @@ import math
 import struct
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta, timezone
+from typing import Any
 
 import pytest
 import sqlalchemy as sa
 
 from services.common.errors import Reason, ServiceError
+from services.common.sql import engines
 from services.common.sql.database import Database, Transaction
+from services.common.sql.engines import driver_of
 from services.common.sql.outbox import Event, read_events
 from tests.contract.common.conftest import ROWS
 
@@ -190,6 +193,32 @@ async def test_what_befalls_postgresql_is_told_and_over(
     assert told.value.reason is reason
     assert await database.write(lambda tx: _insert(tx, "b")) == "b"
     assert await _ids(database) == {"b"}
+
+
+@pytest.mark.parametrize("url", ["postgresql"], indirect=True)
+async def test_a_connection_cut_as_soon_as_it_is_made_is_told(
+    database: Database, engine: sa.Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Such as what stands in for one that was cut while it rested."""
+    monkeypatch.setattr(engines, "IDLE_SECONDS", 0.0)
+    await database.write(lambda tx: _insert(tx, "a"))
+    cut = sa.text("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE pid = :pid")
+    other = sa.create_engine(engine.url)
+
+    def end(connection: Any, record: object = None) -> None:
+        with other.connect() as administrator:
+            administrator.execute(cut, {"pid": connection.info.backend_pid})
+
+    with engine.connect() as resting:
+        end(driver_of(resting))
+    sa.event.listen(engine, "connect", end)
+    with pytest.raises(ServiceError) as told:
+        await database.write(lambda tx: _insert(tx, "b"))
+    assert told.value.reason is Reason.SERVICE_UNAVAILABLE
+    sa.event.remove(engine, "connect", end)
+    other.dispose()
+    await database.write(lambda tx: _insert(tx, "c"))
+    assert await _ids(database) == {"a", "c"}
 
 
 async def test_a_cancelled_caller_stops_nobody(database: Database) -> None:
