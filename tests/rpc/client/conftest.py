@@ -70,10 +70,12 @@ class CuttingProxy:
                 with self._lock:
                     self.passed += len(data)
                 sink.sendall(data)
-        self.cuts += budget[0] <= 0
         for end in (source, sink):
             with contextlib.suppress(OSError):
                 end.shutdown(socket.SHUT_RDWR)
+        with self._lock:  # once for both directions
+            self.cuts += budget[0] <= 0
+            budget[0] = 2**62
 
 
 class ArtifactServer:
