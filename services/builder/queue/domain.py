@@ -126,7 +126,7 @@ class Situation:
         shortage = short_of(build.spec, workers)
         if shortage is not None:
             return Waiting(WaitingReason.NO_CAPACITY, shortage.message)
-        return Waiting(WaitingReason.WORKERS_BUSY, f"the workers of the pool {pool} are busy")
+        return Waiting(WaitingReason.WORKERS_BUSY, f"no worker of the pool {pool} has taken it yet")
 
 
 def short_of(spec: BuildSpec, workers: Sequence[Worker]) -> ServiceError | None:

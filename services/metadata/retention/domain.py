@@ -76,7 +76,7 @@ def judge(rules: Rules, versions: Sequence[Candidate], now: datetime) -> Iterato
             if counted <= rules.keep_last:
                 reasons.append(f"among the last {rules.keep_last}")
         if rules.keep_for is not None and now - version.create_time < rules.keep_for:
-            reasons.append(f"younger than {rules.keep_for}")
+            reasons.append(f"younger than {_told(rules.keep_for)}")
         if reasons:
             yield Verdict(version.name, Action.KEEP, tuple(reasons))
         else:
@@ -86,4 +86,9 @@ def judge(rules: Rules, versions: Sequence[Candidate], now: datetime) -> Iterato
 def _deleted(rules: Rules, name: VersionName, since: datetime, now: datetime) -> Verdict:
     if rules.purge_after is None or now - since < rules.purge_after:
         return Verdict(name, Action.KEEP, ("deleted, may be restored",))
-    return Verdict(name, Action.PURGE, (f"deleted for more than {rules.purge_after}",))
+    return Verdict(name, Action.PURGE, (f"deleted for more than {_told(rules.purge_after)}",))
+
+
+def _told(length: timedelta) -> str:
+    """Write a length of time; whole days without hours."""
+    return str(length).removesuffix(", 0:00:00")

@@ -70,7 +70,9 @@ async def test_the_young_stay_and_the_deleted_can_be_restored(admin: Desk, artif
     async with client_of(admin) as client:
         month = timedelta(days=30)
         await client.retention.set("churn", keep_last=1, keep_for=month, purge_after=month)
-        assert {v.action for v in await client.retention.apply("churn")} == {KEEP}
+        kept = list(await client.retention.apply("churn"))
+        assert {v.action for v in kept} == {KEEP}
+        assert list(kept[1].reasons) == ["younger than 30 days"]
         await client.retention.set("churn", keep_last=1, purge_after=month)
         assert [v.action for v in await client.retention.apply("churn")] == [KEEP, DELETE, DELETE]
         assert {v.action for v in await client.retention.apply("churn")} == {KEEP}

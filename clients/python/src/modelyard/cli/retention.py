@@ -78,10 +78,14 @@ def _show(retention: Retention) -> None:
         "set": moment(retention.update_time),
     }
     if retention.HasField("keep_duration"):
-        fields["keep for"] = str(retention.keep_duration.ToTimedelta())
+        fields["keep for"] = _told(retention.keep_duration.ToTimedelta())
     if retention.HasField("purge_after_duration"):
-        fields["purge after"] = str(retention.purge_after_duration.ToTimedelta())
+        fields["purge after"] = _told(retention.purge_after_duration.ToTimedelta())
     show_one(retention, fields)
+
+
+def _told(length: timedelta) -> str:
+    return str(length).removesuffix(", 0:00:00")
 
 
 def _days(days: float | None) -> timedelta | None:

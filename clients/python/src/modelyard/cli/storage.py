@@ -43,6 +43,8 @@ def _verify(
                 "CHUNK": lambda file: file.chunk_sha256,
             },
         )
+    else:
+        print("no damage found")
     if damaged:
         raise typer.Exit(1)
 
