@@ -25,6 +25,7 @@ from services.suite.resting import Rests
 
 READY_SECONDS = 60.0
 STOP_SECONDS = 15.0
+VALKEY_SECONDS = 1.0  # it keeps nothing
 FIRST_DELAY = 0.2
 LONGEST_DELAY = 5.0
 SETTLED_SECONDS = 10.0
@@ -135,17 +136,18 @@ class Supervisor:
 
     async def _stop_all(self) -> None:
         """Stop the processes, the ones that use others first."""
-        for names in (("worker", "agent"), (SERVICES,), ("valkey",)):
-            await asyncio.gather(*(self._stop(name) for name in names))
+        await asyncio.gather(self._stop("worker"), self._stop("agent"))
+        await self._stop(SERVICES)
+        await self._stop("valkey", within=VALKEY_SECONDS)
 
-    async def _stop(self, name: str) -> None:
+    async def _stop(self, name: str, *, within: float = STOP_SECONDS) -> None:
         process = self._running.get(name)
         if process is None or process.returncode is not None:
             return
         with contextlib.suppress(ProcessLookupError):  # it may end just now, by itself
             process.terminate()
             try:
-                async with asyncio.timeout(STOP_SECONDS):
+                async with asyncio.timeout(within):
                     await process.wait()
             except TimeoutError:
                 _say(f"{name} does not stop; killing it")

@@ -200,13 +200,15 @@ def test_an_agent_stops(tmp_path: Path, *, hang: bool) -> None:
         assert took < MOST
 
 
-def test_a_suite_stops(tmp_path: Path) -> None:
+@pytest.mark.parametrize("hang", [False, True])
+def test_a_suite_stops(tmp_path: Path, *, hang: bool) -> None:
     suite = EmbeddedSuite(tmp_path)
     suite.start()
     with suite.client() as client:
         build(client, "calm")
     assert suite.keeper is not None
-    took = stopped(suite.keeper.pid, suite.keeper.poll)
-    print(f"suite: {took:.2f} s")
+    with frozen(suite.find("valkey-server") if hang else []):
+        took = stopped(suite.keeper.pid, suite.keeper.poll)
+    print(f"suite, Redis hangs: {hang}: {took:.2f} s")
     assert suite.keeper.poll() == 0
     assert took < MOST
