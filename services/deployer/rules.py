@@ -174,7 +174,8 @@ def abort(deployment: Deployment, *, actor: str, reason: str, now: datetime) -> 
     if not _unfinished(deployment) or deployment.desired.cause is RevisionCause.UNDEPLOY:
         return None
     number, message = deployment.desired_revision, reason or "it is to be given up"
-    failed = fail(deployment, Failure("ABORTED", f"given up by {actor}: {message}"), now=now)
+    why = f"given up by {actor}" + (f": {reason}" if reason else "")
+    failed = fail(deployment, Failure("ABORTED", why), now=now)
     entry = JournalEntry(EventType.ABORT_REQUESTED, number, message, actor)
     return Step(failed.deployment, (entry, *failed.entries))
 

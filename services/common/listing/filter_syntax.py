@@ -401,7 +401,7 @@ def _explain(error: UnexpectedInput, text: str) -> tuple[int, str]:
     if isinstance(error, UnexpectedToken):
         ended = error.token.type == "$END"
         position = len(text) if ended else _position(error.token)
-        expected, found = error.expected, "the end" if ended else repr(str(error.token)[:40])
+        expected, found = error.expected, "end" if ended else repr(str(error.token)[:40])
     elif isinstance(error, UnexpectedCharacters):
         position, expected = error.pos_in_stream or 0, error.allowed or set()
         found = repr(text[position])

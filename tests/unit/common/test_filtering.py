@@ -91,6 +91,11 @@ def test_refusals(text: str, position: int) -> None:
     assert caught.value.metadata["problem"] in caught.value.message
 
 
+def test_a_refusal_says_what_was_expected() -> None:
+    with pytest.raises(ServiceError, match="at 3: unexpected end, expected"):
+        parse_filter("a >")
+
+
 def test_33_parentheses_are_refused_but_not_within_strings() -> None:
     with pytest.raises(ServiceError, match="parentheses deep"):
         parse_filter("(" * 33 + "rows < 0" + ")" * 33)

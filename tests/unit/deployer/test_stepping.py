@@ -152,6 +152,9 @@ def test_an_abort_brings_back_what_was_live() -> None:
     assert step.deployment.failure == Failure("ABORTED", "given up by user:ada: no")
     assert step.deployment.progress == Progress()
     assert rules.abort(step.deployment, actor="user:ada", reason="", now=START) is None
+    silent = rules.abort(canary(MANUAL), actor="user:ada", reason="", now=START)
+    assert silent is not None
+    assert silent.deployment.failure == Failure("ABORTED", "given up by user:ada")
 
 
 def test_the_first_version_has_nothing_to_share_with() -> None:
