@@ -53,6 +53,13 @@ def test_without_a_server_it_says_what_to_do(modelyard: Runner) -> None:
     assert "modelyard up" in modelyard("models", "list", status=1).stderr
 
 
+@pytest.mark.slow  # it asks five times, for five seconds
+@pytest.mark.parametrize("words", [("logs", "b-0123456789abcdef"), ("watch",)])
+def test_what_is_followed_needs_a_server(modelyard: Runner, words: tuple[str, ...]) -> None:
+    modelyard.environment |= {"MODELYARD_SERVER": "127.0.0.1:9", "MODELYARD_TOKEN": "x"}
+    assert "cannot reach the server" in modelyard(*words, status=1).stderr
+
+
 def test_bad_usage_is_status_two(modelyard: Runner) -> None:
     assert modelyard("deploy", status=2).stderr
     assert modelyard("no-such-command", status=2).stderr

@@ -56,6 +56,7 @@ def logs(
     from modelyard.cli.live import show_events  # noqa: PLC0415
 
     builds = client().builds
+    builds.get(build)  # a stream would look for a server that is not there for minutes
     show = builds.follow if follow else builds.logs
     begin = since_moment(since) if since else None
     show_events(show(build, grep=grep, since=begin, phase=phase, stream=stream, tail=tail))

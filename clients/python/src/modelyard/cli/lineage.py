@@ -51,6 +51,7 @@ def watch(
 
     changes = client().changes
     follow: Any = changes.runs if runs else changes.models
+    cursor = cursor or changes.cursor(runs=runs)  # a stream would look for a server for minutes
     types: Any = run_service_pb2.RunChangeType if runs else model_service_pb2.ModelChangeType
     for change in follow(model or None, filter=filter_, cursor=cursor):
         if as_json():
