@@ -132,7 +132,8 @@ def check_state(
 
     places = checking.in_folder(data.expanduser()) if data else checking.in_settings(os.environ)
     if not any((places.metadata, places.builder, places.deployer, places.artifact)):
-        typer.echo("modelyard: nothing to check; name a folder with --data", err=True)
+        told = f"{data} holds nothing of a suite" if data else "name a folder with --data"
+        typer.echo(f"modelyard: nothing to check; {told}", err=True)
         raise typer.Exit(2)
     found = list(checking.check_state(places))
     if as_json():

@@ -92,6 +92,8 @@ def test_login_build_and_look_around(modelyard: Runner, tmp_path: Path) -> None:
     narrowed = ("--grep", "^a warn", "--stream", "stderr", "--phase", "train", "--tail", "5")
     printed = modelyard("logs", build["name"], *narrowed, "--since", "1h").stdout
     assert printed.split("\n") == ["    a warning", ""]
+    events = modelyard("logs", build["name"], "--grep", "^a warn", "-ojson").stdout.splitlines()
+    assert [json.loads(e)["log"]["text"] for e in events if '"log"' in e] == ["a warning"]
     assert "RE2" in modelyard("logs", build["name"], "--grep", "(", status=1).stderr
 
     shown = json.loads(modelyard("versions", "show", "lines", "--output=json").stdout)

@@ -14,6 +14,7 @@ from modelyard.cli.groups import Group
 from modelyard.cli.moments import since_moment
 from modelyard.cli.render import (
     as_dict,
+    json_of,
     leaf,
     moment,
     pairs,
@@ -52,14 +53,19 @@ def logs(
     stream: Annotated[str, typer.Option(help="Only stdout, stderr or system.")] = "",
     tail: Annotated[int, typer.Option(min=0, help="Begin with the last so many.")] = 0,
 ) -> None:
-    """Show what happened in a build, from its start."""
+    """Show what happened in a build, from its start; with -o json a line of JSON an event."""
     from modelyard.cli.live import show_events  # noqa: PLC0415
 
     builds = client().builds
     builds.get(build)  # a stream would look for a server that is not there for minutes
     show = builds.follow if follow else builds.logs
     begin = since_moment(since) if since else None
-    show_events(show(build, grep=grep, since=begin, phase=phase, stream=stream, tail=tail))
+    events = show(build, grep=grep, since=begin, phase=phase, stream=stream, tail=tail)
+    if not as_json():
+        show_events(events)
+        return
+    for event in events:
+        print(json_of(event, indent=None), flush=True)
 
 
 def list_builds(
