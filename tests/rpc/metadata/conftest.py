@@ -21,6 +21,7 @@ from services.suite.children import SERVICES, Layout, children
 from services.suite.start import free_port
 
 SECONDS = 30.0
+START_SECONDS = 90.0
 
 
 class Services:
@@ -39,7 +40,7 @@ class Services:
             self.process = subprocess.Popen(
                 child.command, env=environment | settings, stdout=log, stderr=log
             )
-        until(self.answers)
+        until(self.answers, seconds=START_SECONDS)
 
     def kill(self) -> None:
         """Kill them by SIGKILL."""
@@ -79,8 +80,8 @@ def until(condition: Callable[[], object], *, seconds: float = SECONDS) -> None:
 @contextmanager
 def running(folder: Path, **settings: str) -> Iterator[Services]:
     services = Services(folder)
-    services.start(**settings)
     try:
+        services.start(**settings)
         yield services
     finally:
         services.kill()
