@@ -8,7 +8,7 @@ from typing import Any
 import yaml
 
 from services.artifact import domain as artifact
-from services.artifact.http_door import HttpBounds
+from services.artifact.http.door import HttpBounds
 from services.builder import domain as builds
 from services.builder import event_codec as events
 from services.builder import spec
@@ -18,8 +18,8 @@ from services.common import auth
 from services.common.listing import filter_syntax, pagination
 from services.common.rpc import interceptors, server
 from services.deployer import codec as deployments
-from services.deployer import gate_codec as gates
-from services.deployer import plan_codec, plans
+from services.deployer.environments import gate_codec as gates
+from services.deployer.rollouts import plan_codec, plans
 from services.metadata import limits
 
 ROOT = Path(__file__).resolve().parent.parent

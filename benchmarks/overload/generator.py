@@ -21,8 +21,8 @@ from typing import Any
 import grpc
 import uvloop
 from google.rpc import error_details_pb2, status_pb2
-from modelyard._channel import open_async_channel
-from modelyard._config import ConnectionSettings
+from modelyard._transport.channel import open_async_channel
+from modelyard._transport.config import ConnectionSettings
 from modelyard.metadata.v1 import model_service_pb2, run_service_pb2
 
 CONNECTIONS = 4

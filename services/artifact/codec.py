@@ -8,7 +8,7 @@ from datetime import datetime
 from typing import TypeAlias
 
 from google.protobuf import timestamp_pb2
-from modelyard import _wire
+from modelyard._transfers import wire as _wire
 from modelyard.artifact.v1 import artifact_pb2, artifact_service_pb2
 
 from services.artifact.domain import (

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING
 
-from services.artifact import grant_store, store
+from services.artifact import store
 from services.artifact.domain import (
     ChunkRef,
     FileRecipe,
@@ -21,8 +21,9 @@ from services.artifact.domain import (
     check_digests,
     digest_mismatch,
 )
-from services.artifact.packs import CorruptChunkError
 from services.artifact.reading import ContentReader, Located
+from services.artifact.storage.packs import CorruptChunkError
+from services.artifact.transfers import store as grant_store
 from services.common.errors import Reason, ServiceError
 from services.common.sql.database import Database, Transaction
 

@@ -21,7 +21,7 @@ from services.artifact.domain import (
     corrupt_bytes,
     limit_exceeded,
 )
-from services.artifact.packs import CorruptChunkError, plan_spans, read_span
+from services.artifact.storage.packs import CorruptChunkError, plan_spans, read_span
 from services.common.sql.database import Database, Transaction
 
 _WINDOW = 512

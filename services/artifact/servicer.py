@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import grpc
-from modelyard._wire import read_chunks, write_file_data, write_files
+from modelyard._transfers.wire import read_chunks, write_file_data, write_files
 from modelyard.artifact.v1 import artifact_service_pb2 as pb
 from modelyard.artifact.v1 import artifact_service_pb2_grpc
 

@@ -14,10 +14,11 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from services.artifact import store, sweep_store
+from services.artifact import store
 from services.artifact.blobs import BlobStore
 from services.artifact.domain import Chunk, Lease, quota_exceeded
-from services.artifact.packs import PackFolder, PackWriter, hash_chunks
+from services.artifact.storage import sweep_store
+from services.artifact.storage.packs import PackFolder, PackWriter, hash_chunks
 from services.common.errors import Reason, ServiceError
 from services.common.sql.database import Database, Transaction
 

@@ -20,34 +20,34 @@ from modelyard.artifact.v1 import (
     transfer_service_pb2_grpc,
 )
 
-from services.artifact import scrubbing, sweeping
 from services.artifact.batches import Batches
 from services.artifact.blobs import BlobStore
 from services.artifact.blobs.disk import make_folder
 from services.artifact.blobs.opening import open_disk, open_s3
 from services.artifact.committing import FileCommitter
-from services.artifact.compaction import Compaction
 from services.artifact.depot import Depot
 from services.artifact.domain import Lease
 from services.artifact.formats.reporting import Reporting
 from services.artifact.formats.servicer import FormatServicer
-from services.artifact.granting import Granting
 from services.artifact.holds import Holds
-from services.artifact.http_reads import HttpReads
-from services.artifact.http_server import HttpServer, HttpSettings
-from services.artifact.link_servicer import LinkServicer
-from services.artifact.links import Links
-from services.artifact.pack_grants import PackGrants, PackReads
-from services.artifact.packs import PackFolder
+from services.artifact.http.pack_grants import PackGrants, PackReads
+from services.artifact.http.reads import HttpReads
+from services.artifact.http.server import HttpServer, HttpSettings
+from services.artifact.links.linking import Links
+from services.artifact.links.servicer import LinkServicer
+from services.artifact.links.tokens import Tokens
 from services.artifact.reading import ContentReader
-from services.artifact.scrubbing import Scrubbing
 from services.artifact.servicer import ArtifactServicer
 from services.artifact.settings import PREFIX, ArtifactSettings
-from services.artifact.spaces import Spaces
-from services.artifact.storage_servicer import StorageServicer
-from services.artifact.sweeping import Sweeping
-from services.artifact.tokens import Tokens
-from services.artifact.transfer_servicer import TransferServicer
+from services.artifact.storage import scrubbing, sweeping
+from services.artifact.storage.compaction import Compaction
+from services.artifact.storage.packs import PackFolder
+from services.artifact.storage.scrubbing import Scrubbing
+from services.artifact.storage.servicer import StorageServicer
+from services.artifact.storage.spaces import Spaces
+from services.artifact.storage.sweeping import Sweeping
+from services.artifact.transfers.granting import Granting
+from services.artifact.transfers.servicer import TransferServicer
 from services.artifact.uploads import Uploads
 from services.common.audit.servicer import AuditServicer
 from services.common.audit.trail import Trail

@@ -12,7 +12,6 @@ from modelyard.metadata.v1 import dataset_pb2, model_pb2, version_pb2
 
 from services.common.errors import invalid_field
 from services.common.names import DeploymentName
-from services.deployer import gate_codec, plan_codec
 from services.deployer.domain import (
     AssignedVariant,
     Assignment,
@@ -29,6 +28,8 @@ from services.deployer.domain import (
     VariantState,
     Verdict,
 )
+from services.deployer.environments import gate_codec
+from services.deployer.rollouts import plan_codec
 from services.deployer.timestamps import timestamp
 
 MAX_DESCRIPTION = 65_536

@@ -8,7 +8,7 @@ from datetime import datetime
 from enum import StrEnum
 
 from services.common.names import DeploymentName, EnvironmentName
-from services.deployer.plans import HeaderMatch, RolloutPlan, ServingSpec, Traffic
+from services.deployer.rollouts.plans import HeaderMatch, RolloutPlan, ServingSpec, Traffic
 
 
 class Goal(StrEnum):

@@ -11,9 +11,9 @@ from services.common.events import EventBus
 from services.common.names import DeploymentName, EnvironmentName
 from services.common.sql import outbox
 from services.common.sql.database import Database, Transaction
-from services.deployer import journal
 from services.deployer.domain import Deployment, Revision
-from services.deployer.journal import Told
+from services.deployer.rollouts import journal
+from services.deployer.rollouts.journal import Told
 from services.deployer.store import deployments as store
 
 

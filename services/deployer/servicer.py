@@ -19,10 +19,12 @@ from services.common.listing.pagination import (
 )
 from services.common.names import DeploymentName, EnvironmentName
 from services.common.rpc.draining import endless
-from services.deployer import codec, gate_codec, plan_codec
+from services.deployer import codec
 from services.deployer.domain import RevisionCause
+from services.deployer.environments import gate_codec
 from services.deployer.reading import News, Reading
-from services.deployer.rollout import Beside, Order, Rollout
+from services.deployer.rollouts import plan_codec
+from services.deployer.rollouts.rollout import Beside, Order, Rollout
 from services.deployer.timestamps import timestamp
 
 

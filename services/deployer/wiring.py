@@ -17,22 +17,22 @@ from services.common.audit.trail import Trail
 from services.common.own_token import OwnToken
 from services.common.service import Chassis, Service
 from services.common.settings import load_or_exit
-from services.deployer.approvals import Approvals
 from services.deployer.artifacts import Artifacts
-from services.deployer.assignments import Assignments
-from services.deployer.controller_servicer import ControllerServicer
-from services.deployer.delegations import Delegations
-from services.deployer.environment_servicer import EnvironmentServicer
-from services.deployer.environments import Environments
-from services.deployer.evidence import Witness
+from services.deployer.controllers.assignments import Assignments
+from services.deployer.controllers.delegations import Delegations
+from services.deployer.controllers.sampling import Samples
+from services.deployer.controllers.servicer import ControllerServicer
+from services.deployer.environments.approvals import Approvals
+from services.deployer.environments.environments import Environments
+from services.deployer.environments.evidence import Witness
+from services.deployer.environments.servicer import EnvironmentServicer
 from services.deployer.metadata import Metadata
 from services.deployer.reading import Reading
-from services.deployer.reconciler import Reconciler
-from services.deployer.rollout import Rollout
-from services.deployer.sampling import Samples
+from services.deployer.rollouts.reconciler import Reconciler
+from services.deployer.rollouts.rollout import Rollout
+from services.deployer.rollouts.trimming import Trimming
 from services.deployer.servicer import DeploymentServicer
 from services.deployer.settings import PREFIX, DeployerSettings
-from services.deployer.trimming import Trimming
 
 MIGRATIONS = Path(__file__).parent / "migrations"
 

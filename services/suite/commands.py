@@ -36,7 +36,7 @@ def up(
     ] = None,
 ) -> None:
     """Run the whole suite on this machine until Ctrl-C."""
-    from modelyard._config import config_path  # noqa: PLC0415
+    from modelyard._transport.config import config_path  # noqa: PLC0415
 
     from services.suite import start  # noqa: PLC0415
     from services.suite.children import Layout  # noqa: PLC0415

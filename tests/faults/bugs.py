@@ -14,8 +14,8 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-from services.artifact import sweep_store
 from services.artifact.blobs import disk
+from services.artifact.storage import sweep_store
 from services.builder import ledger, registrar, store
 from services.builder.domain import LEASED, Build, topic_of
 from services.builder.scheduler import Scheduler
@@ -24,7 +24,7 @@ from services.builder.worker.sandbox import Sandbox
 from services.common.sql import database, idempotency
 from services.common.sql.engines import driver_of
 from services.common.sql.outbox import append
-from services.deployer import journal
+from services.deployer.rollouts import journal
 from services.metadata.models.artifacts import RemoteHolds
 
 _FAR = timedelta(days=400)

@@ -132,7 +132,7 @@ def _is_folder(path: Path) -> bool:
 
 _HOLD = "services.metadata.models.artifacts:RemoteHolds.hold"
 _SYNC = "services.artifact.blobs.disk:_sync"
-_FINISH = "services.artifact.packs:PackWriter.finish"
+_FINISH = "services.artifact.storage.packs:PackWriter.finish"
 _CREATE_RUN = "services.builder.downstream:Downstream.create_run"
 _REGISTRAR = "services.builder.registrar:Registrar"
 _START_USE = "services.deployer.metadata:Metadata.start_use"
@@ -162,8 +162,8 @@ POINTS: Mapping[str, Install] = {
     "deployer.commit.after": committed("deployer"),
     "deployer.use.noted": before(_START_USE),
     "deployer.use.told": after(_START_USE),
-    "deployer.weights.saved": before("services.deployer.journal:publish"),
-    "deployer.rollout.ended": before("services.deployer.reconciler:Reconciler._end_uses"),
+    "deployer.weights.saved": before("services.deployer.rollouts.journal:publish"),
+    "deployer.rollout.ended": before("services.deployer.rollouts.reconciler:Reconciler._end_uses"),
     "every.wakeup.before": before("services.common.events:EventBus.publish"),
     "every.answer.before": before("services.common.rpc.interceptors:Measuring.leave"),
 }

@@ -19,7 +19,7 @@ from services.artifact.formats import store
 from services.artifact.formats.domain import Finding
 from services.artifact.formats.judging import VERSION, judge
 from services.artifact.manifest import ManifestEntry
-from services.artifact.packs import CorruptChunkError, Span, read_span
+from services.artifact.storage.packs import CorruptChunkError, Span, read_span
 from services.common.names import ArtifactName
 from services.common.sql.database import Database, Transaction
 

@@ -25,7 +25,7 @@ from dulwich.errors import GitProtocolError, HangupException, NotGitRepository
 from dulwich.object_store import iter_tree_contents
 from dulwich.objects import Blob, Commit, ObjectID, Tag, Tree
 from dulwich.repo import Repo
-from modelyard._tree import check_paths
+from modelyard._transfers.tree import check_paths
 from modelyard.errors import InvalidArgumentError
 
 MAX_FILES = 100_000

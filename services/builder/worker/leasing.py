@@ -15,8 +15,8 @@ from typing import Any
 
 import grpc
 from google.protobuf import duration_pb2
-from modelyard._channel import Line, open_channel
-from modelyard._config import ConnectionSettings
+from modelyard._transport.channel import Line, open_channel
+from modelyard._transport.config import ConnectionSettings
 from modelyard.builder.v1 import build_pb2, worker_service_pb2
 
 from services.builder.worker.attempt import Attempt, Cut, lease_seconds

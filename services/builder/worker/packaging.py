@@ -13,8 +13,9 @@ import os
 import platform
 from pathlib import Path
 
-from modelyard import _envelope, bundle, images
-from modelyard._tree import Entry, list_files, tree_digest
+from modelyard import bundle, images
+from modelyard._evidence import envelope as _envelope
+from modelyard._transfers.tree import Entry, list_files, tree_digest
 from modelyard.errors import ModelyardError
 from modelyard.images import Base, ImageError, Layer
 

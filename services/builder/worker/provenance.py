@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from importlib.metadata import version
 from typing import Any
 
-from modelyard._tree import Entry, tree_digest
+from modelyard._transfers.tree import Entry, tree_digest
 from modelyard.common.v1 import value_pb2
 
 from services.builder.worker.work import Work

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from modelyard import _envelope, registries
+from modelyard import registries
+from modelyard._evidence import envelope as _envelope
 from modelyard.errors import ModelyardError
 
 from services.builder.worker.limits import LOG_BYTES

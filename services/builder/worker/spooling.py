@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import grpc
-from modelyard._channel import Line
+from modelyard._transport.channel import Line
 from modelyard.errors import ModelyardError
 from modelyard.tracking import records
 from modelyard.tracking.shipper import SpoolShipper

@@ -12,7 +12,7 @@ import ssl
 from pathlib import Path
 
 import grpc
-from modelyard._file_changes import FileChanges
+from modelyard._transport.file_changes import FileChanges
 
 from services.common.safe_start import read_private
 from services.common.settings import SettingsError

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 import grpc
-from modelyard._file_changes import FileChanges
+from modelyard._transport.file_changes import FileChanges
 from modelyard.common.v1 import access_pb2
 from modelyard.metadata.v1 import project_service_pb2, project_service_pb2_grpc
 

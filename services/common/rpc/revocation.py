@@ -15,7 +15,7 @@ from pathlib import Path
 
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature
-from modelyard._file_changes import FileChanges
+from modelyard._transport.file_changes import FileChanges
 
 from services.common.rpc.certificates import read_certificates
 from services.common.settings import SettingsError

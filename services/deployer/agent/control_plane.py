@@ -22,8 +22,8 @@ from services.common.names import DeploymentName
 from services.common.own_token import OwnToken
 from services.common.rpc import status
 from services.common.rpc.peers import Peer
-from services.deployer import plan_codec
 from services.deployer.domain import AssignedVariant, Assignment, Report, Sample, VariantReport
+from services.deployer.rollouts import plan_codec
 
 # The deployer sends something at least every 15 seconds; one that was stopped, and whose proxy
 # does not notice, must not keep what others decide from here for long.

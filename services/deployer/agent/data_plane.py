@@ -32,7 +32,7 @@ from services.deployer.agent.routing import (
     Route,
     stat_name,
 )
-from services.deployer.plans import HeaderMatch, ServingSpec, Traffic
+from services.deployer.rollouts.plans import HeaderMatch, ServingSpec, Traffic
 
 logger = logging.getLogger(__name__)
 

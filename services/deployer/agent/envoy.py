@@ -33,7 +33,7 @@ from services.deployer.agent.routing import (
     routes_file,
     scopes_file,
 )
-from services.deployer.plans import Traffic
+from services.deployer.rollouts.plans import Traffic
 
 logger = logging.getLogger(__name__)
 

@@ -33,7 +33,7 @@ from services.deployer.domain import (
     VariantReport,
     VariantState,
 )
-from services.deployer.plans import Traffic
+from services.deployer.rollouts.plans import Traffic
 
 logger = logging.getLogger(__name__)
 

@@ -15,7 +15,7 @@ from typing import Self
 
 from services.deployer.agent.child import Child
 from services.deployer.agent.resources import Resources
-from services.deployer.plans import Sampling, ServingSpec
+from services.deployer.rollouts.plans import Sampling, ServingSpec
 
 HOST = "127.0.0.1"
 EXAMPLE_FILE = "example.json"

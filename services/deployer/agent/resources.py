@@ -16,7 +16,7 @@ from typing import Self
 
 from services.common.processes import usage
 from services.common.processes.limits import bound_to, limited_to, size, thread_variables
-from services.deployer.plans import ServingSpec
+from services.deployer.rollouts.plans import ServingSpec
 
 LOOK_SECONDS = 0.25
 

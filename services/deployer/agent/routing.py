@@ -18,7 +18,7 @@ from typing import Any
 import grpc
 
 from services.deployer.agent.model_server import Ports
-from services.deployer.plans import EVERYTHING, HeaderMatch
+from services.deployer.rollouts.plans import EVERYTHING, HeaderMatch
 
 MAX_PEEKED_BYTES = 64 * 1024 * 1024
 PREDICTION_SECONDS = 300.0

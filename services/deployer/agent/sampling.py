@@ -26,7 +26,7 @@ from services.deployer.agent.data_plane import VariantKey
 from services.deployer.agent.preparing import variant_key
 from services.deployer.agent.profiling import profile
 from services.deployer.domain import Assignment, Sample
-from services.deployer.plans import Sampling
+from services.deployer.rollouts.plans import Sampling
 
 logger = logging.getLogger(__name__)
 

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 
 from services.deployer.agent.data_plane import DataPlane, VariantKey
 from services.deployer.agent.envoy_admin import EnvoyUnreachableError
-from services.deployer.plans import Autoscaling, ServingSpec
+from services.deployer.rollouts.plans import Autoscaling, ServingSpec
 
 logger = logging.getLogger(__name__)
 

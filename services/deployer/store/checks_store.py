@@ -9,9 +9,9 @@ from sqlalchemy.engine import Connection
 
 from services.common.names import DeploymentName, EnvironmentName
 from services.common.sql.checks import Finding, check_common, rows
-from services.deployer import journal
 from services.deployer.domain import JournalEntry
-from services.deployer.plans import EVERYTHING
+from services.deployer.rollouts import journal
+from services.deployer.rollouts.plans import EVERYTHING
 from services.deployer.store.deployments import list_assigned
 
 

@@ -23,7 +23,7 @@ from services.deployer.domain import (
     RevisionOutcome,
     Verdict,
 )
-from services.deployer.plans import HeaderMatch, RolloutPlan, ServingSpec
+from services.deployer.rollouts.plans import HeaderMatch, RolloutPlan, ServingSpec
 from services.deployer.store.crossings import list_uses
 from services.deployer.store.environments import external_ones
 from services.deployer.store.tables import DEPLOYMENTS, REVISIONS, insert

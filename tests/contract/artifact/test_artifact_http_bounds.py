@@ -12,8 +12,8 @@ from urllib.parse import urlsplit
 
 from aiohttp import web
 
-from services.artifact.http_door import HttpBounds
-from services.artifact.http_server import HttpServer, HttpSettings
+from services.artifact.http.door import HttpBounds
+from services.artifact.http.server import HttpServer, HttpSettings
 from tests.contract.artifact.stores import until
 
 ASK = b"GET / HTTP/1.1\r\nHost: files\r\n\r\n"

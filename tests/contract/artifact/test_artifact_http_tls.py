@@ -11,7 +11,7 @@ import aiohttp
 import pytest
 from aiohttp import web
 
-from services.artifact.http_server import HttpServer, HttpSettings
+from services.artifact.http.server import HttpServer, HttpSettings
 from services.common.settings import SettingsError
 from tests.certificates import Authority
 

@@ -17,7 +17,7 @@ from modelyard.artifact.v1 import artifact_pb2, transfer_service_pb2_grpc
 from modelyard.artifact.v1 import transfer_service_pb2 as transfer
 from modelyard.artifact.v1.storage_pb2 import GarbageKind
 
-from services.artifact import pack_grants
+from services.artifact.http import pack_grants
 from services.artifact.settings import ArtifactSettings
 from tests.certificates import Authority
 from tests.contract.artifact.conftest import Backend

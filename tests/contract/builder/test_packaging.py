@@ -15,7 +15,8 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from google.protobuf.json_format import ParseDict
 from in_toto_attestation.v1 import statement_pb2  # type: ignore[import-untyped]
 from in_toto_attestation.v1.statement import Statement  # type: ignore[import-untyped]
-from modelyard import FailedPreconditionError, InvalidArgumentError, _envelope, images
+from modelyard import FailedPreconditionError, InvalidArgumentError, images
+from modelyard._evidence import envelope as _envelope
 from modelyard.builder.v1 import build_pb2
 
 from tests.contract.builder.stack import Stack

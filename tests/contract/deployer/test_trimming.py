@@ -11,10 +11,10 @@ from services.common.events import EventBus
 from services.common.names import EnvironmentName
 from services.common.sql.database import Database, Transaction
 from services.common.sql.outbox import read_events
-from services.deployer import journal
-from services.deployer.assignments import Assignments
-from services.deployer.delegations import Delegations
-from services.deployer.trimming import Trimming
+from services.deployer.controllers.assignments import Assignments
+from services.deployer.controllers.delegations import Delegations
+from services.deployer.rollouts import journal
+from services.deployer.rollouts.trimming import Trimming
 from services.deployer.wiring import MIGRATIONS
 
 EVERYTHING = EnvironmentName("-", "-")

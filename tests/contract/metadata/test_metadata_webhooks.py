@@ -194,7 +194,7 @@ async def test_the_life_of_a_webhook(client: AsyncClient, admin: Desk, receiver:
 
 @pytest.mark.parametrize("settings", ["sqlite"], indirect=True)
 async def test_a_secret_is_shown_once(client: AsyncClient, receiver: Receiver) -> None:
-    from modelyard._calls import call
+    from modelyard._transport.calls import call
 
     request = pb.CreateWebhookRequest(
         parent=PROJECT,

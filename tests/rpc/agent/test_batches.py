@@ -15,7 +15,7 @@ import pytest
 from modelyard.serving import open_inference_service_pb2_grpc as pb_grpc
 
 from services.deployer.agent.model_server import ModelServerProcess
-from services.deployer.plans import Batching, ServingSpec
+from services.deployer.rollouts.plans import Batching, ServingSpec
 from tests.rpc.agent.bundles import infer_body, make_bundle, spec
 from tests.rpc.agent.traffic import grpc_request
 

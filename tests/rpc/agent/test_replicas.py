@@ -12,7 +12,7 @@ import psutil
 from modelyard.serving import open_inference_service_pb2_grpc as pb_grpc
 
 from services.deployer.agent.data_plane import VariantKey
-from services.deployer.plans import HeaderMatch, ServingSpec, Traffic
+from services.deployer.rollouts.plans import HeaderMatch, ServingSpec, Traffic
 from tests.rpc.agent.bundles import infer_body, until
 from tests.rpc.agent.test_data_plane import ENVIRONMENT, INFER, started_for, yard
 from tests.rpc.agent.traffic import Client, grpc_kept, grpc_request, http_kept, http_new, traffic

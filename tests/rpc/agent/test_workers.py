@@ -19,7 +19,7 @@ from services.deployer.agent.model_server import (
     ModelServerError,
     ModelServerProcess,
 )
-from services.deployer.plans import ServingSpec
+from services.deployer.rollouts.plans import ServingSpec
 from tests.rpc.agent.bundles import infer_body, make_bundle, spec, until
 
 INFER = "/v2/models/sum/infer"

@@ -12,7 +12,7 @@ from typing import Any
 
 import grpc
 import pytest
-from modelyard._status import error_from
+from modelyard._transport.status import error_from
 from modelyard.errors import UnavailableError
 
 from services.common.errors import Reason

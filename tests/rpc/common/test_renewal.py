@@ -124,7 +124,7 @@ async def serving(folder: Path, *, mutual: bool) -> AsyncIterator[Site]:
 @pytest.fixture(autouse=True)
 def hurried(monkeypatch: pytest.MonkeyPatch) -> None:
     """Have files looked at oftener than every second."""
-    monkeypatch.setattr("modelyard._file_changes.LOOK_SECONDS", 0.05)
+    monkeypatch.setattr("modelyard._transport.file_changes.LOOK_SECONDS", 0.05)
 
 
 async def replace_all(site: Site) -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 from modelyard import Client, ModelyardError
-from modelyard._calls import call
+from modelyard._transport.calls import call
 from modelyard.cli import app as cli
 from modelyard.metadata.v1 import lineage_service_pb2 as service
 from modelyard.metadata.v1 import version_use_pb2

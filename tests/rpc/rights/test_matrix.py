@@ -20,7 +20,7 @@ from google.protobuf.descriptor import MethodDescriptor
 from google.protobuf.message_factory import GetMessageClass
 from google.rpc import error_details_pb2, status_pb2
 from modelyard import Client
-from modelyard._calls import call
+from modelyard._transport.calls import call
 from modelyard.common.v1 import access_pb2
 from modelyard.metadata.v1 import project_service_pb2
 

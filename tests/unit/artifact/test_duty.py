@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 import sqlalchemy as sa
 
 from services.artifact.schema import METADATA
-from services.artifact.sweep_store import take_duty
+from services.artifact.storage.sweep_store import take_duty
 
 NOON = datetime(2026, 5, 1, 12, tzinfo=UTC)
 LASTS = timedelta(minutes=20)

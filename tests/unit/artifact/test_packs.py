@@ -9,7 +9,7 @@ import pytest
 from services.artifact.blobs import BlobMissingError
 from services.artifact.blobs.disk import DiskBlobs
 from services.artifact.domain import SPAN_BYTES, Chunk, ChunkRef
-from services.artifact.packs import CorruptChunkError, PackFolder, plan_spans, read_span
+from services.artifact.storage.packs import CorruptChunkError, PackFolder, plan_spans, read_span
 from services.common.errors import Reason, ServiceError
 
 

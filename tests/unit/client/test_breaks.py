@@ -11,7 +11,7 @@ import pytest
 from google.protobuf.duration_pb2 import Duration
 from google.rpc import error_details_pb2
 from modelyard import AsyncClient, Client, ResourceExhaustedError
-from modelyard._breaks import ATTEMPTS, PATIENCE, Breaks
+from modelyard._transport.breaks import ATTEMPTS, PATIENCE, Breaks
 from modelyard.artifact.v1 import (
     artifact_service_pb2_grpc,
     storage_pb2,
@@ -156,7 +156,7 @@ async def test_streams_that_are_refused_for_a_while_go_on(address: str, busy: Bu
 def test_a_verification_whose_server_goes_away_is_begun_again(
     address: str, verifier: Verifier, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("modelyard._breaks.LONGEST_PAUSE", 0.01)
+    monkeypatch.setattr("modelyard._transport.breaks.LONGEST_PAUSE", 0.01)
     name = f"projects/shop/artifacts/{Liar('a', DATA).digest}"
     verifier.ends = [1, 2]
     seen: list[tuple[int, int]] = []

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from google.protobuf.descriptor_pb2 import FileDescriptorSet
-from modelyard._channel import _NEVER_RETRIED
+from modelyard._transport.channel import _NEVER_RETRIED
 
 PROTOS = Path(__file__).parents[3] / "protos/modelyard.binpb"
 

@@ -3,7 +3,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from modelyard._config import ConnectionSettings, config_path, find_settings
+from modelyard._transport.config import ConnectionSettings, config_path, find_settings
 from modelyard.errors import ConfigError
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import grpc
 import pytest
 from modelyard import Client, DataLossError, InvalidArgumentError
-from modelyard._tree import Entry, tree_digest
+from modelyard._transfers.tree import Entry, tree_digest
 from modelyard.artifact.v1 import (
     artifact_pb2,
     artifact_service_pb2,

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
-from modelyard import _envelope
+from modelyard._evidence import envelope as _envelope
 from modelyard.errors import FailedPreconditionError
 
 

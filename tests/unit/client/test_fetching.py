@@ -5,8 +5,10 @@ from __future__ import annotations
 import hashlib
 
 import pytest
-from modelyard import ResourceExhaustedError, _direct, _fetching
-from modelyard._calls import Call, Pause
+from modelyard import ResourceExhaustedError
+from modelyard._transfers import direct as _direct
+from modelyard._transfers import fetching as _fetching
+from modelyard._transport.calls import Call, Pause
 from modelyard.artifact.v1 import artifact_pb2
 from modelyard.artifact.v1 import transfer_service_pb2 as service
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from modelyard._source_files import SOURCE_IGNORES, listed_by_git
-from modelyard._tree import list_files
+from modelyard._transfers.tree import list_files
 from modelyard.tracking.capture import source_origin
 
 

@@ -15,10 +15,12 @@ from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 
 import pytest
-from modelyard import DataLossError, _direct, _storage
-from modelyard._calls import Flow, Pause, blocking, side_by_side
-from modelyard._config import find_settings
-from modelyard._connection import AsyncConnection, Connection
+from modelyard import DataLossError
+from modelyard._transfers import direct as _direct
+from modelyard._transfers import storage as _storage
+from modelyard._transport.calls import Flow, Pause, blocking, side_by_side
+from modelyard._transport.config import find_settings
+from modelyard._transport.connection import AsyncConnection, Connection
 from modelyard.artifact.v1 import transfer_service_pb2 as service
 
 from tests.servers.http import serving_http

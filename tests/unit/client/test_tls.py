@@ -10,9 +10,9 @@ from pathlib import Path
 import grpc
 import pytest
 from modelyard import AsyncClient, Client, ModelyardError
-from modelyard._channel import Line, open_channel
-from modelyard._config import find_settings
-from modelyard._connection import AsyncConnection, Connection
+from modelyard._transport.channel import Line, open_channel
+from modelyard._transport.config import find_settings
+from modelyard._transport.connection import AsyncConnection, Connection
 from modelyard.builder.v1 import build_service_pb2, build_service_pb2_grpc
 from modelyard.errors import CancelledError
 from modelyard.metadata.v1 import model_service_pb2, model_service_pb2_grpc
@@ -69,7 +69,7 @@ def test_an_unknown_authority_is_not(own: bool, tls: tuple[str, bytes]) -> None:
 def test_a_line_is_opened_anew_when_its_file_changes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr("modelyard._file_changes.LOOK_SECONDS", 0)
+    monkeypatch.setattr("modelyard._transport.file_changes.LOOK_SECONDS", 0)
     file = tmp_path / "authority.pem"
     file.write_bytes(make_certificate()[1])
     settings = find_settings("suite.example", token="t", root_certificates=file, environ={})
@@ -96,7 +96,7 @@ def test_a_line_is_opened_anew_when_its_file_changes(
 
 
 def test_no_stub_is_of_an_earlier_channel(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("modelyard._file_changes.LOOK_SECONDS", 0)
+    monkeypatch.setattr("modelyard._transport.file_changes.LOOK_SECONDS", 0)
     file = tmp_path / "authority.pem"
     file.write_bytes(make_certificate()[1])
     settings = find_settings("suite.example", token="t", root_certificates=file, environ={})
@@ -120,7 +120,7 @@ def test_no_stub_is_of_an_earlier_channel(tmp_path: Path, monkeypatch: pytest.Mo
 def test_what_is_under_way_goes_on_until_the_client_is_closed(
     tls: tuple[str, bytes], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("modelyard._file_changes.LOOK_SECONDS", 0)
+    monkeypatch.setattr("modelyard._transport.file_changes.LOOK_SECONDS", 0)
     address, certificate = tls
     file = tmp_path / "authority.pem"
     file.write_bytes(certificate)
@@ -142,7 +142,7 @@ def test_what_is_under_way_goes_on_until_the_client_is_closed(
 async def test_so_it_is_in_asyncio(
     tls: tuple[str, bytes], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("modelyard._file_changes.LOOK_SECONDS", 0)
+    monkeypatch.setattr("modelyard._transport.file_changes.LOOK_SECONDS", 0)
     address, certificate = tls
     file = tmp_path / "authority.pem"
     file.write_bytes(certificate)
@@ -165,7 +165,7 @@ async def test_so_it_is_in_asyncio(
 async def test_a_client_of_asyncio_trusts_whom_its_file_names_by_now(
     tls: tuple[str, bytes], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("modelyard._file_changes.LOOK_SECONDS", 0)
+    monkeypatch.setattr("modelyard._transport.file_changes.LOOK_SECONDS", 0)
     address, certificate = tls
     file = tmp_path / "authority.pem"
     file.write_bytes(make_certificate()[1])

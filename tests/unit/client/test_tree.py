@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import rfc8785
-from modelyard._tree import Entry, check_paths, encode_manifest, list_files, tree_digest
+from modelyard._transfers.tree import Entry, check_paths, encode_manifest, list_files, tree_digest
 from modelyard.errors import InvalidArgumentError
 
 HARD_PATHS = [

@@ -6,7 +6,7 @@ import os
 
 import pytest
 from google.protobuf.message import DecodeError
-from modelyard import _wire
+from modelyard._transfers import wire as _wire
 from modelyard.artifact.v1 import artifact_pb2
 from modelyard.artifact.v1 import artifact_service_pb2 as pb
 

@@ -6,7 +6,6 @@ from dataclasses import replace
 from datetime import UTC, datetime
 
 from services.common.names import DeploymentName
-from services.deployer import beside, rules
 from services.deployer.domain import (
     Assignment,
     Deployment,
@@ -20,7 +19,14 @@ from services.deployer.domain import (
     VariantReport,
     VariantState,
 )
-from services.deployer.plans import HeaderMatch, RolloutAnalysis, RolloutPlan, RolloutStep, Traffic
+from services.deployer.rollouts import beside, rules
+from services.deployer.rollouts.plans import (
+    HeaderMatch,
+    RolloutAnalysis,
+    RolloutPlan,
+    RolloutStep,
+    Traffic,
+)
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
 PATIENCE, IMPATIENT = 3600.0, 0.0

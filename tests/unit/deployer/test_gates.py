@@ -20,7 +20,7 @@ from services.deployer.domain import (
     Goal,
     Verdict,
 )
-from services.deployer.gates import judge, refusals
+from services.deployer.environments.gates import judge, refusals
 
 MAXIMIZE = {"f1": Goal.MAXIMIZE}
 MINIMIZE = {"f1": Goal.MINIMIZE}

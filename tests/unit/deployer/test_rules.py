@@ -11,7 +11,6 @@ from functools import partial
 
 import pytest
 
-from services.deployer import beside, rules
 from services.deployer.domain import (
     Deployment,
     DeploymentState,
@@ -24,7 +23,8 @@ from services.deployer.domain import (
     Step,
     VariantReport,
 )
-from services.deployer.plans import Traffic
+from services.deployer.rollouts import beside, rules
+from services.deployer.rollouts.plans import Traffic
 from tests.unit.deployer.lives import (
     AT_ONCE,
     CANARY,

@@ -19,7 +19,7 @@ from services.deployer.agent.control_plane import ControlPlane
 from services.deployer.agent.profiling import profile
 from services.deployer.agent.sampling import Samples
 from services.deployer.domain import AssignedVariant, Assignment, Sample
-from services.deployer.plans import Sampling, ServingSpec
+from services.deployer.rollouts.plans import Sampling, ServingSpec
 
 NAME = DeploymentName("p", "production", "churn")
 SPEC = ServingSpec(sampling=Sampling(1.0, rows_per_version=10, interval_seconds=60))

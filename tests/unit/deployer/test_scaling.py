@@ -10,7 +10,7 @@ from itertools import pairwise
 import pytest
 
 from services.deployer.agent.scaling import MEAN_SECONDS, Scaler
-from services.deployer.plans import Autoscaling, ServingSpec
+from services.deployer.rollouts.plans import Autoscaling, ServingSpec
 
 COOLDOWN = 60.0
 

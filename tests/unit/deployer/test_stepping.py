@@ -8,8 +8,6 @@ from datetime import datetime, timedelta
 
 import pytest
 
-from services.deployer import rules, stepping
-from services.deployer.assigning import running_variant
 from services.deployer.domain import (
     Deployment,
     EventType,
@@ -20,7 +18,9 @@ from services.deployer.domain import (
     Step,
     VariantReport,
 )
-from services.deployer.plans import HeaderMatch, RolloutPlan, Traffic
+from services.deployer.rollouts import rules, stepping
+from services.deployer.rollouts.assigning import running_variant
+from services.deployer.rollouts.plans import HeaderMatch, RolloutPlan, Traffic
 from tests.unit.deployer.lives import (
     CANARY,
     FAILED,

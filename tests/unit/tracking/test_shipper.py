@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from modelyard._channel import Line, open_channel
-from modelyard._config import ConnectionSettings
+from modelyard._transport.channel import Line, open_channel
+from modelyard._transport.config import ConnectionSettings
 from modelyard.errors import UnavailableError
 from modelyard.metadata.v1 import run_pb2
 from modelyard.tracking.run import ActiveRun

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from modelyard._build_spec import BuildOptions, GitSource
-    from modelyard._cache import Cache
     from modelyard._client import AsyncClient, Client
-    from modelyard._progress import Progress
+    from modelyard._transfers.cache import Cache
+    from modelyard._transfers.progress import Progress
     from modelyard.bundle import BundleError
     from modelyard.errors import (
         AbortedError,
@@ -54,8 +54,8 @@ if TYPE_CHECKING:
 _HOMES = {
     "BuildOptions": "modelyard._build_spec",
     "GitSource": "modelyard._build_spec",
-    "Cache": "modelyard._cache",
-    "Progress": "modelyard._progress",
+    "Cache": "modelyard._transfers.cache",
+    "Progress": "modelyard._transfers.progress",
     "AsyncClient": "modelyard._client",
     "Client": "modelyard._client",
     "AbortedError": "modelyard.errors",

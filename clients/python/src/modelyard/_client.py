@@ -9,9 +9,6 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
-from modelyard._channel import DEFAULT_TIMEOUT
-from modelyard._config import ConnectionSettings, find_settings
-from modelyard._connection import AsyncConnection, Connection
 from modelyard._names import Names, Ref
 from modelyard._resolver import AsyncResolver, Resolver
 from modelyard._resources.aliases import Aliases, AsyncAliases
@@ -38,6 +35,9 @@ from modelyard._resources.storage import AsyncStorage, Storage
 from modelyard._resources.tokens import AsyncTokens, Tokens
 from modelyard._resources.versions import AsyncVersions, Versions
 from modelyard._resources.webhooks import AsyncWebhooks, Webhooks
+from modelyard._transport.channel import DEFAULT_TIMEOUT
+from modelyard._transport.config import ConnectionSettings, find_settings
+from modelyard._transport.connection import AsyncConnection, Connection
 
 if TYPE_CHECKING:
     from modelyard.metadata.v1.comparison_service_pb2 import CompareResponse

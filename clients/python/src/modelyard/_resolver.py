@@ -12,8 +12,8 @@ from collections.abc import Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
-from modelyard._connection import AsyncConnection, Connection
 from modelyard._resolving import Memory
+from modelyard._transport.connection import AsyncConnection, Connection
 from modelyard.errors import ModelyardError
 
 if TYPE_CHECKING:

@@ -7,9 +7,9 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-from modelyard._calls import Flow, ask, call
 from modelyard._names import Names, Ref, project_of, text_of
-from modelyard._resume import Follow
+from modelyard._transport.calls import Flow, ask, call
+from modelyard._transport.resume import Follow
 from modelyard.errors import (
     InvalidArgumentError,
     ModelyardError,

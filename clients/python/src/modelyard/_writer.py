@@ -17,11 +17,11 @@ from typing import Any, Self
 
 import grpc
 
-from modelyard import _channel
-from modelyard._calls import call, path_of
-from modelyard._connection import AsyncConnection, Connection
 from modelyard._ingest import AHEAD, Outgoing
-from modelyard._status import error_from
+from modelyard._transport import channel as _channel
+from modelyard._transport.calls import call, path_of
+from modelyard._transport.connection import AsyncConnection, Connection
+from modelyard._transport.status import error_from
 from modelyard.errors import ModelyardError, UnavailableError, is_passing
 from modelyard.metadata.v1 import run_service_pb2 as service
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from pathlib import Path
 
-from modelyard._tree import Entry, LocalFile, list_files, tree_digest
+from modelyard._transfers.tree import Entry, LocalFile, list_files, tree_digest
 
 
 def folder_digest(folder: Path) -> str:

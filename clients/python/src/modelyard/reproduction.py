@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from modelyard._tree import Entry, tree_digest
+from modelyard._transfers.tree import Entry, tree_digest
 from modelyard.artifact.v1 import artifact_pb2
 from modelyard.builder.v1 import build_pb2
 from modelyard.bundle import CODE_FOLDER, LOCK_FILE, MODEL_FOLDER

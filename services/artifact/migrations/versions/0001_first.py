@@ -8,9 +8,10 @@ from __future__ import annotations
 
 from alembic import op
 
-from services.artifact import grant_store, tokens_store
 from services.artifact.formats import store as formats
+from services.artifact.links import tokens_store
 from services.artifact.schema import METADATA
+from services.artifact.transfers import store as grant_store
 
 revision = "0001"
 down_revision = None

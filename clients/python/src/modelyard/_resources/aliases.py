@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from datetime import datetime
 
-from modelyard._binding import AsyncGroup, Group, SyncGroup, paged, unary
-from modelyard._calls import Call, Pages, call, new_request_id, pages
 from modelyard._names import Ref
+from modelyard._transport.binding import AsyncGroup, Group, SyncGroup, paged, unary
+from modelyard._transport.calls import Call, Pages, call, new_request_id, pages
 from modelyard._values import encode_time
 from modelyard.metadata.v1 import alias_pb2
 from modelyard.metadata.v1 import model_service_pb2 as service

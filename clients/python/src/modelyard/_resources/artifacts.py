@@ -7,15 +7,18 @@ from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from pathlib import Path
 
-from modelyard import _opening, _pull, _push, _recipes
-from modelyard._binding import AsyncGroup, Group, SyncGroup, flow, paged, unary
-from modelyard._cache import Cache
-from modelyard._calls import BYTES_TIMEOUT, Call, Flow, Pages, ask, call, pages
+from modelyard._evidence.signing import PublicKey
 from modelyard._names import Names, Ref, is_artifact
-from modelyard._progress import OnProgress
 from modelyard._resources.resolving import resolve_version
 from modelyard._resources.signatures import verify_version
-from modelyard._signing import PublicKey
+from modelyard._transfers import opening as _opening
+from modelyard._transfers import pull as _pull
+from modelyard._transfers import push as _push
+from modelyard._transfers import recipes as _recipes
+from modelyard._transfers.cache import Cache
+from modelyard._transfers.progress import OnProgress
+from modelyard._transport.binding import AsyncGroup, Group, SyncGroup, flow, paged, unary
+from modelyard._transport.calls import BYTES_TIMEOUT, Call, Flow, Pages, ask, call, pages
 from modelyard.artifact.v1 import artifact_pb2, format_service_pb2, link_service_pb2
 from modelyard.artifact.v1 import artifact_service_pb2 as service
 

@@ -9,8 +9,8 @@ import heapq
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from modelyard._binding import AsyncGroup, Group, SyncGroup, flow, paged
-from modelyard._calls import Flow, Pages, ask, call, pages
+from modelyard._transport.binding import AsyncGroup, Group, SyncGroup, flow, paged
+from modelyard._transport.calls import Flow, Pages, ask, call, pages
 from modelyard.artifact.v1 import audit_service_pb2 as artifact
 from modelyard.auditing import SERVICES, Chain, Head, fields_of
 from modelyard.builder.v1 import audit_service_pb2 as builder

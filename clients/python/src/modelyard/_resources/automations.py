@@ -11,12 +11,12 @@ from pathlib import Path
 
 from google.protobuf.field_mask_pb2 import FieldMask
 
-from modelyard import _push
-from modelyard._binding import AsyncGroup, Group, SyncGroup, flow, paged, unary
-from modelyard._calls import Call, Flow, Pages, Pause, ask, call, new_request_id, pages
 from modelyard._names import Names, Ref
-from modelyard._progress import OnProgress
 from modelyard._source_files import SOURCE_IGNORES, listed_by_git
+from modelyard._transfers import push as _push
+from modelyard._transfers.progress import OnProgress
+from modelyard._transport.binding import AsyncGroup, Group, SyncGroup, flow, paged, unary
+from modelyard._transport.calls import Call, Flow, Pages, Pause, ask, call, new_request_id, pages
 from modelyard._values import encode_time
 from modelyard.builder.v1 import automation_pb2, execution_pb2
 from modelyard.builder.v1 import automation_service_pb2 as service

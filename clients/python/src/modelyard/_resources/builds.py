@@ -9,18 +9,18 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any, Unpack
 
-from modelyard import _push
-from modelyard._binding import AsyncGroup, Group, SyncGroup, flow, followed, paged, unary
 from modelyard._build_spec import BuildOptions, GitSource, build_spec, model_of
-from modelyard._calls import Call, Flow, Pages, ask, call, new_request_id, pages
 from modelyard._event_filter import narrow
 from modelyard._names import Names, Ref, is_artifact, project_of, text_of
-from modelyard._progress import OnProgress
 from modelyard._resources import reproducing, sweeping
 from modelyard._resources.comparisons import compare
 from modelyard._resources.sweeping import create, get
-from modelyard._resume import Follow
 from modelyard._source_files import SOURCE_IGNORES, listed_by_git
+from modelyard._transfers import push as _push
+from modelyard._transfers.progress import OnProgress
+from modelyard._transport.binding import AsyncGroup, Group, SyncGroup, flow, followed, paged, unary
+from modelyard._transport.calls import Call, Flow, Pages, ask, call, new_request_id, pages
+from modelyard._transport.resume import Follow
 from modelyard.builder.v1 import build_event_pb2, build_pb2
 from modelyard.builder.v1 import build_service_pb2 as service
 from modelyard.errors import InvalidArgumentError

@@ -4,10 +4,10 @@
 
 from __future__ import annotations
 
-from modelyard._binding import AsyncGroup, Group, SyncGroup, followed, unary
-from modelyard._calls import Call, call
 from modelyard._names import Ref
-from modelyard._resume import Follow
+from modelyard._transport.binding import AsyncGroup, Group, SyncGroup, followed, unary
+from modelyard._transport.calls import Call, call
+from modelyard._transport.resume import Follow
 from modelyard.metadata.v1 import model_service_pb2, run_service_pb2
 
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Sequence
 
-from modelyard._binding import AsyncGroup, Group, SyncGroup, flow
-from modelyard._calls import Flow, ask, call
 from modelyard._names import Names, Ref, project_of, text_of
+from modelyard._transport.binding import AsyncGroup, Group, SyncGroup, flow
+from modelyard._transport.calls import Flow, ask, call
 from modelyard.metadata.v1 import comparison_service_pb2 as service
 from modelyard.metadata.v1 import model_service_pb2
 

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
-from modelyard._binding import AsyncGroup, Group, SyncGroup, paged, unary
-from modelyard._calls import Call, Pages, call, new_request_id, pages
 from modelyard._names import Ref, project_of
+from modelyard._transport.binding import AsyncGroup, Group, SyncGroup, paged, unary
+from modelyard._transport.calls import Call, Pages, call, new_request_id, pages
 from modelyard.metadata.v1 import dataset_difference_pb2, dataset_pb2
 from modelyard.metadata.v1 import dataset_service_pb2 as service
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from typing import TypeVar
 
-from modelyard._binding import AsyncGroup, Group, SyncGroup, flow, followed, paged, unary
-from modelyard._calls import Call, Flow, Pages, ask, call, new_request_id, pages
 from modelyard._names import Ref, project_of
-from modelyard._resume import Follow
+from modelyard._transport.binding import AsyncGroup, Group, SyncGroup, flow, followed, paged, unary
+from modelyard._transport.calls import Call, Flow, Pages, ask, call, new_request_id, pages
+from modelyard._transport.resume import Follow
 from modelyard.deployer.v1 import deployment_pb2, environment_pb2, rollout_pb2
 from modelyard.deployer.v1 import deployment_service_pb2 as service
 from modelyard.errors import FailedPreconditionError

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 
 from google.protobuf.field_mask_pb2 import FieldMask
 
-from modelyard._binding import AsyncGroup, Group, SyncGroup, paged, unary
-from modelyard._calls import Call, Pages, call, new_request_id, pages
 from modelyard._names import Ref
+from modelyard._transport.binding import AsyncGroup, Group, SyncGroup, paged, unary
+from modelyard._transport.calls import Call, Pages, call, new_request_id, pages
 from modelyard.deployer.v1 import environment_pb2
 from modelyard.deployer.v1 import environment_service_pb2 as service
 

@@ -10,13 +10,15 @@ from typing import Any
 
 from google.protobuf.field_mask_pb2 import FieldMask
 
-from modelyard import _envelope, _pull, images, registries
-from modelyard._binding import AsyncGroup, Group, SyncGroup, flow
-from modelyard._calls import Flow, ask, call, new_request_id
+from modelyard import images, registries
+from modelyard._evidence import envelope as _envelope
 from modelyard._names import Names, Ref
-from modelyard._progress import OnProgress
-from modelyard._recipes import read_whole
 from modelyard._resources.resolving import resolve_version
+from modelyard._transfers import pull as _pull
+from modelyard._transfers.progress import OnProgress
+from modelyard._transfers.recipes import read_whole
+from modelyard._transport.binding import AsyncGroup, Group, SyncGroup, flow
+from modelyard._transport.calls import Flow, ask, call, new_request_id
 from modelyard.builder.v1 import build_pb2
 from modelyard.builder.v1 import build_service_pb2 as service
 from modelyard.bundle import SCHEMA_FILE

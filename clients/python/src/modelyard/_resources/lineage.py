@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Literal
 
-from modelyard._binding import AsyncGroup, Group, SyncGroup, unary
-from modelyard._calls import Call, call
 from modelyard._names import Ref, text_of
 from modelyard._resources.comparisons import anything
+from modelyard._transport.binding import AsyncGroup, Group, SyncGroup, unary
+from modelyard._transport.calls import Call, call
 from modelyard.metadata.v1 import lineage_service_pb2 as service
 
 Direction = Literal["both", "upstream", "downstream"]

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from modelyard import _bom, _pull
-from modelyard._calls import Flow, ask, call
+from modelyard._evidence import bom as _bom
 from modelyard._names import Names, Ref
-from modelyard._recipes import read_whole
 from modelyard._resources.resolving import resolve_version
+from modelyard._transfers import pull as _pull
+from modelyard._transfers.recipes import read_whole
+from modelyard._transport.calls import Flow, ask, call
 from modelyard.errors import NotFoundError
 from modelyard.metadata.v1 import (
     dataset_pb2,

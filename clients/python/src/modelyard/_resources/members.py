@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from modelyard._binding import AsyncGroup, Group, SyncGroup, paged, unary
-from modelyard._calls import Call, Pages, call, new_request_id, pages
 from modelyard._names import Names, Ref
 from modelyard._resources.tokens import role_number
+from modelyard._transport.binding import AsyncGroup, Group, SyncGroup, paged, unary
+from modelyard._transport.calls import Call, Pages, call, new_request_id, pages
 from modelyard.metadata.v1 import member_pb2
 from modelyard.metadata.v1 import member_service_pb2 as service
 

@@ -8,9 +8,9 @@ from collections.abc import Mapping
 
 from google.protobuf.field_mask_pb2 import FieldMask
 
-from modelyard._binding import AsyncGroup, Group, SyncGroup, paged, unary
-from modelyard._calls import Call, Pages, call, new_request_id, pages
 from modelyard._names import Ref
+from modelyard._transport.binding import AsyncGroup, Group, SyncGroup, paged, unary
+from modelyard._transport.calls import Call, Pages, call, new_request_id, pages
 from modelyard.errors import InvalidArgumentError
 from modelyard.metadata.v1 import model_pb2
 from modelyard.metadata.v1 import model_service_pb2 as service

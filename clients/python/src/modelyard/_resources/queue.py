@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from modelyard._binding import AsyncGroup, Group, SyncGroup, unary
-from modelyard._calls import Call, call
 from modelyard._names import Ref
+from modelyard._transport.binding import AsyncGroup, Group, SyncGroup, unary
+from modelyard._transport.calls import Call, call
 from modelyard.builder.v1 import build_limits_pb2, worker_pb2
 from modelyard.builder.v1 import queue_service_pb2 as service
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from modelyard import _pull
-from modelyard._calls import Flow, ask, call, new_request_id
 from modelyard._names import Names, Ref, project_of
 from modelyard._resources.evidence import built
 from modelyard._resources.resolving import resolve_version
+from modelyard._transfers import pull as _pull
+from modelyard._transport.calls import Flow, ask, call, new_request_id
 from modelyard.artifact.v1 import artifact_pb2
 from modelyard.builder.v1 import build_pb2
 from modelyard.builder.v1 import build_service_pb2 as service

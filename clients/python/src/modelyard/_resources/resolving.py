@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from modelyard._calls import Call, call
 from modelyard._names import Names, Ref
+from modelyard._transport.calls import Call, call
 from modelyard.metadata.v1 import model_service_pb2 as service
 from modelyard.metadata.v1 import version_pb2
 

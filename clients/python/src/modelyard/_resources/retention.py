@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import timedelta
 
-from modelyard._binding import AsyncGroup, Group, SyncGroup, unary
-from modelyard._calls import BYTES_TIMEOUT, Call, call, new_request_id
 from modelyard._names import Ref
+from modelyard._transport.binding import AsyncGroup, Group, SyncGroup, unary
+from modelyard._transport.calls import BYTES_TIMEOUT, Call, call, new_request_id
 from modelyard.metadata.v1 import retention_pb2
 from modelyard.metadata.v1 import retention_service_pb2 as service
 

@@ -10,12 +10,12 @@ from typing import Any
 
 from google.protobuf.field_mask_pb2 import FieldMask
 
-from modelyard._binding import AsyncGroup, Group, SyncGroup, flow, paged, unary
-from modelyard._calls import Call, Flow, Pages, ask, call, new_request_id, pages
 from modelyard._history import MetricPoints, samples
 from modelyard._ingest import Outgoing
 from modelyard._names import Names, Ref
 from modelyard._resources.comparisons import compare
+from modelyard._transport.binding import AsyncGroup, Group, SyncGroup, flow, paged, unary
+from modelyard._transport.calls import Call, Flow, Pages, ask, call, new_request_id, pages
 from modelyard._writer import PATIENCE, AsyncRunWriter, RunWriter
 from modelyard.common.v1 import failure_pb2
 from modelyard.errors import InvalidArgumentError

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from modelyard._binding import AsyncGroup, Group, SyncGroup, flow, paged, unary
-from modelyard._calls import Call, Flow, Pages, ask, call, new_request_id, pages
 from modelyard._names import Names, Ref, id_of, project_of
+from modelyard._transport.binding import AsyncGroup, Group, SyncGroup, flow, paged, unary
+from modelyard._transport.calls import Call, Flow, Pages, ask, call, new_request_id, pages
 from modelyard.builder.v1 import secret_pb2
 from modelyard.builder.v1 import secret_service_pb2 as service
 from modelyard.errors import NotFoundError

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from modelyard import _pull, _signing
-from modelyard._binding import AsyncGroup, Group, SyncGroup, flow
-from modelyard._calls import Flow, ask, call
+from modelyard._evidence import signing as _signing
+from modelyard._evidence.signing import PrivateKey, PublicKey
 from modelyard._names import Ref
 from modelyard._resources.resolving import resolve_version
-from modelyard._signing import PrivateKey, PublicKey
+from modelyard._transfers import pull as _pull
+from modelyard._transport.binding import AsyncGroup, Group, SyncGroup, flow
+from modelyard._transport.calls import Flow, ask, call
 from modelyard.errors import FailedPreconditionError
 from modelyard.metadata.v1 import signature_service_pb2 as service
 from modelyard.metadata.v1 import version_pb2

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-from modelyard._binding import AsyncGroup, Group, SyncGroup, flow, unary
-from modelyard._breaks import Breaks
-from modelyard._calls import BYTES_TIMEOUT, Call, Download, Flow, call
 from modelyard._names import Ref
 from modelyard._resources.artifacts import artifact_of
+from modelyard._transport.binding import AsyncGroup, Group, SyncGroup, flow, unary
+from modelyard._transport.breaks import Breaks
+from modelyard._transport.calls import BYTES_TIMEOUT, Call, Download, Flow, call
 from modelyard.artifact.v1 import storage_pb2
 from modelyard.artifact.v1 import storage_service_pb2 as service
 from modelyard.errors import ModelyardError

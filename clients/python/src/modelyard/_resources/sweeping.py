@@ -8,7 +8,7 @@ import uuid
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
-from modelyard._calls import Call, Flow, Pause, ask, call
+from modelyard._transport.calls import Call, Flow, Pause, ask, call
 from modelyard._values import encode_value
 from modelyard.builder.v1 import build_pb2
 from modelyard.builder.v1 import build_service_pb2 as service

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 
-from modelyard._binding import AsyncGroup, Group, SyncGroup, paged, unary
-from modelyard._calls import Call, Pages, call, new_request_id, pages
 from modelyard._names import Ref
+from modelyard._transport.binding import AsyncGroup, Group, SyncGroup, paged, unary
+from modelyard._transport.calls import Call, Pages, call, new_request_id, pages
 from modelyard._values import encode_time
 from modelyard.common.v1 import access_pb2
 from modelyard.errors import InvalidArgumentError

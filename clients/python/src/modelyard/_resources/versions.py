@@ -10,8 +10,6 @@ from typing import Any
 
 from google.protobuf.field_mask_pb2 import FieldMask
 
-from modelyard._binding import AsyncGroup, Group, SyncGroup, flow, paged, unary
-from modelyard._calls import Call, Flow, Pages, ask, call, new_request_id, pages
 from modelyard._names import Names, Ref
 from modelyard._resources.comparisons import compare
 from modelyard._resources.evidence import (
@@ -23,6 +21,8 @@ from modelyard._resources.evidence import (
 )
 from modelyard._resources.materials import bill_of_materials
 from modelyard._resources.resolving import resolve_version
+from modelyard._transport.binding import AsyncGroup, Group, SyncGroup, flow, paged, unary
+from modelyard._transport.calls import Call, Flow, Pages, ask, call, new_request_id, pages
 from modelyard.metadata.v1 import (
     comparison_service_pb2,
     evaluation_pb2,

@@ -13,7 +13,7 @@ from modelyard.cli.render import show_one
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from modelyard._progress import OnProgress, Progress
+    from modelyard._transfers.progress import OnProgress, Progress
 
 from contextlib import contextmanager
 

@@ -118,7 +118,7 @@ def _secret(path: Path) -> str:
 
 def _remember(values: Mapping[str, str]) -> Path:
     """Write the configuration file, for its owner's eyes only."""
-    from modelyard._config import config_path  # noqa: PLC0415
+    from modelyard._transport.config import config_path  # noqa: PLC0415
 
     path = config_path(os.environ)
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)

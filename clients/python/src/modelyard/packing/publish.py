@@ -19,7 +19,7 @@ from modelyard.packing.requirements import lock_of
 
 if TYPE_CHECKING:
     from modelyard._client import Client
-    from modelyard._config import ConnectionSettings
+    from modelyard._transport.config import ConnectionSettings
     from modelyard.metadata.v1 import version_pb2
 
 TIMEOUT = 300.0
@@ -91,7 +91,7 @@ def publish(
 
 def _signed(client: Client, artifact: str, name: str, key: str | Path) -> bytes:
     """Sign before there is a version: with a bad key there will be none."""
-    from modelyard import _signing  # noqa: PLC0415 - an extra
+    from modelyard._evidence import signing as _signing  # noqa: PLC0415 - an extra
 
     return _signing.sign(name, client.artifacts.files(artifact), key)
 

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-from modelyard._config import ConnectionSettings, config_path
+from modelyard._transport.config import ConnectionSettings, config_path
 from modelyard.errors import ConfigError
 from modelyard.tracking.liveness import ProcessIdentity
 from modelyard.tracking.spool import FACTS_FILE

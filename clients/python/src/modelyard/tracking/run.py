@@ -16,7 +16,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
-from modelyard._config import ConnectionSettings
+from modelyard._transport.config import ConnectionSettings
 from modelyard.errors import ModelyardError, UnavailableError
 from modelyard.tracking import records
 from modelyard.tracking.liveness import FileLock

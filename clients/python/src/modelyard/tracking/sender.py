@@ -16,10 +16,10 @@ from pathlib import Path
 
 import grpc
 
-from modelyard import _channel
-from modelyard._connection import Connection
 from modelyard._names import id_of
-from modelyard._status import error_from
+from modelyard._transport import channel as _channel
+from modelyard._transport.connection import Connection
+from modelyard._transport.status import error_from
 from modelyard.errors import (
     AlreadyExistsError,
     FailedPreconditionError,

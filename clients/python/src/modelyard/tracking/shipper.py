@@ -20,9 +20,9 @@ from pathlib import Path
 import grpc
 from google.protobuf.json_format import ParseDict
 
-from modelyard._channel import Line, Metadata
 from modelyard._names import project_of
-from modelyard._status import error_from
+from modelyard._transport.channel import Line, Metadata
+from modelyard._transport.status import error_from
 from modelyard.errors import (
     FailedPreconditionError,
     InvalidArgumentError,

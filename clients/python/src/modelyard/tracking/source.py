@@ -16,10 +16,10 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from modelyard import _push
-from modelyard._calls import call
-from modelyard._connection import Connection
 from modelyard._names import project_of
+from modelyard._transfers import push as _push
+from modelyard._transport.calls import call
+from modelyard._transport.connection import Connection
 from modelyard.artifact.v1 import artifact_pb2, artifact_service_pb2
 from modelyard.packing.snapshot import IGNORED
 from modelyard.tracking import records

@@ -11,7 +11,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from modelyard import _config, _names
+from modelyard import _names
+from modelyard._transport import config as _config
 from modelyard.errors import ModelyardError
 from modelyard.tracking.destination import RunFacts, dump_facts, find_token_file
 from modelyard.tracking.liveness import this_process

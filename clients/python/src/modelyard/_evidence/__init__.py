@@ -1,0 +1,1 @@
+"""What vouches for a version: signatures, signed statements, the bill of materials."""

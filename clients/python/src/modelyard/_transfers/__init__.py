@@ -1,0 +1,1 @@
+"""Trees of files, there and back: cut, hashed, sent, read, verified, kept."""

@@ -1,0 +1,1 @@
+"""Calls, and how they get across: the server found, channels, breaks, errors."""

@@ -1,0 +1,1 @@
+"""What is answered over HTTP: files of links, and packs on disk."""

@@ -1,0 +1,1 @@
+"""Links: files by URL, for whoever has the link."""

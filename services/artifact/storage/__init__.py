@@ -1,0 +1,1 @@
+"""The storage behind artifacts: packs, the sweep, compaction, the scrubber, quotas."""

@@ -1,0 +1,1 @@
+"""Direct transfers: bytes between clients and storage, by grants."""

@@ -1,0 +1,1 @@
+"""The controllers' side: what should be live, and what became of it."""

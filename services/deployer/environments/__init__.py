@@ -1,0 +1,1 @@
+"""Environments: their gates, and what is looked at when a version wants to pass them."""

@@ -1,0 +1,1 @@
+"""Rollouts: from a wish to what is live, step by step."""
