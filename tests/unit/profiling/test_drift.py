@@ -152,7 +152,7 @@ def test_what_cannot_be_compared_says_why() -> None:
         ([None], [None, None], "there are no values"),
         ([1.0], [None], "another kind"),
         (np.array(["2026-01-01"], "M8[s]"), np.array(["2026-02-01"], "M8[s]"), "moments"),
-        ([[1], [2]], [[1], [3]], "not known what kind"),
+        ([[1], [2]], [[1], [3]], "does not say what kind"),
     ):
         found = compared(before, after)
         assert found.drift is None
