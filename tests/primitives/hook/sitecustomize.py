@@ -32,7 +32,9 @@ def _place(path: Any) -> str | None:
     if not isinstance(path, str | bytes | os.PathLike):
         return None
     text = str(Path(os.fsdecode(path)).absolute())
-    return None if text.startswith(TEMPORARY) else text.replace(ROOT, "", 1)
+    if text.startswith(ROOT):  # which may lie among temporary folders itself
+        return text.removeprefix(ROOT)
+    return None if text.startswith(TEMPORARY) else text
 
 
 def _written(path: Any, _mode: Any, flags: int | None) -> str | None:

@@ -142,6 +142,8 @@ def interrupted(still: Still) -> Iterator[None]:
                         signal.pthread_kill(main.ident or 0, signal.SIGINT)
 
     presses = threading.Thread(target=press)
+    # A shell starts what runs in its background with SIGINT ignored.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
     presses.start()
     with pytest.raises(KeyboardInterrupt):
         try:
@@ -150,6 +152,7 @@ def interrupted(still: Still) -> Iterator[None]:
             with lock:
                 is_heard.set()
     presses.join()
+    signal.signal(signal.SIGINT, before)
     assert not still.is_over.is_set()
 
 
