@@ -12,6 +12,7 @@ from modelyard.builder.v1 import build_pb2
 from tests.e2e.suite import TERMINAL, EmbeddedSuite, until
 from tests.faults.build_storm import check_log, patient, storm
 
+pytestmark = pytest.mark.slow
 SETTINGS = {
     "MODELYARD_BUILDER_LEASE_SECONDS": "3",
     "MODELYARD_BUILDER_TICK_SECONDS": "0.3",
@@ -23,10 +24,11 @@ SETTINGS = {
 @pytest.mark.parametrize(
     ("builds", "kills"),
     [
-        (6, {"worker": 10, "services": 3, "valkey": 1}),
+        pytest.param(6, {"worker": 10, "services": 3, "valkey": 1}, id="short"),
         pytest.param(
             *(60, {"worker": 100, "services": 20, "valkey": 10}),
-            marks=[pytest.mark.slow, pytest.mark.timeout(5_400)],
+            id="long",
+            marks=pytest.mark.timeout(5_400),
         ),
     ],
 )
