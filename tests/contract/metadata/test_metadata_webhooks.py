@@ -49,13 +49,19 @@ def receiver() -> Iterator[Receiver]:
 
 
 @pytest.fixture
-def settings(settings: MetadataSettings) -> MetadataSettings:
+def timeout() -> float:
+    """How many seconds an address has to answer: on a busy machine nothing may want for time."""
+    return 60.0
+
+
+@pytest.fixture
+def settings(settings: MetadataSettings, timeout: float) -> MetadataSettings:
     return replace(
         settings,
         webhook_networks="127.0.0.1/32",
         webhook_retry_seconds=0.01,
         webhook_attempts=TRIES,
-        webhook_timeout_seconds=0.3,
+        webhook_timeout_seconds=timeout,
     )
 
 
@@ -116,6 +122,7 @@ async def test_changes_arrive_signed_in_order_and_only_those_wanted(
     assert (await settled(client, "one", DELIVERED, len(names) + 1))[0].type == "webhook.test"
 
 
+@pytest.mark.parametrize("timeout", [1.0])
 async def test_failures_are_tried_again_and_given_up_and_delay_nobody(
     client: AsyncClient, receiver: Receiver
 ) -> None:
@@ -141,7 +148,7 @@ async def test_failures_are_tried_again_and_given_up_and_delay_nobody(
         "dead": (TRIES, 500, "answered 500"),
         "gone": (1, 410, "answered 410"),
         "moved": (TRIES, 302, "answered 302; redirects are not followed"),
-        "slow": (TRIES, 0, "no answer within 0.3 s"),
+        "slow": (TRIES, 0, "no answer within 1 s"),
     }
     resting = [hook.name async for hook in client.webhooks.list() if hook.disabled]
     assert resting == [f"{PROJECT}/webhooks/gone"]
