@@ -28,7 +28,7 @@ from services.builder.domain import (
 )
 from services.builder.downstream import Downstream, Registered
 from services.builder.spec import PhaseKind
-from services.common.errors import Reason, ServiceError, is_passing, wrong_state
+from services.common.errors import Reason, ServiceError, may_pass, wrong_state
 from services.common.names import BuildName, VersionName
 from services.common.sql.database import Database, Transaction
 
@@ -92,7 +92,7 @@ class Registrar:
             registered = await self._register(build)
         except ServiceError as error:
             # What was trained also waits for a limit to be raised, or a disk to be emptied.
-            if is_passing(error) or error.reason is Reason.LIMIT_EXCEEDED:
+            if may_pass(error):
                 raise
             await self._fail(build.name, _failure(error))
             raise

@@ -11,6 +11,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
+from modelyard import errors
+
 
 class Reason(StrEnum):
     """Name why a call failed; the values of `common.v1.ErrorReason`, which documents them."""
@@ -90,6 +92,27 @@ def is_passing(error: ServiceError) -> bool:
     if error.reason is Reason.LIMIT_EXCEEDED:
         return error.retry_seconds is not None
     return error.reason in _PASSING
+
+
+def may_pass(error: ServiceError) -> bool:
+    """Say whether what never gives up tries again: also when a limit was passed for good.
+
+    Others' ends may change that, or who raises it, or empties a disk.
+    """
+    return is_passing(error) or error.reason is Reason.LIMIT_EXCEEDED
+
+
+def retry_after(error: Exception) -> float | None:
+    """Return in how many seconds, at the soonest, to try again; None: what no later try mends.
+
+    Args:
+        error: a service's, as its own error or as the client's.
+    """
+    if isinstance(error, ServiceError) and is_passing(error):
+        return error.retry_seconds or 0.0
+    if isinstance(error, errors.ModelyardError) and errors.is_passing(error):
+        return error.retry_delay or 0.0
+    return None
 
 
 _PASSING = frozenset(

@@ -10,7 +10,6 @@ import asyncio
 import gc
 import logging
 import os
-import signal
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,7 +21,7 @@ from services.common.audit.trail import Trail
 from services.common.auth import Authenticator, CachingAuthenticator
 from services.common.events import EventBus
 from services.common.processes.disk_failure import stop_serving_after
-from services.common.processes.leaving import LEAVE_SECONDS, leave_within
+from services.common.processes.leaving import LEAVE_SECONDS, leave_within, on_stop
 from services.common.processes.memory import keep_freed_memory
 from services.common.rpc.callers import Callers
 from services.common.rpc.interceptors import Chain
@@ -192,9 +191,12 @@ async def _serve(
         running = _begin(tasks, [one for service in services for one in service.background])
         doors = _begin(tasks, [one for service in services for one in service.doors])
         running.append(tasks.create_task(stop_serving_after(server.set_serving)))
-        await _stop_signal()
+        stop = asyncio.Event()
+        on_stop(
+            stop.set, within=settings.lame_duck_seconds + settings.grace_seconds + LEAVE_SECONDS
+        )
+        await stop.wait()
         logger.info("draining")
-        leave_within(settings.lame_duck_seconds + settings.grace_seconds + LEAVE_SECONDS)
         await server.stop(doors)
         leave_within(LEAVE_SECONDS)
         for task in running:
@@ -221,11 +223,3 @@ async def _run_forever(background: Awaitable[None]) -> None:
 def _authenticator(services: Sequence[Service], peer: Peer) -> Authenticator:
     own = [service.authenticator for service in services if service.authenticator is not None]
     return own[0] if own else RemoteAuthenticator(peer)
-
-
-async def _stop_signal() -> None:
-    stop = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stop.set)
-    await stop.wait()

@@ -29,7 +29,7 @@ from services.builder.automations.downstream import Neighbours
 from services.builder.domain import Build, BuildState
 from services.builder.orders import Orders
 from services.builder.spec import MAX_LABELS, BuildSpec, DataInput
-from services.common.errors import Reason, ServiceError, is_passing
+from services.common.errors import Reason, ServiceError, may_pass
 from services.common.names import BuildName
 from services.common.sql.database import Database, Transaction
 from services.common.sql.idempotency import Key
@@ -98,7 +98,7 @@ class Executing:
             else:
                 await self._step(execution, automation)
         except ServiceError as error:
-            if not _passes(error):
+            if not may_pass(error):
                 raise
             extra = {"execution": str(execution.name), "reason": error.reason.value}
             logger.warning("execution waits", extra=extra)
@@ -109,7 +109,7 @@ class Executing:
             credential = await self._delegations.fresh(automation)
             after = await self._steps[execution.state](_Work(execution, automation, credential))
         except ServiceError as error:
-            if _passes(error):
+            if may_pass(error):
                 raise
             after = await self._refused(execution, automation, error)
         wait = self._poll if after == execution else timedelta()
@@ -234,7 +234,7 @@ class Executing:
             credential = await self._delegations.vouched(automation)
             await self._neighbours.tell(execution, credential=credential)
         except ServiceError as error:
-            if _passes(error):
+            if may_pass(error):
                 raise
             # Whoever lost the rights to act here cannot tell of it either.
             extra = {"execution": str(execution.name), "reason": error.reason.value}
@@ -281,8 +281,3 @@ def _key(execution: Execution, purpose: str) -> Key:
     """Make a call of the execution's own idempotent, as a caller's request id does."""
     fingerprint = hashlib.sha256(str(execution.name).encode()).digest()
     return Key(execution.principal, execution.request_id(purpose), "automations", fingerprint)
-
-
-def _passes(error: ServiceError) -> bool:
-    """Say whether to try again: also when a limit was passed, which others' ends may change."""
-    return is_passing(error) or error.reason is Reason.LIMIT_EXCEEDED

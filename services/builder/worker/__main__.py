@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import signal
 import sys
 
 from services.builder.worker.builder_client import BuilderClient
@@ -16,7 +15,7 @@ from services.common import logs
 from services.common.environments.making import Environments
 from services.common.errors import ServiceError
 from services.common.own_token import OwnToken
-from services.common.processes.leaving import LEAVE_SECONDS, leave_within
+from services.common.processes.leaving import LEAVE_SECONDS, leave_within, on_stop
 from services.common.safe_start import check_folder
 from services.common.service import SuiteSettings, connect
 from services.common.settings import exiting_when_bad, load_or_exit
@@ -32,7 +31,8 @@ MODELYARD_WORKER_SANDBOX=off"""
 
 async def run(settings: WorkerSettings, suite: SuiteSettings) -> None:
     """Work until SIGTERM or SIGINT."""
-    stop = _stop_signal(Worker.stop_seconds(settings))
+    stop = asyncio.Event()
+    on_stop(stop.set, within=Worker.stop_seconds(settings) + LEAVE_SECONDS)
     logs.configure(suite.log_level)
     telemetry = configure(
         "modelyard-worker",
@@ -64,19 +64,6 @@ async def run(settings: WorkerSettings, suite: SuiteSettings) -> None:
         folders.close()
         await peer.close()
         telemetry.close()
-
-
-def _stop_signal(seconds: float) -> asyncio.Event:
-    """Return an event that SIGTERM and SIGINT set; so long after that nothing is waited for."""
-    stop = asyncio.Event()
-
-    def take() -> None:
-        leave_within(seconds + LEAVE_SECONDS)
-        stop.set()
-
-    for number in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(number, take)
-    return stop
 
 
 async def _cage(settings: WorkerSettings) -> Cage:

@@ -7,10 +7,9 @@ import logging
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
-from modelyard import errors
 from modelyard.errors import ModelyardError
 
-from services.common.errors import Reason, ServiceError, is_passing
+from services.common.errors import Reason, ServiceError, retry_after
 
 logger = logging.getLogger(__name__)
 
@@ -39,10 +38,11 @@ class Patience:
         """
         is_bug = error.reason == Reason.INTERNAL
         self._bugs += is_bug
-        if self._bugs > MAX_BUGS or not (is_bug or _passes(error)):
+        told = 0.0 if is_bug else retry_after(error)
+        if self._bugs > MAX_BUGS or told is None:
             raise error
         logger.warning("no answer yet", extra={"reason": str(error.reason)})
-        await asyncio.sleep(max(self._delay, _told_seconds(error)))
+        await asyncio.sleep(max(self._delay, told))
         self._delay = min(self._delay * 2, LONGEST_DELAY)
 
 
@@ -58,12 +58,3 @@ async def persist(attempt: Callable[[], Awaitable[T]]) -> T:
             return await attempt()
         except (ServiceError, ModelyardError) as error:
             await patience.bear(error)
-
-
-def _passes(error: ServiceError | ModelyardError) -> bool:
-    return is_passing(error) if isinstance(error, ServiceError) else errors.is_passing(error)
-
-
-def _told_seconds(error: ServiceError | ModelyardError) -> float:
-    told = error.retry_seconds if isinstance(error, ServiceError) else error.retry_delay
-    return told or 0.0

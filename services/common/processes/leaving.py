@@ -7,14 +7,28 @@ durable: nothing is lost that a killed process would not lose, too.
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import os
+import signal
 import threading
+from collections.abc import Callable
 
 logger = logging.getLogger(__name__)
 
 LEAVE_SECONDS = 3.0
 """How long a process may take to clear up once there is nothing more to answer."""
+
+
+def on_stop(stop: Callable[[], object], *, within: float) -> None:
+    """Be told to stop by SIGTERM and SIGINT; so many seconds later nothing is waited for."""
+
+    def take() -> None:
+        leave_within(within)
+        stop()
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, take)
 
 
 def leave_within(seconds: float, *, status: int = 0) -> None:

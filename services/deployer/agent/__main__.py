@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import signal
 
 from services.common import logs, telemetry
 from services.common.environments.making import Environments
 from services.common.own_token import OwnToken
-from services.common.processes.leaving import LEAVE_SECONDS, leave_within
+from services.common.processes.leaving import LEAVE_SECONDS, leave_within, on_stop
 from services.common.safe_start import check_folder
 from services.common.service import SuiteSettings, connect
 from services.common.settings import exiting_when_bad, load_or_exit
@@ -62,13 +61,7 @@ async def run(settings: AgentSettings, suite: SuiteSettings) -> None:
 
 async def _until_stopped(agent: Agent) -> None:
     working = asyncio.create_task(agent.run())
-
-    def stop() -> None:
-        leave_within(STOP_SECONDS + LEAVE_SECONDS)
-        working.cancel()
-
-    for number in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(number, stop)
+    on_stop(working.cancel, within=STOP_SECONDS + LEAVE_SECONDS)
     with contextlib.suppress(asyncio.CancelledError):
         await working
 

@@ -10,14 +10,13 @@ from pathlib import Path
 
 import modelyard
 from modelyard import bundle as bundles
-from modelyard import errors
 from modelyard.digests import folder_digest
 from modelyard.errors import ModelyardError
 
 from services.common import telemetry
 from services.common.environments.lock import EnvironmentFailedError, lock_digest
 from services.common.environments.making import Environments
-from services.common.errors import ServiceError, is_passing
+from services.common.errors import ServiceError, retry_after
 from services.common.names import ArtifactName, DeploymentName, EnvironmentName, VersionName
 from services.deployer.agent.control_plane import ControlPlane
 from services.deployer.agent.data_plane import Variant, VariantKey
@@ -40,9 +39,9 @@ class PreparationError(Exception):
 class NotNowError(Exception):
     """A variant that cannot be prepared now: something is away, or has too much to do."""
 
-    def __init__(self, message: str, *, retry_seconds: float | None) -> None:
+    def __init__(self, message: str, *, retry_seconds: float) -> None:
         super().__init__(message)
-        self.retry_seconds = retry_seconds or 0.0
+        self.retry_seconds = retry_seconds
 
 
 class Preparer:
@@ -189,11 +188,10 @@ def _digest(artifact: str) -> str:
 
 
 def _refusal(error: ModelyardError | ServiceError | OSError) -> Exception:
-    if isinstance(error, ServiceError) and is_passing(error):
-        return NotNowError(str(error), retry_seconds=error.retry_seconds)
-    if isinstance(error, ModelyardError) and errors.is_passing(error):
-        return NotNowError(str(error), retry_seconds=error.retry_delay)
-    return PreparationError(Failure("FETCH_FAILED", str(error)))
+    told = retry_after(error)
+    if told is None:
+        return PreparationError(Failure("FETCH_FAILED", str(error)))
+    return NotNowError(str(error), retry_seconds=told)
 
 
 def _read_lock(directory: Path) -> str:
